@@ -1,0 +1,14 @@
+//! The broker as a library: the module map, and what tests may use.
+
+pub mod access;
+pub mod amqp;
+pub mod cli;
+pub mod config;
+pub mod hooks;
+pub mod plugin_host;
+pub mod queue;
+pub mod routing;
+pub mod runtime;
+pub mod store;
+pub mod topology;
+pub mod vhost;

@@ -1,0 +1,3 @@
+//! The `broker` command.
+
+fn main() {}

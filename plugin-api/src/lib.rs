@@ -1,0 +1,1 @@
+//! The contract between the broker and its plugins.
