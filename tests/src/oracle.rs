@@ -1,0 +1,233 @@
+//! A real RabbitMQ as behaviour oracle: one node of its own, reachable on loopback only, gone with the value.
+//!
+//! It needs Debian's `rabbitmq-server` on the machine (`tests/run` installs it) and never touches a node that the
+//! system runs: name, ports, cookie, data and epmd are its own.
+
+use crate::scenario::{Scenario, USER_PASSWORD};
+use crate::temp::TempDir;
+use crate::transport::SocketTarget;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+const CTL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
+
+/// A RabbitMQ boots in 5 to 15 seconds on a free core; the others may be compiling.
+const BOOT_DEADLINE: Duration = Duration::from_secs(120);
+
+/// What scenarios call this target; the prefix of its version, because that is what differences depend on.
+pub const KIND: &str = "rabbitmq-3.10";
+
+/// Vhosts and users that a node starts with, beside `/` and guest.
+#[derive(Debug, Default)]
+pub struct Definitions {
+    vhosts: Vec<String>,
+    users: Vec<String>,
+    permissions: Vec<(String, String, [String; 3])>,
+}
+
+impl Definitions {
+    /// A vhost where guest may do everything.
+    pub fn vhost(&mut self, name: &str) {
+        self.vhosts.push(name.to_owned());
+        self.permission("guest", name, ["", "", ""].map(|_| ".*".to_owned()));
+    }
+
+    /// A user with the password of all scenario users and no permissions yet.
+    pub fn user(&mut self, name: &str) {
+        self.users.push(name.to_owned());
+    }
+
+    /// What `user` may configure, write and read in `vhost`.
+    pub fn permission(&mut self, user: &str, vhost: &str, patterns: [String; 3]) {
+        self.permissions.push((user.to_owned(), vhost.to_owned(), patterns));
+    }
+
+    /// Everything that `scenario` needs.
+    pub fn scenario(&mut self, scenario: &Scenario) {
+        self.vhost(&scenario.vhost());
+        for user in &scenario.users {
+            let name = scenario.user_name(&user.name);
+            self.user(&name);
+            if let Some(patterns) = &user.permissions {
+                self.permission(&name, &scenario.vhost(), patterns.clone());
+            }
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        let users = self.users.iter().map(|name| (name.as_str(), USER_PASSWORD, ""));
+        let users: Vec<Value> = users
+            .chain([("guest", "guest", "administrator")])
+            .map(|(name, password, tags)| json!({"name": name, "password": password, "tags": tags}))
+            .collect();
+        let vhosts: Vec<Value> =
+            self.vhosts.iter().map(String::as_str).chain(["/"]).map(|name| json!({"name": name})).collect();
+        let all = ["", "", ""].map(|_| ".*".to_owned());
+        let permissions: Vec<Value> = self
+            .permissions
+            .iter()
+            .map(|(user, vhost, patterns)| (user.as_str(), vhost.as_str(), patterns))
+            .chain([("guest", "/", &all)])
+            .map(|(user, vhost, [configure, write, read])| {
+                json!({"user": user, "vhost": vhost, "configure": configure, "write": write, "read": read})
+            })
+            .collect();
+        json!({"users": users, "vhosts": vhosts, "permissions": permissions})
+    }
+}
+
+/// A running RabbitMQ.
+#[derive(Debug)]
+pub struct Oracle {
+    supervisor: Child,
+    address: SocketAddr,
+    node: String,
+    epmd_port: u16,
+    // Dropped last: the node writes into it until it has ended.
+    folder: TempDir,
+}
+
+impl Oracle {
+    /// Boots a node with these definitions and waits until it serves.
+    ///
+    /// # Errors
+    /// When RabbitMQ is not installed or does not come up; the text holds its last output.
+    pub fn start(definitions: &Definitions) -> Result<Self, String> {
+        if !Path::new(SERVER).exists() {
+            return Err("rabbitmq-server is not installed; `tests/run --setup` does that".to_owned());
+        }
+        let folder = TempDir::new("oracle");
+        let [port, dist_port, epmd_port] = free_ports();
+        folder.write("definitions.json", &definitions.to_json().to_string());
+        folder.write("enabled_plugins", "[].\n");
+        folder.write("env.conf", "");
+        folder.write(
+            "rabbitmq.conf",
+            &format!(
+                "listeners.tcp.1 = 127.0.0.1:{port}\n\
+                 load_definitions = {}/definitions.json\n\
+                 vm_memory_high_watermark.absolute = 2GB\n\
+                 disk_free_limit.absolute = 1MB\n\
+                 log.console = true\n\
+                 log.console.level = info\n\
+                 log.file = false\n",
+                folder.path().display()
+            ),
+        );
+        let node = format!("oracle-{port}@localhost");
+        let mut supervisor = supervise(&folder, &node, port, dist_port, epmd_port)?;
+        let output = supervisor.stdout.take().ok_or("the node has no output")?;
+        let oracle =
+            Self { supervisor, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), node, epmd_port, folder };
+        wait_for_boot(output)?;
+        Ok(oracle)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The node as a target of scenarios.
+    pub fn target(&self) -> SocketTarget {
+        SocketTarget { kind: KIND, address: self.address }
+    }
+
+    /// Runs `rabbitmqctl` on this node and returns what it prints.
+    ///
+    /// # Errors
+    /// When it fails; the text is its error output.
+    pub fn ctl(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = Command::new(CTL)
+            .args(["-n", &self.node, "-q"])
+            .args(arguments)
+            .env("HOME", self.folder.path())
+            .env("ERL_EPMD_PORT", self.epmd_port.to_string())
+            .output()
+            .map_err(|error| format!("{CTL}: {error}"))?;
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
+    }
+}
+
+impl Drop for Oracle {
+    fn drop(&mut self) {
+        // Closing its input makes the supervisor end the node and epmd; see `supervise`.
+        drop(self.supervisor.stdin.take());
+        let _ = self.supervisor.wait();
+    }
+}
+
+/// Starts epmd and the node below a shell that ends both as soon as its input closes, so that nothing stays behind even
+/// when the test process is killed. The node may be killed: nobody reads its data again.
+fn supervise(folder: &TempDir, node: &str, port: u16, dist_port: u16, epmd_port: u16) -> Result<Child, String> {
+    const SUPERVISOR: &str = r#"
+        epmd -address 127.0.0.1 -port "$ERL_EPMD_PORT" </dev/null >/dev/null 2>&1 & epmd=$!
+        setsid "$0" </dev/null & node=$!
+        read -r _
+        kill -KILL "-$node"
+        kill -TERM "$epmd"
+        wait
+    "#;
+    let path = |name: &str| folder.path().join(name);
+    Command::new("sh")
+        .args(["-c", SUPERVISOR, SERVER])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .env("HOME", folder.path())
+        .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+        .env("ERL_EPMD_PORT", epmd_port.to_string())
+        .env("RABBITMQ_NODENAME", node)
+        .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
+        .env("RABBITMQ_NODE_PORT", port.to_string())
+        .env("RABBITMQ_DIST_PORT", dist_port.to_string())
+        .env("RABBITMQ_CONFIG_FILE", path("rabbitmq.conf"))
+        .env("RABBITMQ_CONF_ENV_FILE", path("env.conf"))
+        .env("RABBITMQ_ENABLED_PLUGINS_FILE", path("enabled_plugins"))
+        .env("RABBITMQ_MNESIA_BASE", path("data"))
+        .env("RABBITMQ_LOG_BASE", path("log"))
+        .env("RABBITMQ_PID_FILE", path("pid"))
+        .env(
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+            "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none",
+        )
+        .spawn()
+        .map_err(|error| format!("sh: {error}"))
+}
+
+fn wait_for_boot(output: std::process::ChildStdout) -> Result<(), String> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        // Reads on after the boot as well, so that the node never blocks on a full pipe.
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            let _ = sender.send(line);
+        }
+    });
+    let deadline = Instant::now() + BOOT_DEADLINE;
+    let mut seen = Vec::new();
+    loop {
+        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) if line.contains("Server startup complete") => return Ok(()),
+            Ok(line) => seen.push(line),
+            Err(_) => {
+                let tail = &seen[seen.len().saturating_sub(20)..];
+                return Err(format!("RabbitMQ did not come up; it said:\n{}", tail.join("\n")));
+            }
+        }
+    }
+}
+
+/// Ports that nobody uses right now. Held open together, so that they differ.
+fn free_ports() -> [u16; 3] {
+    let listeners = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports"));
+    listeners.map(|listener| listener.local_addr().expect("a bound listener has an address").port())
+}

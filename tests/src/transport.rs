@@ -1,0 +1,83 @@
+//! Ways to a broker: a target gives transports, a transport carries bytes.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// Something that scenarios run against.
+pub trait Target {
+    /// `broker` for ours, however it is reached; `rabbitmq-3.10` for the oracle.
+    fn kind(&self) -> &str;
+
+    /// A new connection that has carried nothing yet.
+    fn connect(&self) -> io::Result<Box<dyn Transport>>;
+}
+
+/// One connection, bytes in and out.
+pub trait Transport {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Waits for bytes until `deadline`.
+    fn receive(&mut self, deadline: Instant) -> io::Result<Received>;
+}
+
+/// What [`Transport::receive`] got.
+#[derive(Debug)]
+pub enum Received {
+    Bytes(Vec<u8>),
+    Eof,
+    Nothing,
+}
+
+/// A broker behind a TCP address.
+#[derive(Debug)]
+pub struct SocketTarget {
+    pub kind: &'static str,
+    pub address: SocketAddr,
+}
+
+impl Target for SocketTarget {
+    fn kind(&self) -> &str {
+        self.kind
+    }
+
+    fn connect(&self) -> io::Result<Box<dyn Transport>> {
+        let stream = TcpStream::connect(self.address)?;
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(Duration::from_secs(20)))?;
+        Ok(Box::new(SocketTransport { stream }))
+    }
+}
+
+struct SocketTransport {
+    stream: TcpStream,
+}
+
+impl Transport for SocketTransport {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    fn receive(&mut self, deadline: Instant) -> io::Result<Received> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(Received::Nothing);
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        let mut buffer = vec![0; 64 * 1024];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => Ok(Received::Eof),
+            Ok(count) => {
+                buffer.truncate(count);
+                Ok(Received::Bytes(buffer))
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Ok(Received::Nothing),
+                io::ErrorKind::Interrupted => Ok(Received::Bytes(Vec::new())),
+                // A peer that closes with unread input resets; for the reader that is the end as well.
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Ok(Received::Eof),
+                _ => Err(error),
+            },
+        }
+    }
+}
