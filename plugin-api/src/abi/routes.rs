@@ -2,10 +2,12 @@
 
 use std::ffi::c_void;
 
+use super::raw::WORD;
 use crate::exchange::BindingSlot;
 
 /// A vector that the host owns and the plugin appends to. A push is a store; when there is no room the plugin calls
 /// `grow`, which runs in the host, so that one allocator does it all.
+#[derive(Debug)]
 #[repr(C)]
 pub struct RawRoutes {
     slots: *mut u32,
@@ -18,7 +20,7 @@ pub struct RawRoutes {
     overflowed: u32,
 }
 
-const _: () = assert!(size_of::<RawRoutes>() == 5 * size_of::<usize>() + 8 && align_of::<RawRoutes>() == 8);
+const _: () = assert!(size_of::<RawRoutes>() == 5 * WORD + 8);
 
 impl RawRoutes {
     /// Runs `route` with routes that are appended to `out`; the second answer is whether all found room.
