@@ -13,6 +13,7 @@ pub mod message;
 mod plugin;
 pub mod slots;
 pub mod storage;
+pub mod testing;
 pub mod value;
 
 pub use async_trait::async_trait;
