@@ -133,7 +133,12 @@ impl Message {
 
     /// As exchanges and hooks see it.
     pub fn view(&self) -> View<'_> {
-        View { exchange: self.exchange(), routing_key: self.routing_key(), properties: self.properties(), body: self.body() }
+        View {
+            exchange: self.exchange(),
+            routing_key: self.routing_key(),
+            properties: self.properties(),
+            body: self.body(),
+        }
     }
 
     /// Its names and properties, to make another message of.

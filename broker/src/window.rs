@@ -141,7 +141,8 @@ impl<T> Window<T> {
 
     /// All entries in order.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
-        let ring = self.ring.iter().zip(self.base..).filter_map(|(place, key)| place.as_ref().map(|value| (key, value)));
+        let ring =
+            self.ring.iter().zip(self.base..).filter_map(|(place, key)| place.as_ref().map(|value| (key, value)));
         self.stragglers.iter().map(|(&key, value)| (key, value)).chain(ring)
     }
 

@@ -117,44 +117,97 @@ macro_rules! field_type {
     (table $lt:lifetime) => { TableRef<$lt> };
 }
 
+/// A method's struct: one arm for those that borrow from the payload, one for the rest.
+macro_rules! method_struct {
+    ($name:literal $class:literal $method:literal $variant:ident [$lt:lifetime] { $($field:ident: $kind:ident),* }) => {
+        #[doc = concat!("`", $name, "` (", $class, ", ", $method, ").")]
+        #[derive(Clone, Copy, Debug, PartialEq)]
+        #[allow(missing_docs, reason = "the fields are those of the specification")]
+        pub struct $variant<$lt> { $(pub $field: field_type!($kind $lt),)* }
+
+        impl<$lt> $variant<$lt> {
+            fn read(reader: &mut Reader<$lt>) -> Result<Self, WireError> {
+                Ok(Self { $($field: reader.$kind()?,)* })
+            }
+        }
+    };
+    ($name:literal $class:literal $method:literal $variant:ident [] { $($field:ident: $kind:ident),* }) => {
+        #[doc = concat!("`", $name, "` (", $class, ", ", $method, ").")]
+        #[derive(Clone, Copy, Debug, PartialEq)]
+        #[allow(missing_docs, reason = "the fields are those of the specification")]
+        pub struct $variant { $(pub $field: field_type!($kind),)* }
+
+        impl $variant {
+            #[allow(unused_variables, clippy::unnecessary_wraps, reason = "some methods have no arguments")]
+            fn read(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+                Ok(Self { $($field: reader.$kind()?,)* })
+            }
+        }
+    };
+}
+
 macro_rules! field_kind {
-    (octet) => { FieldKind::Octet };
-    (short) => { FieldKind::Short };
-    (long) => { FieldKind::Long };
-    (longlong) => { FieldKind::Longlong };
-    (bit) => { FieldKind::Bit };
-    (shortstr) => { FieldKind::Shortstr };
-    (longstr) => { FieldKind::Longstr };
-    (table) => { FieldKind::Table };
+    (octet) => {
+        FieldKind::Octet
+    };
+    (short) => {
+        FieldKind::Short
+    };
+    (long) => {
+        FieldKind::Long
+    };
+    (longlong) => {
+        FieldKind::Longlong
+    };
+    (bit) => {
+        FieldKind::Bit
+    };
+    (shortstr) => {
+        FieldKind::Shortstr
+    };
+    (longstr) => {
+        FieldKind::Longstr
+    };
+    (table) => {
+        FieldKind::Table
+    };
 }
 
 macro_rules! field_value {
-    (octet $v:expr) => { FieldValue::Octet($v) };
-    (short $v:expr) => { FieldValue::Short($v) };
-    (long $v:expr) => { FieldValue::Long($v) };
-    (longlong $v:expr) => { FieldValue::Longlong($v) };
-    (bit $v:expr) => { FieldValue::Bit($v) };
-    (shortstr $v:expr) => { FieldValue::Shortstr($v) };
-    (longstr $v:expr) => { FieldValue::Longstr($v) };
-    (table $v:expr) => { FieldValue::Table($v) };
+    (octet $v:expr) => {
+        FieldValue::Octet($v)
+    };
+    (short $v:expr) => {
+        FieldValue::Short($v)
+    };
+    (long $v:expr) => {
+        FieldValue::Long($v)
+    };
+    (longlong $v:expr) => {
+        FieldValue::Longlong($v)
+    };
+    (bit $v:expr) => {
+        FieldValue::Bit($v)
+    };
+    (shortstr $v:expr) => {
+        FieldValue::Shortstr($v)
+    };
+    (longstr $v:expr) => {
+        FieldValue::Longstr($v)
+    };
+    (table $v:expr) => {
+        FieldValue::Table($v)
+    };
 }
 
 macro_rules! methods {
-    ($($class:literal $method:literal $name:literal $variant:ident $(<$lt:lifetime>)? $([$content:ident])? { $($field:ident: $kind:ident),* $(,)? })*) => {
+    ($m:lifetime; $($class:literal $method:literal $name:literal $variant:ident $(<$lt:lifetime>)? $([$content:ident])? { $($field:ident: $kind:ident),* $(,)? })*) => {
         $(
-            #[doc = concat!("`", $name, "` (", $class, ", ", $method, ").")]
-            #[derive(Clone, Copy, Debug, PartialEq)]
-            #[allow(missing_docs, reason = "the fields are those of the specification")]
-            pub struct $variant $(<$lt>)? { $(pub $field: field_type!($kind $($lt)?),)* }
+            method_struct!($name $class $method $variant [$($lt)?] { $($field: $kind),* });
 
             impl $(<$lt>)? $variant $(<$lt>)? {
                 /// Class and method number.
                 pub const ID: MethodId = MethodId { class: $class, method: $method };
-
-                #[allow(unused_variables, reason = "some methods have no arguments")]
-                fn read(reader: &mut Reader<$($lt)?>) -> Result<Self, WireError> {
-                    Ok(Self { $($field: reader.$kind()?,)* })
-                }
 
                 /// Appends class, method and arguments.
                 #[inline]
@@ -166,8 +219,8 @@ macro_rules! methods {
                 }
             }
 
-            impl<'m> From<$variant $(<methods!(@m $lt 'm)>)?> for Method<'m> {
-                fn from(method: $variant $(<methods!(@m $lt 'm)>)?) -> Self {
+            impl<$m> From<$variant $(<$lt>)?> for Method<$m> {
+                fn from(method: $variant $(<$lt>)?) -> Self {
                     Self::$variant(method)
                 }
             }
@@ -175,16 +228,16 @@ macro_rules! methods {
 
         /// Any method.
         #[derive(Clone, Copy, Debug, PartialEq)]
-        pub enum Method<'m> {
-            $(#[doc = concat!("`", $name, "`.")] $variant($variant $(<methods!(@m $lt 'm)>)?),)*
+        pub enum Method<$m> {
+            $(#[doc = concat!("`", $name, "`.")] $variant($variant $(<$lt>)?),)*
         }
 
-        impl<'m> Method<'m> {
+        impl<$m> Method<$m> {
             /// Reads the payload of a method frame.
             ///
             /// # Errors
             /// See [`MethodError`].
-            pub fn decode(payload: &'m [u8]) -> Result<Self, MethodError> {
+            pub fn decode(payload: &$m [u8]) -> Result<Self, MethodError> {
                 let mut reader = Reader::new(payload);
                 let id = match (reader.short(), reader.short()) {
                     (Ok(class), Ok(method)) => MethodId { class, method },
@@ -213,7 +266,7 @@ macro_rules! methods {
             }
 
             /// Names (with underscores) and values of the arguments in order.
-            pub fn fields(&self) -> Vec<(&'static str, FieldValue<'m>)> {
+            pub fn fields(&self) -> Vec<(&'static str, FieldValue<$m>)> {
                 match self { $(Self::$variant(_m) => vec![$((stringify!($field), field_value!($kind _m.$field)),)*],)* }
             }
         }
@@ -228,12 +281,11 @@ macro_rules! methods {
             },)*
         ];
     };
-    (@m $lt:lifetime $m:lifetime) => { $m };
     (@content content) => { true };
     (@content) => { false };
 }
 
-methods! {
+methods! { 'a;
     10 10 "connection.start" ConnectionStart<'a> { version_major: octet, version_minor: octet, server_properties: table, mechanisms: longstr, locales: longstr }
     10 11 "connection.start-ok" ConnectionStartOk<'a> { client_properties: table, mechanism: shortstr, response: longstr, locale: shortstr }
     10 20 "connection.secure" ConnectionSecure<'a> { challenge: longstr }

@@ -65,6 +65,7 @@ impl Confirms {
     }
 
     /// How many publishes wait.
+    #[cfg(test)]
     pub(crate) fn waiting_count(&self) -> usize {
         self.waiting.len()
     }

@@ -43,7 +43,12 @@ enum Stage {
     #[default]
     Idle,
     Header(PublishFlags),
-    Body { flags: PublishFlags, body: Body, total: u64, missing: u64 },
+    Body {
+        flags: PublishFlags,
+        body: Body,
+        total: u64,
+        missing: u64,
+    },
 }
 
 /// See the module.
@@ -56,11 +61,6 @@ pub(crate) struct Content {
 }
 
 impl Content {
-    /// Whether the next frame must belong to a message.
-    pub(crate) fn is_expected(&self) -> bool {
-        !matches!(self.stage, Stage::Idle)
-    }
-
     /// A publish begins.
     pub(crate) fn begin(&mut self, publish: &BasicPublish<'_>) {
         self.names.clear();

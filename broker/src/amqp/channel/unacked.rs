@@ -61,10 +61,7 @@ impl Unacked {
         match self.outstanding.remove(tag) {
             Some(outstanding) => settled.push(outstanding),
             None => {
-                return Err(ProtocolError::new(
-                    ReplyCode::PreconditionFailed,
-                    format!("unknown delivery tag {tag}"),
-                ));
+                return Err(ProtocolError::new(ReplyCode::PreconditionFailed, format!("unknown delivery tag {tag}")));
             }
         }
         Ok(())

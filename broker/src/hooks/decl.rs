@@ -1,0 +1,126 @@
+//! What a topology file says about one hook.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One script at one place, as declared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HookDecl {
+    /// Names the hook in errors, logs and counters. Unique in a set.
+    pub name: String,
+    /// The `.lua` file. `require` inside it sees the files of its folder.
+    pub script: PathBuf,
+    /// Which publishes it sees.
+    pub scope: Scope,
+    /// What happens to a message when the script fails.
+    pub on_error: OnError,
+    /// Wall time for one call.
+    pub time_limit: Duration,
+    /// What the script may keep and use, on each worker thread, beside the interpreter itself.
+    pub memory_limit_bytes: usize,
+    /// Whether the script may read message bodies with `msg:body()`. Off by default, because a body has to be copied for it.
+    pub body: bool,
+}
+
+impl HookDecl {
+    /// A declaration with every default.
+    #[must_use]
+    pub fn new(name: impl Into<String>, script: impl Into<PathBuf>, scope: Scope) -> Self {
+        Self {
+            name: name.into(),
+            script: script.into(),
+            scope,
+            on_error: OnError::default(),
+            time_limit: TIME_LIMIT_DEFAULT,
+            memory_limit_bytes: MEMORY_LIMIT_BYTES_DEFAULT,
+            body: false,
+        }
+    }
+}
+
+/// Which publishes a hook sees. A message passes the hooks of the broker, then those of its vhost, then those of its
+/// exchange; within one of the three, in the order of declaration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Every publish.
+    Broker,
+    /// Every publish in this vhost.
+    Vhost(String),
+    /// Publishes to this exchange; the default exchange has the empty name.
+    Exchange {
+        /// The vhost of the exchange.
+        vhost: String,
+        /// The name of the exchange.
+        exchange: String,
+    },
+}
+
+impl Scope {
+    /// Whether a publish to `exchange` in `vhost` is seen.
+    #[must_use]
+    pub fn covers(&self, vhost: &str, exchange: &str) -> bool {
+        match self {
+            Self::Broker => true,
+            Self::Vhost(name) => name == vhost,
+            Self::Exchange { vhost: in_vhost, exchange: name } => in_vhost == vhost && name == exchange,
+        }
+    }
+
+    /// The place in the chain: broker, vhost, exchange.
+    pub(super) fn rank(&self) -> u8 {
+        match self {
+            Self::Broker => 0,
+            Self::Vhost(_) => 1,
+            Self::Exchange { .. } => 2,
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Broker => f.write_str("broker"),
+            Self::Vhost(vhost) => write!(f, "vhost '{vhost}'"),
+            Self::Exchange { vhost, exchange } => write!(f, "exchange '{exchange}' in vhost '{vhost}'"),
+        }
+    }
+}
+
+/// What happens to a message when its hook fails, whatever the failure: an error in the script, a budget that ran out, a
+/// return value that means nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnError {
+    /// The publisher gets the error. The default: nothing passes unseen, nothing is lost silently.
+    #[default]
+    Reject,
+    /// The message goes on as it came to this hook.
+    Pass,
+    /// The message is dropped.
+    Drop,
+}
+
+impl OnError {
+    /// The word in the topology file.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reject => "reject",
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+impl fmt::Display for OnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Ten thousand times what a simple hook takes, and still short enough that one bad message does not show in the
+/// latency of its neighbours as an outage.
+pub const TIME_LIMIT_DEFAULT: Duration = Duration::from_millis(5);
+
+/// Enough for lookup tables of some ten thousand entries; a hundred worker threads with it stay under 1 GiB.
+pub const MEMORY_LIMIT_BYTES_DEFAULT: usize = 8 << 20;

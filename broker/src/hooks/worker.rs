@@ -1,0 +1,131 @@
+//! The interpreters of one worker thread.
+//!
+//! Each hook has an interpreter of its own on each thread that has met it. Sharing one among hooks would save memory (an
+//! idle one takes about 50 KiB), but then the memory limit of one hook would be what its neighbours leave, and a script
+//! that ran into a limit would take the others' state with it.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use super::error::Failure;
+use super::set::{Hook, SetInner};
+use super::state::{Decision, State};
+use super::status::{Counter, Counters, Shard};
+use super::view::Rewrite;
+
+thread_local! {
+    static RESIDENTS: RefCell<Vec<Resident>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The interpreters for one set of hooks.
+struct Resident {
+    id: u64,
+    set: Weak<SetInner>,
+    slots: Vec<Option<Box<Slot>>>,
+}
+
+/// One hook on this thread.
+pub(super) struct Slot {
+    /// Made when the hook is called for the first time, and again after a call that ran into a limit.
+    state: Option<State>,
+    shard: Arc<Shard>,
+    counters: Arc<Counters>,
+    calls: u32,
+}
+
+/// Takes the slot of a hook out of the thread's store, or makes one. Taking it out keeps the store free while a script
+/// runs.
+#[inline]
+pub(super) fn take(set: &Arc<SetInner>, index: usize, hook: &Hook) -> Box<Slot> {
+    let taken = RESIDENTS.with_borrow_mut(|residents| {
+        let resident = residents.iter_mut().find(|resident| resident.id == set.id)?;
+        resident.slots.get_mut(index)?.take()
+    });
+    taken.unwrap_or_else(|| open(set, hook))
+}
+
+#[cold]
+fn open(set: &Arc<SetInner>, hook: &Hook) -> Box<Slot> {
+    RESIDENTS.with_borrow_mut(|residents| {
+        if residents.iter().any(|resident| resident.id == set.id) {
+            return;
+        }
+        // A new set is the moment to forget those that nobody can call any more.
+        residents.retain(|resident| resident.set.strong_count() > 0);
+        let slots = set.hooks.iter().map(|_| None).collect();
+        residents.push(Resident { id: set.id, set: Arc::downgrade(set), slots });
+    });
+    let counters = Arc::clone(&hook.counters);
+    Box::new(Slot { state: None, shard: counters.open_shard(), counters, calls: 0 })
+}
+
+#[inline]
+pub(super) fn put_back(set: u64, index: usize, slot: Box<Slot>) {
+    RESIDENTS.with_borrow_mut(|residents| {
+        let resident = residents.iter_mut().find(|resident| resident.id == set);
+        if let Some(place) = resident.and_then(|resident| resident.slots.get_mut(index)) {
+            *place = Some(slot);
+        }
+    });
+}
+
+impl Slot {
+    #[inline]
+    pub(super) fn state(&mut self, hook: &Hook) -> Result<&State, Failure> {
+        let state = match self.state.take() {
+            Some(state) => state,
+            None => State::new(&hook.decl, &hook.program, &hook.script_log)?,
+        };
+        Ok(self.state.insert(state))
+    }
+
+    /// Counts a call. An interpreter that was stopped in the middle of something, or is full, is thrown away.
+    #[inline]
+    pub(super) fn count(&mut self, result: &Result<Decision, Failure>, started: Instant) {
+        let counter = match result {
+            Ok(Decision::Pass(Rewrite { routing_key: None, properties: None })) => Counter::Passed,
+            Ok(Decision::Pass(_)) => Counter::Rewritten,
+            Ok(Decision::Drop(_)) => Counter::Dropped,
+            Ok(Decision::Reject(_)) => Counter::Rejected,
+            Err(failure) => {
+                self.count_limits(failure);
+                Counter::Failed
+            }
+        };
+        self.shard.add(counter, 1);
+        self.calls = self.calls.wrapping_add(1);
+        if self.calls.is_multiple_of(CALLS_PER_TIMED_CALL) {
+            self.shard.add(Counter::Timed, 1);
+            self.shard.add(Counter::TimedNanos, u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        }
+    }
+
+    #[cold]
+    fn count_limits(&mut self, failure: &Failure) {
+        use super::error::ErrorKind;
+        match failure.kind {
+            ErrorKind::TimeLimit => self.shard.add(Counter::TimeLimitReached, 1),
+            ErrorKind::MemoryLimit => self.shard.add(Counter::MemoryLimitReached, 1),
+            _ => {}
+        }
+        if failure.kind.spoils_state() {
+            self.state = None;
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.counters.close_shard(&self.shard);
+    }
+}
+
+/// Reading the clock a second time would be a fifth of an empty hook.
+const CALLS_PER_TIMED_CALL: u32 = 16;
+
+/// How many sets this thread has interpreters for.
+#[cfg(test)]
+pub(super) fn resident_sets() -> usize {
+    RESIDENTS.with_borrow(Vec::len)
+}
