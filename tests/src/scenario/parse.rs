@@ -422,7 +422,11 @@ impl<'a> Parser<'a> {
                 while let Some(c) = self.chars.next_if(|c| c.is_ascii_alphanumeric() || *c == '_') {
                     name.push(c);
                 }
-                builder.piece(Piece::Variable(name));
+                if name.is_empty() {
+                    builder.char('$');
+                } else {
+                    builder.piece(Piece::Variable(name));
+                }
             }
             '\\' => match self.chars.next() {
                 Some('n') => builder.plain.push(b'\n'),

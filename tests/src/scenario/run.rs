@@ -182,9 +182,8 @@ impl Player<'_> {
                 while matches!(event, Event::Heartbeat) && !matches!(expect, Expect::Heartbeat) {
                     event = connection.next(step.channel)?;
                 }
-                if let Event::Method(Incoming { method, .. }) = &event
-                    && method.name == "connection.close"
-                {
+                let is_close = matches!(&event, Event::Method(incoming) if incoming.method.name == "connection.close");
+                if is_close || matches!(event, Event::Eof) {
                     connection.is_closing = true;
                 }
                 if !matches(expect, &event, &mut variables)? {
