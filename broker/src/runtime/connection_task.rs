@@ -238,17 +238,14 @@ fn poll_deadline(cx: &mut Context<'_>, session: &mut Session, mut timer: Pin<&mu
 async fn login(broker: &Arc<Broker>, session: &mut Session, peer: std::net::SocketAddr) {
     let Some(login) = session.take_login() else { return };
     let result = match Mechanism::parse(&login.mechanism) {
-        Some(mechanism) => {
+        Ok(mechanism) => {
             let peer = Peer { is_loopback: peer.ip().to_canonical().is_loopback() };
             broker.access.login(mechanism, &login.response, peer).await.map_err(|error| LoginRefused {
                 reason: error.to_string(),
                 is_malformed: matches!(error, LoginError::Malformed { .. }),
             })
         }
-        None => Err(LoginRefused {
-            reason: format!("mechanism '{}' is not offered", login.mechanism),
-            is_malformed: true,
-        }),
+        Err(error) => Err(LoginRefused { reason: error.to_string(), is_malformed: true }),
     };
     session.on_login(Instant::now(), &login.mechanism, result);
 }

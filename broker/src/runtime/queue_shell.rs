@@ -126,7 +126,7 @@ impl QueueFactory for Shells {
         name: &Arc<str>,
         number: u64,
         options: queue::Options,
-    ) -> Arc<dyn queue::Handle> {
+    ) -> Arc<dyn Handle> {
         Arc::new_cyclic(|this| QueueShell {
             number,
             name: Arc::clone(name),

@@ -67,7 +67,6 @@ impl Numbers {
 }
 
 /// See the module.
-#[derive(Debug)]
 pub struct Vhost {
     /// Its name.
     pub name: Arc<str>,
@@ -76,6 +75,12 @@ pub struct Vhost {
     numbers: Arc<Numbers>,
     tables: RwLock<Tables>,
     generation: AtomicU64,
+}
+
+impl fmt::Debug for Vhost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vhost").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// The exchanges that every vhost has (semantics 8.1).

@@ -12,7 +12,7 @@ use super::Session;
 use super::replies::{Pending, Subscription};
 use crate::amqp::method::*;
 use crate::amqp::{ChannelId, Outcome, ProtocolError, ReplyCode, SourceId};
-use crate::queue::{ChannelLimit, Input, NewConsumer};
+use crate::queue::{ChannelLimit, HolderId, Input, NewConsumer};
 use crate::runtime::entropy::generated_name;
 use crate::vhost::declare::QueueSpec;
 use crate::vhost::{Error, QueueRecord};
@@ -225,7 +225,7 @@ impl Session {
         limit.set_max(max);
         for &id in &state.sources {
             let Some(source) = self.sources.get(&id).filter(|source| source.is_consumer) else { continue };
-            let holder = self.holder(id);
+            let holder = HolderId { connection: self.number, source: id.0 };
             let input = if is_new {
                 Input::SetLimit { holder, limit: Some(Arc::clone(&limit)) }
             } else {
