@@ -5,6 +5,7 @@ pub mod amqp;
 pub mod cli;
 pub mod config;
 pub mod hooks;
+pub mod node;
 pub mod plugin_host;
 pub mod queue;
 pub mod routing;
