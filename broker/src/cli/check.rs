@@ -1,6 +1,10 @@
 //! `broker check FILE`: every mistake of a topology file, or a summary of what it declares.
 
-use std::{fmt::Write as _, io::Write as _, path::PathBuf};
+use std::{
+    fmt::Write as _,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 
@@ -14,7 +18,8 @@ use crate::{
 pub(super) const LONG_ABOUT: &str = "\
 Read a topology file and report every mistake in it, without running anything.
 
-Environment variables that the file refers to must be set, as for a run. Hook scripts are compiled, plugins are not loaded.
+Environment variables that the file refers to must be set, as for a run. Hook scripts are compiled. \
+Plugins are not loaded: a file that names some may use exchange types that are not known here.
 
 Exit code 0: the broker can start with it; warnings do not change that. 65: it has mistakes. 66: it cannot be read.";
 
@@ -23,10 +28,14 @@ pub(super) struct CheckArgs {
     /// The topology file
     #[arg(value_name = "FILE")]
     file: PathBuf,
+
+    /// Folder with plugins, as for a run: exchange types that are not built in are then taken to come from them
+    #[arg(long, value_name = "DIR", env = "BROKER_PLUGIN_DIR", value_delimiter = ':')]
+    plugin_dir: Vec<PathBuf>,
 }
 
 pub(super) fn check(args: &CheckArgs) -> u8 {
-    let (report, code) = report(&args.file, &|name| std::env::var(name).ok());
+    let (report, code) = report(&args.file, &args.plugin_dir, &|name| std::env::var(name).ok());
     match std::io::stdout().write_all(report.as_bytes()) {
         // Whoever closed the pipe has seen enough; the code is still right.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -38,7 +47,11 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
 }
 
 /// The whole output with the exit code.
-pub(super) fn report(file: &std::path::Path, environment: &dyn Fn(&str) -> Option<String>) -> (String, u8) {
+pub(super) fn report(
+    file: &Path,
+    plugin_dirs: &[PathBuf],
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> (String, u8) {
     let name = file.display();
     let mut report = String::new();
     let loaded = match config::load(file, environment) {
@@ -52,7 +65,7 @@ pub(super) fn report(file: &std::path::Path, environment: &dyn Fn(&str) -> Optio
         }
     };
     let mut diagnostics = loaded.warnings.clone();
-    if let Some(types) = known_exchange_types(&loaded) {
+    if let Some(types) = known_exchange_types(&loaded, plugin_dirs) {
         diagnostics.extend(loaded.check_exchange_types(types));
     }
     diagnostics.extend(super::script::compile_errors(&loaded));

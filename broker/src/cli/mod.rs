@@ -8,9 +8,11 @@ mod logging;
 mod run;
 mod script;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+
+use crate::config::Loaded;
 
 /// A message broker that speaks AMQP 0-9-1 as RabbitMQ does.
 #[derive(Debug, Parser)]
@@ -80,9 +82,10 @@ pub fn main() -> ExitCode {
 
 /// The exchange types that a topology may use, as far as that can be known without loading plugins.
 ///
-/// `None` when the topology has plugins, which may bring any type.
-fn known_exchange_types(loaded: &crate::config::Loaded) -> Option<&'static [&'static str]> {
-    loaded.topology.plugins.is_empty().then_some(BUILTIN_EXCHANGE_TYPES)
+/// `None` when there may be plugins beside the built-in ones: they can bring any type.
+fn known_exchange_types(loaded: &Loaded, plugin_dirs: &[PathBuf]) -> Option<&'static [&'static str]> {
+    let has_plugins = !loaded.topology.plugins.is_empty() || !plugin_dirs.is_empty();
+    (!has_plugins).then_some(BUILTIN_EXCHANGE_TYPES)
 }
 
 /// The types that are linked in.

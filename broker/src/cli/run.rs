@@ -1,6 +1,9 @@
 //! `broker`: runs the broker until it is told to stop.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 
@@ -54,7 +57,7 @@ pub(super) struct RunArgs {
 /// Runs the broker; the exit code says why it ended.
 pub(super) fn run(args: RunArgs) -> u8 {
     logging::start(&args.log);
-    let topology = match args.topology.as_deref().map(load).transpose() {
+    let topology = match args.topology.as_deref().map(|file| load(file, &args.plugin_dir)).transpose() {
         Ok(topology) => topology.unwrap_or_default(),
         Err(code) => return code,
     };
@@ -76,10 +79,10 @@ pub(super) fn run(args: RunArgs) -> u8 {
 }
 
 /// The topology of a file. Mistakes are printed as they are, not logged: people read them.
-fn load(path: &std::path::Path) -> Result<Topology, u8> {
+fn load(path: &Path, plugin_dirs: &[PathBuf]) -> Result<Topology, u8> {
     let loaded = config::load(path, &|name| std::env::var(name).ok()).map_err(|diagnostics| refuse(&diagnostics))?;
     // With plugins the node checks the types, when it knows them.
-    if let Some(types) = known_exchange_types(&loaded) {
+    if let Some(types) = known_exchange_types(&loaded, plugin_dirs) {
         let diagnostics = loaded.check_exchange_types(types);
         if !diagnostics.is_empty() {
             return Err(refuse(&diagnostics));

@@ -68,7 +68,7 @@ fn check_prints_diagnostics_and_a_summary() {
     let name = file.display();
     let report = |text: &str| {
         std::fs::write(&file, text).unwrap();
-        check::report(&file, &|_| None)
+        check::report(&file, &[], &|_| None)
     };
     assert_eq!(
         report("vhosts: { /: { exchanges: [a: topic], queues: [q, r], bindings: [a -> q] }, eu: {} }"),
@@ -84,6 +84,7 @@ fn check_prints_diagnostics_and_a_summary() {
     let (text, code) = report("vhosts: { /: { exchanges: [a: topik] } }");
     assert!(text.contains("did you mean 'topic'?") && text.ends_with(": 1 error\n"), "{text}");
     assert_eq!(code, 65);
+    assert_eq!(check::report(&file, std::slice::from_ref(&folder), &|_| None).1, 0, "the type may come from a plugin");
 
     std::fs::write(folder.join("broken.lua"), "return {\n  on_publish = functoin(msg) end\n}\n").unwrap();
     let (text, code) = report("vhosts: { /: { hooks: [broken.lua] } }");
@@ -93,13 +94,13 @@ fn check_prints_diagnostics_and_a_summary() {
 
     std::fs::remove_dir_all(&folder).unwrap();
     let missing = format!("{name}: no such file; check the path, which is relative to the current folder\n");
-    assert_eq!(check::report(&file, &|_| None), (missing, 66));
+    assert_eq!(check::report(&file, &[], &|_| None), (missing, 66));
 }
 
 #[test]
 fn quickstart_topology_is_good() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/quickstart/topology.yaml");
-    let (text, code) = check::report(&file, &|_| None);
+    let (text, code) = check::report(&file, &[], &|_| None);
     assert_eq!(code, 0, "{text}");
     assert!(text.ends_with("no errors\n") && text.lines().count() == 1, "{text}");
 }

@@ -71,6 +71,9 @@ pub(super) fn node(reader: &mut Reader<'_>, node: &Node, topology: &mut Topology
 pub(super) fn listeners(reader: &mut Reader<'_>, node: &Node, topology: &mut Topology) {
     let Some(fields) = reader.fields(node, &LISTENERS) else { return };
     let Some(node) = fields.get("amqp") else { return };
+    if node.is_null() {
+        return reader.wrong(node, "an address", "write ADDR:PORT, or leave 'amqp' out for port 5672");
+    }
     topology.listeners.amqp.clear();
     for item in reader.items(node) {
         let Some(text) = reader.text(item) else { continue };

@@ -322,6 +322,7 @@ fn values_of_the_wrong_kind() {
     check_errors("limits: { message_bytes_max: 1TB }", &["1:30: 'TB' is not a unit of a size"]);
     check_errors("limits: { message_bytes_max: 1GiB }", &["1:30: '1GiB' is out of range"]);
     check_errors("node: { version: 4.2 }", &["1:18: '4.2' is not a version"]);
+    check_errors("listeners: { amqp: }", &["1:14: expected an address, found nothing"]);
     check_errors("node: { product: true }", &["1:18: expected text, found true"]);
     check_errors("node: { product: !u8 5 }", &["1:18: tag '!u8' has no meaning here"]);
     check_errors("vhosts: 5", &["1:9: expected names, each with a vhost, found the number 5"]);
@@ -505,6 +506,25 @@ fn mistakes_of_a_generated_file_are_cut() {
     let diagnostics = read_text(&format!("vhosts:\n  /:\n    bindings:\n{lines}")).unwrap_err();
     assert_eq!(diagnostics.len(), 1001);
     assert!(diagnostics[1000].cause.starts_with("more than 1000 mistakes"));
+}
+
+#[test]
+fn damaged_files_are_mistakes_not_panics() {
+    let texts =
+        [include_str!("testdata/twenty_mistakes.yaml"), include_str!("../../../examples/quickstart/topology.yaml")];
+    for text in texts {
+        let ends = text.char_indices().map(|(at, _)| at);
+        for end in ends.step_by(5) {
+            let _ = read_text(&text[..end]);
+        }
+        for (at, char) in text.char_indices().step_by(37) {
+            for replacement in
+                ["", "\n", "\t", ":", "-", "{", "]", "&a ", "*a", "!", "'", "\"", "|", "#", "\u{0}", "\u{85}"]
+            {
+                let _ = read_text(&format!("{}{replacement}{}", &text[..at], &text[at + char.len_utf8()..]));
+            }
+        }
+    }
 }
 
 #[test]

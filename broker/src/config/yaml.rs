@@ -131,7 +131,7 @@ struct Builder<'a> {
     environment: &'a Environment<'a>,
     open: Vec<Open>,
     root: Option<Node>,
-    anchors: HashMap<usize, Anchored>,
+    anchors: HashMap<usize, Measured>,
     nodes: usize,
     aliased_nodes: usize,
     mistakes: Vec<Mistake>,
@@ -153,13 +153,7 @@ enum Content {
 }
 
 /// A finished value with how much of it there is.
-struct Sized {
-    node: Node,
-    nodes: usize,
-    depth: usize,
-}
-
-struct Anchored {
+struct Measured {
     node: Node,
     nodes: usize,
     depth: usize,
@@ -177,7 +171,7 @@ impl Builder<'_> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let node = self.scalar(&text, style, type_tag(tag.as_deref()), span);
-                self.finished(Sized { node, nodes: 1, depth: 0 }, anchor)
+                self.finished(Measured { node, nodes: 1, depth: 0 }, anchor)
             }
             Event::SequenceStart(_, anchor, tag) => {
                 self.opened(Content::List(Vec::new()), anchor, type_tag(tag.as_deref()), span)
@@ -190,7 +184,7 @@ impl Builder<'_> {
             Event::Alias(id) => self.alias(id, span),
             Event::UnresolvedAlias(name) => {
                 self.mistake(span, format!("no anchor '&{name}' before this alias"), "anchors come first: &name");
-                self.finished(Sized { node: null(span), nodes: 1, depth: 0 }, 0)
+                self.finished(Measured { node: null(span), nodes: 1, depth: 0 }, 0)
             }
             // Starts and ends of stream and document; comments and anchor names are not asked for.
             _ => Ok(()),
@@ -229,13 +223,13 @@ impl Builder<'_> {
             Content::Mapping { entries, .. } => Value::Mapping(self.without_duplicates(entries)?),
         };
         let node = Node { span: open.span, value, tag: open.tag };
-        self.finished(Sized { node, nodes: open.nodes, depth: open.depth + 1 }, open.anchor)
+        self.finished(Measured { node, nodes: open.nodes, depth: open.depth + 1 }, open.anchor)
     }
 
     fn alias(&mut self, id: usize, span: Span) -> Result<(), Stop> {
         let Some(anchored) = self.anchors.get(&id) else {
             self.mistake(span, "this alias stands inside the value it repeats", "repeat a value that is complete");
-            return self.finished(Sized { node: null(span), nodes: 1, depth: 0 }, 0);
+            return self.finished(Measured { node: null(span), nodes: 1, depth: 0 }, 0);
         };
         let (nodes, depth) = (anchored.nodes, anchored.depth);
         // Counted before it is copied: nine levels of nine aliases are a few hundred bytes in the file.
@@ -244,12 +238,12 @@ impl Builder<'_> {
             return self.too_deep(span);
         }
         let node = self.anchors.get(&id).map_or_else(|| null(span), |anchored| anchored.node.clone());
-        self.finished(Sized { node, nodes, depth }, 0)
+        self.finished(Measured { node, nodes, depth }, 0)
     }
 
     /// Puts a complete value where it belongs.
-    fn finished(&mut self, sized: Sized, anchor: usize) -> Result<(), Stop> {
-        let Sized { node, nodes, depth } = sized;
+    fn finished(&mut self, measured: Measured, anchor: usize) -> Result<(), Stop> {
+        let Measured { node, nodes, depth } = measured;
         self.nodes += 1;
         if self.nodes > NODES_MAX {
             self.mistake(node.span, format!("more than {NODES_MAX} values in one file"), "split the topology");
@@ -257,7 +251,7 @@ impl Builder<'_> {
         }
         if anchor != 0 {
             self.count_aliased(nodes, node.span)?;
-            self.anchors.insert(anchor, Anchored { node: node.clone(), nodes, depth });
+            self.anchors.insert(anchor, Measured { node: node.clone(), nodes, depth });
         }
         let Some(open) = self.open.last_mut() else {
             self.root = Some(node);
