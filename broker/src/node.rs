@@ -87,9 +87,7 @@ fn listen_advice(error: &io::Error) -> &'static str {
         io::ErrorKind::AddrNotAvailable => {
             "the address is not one of this machine: name another with --listen ADDR:PORT"
         }
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need a privilege: name another with --listen ADDR:PORT"
-        }
+        io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege: name another with --listen ADDR:PORT",
         _ => "name another address with --listen ADDR:PORT",
     }
 }
@@ -155,11 +153,8 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
 fn load_plugins(topology: &Topology, folders: &[PathBuf]) -> Result<Registry, NodeError> {
     let mut registry = Registry::builtin()?;
     for plugin in &topology.plugins {
-        let request = LoadRequest {
-            path: plugin.path.clone(),
-            sha256: plugin.sha256.clone(),
-            config: plugin.config.clone(),
-        };
+        let request =
+            LoadRequest { path: plugin.path.clone(), sha256: plugin.sha256.clone(), config: plugin.config.clone() };
         match registry.load_file(&request) {
             Ok(loaded) => tracing::info!(path = %plugin.path.display(), ?loaded, "plugin loaded"),
             Err(error) if plugin.required => return Err(error.into()),

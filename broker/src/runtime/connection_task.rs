@@ -34,11 +34,7 @@ enum Turn {
 }
 
 /// Serves one client until the connection is over.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
-    broker: Arc<Broker>,
-    mut stream: S,
-    peer: std::net::SocketAddr,
-) {
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(broker: Arc<Broker>, mut stream: S, peer: std::net::SocketAddr) {
     let mut session = Session::new(Arc::clone(&broker), peer, Instant::now());
     let mut rest = Vec::new();
     let mut has_spoken = false;

@@ -46,7 +46,13 @@ pub struct QueueRecord {
 /// Makes the live part of queues; the runtime's business.
 pub trait QueueFactory: fmt::Debug + Send + Sync {
     /// A new, empty queue. When it ends by itself, it calls [`Vhost::forget_queue`].
-    fn create(&self, vhost: &Arc<Vhost>, name: &Arc<str>, number: u64, options: queue::Options) -> Arc<dyn queue::Handle>;
+    fn create(
+        &self,
+        vhost: &Arc<Vhost>,
+        name: &Arc<str>,
+        number: u64,
+        options: queue::Options,
+    ) -> Arc<dyn queue::Handle>;
 }
 
 /// Numbers for queues and exchanges, unique in the broker.

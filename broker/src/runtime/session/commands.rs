@@ -150,7 +150,13 @@ impl Session {
     }
 
     /// Declares, and asks the queue how full it is for the answer. Comes again when the queue was deleted meanwhile.
-    pub(super) fn declare_queue(&mut self, channel: ChannelId, spec: QueueSpec, is_passive: bool, nowait: bool) -> Done {
+    pub(super) fn declare_queue(
+        &mut self,
+        channel: ChannelId,
+        spec: QueueSpec,
+        is_passive: bool,
+        nowait: bool,
+    ) -> Done {
         let (Some(vhost), Some(actor)) = (&self.vhost, &mut self.actor) else { return Ok(()) };
         let queue = if is_passive {
             vhost.check_queue(actor, &spec.name)?

@@ -358,8 +358,7 @@ impl Session {
         message: Arc<Message>,
     ) {
         let (Some(vhost), Some(actor)) = (&self.vhost, &mut self.actor) else { return };
-        let context =
-            Context { vhost, hooks: &self.broker.hooks, access_generation: self.broker.access.generation() };
+        let context = Context { vhost, hooks: &self.broker.hooks, access_generation: self.broker.access.generation() };
         // A returned message goes back as it came, whatever a hook made of it (semantics 12.12).
         let original = flags.mandatory.then(|| Arc::clone(&message));
         let result = if flags.immediate {
