@@ -163,8 +163,8 @@ impl Session {
         } else {
             let spec = spec.clone();
             let (queue, _) = vhost.declare_queue(actor, spec, || generated_name("amq.gen-"))?;
-            if queue.owner.is_some() && !self.exclusive_queues.iter().any(|owned| owned.number == queue.number) {
-                self.exclusive_queues.push(Arc::clone(&queue));
+            if queue.owner.is_some() {
+                self.exclusive_queues.add(&queue, vhost);
             }
             queue
         };
