@@ -100,7 +100,7 @@ impl Registry {
             exchange_types: names(&guest),
         };
         let record = Record::new(stamp.crate_name, stamp.version, names(&guest));
-        self.add(guest, Record { path: Some(request.path.clone()), sha256: Some(sha256), ..record })?;
+        self.add(guest, record.loaded_from(request.path.clone(), sha256))?;
         Ok(loaded)
     }
 

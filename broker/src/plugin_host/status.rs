@@ -49,10 +49,10 @@ pub(super) struct Record {
     pub(super) path: Option<PathBuf>,
     pub(super) sha256: Option<String>,
     pub(super) exchange_types: Vec<String>,
-    pub(super) faults: AtomicU64,
-    pub(super) last_fault: Mutex<Option<String>>,
+    faults: AtomicU64,
+    last_fault: Mutex<Option<String>>,
     /// Exchanges and types that are no longer asked.
-    pub(super) failed: AtomicU32,
+    failed: AtomicU32,
 }
 
 impl Record {
@@ -67,6 +67,11 @@ impl Record {
             last_fault: Mutex::new(None),
             failed: AtomicU32::new(0),
         }
+    }
+
+    /// The same, for a plugin that came from a file.
+    pub(super) fn loaded_from(self, path: PathBuf, sha256: String) -> Self {
+        Self { path: Some(path), sha256: Some(sha256), ..self }
     }
 
     pub(super) fn status(&self) -> PluginStatus {
