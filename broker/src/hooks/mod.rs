@@ -42,6 +42,7 @@ mod decl;
 mod error;
 mod fields;
 mod headers;
+mod memory;
 mod message;
 mod program;
 mod sandbox;
