@@ -21,7 +21,6 @@ pub(super) struct State {
     message: AnyUserData,
     view: Rc<View>,
     time_limit: Duration,
-    with_body: bool,
     /// Where the hook begins, for failures that have no line.
     place: (Option<String>, Option<u32>),
     // Behind the handles into it.
@@ -69,13 +68,14 @@ impl State {
         let on_publish = hooks_of(&returned)?;
         let info = on_publish.info();
         let place = (info.short_src, info.line_defined.and_then(|line| u32::try_from(line).ok()));
-        Ok(Self { on_publish, message, view, time_limit: decl.time_limit, with_body: decl.body, place, sandbox })
+        Ok(Self { on_publish, message, view, time_limit: decl.time_limit, place, sandbox })
     }
 
-    /// Calls the hook with one message. Whatever happens, the interpreter keeps nothing of the message.
+    /// Calls the hook with one message, `with_body` if it may read the body. Whatever happens, the interpreter keeps nothing
+    /// of the message.
     #[inline]
-    pub(super) fn on_publish(&self, now: Instant, publish: &Publish<'_>) -> Result<Decision, Failure> {
-        self.view.open(publish, self.with_body);
+    pub(super) fn on_publish(&self, now: Instant, publish: &Publish<'_>, with_body: bool) -> Result<Decision, Failure> {
+        self.view.open(publish, with_body);
         let returned = self.sandbox.run(now, self.time_limit, || self.on_publish.call::<(Value, Value)>(&self.message));
         let decision = self.decide(returned);
         self.view.close();

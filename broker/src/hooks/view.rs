@@ -131,7 +131,7 @@ impl View {
     pub(super) fn routing_key(&self, lua: &Lua) -> mlua::Result<Value> {
         match &self.staged.borrow().routing_key {
             Some(key) => Ok(Value::String(lua.create_string(key)?)),
-            None => self.message.borrow_mut().routing_key.to_lua(lua),
+            None => self.message.borrow_mut().routing_key.string(lua),
         }
     }
 
@@ -149,15 +149,15 @@ impl View {
     }
 
     pub(super) fn vhost(&self, lua: &Lua) -> mlua::Result<Value> {
-        self.message.borrow_mut().vhost.to_lua(lua)
+        self.message.borrow_mut().vhost.string(lua)
     }
 
     pub(super) fn exchange(&self, lua: &Lua) -> mlua::Result<Value> {
-        self.message.borrow_mut().exchange.to_lua(lua)
+        self.message.borrow_mut().exchange.string(lua)
     }
 
     pub(super) fn user(&self, lua: &Lua) -> mlua::Result<Value> {
-        self.message.borrow_mut().user.to_lua(lua)
+        self.message.borrow_mut().user.string(lua)
     }
 
     pub(super) fn body_bytes(&self) -> usize {
@@ -260,7 +260,7 @@ impl Text {
         }
     }
 
-    fn to_lua(&mut self, lua: &Lua) -> mlua::Result<Value> {
+    fn string(&mut self, lua: &Lua) -> mlua::Result<Value> {
         if let Some(string) = &self.lua {
             return Ok(Value::String(string.clone()));
         }
