@@ -1,1 +1,18 @@
-//! runtime
+//! Joining the machines: connections, queues and the store, on tokio.
+//!
+//! [`Session`] joins a connection machine with the vhost and is still without a socket; [`connection_task`] gives it one. [`QueueShell`] lets
+//! whoever posts to a queue run it. Everything asynchronous on the message path stands here.
+
+pub mod broker;
+pub mod buffers;
+pub mod connection_task;
+pub mod entropy;
+pub mod listener;
+pub mod mailbox;
+pub mod queue_shell;
+pub mod session;
+
+pub use broker::Broker;
+pub use mailbox::Mailbox;
+pub use queue_shell::{QueueShell, Shells};
+pub use session::Session;

@@ -1,1 +1,175 @@
-//! vhost
+//! A vhost: its names, and the rules by which they change.
+//!
+//! [`Vhost::declare_exchange`] and its neighbours are the one entry for AMQP, the topology file and everything later, with the same checks
+//! and the same errors. [`publish::Publisher`] is the way of messages in. The module holds names and handles; it knows no
+//! connection, no clock and no runtime.
+
+pub mod arguments;
+pub mod declare;
+pub mod error;
+pub mod publish;
+mod tables;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+use plugin_api::exchange::ExchangeSpec;
+use plugin_api::value::Table;
+
+pub use self::error::Error;
+use self::tables::Tables;
+use crate::plugin_host::{Registry, TypeError};
+use crate::queue;
+use crate::routing::Exchange;
+
+/// A queue's name, declaration and the way to reach it.
+#[derive(Debug)]
+pub struct QueueRecord {
+    /// Unique in its vhost.
+    pub name: Arc<str>,
+    /// Unique in the broker; names the queue in the store.
+    pub number: u64,
+    /// Survives a restart. Never set for exclusive queues (semantics 9.5).
+    pub durable: bool,
+    /// Ends with its last consumer.
+    pub auto_delete: bool,
+    /// The connection that owns it, for exclusive queues.
+    pub owner: Option<u64>,
+    /// As declared.
+    pub arguments: Table,
+    /// Where to post to.
+    pub handle: Arc<dyn queue::Handle>,
+}
+
+/// Makes the live part of queues; the runtime's business.
+pub trait QueueFactory: fmt::Debug + Send + Sync {
+    /// A new, empty queue. When it ends by itself, it calls [`Vhost::forget_queue`].
+    fn create(
+        &self,
+        vhost: &Arc<Vhost>,
+        name: &Arc<str>,
+        number: u64,
+        options: queue::Options,
+    ) -> Arc<dyn queue::Handle>;
+}
+
+/// Numbers for queues and exchanges, unique in the broker.
+#[derive(Debug)]
+pub struct Numbers(AtomicU64);
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Self(AtomicU64::new(1))
+    }
+}
+
+impl Numbers {
+    /// The next number.
+    pub fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// See the module.
+pub struct Vhost {
+    /// Its name.
+    pub name: Arc<str>,
+    registry: Arc<Registry>,
+    factory: Arc<dyn QueueFactory>,
+    numbers: Arc<Numbers>,
+    tables: RwLock<Tables>,
+    generation: AtomicU64,
+}
+
+impl fmt::Debug for Vhost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vhost").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The exchanges that every vhost has (semantics 8.1).
+const PREDECLARED: [(&str, &str, bool); 7] = [
+    ("", "direct", false),
+    ("amq.direct", "direct", false),
+    ("amq.fanout", "fanout", false),
+    ("amq.topic", "topic", false),
+    ("amq.headers", "headers", false),
+    ("amq.match", "headers", false),
+    ("amq.rabbitmq.trace", "topic", true),
+];
+
+impl Vhost {
+    /// A vhost with its predeclared exchanges.
+    ///
+    /// # Errors
+    /// A built-in exchange type cannot be opened.
+    pub fn new(
+        name: &str,
+        registry: Arc<Registry>,
+        factory: Arc<dyn QueueFactory>,
+        numbers: Arc<Numbers>,
+    ) -> Result<Arc<Self>, TypeError> {
+        let mut tables = Tables::default();
+        for (exchange, kind, internal) in PREDECLARED {
+            let spec = ExchangeSpec {
+                vhost: name.into(),
+                name: exchange.into(),
+                kind: kind.into(),
+                durable: true,
+                internal,
+                ..ExchangeSpec::default()
+            };
+            let handle = registry
+                .exchange_type(kind)
+                .ok_or_else(|| TypeError::Faulted(format!("the built-in exchange type '{kind}' is missing")))?;
+            tables.add_exchange(Arc::new(Exchange::open(numbers.next(), spec, &handle)?));
+        }
+        Ok(Arc::new(Self {
+            name: name.into(),
+            registry,
+            factory,
+            numbers,
+            tables: RwLock::new(tables),
+            generation: AtomicU64::new(1),
+        }))
+    }
+
+    /// Changes whenever a route may have changed.
+    #[inline]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    fn changed(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// The exchange of that name.
+    pub fn exchange(&self, name: &str) -> Option<Arc<Exchange>> {
+        self.tables.read().exchanges.get(name).cloned()
+    }
+
+    /// The queue of that name.
+    pub fn queue(&self, name: &str) -> Option<Arc<QueueRecord>> {
+        self.tables.read().queues.get(name).cloned()
+    }
+
+    /// How many exchanges and queues there are.
+    pub fn counts(&self) -> (usize, usize) {
+        let tables = self.tables.read();
+        (tables.exchanges.len(), tables.queues.len())
+    }
+
+    /// Takes a queue that has ended out of all tables, with its bindings (semantics 9.19). The queue itself calls this before
+    /// anybody hears of its end.
+    pub fn forget_queue(&self, name: &str, number: u64) {
+        let mut tables = self.tables.write();
+        if tables.queues.get(name).is_some_and(|queue| queue.number == number) {
+            tables.remove_queue(name);
+            drop(tables);
+            self.changed();
+        }
+    }
+}

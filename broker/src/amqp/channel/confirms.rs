@@ -1,0 +1,140 @@
+//! Publisher confirms of one channel (semantics 14).
+//!
+//! Each publish has a number and waits for as many answers as it reached queues. Answers are gathered over a turn and leave
+//! together: everything below the lowest number that still waits as one multiple ack, the rest one by one. They leave nowhere
+//! else, because acks are cumulative: a second sender could overtake the first.
+
+use crate::amqp::method::{BasicAck, BasicNack};
+use crate::amqp::{ChannelId, frame};
+use crate::window::Window;
+
+#[derive(Debug)]
+struct Waiting {
+    answers_missing: u32,
+    is_refused: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Confirms {
+    next: u64,
+    waiting: Window<Waiting>,
+    acked: Vec<u64>,
+    nacked: Vec<u64>,
+}
+
+impl Default for Confirms {
+    fn default() -> Self {
+        Self { next: 1, waiting: Window::default(), acked: Vec::new(), nacked: Vec::new() }
+    }
+}
+
+impl Confirms {
+    /// Numbers a publish; it is open until [`Self::expect`] and its answers settle it.
+    pub(crate) fn number(&mut self) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.waiting.insert(number, Waiting { answers_missing: 1, is_refused: false });
+        number
+    }
+
+    /// The publish went to so many queues. None settles it at once (semantics 14.3).
+    pub(crate) fn expect(&mut self, number: u64, queue_count: u32) {
+        match self.waiting.get_mut(number) {
+            Some(waiting) if queue_count > 0 => waiting.answers_missing = queue_count,
+            Some(_) => self.answer(number, true),
+            None => {}
+        }
+    }
+
+    /// One queue has taken the message, or refused it (semantics 14.7: one refusal refuses the whole).
+    pub(crate) fn answer(&mut self, number: u64, is_taken: bool) {
+        let Some(waiting) = self.waiting.get_mut(number) else { return };
+        waiting.is_refused |= !is_taken;
+        waiting.answers_missing = waiting.answers_missing.saturating_sub(1);
+        if waiting.answers_missing == 0 {
+            let settled = if waiting.is_refused { &mut self.nacked } else { &mut self.acked };
+            settled.push(number);
+            self.waiting.remove(number);
+        }
+    }
+
+    /// Whether [`Self::flush`] would write something.
+    pub(crate) fn has_answers(&self) -> bool {
+        !self.acked.is_empty() || !self.nacked.is_empty()
+    }
+
+    /// How many publishes wait.
+    #[cfg(test)]
+    pub(crate) fn waiting_count(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Writes what was settled since the last time.
+    pub(crate) fn flush(&mut self, channel: ChannelId, out: &mut Vec<u8>) {
+        // Refusals go first: a multiple ack behind them covers only what is still open at the client.
+        for number in self.nacked.drain(..) {
+            frame::write_method(out, channel.0, BasicNack { delivery_tag: number, multiple: false, requeue: false });
+        }
+        let open = self.waiting.first().map_or(self.next, |(number, _)| number);
+        let covered = self.acked.iter().copied().filter(|&number| number < open);
+        if let Some(last) = covered.clone().max() {
+            let multiple = covered.count() > 1;
+            frame::write_method(out, channel.0, BasicAck { delivery_tag: last, multiple });
+        }
+        for number in self.acked.drain(..).filter(|&number| number > open) {
+            frame::write_method(out, channel.0, BasicAck { delivery_tag: number, multiple: false });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::amqp::method::Method;
+
+    fn flushed(confirms: &mut Confirms) -> Vec<(&'static str, u64, bool)> {
+        let mut out = Vec::new();
+        confirms.flush(ChannelId(1), &mut out);
+        let mut input = &out[..];
+        let mut seen = Vec::new();
+        while let Ok(Some(frame)) = frame::decode(&mut input, 0) {
+            match Method::decode(frame.payload).unwrap() {
+                Method::BasicAck(ack) => seen.push(("ack", ack.delivery_tag, ack.multiple)),
+                Method::BasicNack(nack) => seen.push(("nack", nack.delivery_tag, nack.multiple)),
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+        seen
+    }
+
+    #[test]
+    fn a_settled_prefix_is_one_multiple_ack_and_the_rest_single() {
+        let mut confirms = Confirms::default();
+        for number in 1..=6 {
+            assert_eq!(confirms.number(), number);
+        }
+        for number in [3, 1, 2, 5] {
+            confirms.answer(number, true);
+        }
+        assert_eq!(flushed(&mut confirms), [("ack", 3, true), ("ack", 5, false)]);
+        confirms.answer(4, true);
+        confirms.answer(6, true);
+        assert_eq!(flushed(&mut confirms), [("ack", 6, true)]);
+        assert_eq!(confirms.waiting_count(), 0);
+    }
+
+    #[test]
+    fn a_publish_waits_for_all_its_queues_and_one_refusal_refuses_it() {
+        let mut confirms = Confirms::default();
+        confirms.number();
+        confirms.number();
+        confirms.expect(1, 3);
+        confirms.expect(2, 0);
+        confirms.answer(1, true);
+        confirms.answer(1, false);
+        assert_eq!(flushed(&mut confirms), [("ack", 2, false)]);
+        confirms.answer(1, true);
+        assert_eq!(flushed(&mut confirms), [("nack", 1, false)]);
+    }
+}

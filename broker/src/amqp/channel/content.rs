@@ -1,0 +1,164 @@
+//! Putting a published message together: method, content header, body frames (semantics 1.4 to 1.8, 6.2 to 6.7).
+
+use std::sync::Arc;
+
+use plugin_api::message::Properties;
+
+use crate::amqp::method::{BasicPublish, MethodId};
+use crate::amqp::reply_code::{ProtocolError, ReplyCode};
+use crate::amqp::wire::Reader;
+use crate::message::{Builder, Message, Parts};
+
+/// The largest body that may be announced at all (semantics 6.6).
+const BODY_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// The class number in the content header of a basic.publish.
+const BASIC: u16 = 60;
+
+/// What the publish method said beside exchange and routing key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PublishFlags {
+    /// Return the message when it reaches no queue.
+    pub mandatory: bool,
+    /// Not supported since RabbitMQ 3.0 (semantics 12.2).
+    pub immediate: bool,
+}
+
+/// A publish whose last body frame has arrived.
+#[derive(Debug)]
+pub(crate) enum Assembled {
+    /// To be routed.
+    Message(PublishFlags, Arc<Message>),
+    /// Its body was larger than the broker takes; it was read and thrown away (semantics 6.7).
+    TooLarge { body_bytes: u64 },
+}
+
+#[derive(Debug)]
+enum Body {
+    Kept(Builder),
+    Skipped,
+}
+
+#[derive(Debug, Default)]
+enum Stage {
+    #[default]
+    Idle,
+    Header(PublishFlags),
+    Body {
+        flags: PublishFlags,
+        body: Body,
+        total: u64,
+        missing: u64,
+    },
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Content {
+    stage: Stage,
+    /// Exchange and routing key between method and header; kept so that no publish allocates for it.
+    names: String,
+    exchange_end: usize,
+}
+
+impl Content {
+    /// A publish begins.
+    pub(crate) fn begin(&mut self, publish: &BasicPublish<'_>) {
+        self.names.clear();
+        self.names.push_str(publish.exchange);
+        self.names.push_str(publish.routing_key);
+        self.exchange_end = publish.exchange.len();
+        self.stage = Stage::Header(PublishFlags { mandatory: publish.mandatory, immediate: publish.immediate });
+    }
+
+    /// The content header; returns the message when its body is empty.
+    ///
+    /// # Errors
+    /// 505 where none is due or it belongs to something else, 501 for an absurd size, 502 for malformed properties.
+    pub(crate) fn header(
+        &mut self,
+        payload: &[u8],
+        message_bytes_max: u64,
+    ) -> Result<Option<Assembled>, ProtocolError> {
+        let flags = match std::mem::take(&mut self.stage) {
+            Stage::Header(flags) => flags,
+            Stage::Idle => return Err(unexpected("expected method frame, got non method frame instead")),
+            Stage::Body { .. } => {
+                return Err(unexpected("expected content body, got non content body frame instead"));
+            }
+        };
+        let mut reader = Reader::new(payload);
+        let (Ok(class), Ok(weight), Ok(total)) = (reader.short(), reader.short(), reader.longlong()) else {
+            return Err(syntax("content header is too short"));
+        };
+        if class != BASIC || weight != 0 {
+            let text = format!("expected content header for class {BASIC}, got one for class {class} instead");
+            return Err(unexpected(&text));
+        }
+        if total > BODY_BYTES_MAX {
+            return Err(ProtocolError::new(ReplyCode::FrameError, format!("content body size {total} is too large")));
+        }
+        let properties = reader.rest();
+        if Properties::from_raw(properties).check().is_err() {
+            return Err(syntax("malformed properties in content header"));
+        }
+        let body = if total > message_bytes_max {
+            Body::Skipped
+        } else {
+            let (exchange, routing_key) = self.names.split_at(self.exchange_end);
+            let parts = Parts { exchange, routing_key, properties };
+            Body::Kept(Builder::new(parts, usize::try_from(total).unwrap_or(usize::MAX)))
+        };
+        Ok(self.proceed(flags, body, total, total))
+    }
+
+    /// A body frame; returns the message when it was the last.
+    ///
+    /// # Errors
+    /// 505 where none is due, 501 for more bytes than were announced (semantics 6.4).
+    pub(crate) fn body(&mut self, payload: &[u8]) -> Result<Option<Assembled>, ProtocolError> {
+        let (flags, mut body, total, missing) = match std::mem::take(&mut self.stage) {
+            Stage::Body { flags, body, total, missing } => (flags, body, total, missing),
+            Stage::Idle => return Err(unexpected("expected method frame, got non method frame instead")),
+            Stage::Header(_) => {
+                return Err(unexpected("expected content header for class 60, got non content header frame instead"));
+            }
+        };
+        let Some(missing) = missing.checked_sub(payload.len() as u64) else {
+            let text = format!("content body is larger than the {total} bytes announced");
+            return Err(ProtocolError::new(ReplyCode::FrameError, text));
+        };
+        if let Body::Kept(builder) = &mut body {
+            builder.push(payload);
+        }
+        Ok(self.proceed(flags, body, total, missing))
+    }
+
+    fn proceed(&mut self, flags: PublishFlags, body: Body, total: u64, missing: u64) -> Option<Assembled> {
+        if missing > 0 {
+            self.stage = Stage::Body { flags, body, total, missing };
+            return None;
+        }
+        Some(match body {
+            Body::Kept(builder) => Assembled::Message(flags, builder.finish()),
+            Body::Skipped => Assembled::TooLarge { body_bytes: total },
+        })
+    }
+
+    /// A method where a part of a message is due (semantics 6.3, 6.4).
+    pub(crate) fn refuse_method(&self) -> Option<ProtocolError> {
+        let expected = match self.stage {
+            Stage::Idle => return None,
+            Stage::Header(_) => "expected content header for class 60, got non content header frame instead",
+            Stage::Body { .. } => "expected content body, got non content body frame instead",
+        };
+        Some(unexpected(expected).in_method(BasicPublish::ID))
+    }
+}
+
+fn unexpected(text: &str) -> ProtocolError {
+    ProtocolError { code: ReplyCode::UnexpectedFrame, text: text.into(), method: None::<MethodId> }
+}
+
+fn syntax(text: &str) -> ProtocolError {
+    ProtocolError::new(ReplyCode::SyntaxError, text)
+}

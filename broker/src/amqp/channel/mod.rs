@@ -1,0 +1,92 @@
+//! The state of one channel: what it waits for, delivers, confirms (semantics 7).
+
+pub(crate) mod confirms;
+pub(crate) mod content;
+pub(crate) mod unacked;
+
+use hashbrown::HashMap;
+
+use self::confirms::Confirms;
+use self::content::Content;
+use self::unacked::Unacked;
+use super::SourceId;
+
+/// ```text
+/// open ──error──▶ stopping ──driver has cleaned up, close sent──▶ await close-ok ──▶ gone
+///   └────channel.close from the client──▶ stopping ──close-ok sent──▶ gone
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Methods are carried out.
+    Open,
+    /// The driver takes its consumers and unacked messages away; frames are held.
+    Stopping,
+    /// Everything but close and close-ok is thrown away (semantics 5.18).
+    AwaitCloseOk,
+}
+
+/// A consumer as its channel knows it.
+#[derive(Debug)]
+pub(crate) struct Consumer {
+    pub(crate) tag: Box<str>,
+    pub(crate) no_ack: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    pub(crate) state: State,
+    pub(crate) content: Content,
+    pub(crate) unacked: Unacked,
+    pub(crate) confirms: Option<Confirms>,
+    pub(crate) consumers: HashMap<SourceId, Consumer>,
+    pub(crate) tags: HashMap<Box<str>, SourceId>,
+    /// The driver is still carrying out a method: what comes behind it is held, so that replies keep their order
+    /// (semantics 7.7).
+    pub(crate) is_waiting: bool,
+    pub(crate) held: Held,
+}
+
+impl Channel {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: State::Open,
+            content: Content::default(),
+            unacked: Unacked::default(),
+            confirms: None,
+            consumers: HashMap::new(),
+            tags: HashMap::new(),
+            is_waiting: false,
+            held: Held::default(),
+        }
+    }
+}
+
+/// Whole frames that wait for an earlier method of their channel.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Held {
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    pub(crate) fn push(&mut self, frame: &[u8]) {
+        self.bytes.extend_from_slice(frame);
+    }
+
+    /// What waits, and how much of the buffer is already done with.
+    pub(crate) fn take(&mut self) -> (Vec<u8>, usize) {
+        (std::mem::take(&mut self.bytes), std::mem::take(&mut self.start))
+    }
+
+    /// The channel waits again: everything from `start` on is still to be done, before what was pushed meanwhile.
+    pub(crate) fn put_back(&mut self, bytes: Vec<u8>, start: usize) {
+        let newer = std::mem::replace(&mut self.bytes, bytes);
+        let newer_start = std::mem::replace(&mut self.start, start);
+        self.bytes.extend_from_slice(newer.get(newer_start..).unwrap_or_default());
+    }
+}

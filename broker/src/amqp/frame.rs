@@ -1,0 +1,150 @@
+//! Frames: cutting them off the bytes that arrived, and writing them (AMQP 0-9-1, section 4.2.3; semantics 1.1, 6.1).
+
+use super::method::Method;
+use super::reply_code::{ProtocolError, ReplyCode};
+
+/// Type, channel and size before the payload.
+pub const HEADER_BYTES: usize = 7;
+/// What a frame adds to its payload: the header and the end octet.
+pub const OVERHEAD_BYTES: usize = 8;
+/// The last octet of every frame.
+pub const END: u8 = 0xCE;
+/// RabbitMQ accepts frames that are eight bytes over the limit, because clients miscount the overhead (semantics 5.5).
+const LENIENCE_BYTES: usize = 8;
+
+/// A heartbeat as it stands on the wire.
+pub const HEARTBEAT: [u8; OVERHEAD_BYTES] = [8, 0, 0, 0, 0, 0, 0, END];
+
+/// What a frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FrameKind {
+    /// A method with its arguments.
+    Method = 1,
+    /// A content header: size and properties.
+    Header = 2,
+    /// A piece of a body.
+    Body = 3,
+    /// Nothing but a sign of life.
+    Heartbeat = 8,
+}
+
+/// A frame, its payload borrowed from the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// What it carries.
+    pub kind: FrameKind,
+    /// 0 is the connection itself.
+    pub channel: u16,
+    /// Without header and end octet.
+    pub payload: &'a [u8],
+}
+
+/// Splits one frame off the front of `input`.
+///
+/// Returns `Ok(None)` when fewer bytes than a whole frame have arrived; `input` is then unchanged. `frame_max_bytes`
+/// counts header and end octet; 0 means no limit.
+///
+/// # Errors
+/// `FRAME_ERROR` (501, closes the connection) for an unknown type, a frame that is too large or one that does not end with 0xCE
+/// (semantics 6.1).
+#[inline]
+pub fn decode<'a>(input: &mut &'a [u8], frame_max_bytes: u32) -> Result<Option<Frame<'a>>, ProtocolError> {
+    let Some((header, rest)) = input.split_first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+    let [kind, channel_high, channel_low, size @ ..] = *header;
+    let size = u32::from_be_bytes(size) as usize;
+    let kind = match kind {
+        1 => FrameKind::Method,
+        2 => FrameKind::Header,
+        3 => FrameKind::Body,
+        8 => FrameKind::Heartbeat,
+        _ => return Err(frame_error(kind, rest, "unknown_frame_type")),
+    };
+    let limit = frame_max_bytes as usize;
+    if limit != 0 && size + OVERHEAD_BYTES > limit + LENIENCE_BYTES {
+        return Err(frame_error(kind as u8, rest, &format!("{{frame_too_large,{size},{}}}", limit - OVERHEAD_BYTES)));
+    }
+    let Some((payload, rest)) = rest.split_at_checked(size) else { return Ok(None) };
+    let Some((&end, rest)) = rest.split_first() else { return Ok(None) };
+    if end != END {
+        return Err(frame_error(kind as u8, payload, &format!("{{invalid_frame_end_marker,{end}}}")));
+    }
+    *input = rest;
+    Ok(Some(Frame { kind, channel: u16::from_be_bytes([channel_high, channel_low]), payload }))
+}
+
+fn frame_error(kind: u8, payload: &[u8], cause: &str) -> ProtocolError {
+    let shown = &payload[..payload.len().min(16)];
+    let octets = shown.iter().map(u8::to_string).collect::<Vec<_>>().join(",");
+    let which = if payload.len() <= 16 { "all" } else { "first 16" };
+    ProtocolError::new(ReplyCode::FrameError, format!("type {kind}, {which} octets = <<{octets}>>: {cause}"))
+}
+
+/// Appends a frame whose payload `fill` appends.
+#[inline]
+pub fn write(out: &mut Vec<u8>, kind: FrameKind, channel: u16, fill: impl FnOnce(&mut Vec<u8>)) {
+    let [high, low] = channel.to_be_bytes();
+    out.extend_from_slice(&[kind as u8, high, low, 0, 0, 0, 0]);
+    let start = out.len();
+    fill(out);
+    let size = (out.len() - start) as u32;
+    if let Some(place) = out.get_mut(start - 4..start) {
+        place.copy_from_slice(&size.to_be_bytes());
+    }
+    out.push(END);
+}
+
+/// Appends a method frame.
+pub fn write_method<'m>(out: &mut Vec<u8>, channel: u16, method: impl Into<Method<'m>>) {
+    let method = method.into();
+    write(out, FrameKind::Method, channel, |out| method.encode(out));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, size: usize, end: u8) -> Vec<u8> {
+        let mut bytes = vec![kind, 0, 1];
+        bytes.extend_from_slice(&(size as u32).to_be_bytes());
+        bytes.resize(bytes.len() + size, b'x');
+        bytes.push(end);
+        bytes
+    }
+
+    fn error_of(bytes: &[u8], frame_max_bytes: u32) -> ProtocolError {
+        decode(&mut &bytes[..], frame_max_bytes).expect_err("the frame must be refused")
+    }
+
+    #[test]
+    fn every_prefix_of_a_frame_waits_for_more() {
+        let bytes = frame(3, 20, END);
+        for end in 0..bytes.len() {
+            let mut input = &bytes[..end];
+            assert_eq!(decode(&mut input, 4096), Ok(None));
+            assert_eq!(input.len(), end, "the input is unchanged");
+        }
+        let mut input = &bytes[..];
+        assert_eq!(decode(&mut input, 4096).unwrap().unwrap().payload.len(), 20);
+        assert!(input.is_empty());
+    }
+
+    #[test]
+    fn a_frame_may_exceed_the_limit_by_eight_bytes() {
+        assert!(decode(&mut &frame(3, 4096, END)[..], 4096).is_ok());
+        assert_eq!(error_of(&frame(3, 4097, END), 4096).code, ReplyCode::FrameError);
+        assert!(decode(&mut &frame(3, 100_000, END)[..], 0).is_ok());
+    }
+
+    #[test]
+    fn unknown_type_and_wrong_end_octet_are_frame_errors() {
+        assert!(error_of(&frame(4, 0, END), 0).text.contains("unknown_frame_type"));
+        let error = error_of(&frame(1, 3, 0), 0);
+        assert_eq!(error.text, "type 1, all octets = <<120,120,120>>: {invalid_frame_end_marker,0}");
+    }
+
+    #[test]
+    fn an_oversized_frame_is_refused_before_its_payload_arrives() {
+        assert_eq!(error_of(&[1, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF], 131_072).code, ReplyCode::FrameError);
+    }
+}

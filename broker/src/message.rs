@@ -1,0 +1,168 @@
+//! A message as it lives between publisher and consumers.
+//!
+//! Exchange, routing key, raw properties and body stand in one buffer, each copied once from the socket. The properties stay as
+//! the client sent them and are emitted again unchanged; only the facts that every message is asked for are read
+//! when it is made. The module knows neither queues nor the wire.
+
+use std::sync::Arc;
+
+use plugin_api::message::{Message as View, Properties};
+
+/// What a queue and a consumer's credit count for a message beside its bytes: the entry, its frames' overhead.
+const OVERHEAD_BYTES: usize = 64;
+
+/// One message, shared by all queues that hold it.
+#[derive(Debug)]
+pub struct Message {
+    /// `exchange ‖ routing key ‖ properties ‖ body`.
+    buffer: Box<[u8]>,
+    exchange_end: u8,
+    routing_key_end: u16,
+    properties_end: u32,
+    is_persistent: bool,
+}
+
+/// The pieces of a message that is being put together.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    /// The exchange that it was published to; at most 255 bytes.
+    pub exchange: &'a str,
+    /// At most 255 bytes.
+    pub routing_key: &'a str,
+    /// Flags and values as on the wire.
+    pub properties: &'a [u8],
+}
+
+/// Bytes that a message takes up to and with its properties, before the body.
+impl Parts<'_> {
+    fn len(&self) -> usize {
+        self.exchange.len() + self.routing_key.len() + self.properties.len()
+    }
+}
+
+/// A message whose body is still arriving.
+#[derive(Debug)]
+pub struct Builder {
+    buffer: Vec<u8>,
+    exchange_end: u8,
+    routing_key_end: u16,
+    properties_end: u32,
+    is_persistent: bool,
+}
+
+/// A body is announced before it arrives, so no more than this is reserved on the peer's word.
+const RESERVE_BYTES_MAX: usize = 1024 * 1024;
+
+impl Builder {
+    /// Starts a message whose body will have `body_bytes`. `parts` must be within the limits that it names.
+    pub fn new(parts: Parts<'_>, body_bytes: usize) -> Self {
+        let mut buffer = Vec::with_capacity(parts.len() + body_bytes.min(RESERVE_BYTES_MAX));
+        buffer.extend_from_slice(parts.exchange.as_bytes());
+        buffer.extend_from_slice(parts.routing_key.as_bytes());
+        buffer.extend_from_slice(parts.properties);
+        assert!(parts.exchange.len() <= 255 && parts.routing_key.len() <= 255, "names are short strings");
+        Self {
+            exchange_end: parts.exchange.len() as u8,
+            routing_key_end: (parts.exchange.len() + parts.routing_key.len()) as u16,
+            // A content header fits in a frame (semantics 17.2).
+            properties_end: parts.len() as u32,
+            is_persistent: Properties::from_raw(parts.properties).delivery_mode() == Some(2),
+            buffer,
+        }
+    }
+
+    /// Appends a piece of the body.
+    pub fn push(&mut self, piece: &[u8]) {
+        self.buffer.extend_from_slice(piece);
+    }
+
+    /// The body is complete.
+    pub fn finish(self) -> Arc<Message> {
+        Arc::new(Message {
+            exchange_end: self.exchange_end,
+            routing_key_end: self.routing_key_end,
+            properties_end: self.properties_end,
+            is_persistent: self.is_persistent,
+            buffer: self.buffer.into_boxed_slice(),
+        })
+    }
+}
+
+impl Message {
+    /// A message that is whole.
+    pub fn new(parts: Parts<'_>, body: &[u8]) -> Arc<Self> {
+        let mut builder = Builder::new(parts, body.len());
+        builder.push(body);
+        builder.finish()
+    }
+
+    fn text(&self, from: usize, to: usize) -> &str {
+        // The builder copied both names from `&str`.
+        std::str::from_utf8(&self.buffer[from..to]).unwrap_or_default()
+    }
+
+    /// The exchange that it was published to.
+    pub fn exchange(&self) -> &str {
+        self.text(0, usize::from(self.exchange_end))
+    }
+
+    /// The routing key that it was published with.
+    pub fn routing_key(&self) -> &str {
+        self.text(usize::from(self.exchange_end), usize::from(self.routing_key_end))
+    }
+
+    /// Flags and values as on the wire.
+    pub fn properties(&self) -> Properties<'_> {
+        Properties::from_raw(&self.buffer[usize::from(self.routing_key_end)..self.properties_end as usize])
+    }
+
+    /// The payload.
+    pub fn body(&self) -> &[u8] {
+        &self.buffer[self.properties_end as usize..]
+    }
+
+    /// Delivery mode 2 (semantics 12.8).
+    pub fn is_persistent(&self) -> bool {
+        self.is_persistent
+    }
+
+    /// What it counts for in credits and budgets, in bytes.
+    pub fn weight(&self) -> usize {
+        self.buffer.len() + OVERHEAD_BYTES
+    }
+
+    /// As exchanges and hooks see it.
+    pub fn view(&self) -> View<'_> {
+        View {
+            exchange: self.exchange(),
+            routing_key: self.routing_key(),
+            properties: self.properties(),
+            body: self.body(),
+        }
+    }
+
+    /// Its names and properties, to make another message of.
+    pub fn parts(&self) -> Parts<'_> {
+        Parts { exchange: self.exchange(), routing_key: self.routing_key(), properties: self.properties().raw() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pieces_come_back_as_they_went_in() {
+        let parts = Parts { exchange: "orders", routing_key: "order.eu", properties: &[0x10, 0, 2] };
+        let message = Message::new(parts, b"body");
+        assert_eq!((message.exchange(), message.routing_key(), message.body()), ("orders", "order.eu", &b"body"[..]));
+        assert_eq!(message.properties().raw(), &[0x10, 0, 2]);
+        assert!(message.is_persistent());
+    }
+
+    #[test]
+    fn an_announced_body_reserves_little() {
+        let builder = Builder::new(Parts { exchange: "", routing_key: "", properties: &[0, 0] }, usize::MAX);
+        assert!(builder.buffer.capacity() < 2 * RESERVE_BYTES_MAX);
+    }
+}

@@ -1,0 +1,315 @@
+//! Whose turn it is, and who holds what (semantics 13.8 to 13.15).
+//!
+//! Consumers that may get a message stand in a ring per priority and take turns. One that cannot take a message (prefetch reached, its
+//! connection behind, its channel's limit reached) leaves the ring until something is settled or written for it, so that it costs
+//! nothing meanwhile. What was delivered stays with its holder until it is settled.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::channel_limit::ChannelLimit;
+use super::ports::{Delivery, HolderId, NewConsumer, Outlet};
+use super::ready::Entry;
+use crate::window::Window;
+
+/// The subscribing half of a holder.
+#[derive(Debug)]
+pub(super) struct Consumer {
+    no_ack: bool,
+    pub(super) is_exclusive: bool,
+    prefetch_count: usize,
+    priority: i64,
+    credit_bytes: i64,
+    is_in_ring: bool,
+}
+
+/// A consumer or getter with the deliveries that it has not settled.
+#[derive(Debug)]
+pub(super) struct Holder {
+    pub(super) id: HolderId,
+    pub(super) outlet: Arc<dyn Outlet>,
+    pub(super) channel: u16,
+    pub(super) unacked: Window<Entry>,
+    next_ticket: u64,
+    pub(super) consumer: Option<Consumer>,
+    pub(super) limit: Option<Arc<ChannelLimit>>,
+    /// Deliveries that have not been handed to the outlet yet.
+    pub(super) batch: Vec<Delivery>,
+}
+
+impl Holder {
+    fn new(id: HolderId, outlet: Arc<dyn Outlet>, channel: u16) -> Self {
+        Self {
+            id,
+            outlet,
+            channel,
+            unacked: Window::default(),
+            next_ticket: 1,
+            consumer: None,
+            limit: None,
+            batch: Vec::new(),
+        }
+    }
+
+    /// Keeps a delivery until it is settled; returns its ticket.
+    #[inline]
+    pub(super) fn hold(&mut self, entry: Entry) -> u64 {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.unacked.insert(ticket, entry);
+        ticket
+    }
+
+    /// Whether the consumer can take a message now; takes a place of its channel's limit if so.
+    #[inline]
+    fn accepts(&self) -> bool {
+        let Some(consumer) = &self.consumer else { return false };
+        if consumer.credit_bytes <= 0 {
+            return false;
+        }
+        if consumer.no_ack {
+            return self.limit.as_ref().is_none_or(|limit| !limit.is_full());
+        }
+        (consumer.prefetch_count == 0 || self.unacked.len() < consumer.prefetch_count)
+            && self.limit.as_ref().is_none_or(|limit| limit.try_take())
+    }
+}
+
+/// What became of a message that was offered to the consumers.
+pub(super) enum Handed {
+    /// Delivered; the consumer will settle it.
+    Held,
+    /// Delivered and settled by that.
+    Gone { seq: u64, is_stored: bool },
+}
+
+#[derive(Debug)]
+struct Ring {
+    priority: i64,
+    turns: VecDeque<usize>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Consumers {
+    slots: Vec<Option<Holder>>,
+    free: Vec<usize>,
+    by_id: HashMap<HolderId, usize>,
+    /// Highest priority first.
+    rings: Vec<Ring>,
+    consumer_count: usize,
+    unacked_count: usize,
+    /// Slots whose batch is not empty.
+    pub(super) touched: Vec<usize>,
+}
+
+impl Consumers {
+    pub(super) fn consumer_count(&self) -> usize {
+        self.consumer_count
+    }
+
+    pub(super) fn unacked_count(&self) -> usize {
+        self.unacked_count
+    }
+
+    /// Whether a consumer has the queue for itself.
+    pub(super) fn has_exclusive(&self) -> bool {
+        // Only one consumer can be there then.
+        self.consumer_count == 1
+            && self.holders().any(|holder| holder.consumer.as_ref().is_some_and(|consumer| consumer.is_exclusive))
+    }
+
+    pub(super) fn holders(&self) -> impl Iterator<Item = &Holder> {
+        self.slots.iter().flatten()
+    }
+
+    pub(super) fn slot_of(&self, id: HolderId) -> Option<usize> {
+        self.by_id.get(&id).copied()
+    }
+
+    pub(super) fn holder_mut(&mut self, slot: usize) -> Option<&mut Holder> {
+        self.slots.get_mut(slot)?.as_mut()
+    }
+
+    /// The holder's slot, made if it is not there.
+    pub(super) fn slot_or_new(&mut self, id: HolderId, outlet: &Arc<dyn Outlet>, channel: u16) -> usize {
+        if let Some(&slot) = self.by_id.get(&id) {
+            return slot;
+        }
+        let holder = Holder::new(id, Arc::clone(outlet), channel);
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot] = Some(holder);
+                slot
+            }
+            None => {
+                self.slots.push(Some(holder));
+                self.slots.len() - 1
+            }
+        };
+        self.by_id.insert(id, slot);
+        slot
+    }
+
+    pub(super) fn add_consumer(&mut self, new: NewConsumer) {
+        let slot = self.slot_or_new(new.holder, &new.outlet, new.channel);
+        let Some(holder) = self.holder_mut(slot) else { return };
+        holder.limit = new.limit;
+        holder.consumer = Some(Consumer {
+            no_ack: new.no_ack,
+            is_exclusive: new.is_exclusive,
+            prefetch_count: usize::from(new.prefetch_count),
+            priority: new.priority,
+            credit_bytes: new.credit_bytes,
+            is_in_ring: false,
+        });
+        self.consumer_count += 1;
+        self.join_ring(slot);
+    }
+
+    /// Ends the subscription; what the holder has not settled stays with it. True if there was one.
+    pub(super) fn remove_consumer(&mut self, slot: usize) -> bool {
+        let Some(consumer) = self.holder_mut(slot).and_then(|holder| holder.consumer.take()) else { return false };
+        self.consumer_count -= 1;
+        if let Some(place) = self.rings.iter().position(|ring| ring.priority == consumer.priority) {
+            let ring = &mut self.rings[place];
+            ring.turns.retain(|&turn| turn != slot);
+            let is_used = |holder: &Holder| holder.consumer.as_ref().is_some_and(|c| c.priority == consumer.priority);
+            if ring.turns.is_empty() && !self.slots.iter().flatten().any(is_used) {
+                self.rings.remove(place);
+            }
+        }
+        self.forget_if_idle(slot);
+        true
+    }
+
+    /// Frees a slot that neither consumes nor holds anything.
+    pub(super) fn forget_if_idle(&mut self, slot: usize) {
+        let is_idle =
+            self.holder_mut(slot).is_some_and(|h| h.consumer.is_none() && h.unacked.is_empty() && h.batch.is_empty());
+        if is_idle && let Some(holder) = self.slots[slot].take() {
+            self.by_id.remove(&holder.id);
+            self.free.push(slot);
+        }
+    }
+
+    /// Lets a consumer take part again, if it stood aside.
+    pub(super) fn join_ring(&mut self, slot: usize) {
+        let Some(Some(holder)) = self.slots.get_mut(slot) else { return };
+        let Some(consumer) = &mut holder.consumer else { return };
+        if std::mem::replace(&mut consumer.is_in_ring, true) {
+            return;
+        }
+        let priority = consumer.priority;
+        let place = self.rings.partition_point(|ring| ring.priority > priority);
+        if self.rings.get(place).is_none_or(|ring| ring.priority != priority) {
+            self.rings.insert(place, Ring { priority, turns: VecDeque::new() });
+        }
+        self.rings[place].turns.push_back(slot);
+    }
+
+    /// Bytes of the consumer's deliveries were written; it may take more.
+    pub(super) fn add_credit(&mut self, slot: usize, bytes: i64) {
+        if let Some(consumer) = self.holder_mut(slot).and_then(|holder| holder.consumer.as_mut()) {
+            consumer.credit_bytes = consumer.credit_bytes.saturating_add(bytes);
+            self.join_ring(slot);
+        }
+    }
+
+    /// Finds the consumer whose turn it is. It has then taken its place of the channel's limit, so a message must follow.
+    #[inline]
+    pub(super) fn next_turn(&mut self) -> Option<usize> {
+        for ring in &mut self.rings {
+            while let Some(slot) = ring.turns.pop_front() {
+                let Some(Some(holder)) = self.slots.get_mut(slot) else { continue };
+                if holder.accepts() {
+                    ring.turns.push_back(slot);
+                    return Some(slot);
+                }
+                if let Some(consumer) = &mut holder.consumer {
+                    consumer.is_in_ring = false;
+                }
+            }
+        }
+        None
+    }
+
+    /// Delivers to the consumer whose turn it is.
+    #[inline]
+    pub(super) fn deliver(&mut self, slot: usize, entry: Entry) -> Handed {
+        let seq = entry.seq;
+        let is_stored = entry.is_stored;
+        let redelivered = entry.redelivered;
+        let message = Arc::clone(&entry.message);
+        let Some(Some(holder)) = self.slots.get_mut(slot) else { return Handed::Gone { seq, is_stored } };
+        let Some(consumer) = &mut holder.consumer else { return Handed::Gone { seq, is_stored } };
+        consumer.credit_bytes -= message.weight() as i64;
+        let no_ack = consumer.no_ack;
+        let ticket = if no_ack { 0 } else { holder.hold(entry) };
+        if holder.batch.is_empty() {
+            self.touched.push(slot);
+        }
+        holder.batch.push(Delivery { ticket, redelivered, message });
+        if no_ack {
+            return Handed::Gone { seq, is_stored };
+        }
+        self.unacked_count += 1;
+        Handed::Held
+    }
+
+    /// Counts a message that a getter holds.
+    pub(super) fn count_held(&mut self) {
+        self.unacked_count += 1;
+    }
+
+    /// Takes settled deliveries from a holder; unknown tickets are skipped. Returns whether its channel must be told that its limit has room.
+    pub(super) fn settle(&mut self, slot: usize, tickets: &[u64], mut each: impl FnMut(Entry)) -> bool {
+        let Some(Some(holder)) = self.slots.get_mut(slot) else { return false };
+        let mut count = 0;
+        for &ticket in tickets {
+            if let Some(entry) = holder.unacked.remove(ticket) {
+                count += 1;
+                each(entry);
+            }
+        }
+        self.unacked_count -= count;
+        let is_consumer = holder.consumer.is_some();
+        let tell = holder.limit.as_ref().is_some_and(|limit| limit.give_back(count));
+        if is_consumer {
+            self.join_ring(slot);
+        } else {
+            self.forget_if_idle(slot);
+        }
+        tell
+    }
+
+    /// Takes everything from a holder and forgets it. Returns whether its channel must be told that its limit has room.
+    pub(super) fn detach(&mut self, slot: usize, mut each: impl FnMut(Entry)) -> bool {
+        let Some(Some(holder)) = self.slots.get_mut(slot) else { return false };
+        let count = holder.unacked.len();
+        holder.unacked.drain_up_to(u64::MAX, |_, entry| each(entry));
+        holder.batch.clear();
+        self.unacked_count -= count;
+        let tell = holder.limit.as_ref().is_some_and(|limit| limit.give_back(count));
+        self.touched.retain(|&touched| touched != slot);
+        if !self.remove_consumer(slot) {
+            self.forget_if_idle(slot);
+        }
+        tell
+    }
+
+    /// Gives a consumer another limit (semantics 13.15: what is unacked now counts).
+    pub(super) fn set_limit(&mut self, slot: usize, limit: Option<Arc<ChannelLimit>>) {
+        let Some(holder) = self.holder_mut(slot) else { return };
+        if let Some(old) = holder.limit.take() {
+            old.give_back(holder.unacked.len());
+        }
+        if let Some(limit) = &limit {
+            limit.take_unconditionally(holder.unacked.len());
+        }
+        holder.limit = limit;
+        self.join_ring(slot);
+    }
+}

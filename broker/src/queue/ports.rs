@@ -1,0 +1,283 @@
+//! What a queue takes in and gives out.
+//!
+//! Inputs and notices are plain data, so that a shell, a test or a simulator can carry them as it likes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::channel_limit::ChannelLimit;
+use crate::message::Message;
+
+/// Where notices go: the mailbox of a connection. Posting never waits.
+pub trait Outlet: fmt::Debug + Send + Sync {
+    /// Leaves a notice; notices of one queue arrive in order.
+    fn post(&self, notice: Notice);
+
+    /// Publishes of so many bytes have left the queue's mailbox (or reached the store): the publisher's credit.
+    fn publishes_processed(&self, bytes: usize);
+}
+
+/// A queue as others reach it. It may be another node's one day.
+pub trait Handle: fmt::Debug + Send + Sync {
+    /// Leaves an input; never waits. Inputs of one poster are handled in order.
+    fn post(&self, input: Input);
+}
+
+/// Who holds deliveries: a consumer, or a channel's basic.get. Unique in the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HolderId {
+    /// The connection's number.
+    pub connection: u64,
+    /// The source's number on that connection.
+    pub source: u32,
+}
+
+/// Where the answer to a request goes.
+#[derive(Clone, Debug)]
+pub struct ReplyTo {
+    /// The connection.
+    pub outlet: Arc<dyn Outlet>,
+    /// Its channel; comes back with the reply.
+    pub channel: u16,
+}
+
+/// A message that is published to a queue.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// What.
+    pub message: Arc<Message>,
+    /// The channel that published it.
+    pub channel: u16,
+    /// Its number for the confirm; 0 when none is wanted.
+    pub number: u64,
+}
+
+/// A new consumer.
+#[derive(Debug)]
+pub struct NewConsumer {
+    /// Who.
+    pub holder: HolderId,
+    /// Where deliveries go.
+    pub outlet: Arc<dyn Outlet>,
+    /// Its channel.
+    pub channel: u16,
+    /// Deliveries are settled when they are handed over (semantics 13.12).
+    pub no_ack: bool,
+    /// Nobody else may consume (semantics 13.5).
+    pub is_exclusive: bool,
+    /// Unacked deliveries at most; 0 is no limit (semantics 13.13).
+    pub prefetch_count: u16,
+    /// Higher is served first (semantics 13.8).
+    pub priority: i64,
+    /// Bytes that may be on their way to the connection at a time.
+    pub credit_bytes: i64,
+    /// The limit that the channel's consumers share (semantics 13.15).
+    pub limit: Option<Arc<ChannelLimit>>,
+}
+
+/// What settling does with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// It is done with: acked, or rejected without requeue.
+    Remove,
+    /// It goes back to its place (semantics 13.20).
+    Requeue,
+}
+
+/// What happens to a queue.
+#[derive(Debug)]
+pub enum Input {
+    /// Messages from one connection, in order.
+    Publish {
+        /// Who gets the confirms; none for messages from inside.
+        origin: Option<Arc<dyn Outlet>>,
+        /// The messages.
+        messages: Vec<Incoming>,
+    },
+    /// basic.consume. Answer: [`Reply::Consuming`] or [`Reply::ExclusiveUse`].
+    Consume(NewConsumer),
+    /// basic.cancel; unacked deliveries stay. Answer: [`Reply::Cancelled`].
+    Cancel {
+        /// Who.
+        holder: HolderId,
+        /// For the answer.
+        reply_to: ReplyTo,
+    },
+    /// basic.get. Answer: [`Reply::Got`] or [`Reply::Empty`].
+    Get {
+        /// Who will hold the message.
+        holder: HolderId,
+        /// It is settled at once.
+        no_ack: bool,
+        /// For the answer.
+        reply_to: ReplyTo,
+    },
+    /// Deliveries are settled, named by their tickets in delivery order.
+    Settle {
+        /// Who had them.
+        holder: HolderId,
+        /// Which.
+        tickets: Vec<u64>,
+        /// How.
+        settlement: Settlement,
+    },
+    /// The channel or connection ends: its consumer goes, its unacked messages come back. Answer: [`Reply::Detached`].
+    Detach {
+        /// Who.
+        holder: HolderId,
+        /// For the answer.
+        reply_to: ReplyTo,
+    },
+    /// So many bytes of deliveries have been written to the consumer's socket.
+    Credit {
+        /// Who.
+        holder: HolderId,
+        /// How many.
+        bytes: i64,
+    },
+    /// The consumer's channel has a limit now, or has none any more.
+    SetLimit {
+        /// Who.
+        holder: HolderId,
+        /// Which.
+        limit: Option<Arc<ChannelLimit>>,
+    },
+    /// The limit of the consumer's channel has room again.
+    LimitLifted {
+        /// Who.
+        holder: HolderId,
+    },
+    /// How full it is. Answer: [`Reply::Status`].
+    Status(ReplyTo),
+    /// Throws ready messages away. Answer: [`Reply::Purged`].
+    Purge(ReplyTo),
+    /// Deletes the queue. Answer: [`Reply::Deleted`], [`Reply::InUse`] or [`Reply::NotEmpty`].
+    Delete {
+        /// Only without consumers.
+        if_unused: bool,
+        /// Only without ready messages.
+        if_empty: bool,
+        /// For the answer, if somebody waits for one.
+        reply_to: Option<ReplyTo>,
+    },
+}
+
+/// What a request is answered with.
+#[derive(Debug)]
+pub enum Reply {
+    /// Ready messages and consumers.
+    Status {
+        /// Ready messages.
+        ready: usize,
+        /// Consumers.
+        consumers: usize,
+    },
+    /// The consumer is registered; deliveries follow.
+    Consuming,
+    /// Another consumer has the queue for itself, or this one wanted to (semantics 13.5).
+    ExclusiveUse,
+    /// The consumer is gone, or never was.
+    Cancelled,
+    /// A message for basic.get.
+    Got {
+        /// Who holds it.
+        source: u32,
+        /// To settle it with.
+        ticket: u64,
+        /// It was handed out before.
+        redelivered: bool,
+        /// What.
+        message: Arc<Message>,
+        /// Ready messages that are left.
+        remaining: usize,
+        /// It is settled already.
+        no_ack: bool,
+    },
+    /// No message for basic.get.
+    Empty,
+    /// So many were thrown away.
+    Purged(usize),
+    /// The queue is gone; it had so many ready messages.
+    Deleted(usize),
+    /// It has consumers (if-unused).
+    InUse,
+    /// It has messages (if-empty).
+    NotEmpty,
+    /// Consumer and unacked messages were taken back.
+    Detached,
+    /// The queue was deleted before it saw the request.
+    Gone,
+}
+
+/// One message for a consumer.
+#[derive(Debug)]
+pub struct Delivery {
+    /// To settle it with.
+    pub ticket: u64,
+    /// It was handed out before.
+    pub redelivered: bool,
+    /// What.
+    pub message: Arc<Message>,
+}
+
+/// Publish numbers of one channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbers {
+    /// The channel.
+    pub channel: u16,
+    /// The first.
+    pub first: u64,
+    /// The last, which is part of it.
+    pub last: u64,
+}
+
+impl Numbers {
+    /// Adds a number to a list of ranges, extending the last range where it fits.
+    pub fn add(ranges: &mut Vec<Self>, channel: u16, number: u64) {
+        match ranges.last_mut() {
+            Some(range) if range.channel == channel && range.last + 1 == number => range.last = number,
+            _ => ranges.push(Self { channel, first: number, last: number }),
+        }
+    }
+}
+
+/// What a connection is told.
+#[derive(Debug)]
+pub enum Notice {
+    /// Messages for a consumer, in order.
+    Delivered {
+        /// Its source number.
+        source: u32,
+        /// The messages.
+        deliveries: Vec<Delivery>,
+    },
+    /// Publishes that a queue or the store has taken responsibility for, or refused.
+    Confirmed {
+        /// Which.
+        numbers: Vec<Numbers>,
+        /// Whether they were taken.
+        is_taken: bool,
+    },
+    /// The answer to a request of a channel.
+    Reply {
+        /// The channel.
+        channel: u16,
+        /// The answer.
+        reply: Reply,
+    },
+    /// The queue was deleted under a consumer (semantics 13.30).
+    ConsumerCancelled {
+        /// Its source number.
+        source: u32,
+    },
+    /// The limit of a channel has room again and some of its consumers were waiting for that.
+    LimitLifted {
+        /// The channel.
+        channel: u16,
+    },
+    /// The broker ends the connection (semantics 5.20).
+    CloseConnection {
+        /// The reason for the client.
+        reason: String,
+    },
+}

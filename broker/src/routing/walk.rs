@@ -1,0 +1,111 @@
+//! The way of a message through exchanges to queues (semantics 11.1, 11.2, 11.12 to 11.14).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use plugin_api::exchange::DependsOn;
+use plugin_api::message::Message as View;
+
+use super::exchange::{Destination, Exchange};
+use crate::plugin_host::TypeError;
+use crate::vhost::QueueRecord;
+
+/// The names that the walk has to look up.
+pub trait Tables {
+    /// The exchange of that name.
+    fn exchange(&self, name: &str) -> Option<&Arc<Exchange>>;
+    /// The queue of that name.
+    fn queue(&self, name: &str) -> Option<&Arc<QueueRecord>>;
+}
+
+/// Where a message goes.
+#[derive(Debug, Default)]
+pub struct Route {
+    /// Each queue once.
+    pub queues: Vec<Arc<QueueRecord>>,
+    /// The same exchange and key lead here until a binding, an exchange or a queue changes.
+    pub is_cacheable: bool,
+}
+
+/// Finds the queues of a message that is published to `start` with `keys`: its routing key, then CC and BCC.
+///
+/// Exchanges are visited breadth-first and each once, so loops end. An alternate exchange is asked when an exchange's own type
+/// finds no destination, whatever others find (semantics 11.14).
+///
+/// # Errors
+/// The type of an exchange on the way has failed, with the exchange's name.
+pub fn route(
+    tables: &impl Tables,
+    start: &Arc<Exchange>,
+    message: &View<'_>,
+    keys: &[&str],
+) -> Result<Route, (Arc<str>, TypeError)> {
+    let mut found = Route { queues: Vec::new(), is_cacheable: keys.len() == 1 };
+    let mut seen_queues = Seen::default();
+    let mut seen_exchanges = vec![start.number];
+    let mut waiting = VecDeque::from([Arc::clone(start)]);
+    let mut slots = Vec::new();
+    while let Some(exchange) = waiting.pop_front() {
+        let mut has_destination = false;
+        let mut visit =
+            |destination: &Destination, found: &mut Route, waiting: &mut VecDeque<Arc<Exchange>>| match destination {
+                Destination::Queue(queue) if seen_queues.insert(queue.number, found.queues.len()) => {
+                    found.queues.push(Arc::clone(queue));
+                }
+                Destination::Exchange(next) if !seen_exchanges.contains(&next.number) => {
+                    seen_exchanges.push(next.number);
+                    waiting.push_back(Arc::clone(next));
+                }
+                Destination::Queue(_) | Destination::Exchange(_) => {}
+            };
+        for &key in keys {
+            if exchange.is_default() {
+                if let Some(queue) = tables.queue(key) {
+                    has_destination = true;
+                    visit(&Destination::Queue(Arc::clone(queue)), &mut found, &mut waiting);
+                }
+                continue;
+            }
+            let view = View { routing_key: key, ..*message };
+            exchange
+                .destinations(&view, &mut slots, |destination| {
+                    has_destination = true;
+                    visit(destination, &mut found, &mut waiting);
+                })
+                .map_err(|error| (Arc::clone(&exchange.name), error))?;
+        }
+        found.is_cacheable &= matches!(exchange.depends_on, DependsOn::Nothing | DependsOn::Key);
+        if !has_destination
+            && let Some(alternate) = exchange.alternate.as_deref().and_then(|name| tables.exchange(name))
+        {
+            visit(&Destination::Exchange(Arc::clone(alternate)), &mut found, &mut waiting);
+        }
+    }
+    Ok(found)
+}
+
+/// Which queues were found already. Few are compared, many are looked up.
+#[derive(Default)]
+struct Seen {
+    few: Vec<u64>,
+    many: hashbrown::HashSet<u64>,
+}
+
+/// From so many queues on a set is faster than a look at each.
+const FEW_MAX: usize = 16;
+
+impl Seen {
+    fn insert(&mut self, number: u64, count: usize) -> bool {
+        if count < FEW_MAX {
+            let is_new = !self.few.contains(&number);
+            if is_new {
+                self.few.push(number);
+            }
+            return is_new;
+        }
+        if self.many.is_empty() {
+            self.many.extend(self.few.iter().copied());
+        }
+        self.many.insert(number)
+    }
+}

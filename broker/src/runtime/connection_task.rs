@@ -1,0 +1,252 @@
+//! A session with a socket: one task per connection.
+//!
+//! A turn is one read, everything that follows from it and from the mailbox, and one write for all frames of the turn. Readiness is
+//! polled by hand, so that no cancelled branch can lose half a frame.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use super::broker::Broker;
+use super::buffers;
+use super::session::{LoginRefused, Session};
+use crate::access::{LoginError, Mechanism, Peer};
+
+/// Slices that one write takes.
+const WRITE_SLICES: usize = 64;
+
+/// What ended a turn.
+enum Turn {
+    /// Work was done; look again.
+    Again,
+    /// The credentials must be checked.
+    Login,
+    /// Everything is said.
+    Ended,
+    /// The peer closed its side.
+    PeerClosed,
+}
+
+/// Serves one client until the connection is over.
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(broker: Arc<Broker>, mut stream: S, peer: std::net::SocketAddr) {
+    let mut session = Session::new(Arc::clone(&broker), peer, Instant::now());
+    let mut rest = Vec::new();
+    let mut has_spoken = false;
+    let mut timer = pin!(tokio::time::sleep_until(far_away()));
+    let end = loop {
+        let turn = poll_fn(|cx| {
+            poll_turn(cx, &mut session, Pin::new(&mut stream), &mut rest, &mut has_spoken, timer.as_mut())
+        });
+        match turn.await {
+            Ok(Turn::Again) => {}
+            Ok(Turn::Login) => login(&broker, &mut session, peer).await,
+            Ok(Turn::Ended) => break None,
+            Ok(Turn::PeerClosed) => break Some(None),
+            Err(error) => break Some(Some(error)),
+        }
+    };
+    if let Some(error) = end {
+        report_loss(&session, peer, has_spoken, error.as_ref());
+    }
+    session.abandon();
+    if let Some(buffer) = session.out().release() {
+        buffers::give_write(buffer);
+    }
+}
+
+fn report_loss(session: &Session, peer: std::net::SocketAddr, has_spoken: bool, error: Option<&io::Error>) {
+    let connection = session.number();
+    match error {
+        // A health check opens a connection and says nothing (semantics 2.8).
+        None if !has_spoken => tracing::debug!(connection, peer = %peer, "connection closed without a byte"),
+        None => tracing::warn!(connection, peer = %peer, "client closed the socket without connection.close"),
+        Some(error) => tracing::warn!(connection, peer = %peer, error = %error, "connection lost"),
+    }
+}
+
+fn far_away() -> tokio::time::Instant {
+    tokio::time::Instant::now() + std::time::Duration::from_secs(365 * 24 * 3600)
+}
+
+fn poll_turn<S: AsyncRead + AsyncWrite>(
+    cx: &mut Context<'_>,
+    session: &mut Session,
+    mut stream: Pin<&mut S>,
+    rest: &mut Vec<u8>,
+    has_spoken: &mut bool,
+    mut timer: Pin<&mut Sleep>,
+) -> Poll<io::Result<Turn>> {
+    let mut has_worked = false;
+    // The mailbox first: from here on everything that comes wakes the task.
+    if session.mailbox().poll(cx).is_ready() {
+        has_worked = true;
+        session.mailbox().stay_awake();
+        let now = Instant::now();
+        session.on_mail(now);
+        use_rest(session, now, rest);
+    }
+    if session.wants_input() {
+        match poll_read(cx, session, stream.as_mut(), rest)? {
+            Poll::Ready(0) => return Poll::Ready(Ok(Turn::PeerClosed)),
+            Poll::Ready(_) => {
+                *has_spoken = true;
+                has_worked = true;
+            }
+            Poll::Pending => {}
+        }
+        if let Some(turn) = wants_login(session) {
+            return Poll::Ready(Ok(turn));
+        }
+    }
+    while !session.out().is_empty() {
+        match poll_write(cx, session, stream.as_mut())? {
+            Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Poll::Ready(_) => has_worked = true,
+            Poll::Pending => break,
+        }
+    }
+    if session.out().is_empty() {
+        if session.has_ended() {
+            return match stream.poll_shutdown(cx) {
+                Poll::Ready(_) => Poll::Ready(Ok(Turn::Ended)),
+                Poll::Pending => Poll::Pending,
+            };
+        }
+        if let Some(buffer) = session.out().release() {
+            buffers::give_write(buffer);
+        }
+    }
+    if poll_deadline(cx, session, timer.as_mut()).is_ready() {
+        has_worked = true;
+    }
+    if has_worked { Poll::Ready(Ok(Turn::Again)) } else { Poll::Pending }
+}
+
+/// A login is checked outside the turn, since it may take long.
+fn wants_login(session: &mut Session) -> Option<Turn> {
+    session.has_login().then_some(Turn::Login)
+}
+
+/// One read, and everything that it brings. Bytes that cannot be used yet (half a frame, or the session is busy) stay in `rest`.
+fn poll_read<S: AsyncRead>(
+    cx: &mut Context<'_>,
+    session: &mut Session,
+    stream: Pin<&mut S>,
+    rest: &mut Vec<u8>,
+) -> Poll<io::Result<usize>> {
+    buffers::with_read(|buffer| {
+        // The rest is less than a frame, which the negotiated limit bounds; a larger limit than the buffer needs a larger buffer.
+        if rest.len() + READ_ROOM_MIN > buffer.len() {
+            let start = rest.len();
+            rest.resize(start + buffers::READ_BYTES, 0);
+            let result = read_into(cx, stream, &mut rest[start..]);
+            let count = match &result {
+                Poll::Ready(Ok(count)) => *count,
+                _ => 0,
+            };
+            rest.truncate(start + count);
+            if count > 0 {
+                let now = Instant::now();
+                session.out().lend(buffers::take_write);
+                let used = session.on_bytes(now, rest);
+                rest.drain(..used);
+            }
+            return result;
+        }
+        let start = rest.len();
+        buffer[..start].copy_from_slice(rest);
+        let result = read_into(cx, stream, &mut buffer[start..]);
+        if let Poll::Ready(Ok(count)) = result
+            && count > 0
+        {
+            let now = Instant::now();
+            session.out().lend(buffers::take_write);
+            let used = session.on_bytes(now, &buffer[..start + count]);
+            rest.clear();
+            rest.extend_from_slice(&buffer[used..start + count]);
+            if rest.is_empty() && rest.capacity() > REST_KEEP_BYTES_MAX {
+                *rest = Vec::new();
+            }
+        }
+        result
+    })
+}
+
+fn read_into<S: AsyncRead>(cx: &mut Context<'_>, stream: Pin<&mut S>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    let mut buffer = ReadBuf::new(buffer);
+    match stream.poll_read(cx, &mut buffer) {
+        Poll::Ready(Ok(())) => Poll::Ready(Ok(buffer.filled().len())),
+        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+        Poll::Pending => Poll::Pending,
+    }
+}
+
+/// Frames that waited while the session was busy.
+fn use_rest(session: &mut Session, now: Instant, rest: &mut Vec<u8>) {
+    if !rest.is_empty() && session.wants_input() {
+        let used = session.run(now, rest);
+        rest.drain(..used);
+    }
+}
+
+fn poll_write<S: AsyncWrite>(
+    cx: &mut Context<'_>,
+    session: &mut Session,
+    stream: Pin<&mut S>,
+) -> Poll<io::Result<usize>> {
+    let result = {
+        let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
+        let used = session.out().slices(&mut slices);
+        match &slices[..used] {
+            [one] => stream.poll_write(cx, one),
+            many => stream.poll_write_vectored(cx, many),
+        }
+    };
+    if let Poll::Ready(Ok(count)) = result {
+        session.out().advance(count);
+        session.on_written(Instant::now());
+    }
+    result
+}
+
+fn poll_deadline(cx: &mut Context<'_>, session: &mut Session, mut timer: Pin<&mut Sleep>) -> Poll<()> {
+    let Some(deadline) = session.deadline() else { return Poll::Pending };
+    let now = Instant::now();
+    if now >= deadline {
+        session.on_deadline(now);
+        return Poll::Ready(());
+    }
+    // A heartbeat's deadline moves with every turn. The timer is moved only when it would come too late; when it comes too early,
+    // the deadline is looked at again.
+    let deadline = tokio::time::Instant::from_std(deadline);
+    if timer.deadline() > deadline || timer.is_elapsed() {
+        timer.as_mut().reset(deadline);
+    }
+    if timer.poll(cx).is_ready() { Poll::Ready(()) } else { Poll::Pending }
+}
+
+async fn login(broker: &Arc<Broker>, session: &mut Session, peer: std::net::SocketAddr) {
+    let Some(login) = session.take_login() else { return };
+    let result = match Mechanism::parse(&login.mechanism) {
+        Ok(mechanism) => {
+            let peer = Peer { is_loopback: peer.ip().to_canonical().is_loopback() };
+            broker.access.login(mechanism, &login.response, peer).await.map_err(|error| LoginRefused {
+                reason: error.to_string(),
+                is_malformed: matches!(error, LoginError::Malformed { .. }),
+            })
+        }
+        Err(error) => Err(LoginRefused { reason: error.to_string(), is_malformed: true }),
+    };
+    session.on_login(Instant::now(), &login.mechanism, result);
+}
+
+/// A read into less room than this is not worth a system call.
+const READ_ROOM_MIN: usize = 64 * 1024;
+/// An empty buffer for half frames keeps no more than this.
+const REST_KEEP_BYTES_MAX: usize = 4096;

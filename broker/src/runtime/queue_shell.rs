@@ -1,0 +1,141 @@
+//! A queue as an actor without a task.
+//!
+//! Posting leaves the input in the mailbox and tries to enter. Whoever finds the machine free drains the mailbox on its own thread; whoever
+//! finds it taken leaves, and the one inside sees the new mail. So a message costs no task switch, order is mailbox order, and
+//! there is one owner at a time. Effects go to other mailboxes while inside, never into another queue.
+
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use super::mailbox::Mailbox;
+use crate::queue::{self, Effects, Handle, Input, Queue};
+use crate::store::Committer;
+use crate::vhost::{QueueFactory, Vhost};
+
+/// Whoever is inside drains the mailbox so many times; then a task of its own goes on, so that no connection works for others
+/// for ever.
+const ROUNDS_MAX: usize = 32;
+
+#[derive(Debug)]
+struct Inside {
+    machine: Queue,
+    effects: Effects,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct QueueShell {
+    number: u64,
+    name: Arc<str>,
+    vhost: Weak<Vhost>,
+    committer: Arc<Committer>,
+    mailbox: Mutex<Vec<Input>>,
+    inside: Mutex<Inside>,
+    this: Weak<Self>,
+}
+
+impl Handle for QueueShell {
+    fn post(&self, input: Input) {
+        self.mailbox.lock().push(input);
+        self.enter();
+    }
+}
+
+impl QueueShell {
+    fn enter(&self) {
+        let mut rounds = 0;
+        loop {
+            // Somebody is inside and will look into the mailbox again after leaving.
+            let Some(mut inside) = self.inside.try_lock() else { return };
+            loop {
+                let mail = std::mem::take(&mut *self.mailbox.lock());
+                if mail.is_empty() {
+                    break;
+                }
+                let Inside { machine, effects } = &mut *inside;
+                for input in mail {
+                    machine.handle(input, effects);
+                }
+                machine.flush(effects);
+                self.carry_out(effects);
+                rounds += 1;
+                if rounds >= ROUNDS_MAX {
+                    break;
+                }
+            }
+            drop(inside);
+            // Mail may have come between the last look and the leaving, from somebody who found the machine taken.
+            if self.mailbox.lock().is_empty() || rounds >= ROUNDS_MAX && self.hand_over() {
+                return;
+            }
+            rounds = 0;
+        }
+    }
+
+    /// Lets a task of its own go on; only possible inside a runtime.
+    fn hand_over(&self) -> bool {
+        let (Ok(runtime), Some(this)) = (tokio::runtime::Handle::try_current(), self.this.upgrade()) else {
+            return false;
+        };
+        runtime.spawn(async move { this.enter() });
+        true
+    }
+
+    fn carry_out(&self, effects: &mut Effects) {
+        if effects.has_ended {
+            effects.has_ended = false;
+            // Nobody may hear of the end while the name still leads here. The vhost's lock is a leaf for us: nobody posts to a
+            // queue while holding it.
+            if let Some(vhost) = self.vhost.upgrade() {
+                vhost.forget_queue(&self.name, self.number);
+            }
+            self.committer.delete_queue(self.number);
+            effects.settled.clear();
+        }
+        if !effects.appends.is_empty() || !effects.settled.is_empty() {
+            let settled = std::mem::take(&mut effects.settled);
+            self.committer.submit(self.number, effects.appends.drain(..), settled);
+        }
+        for (outlet, bytes) in effects.processed.drain(..) {
+            outlet.publishes_processed(bytes);
+        }
+        for (outlet, notice) in effects.notices.drain(..) {
+            outlet.post(notice);
+        }
+    }
+}
+
+/// Makes shells for the queues of all vhosts.
+#[derive(Debug)]
+pub struct Shells {
+    committer: Arc<Committer>,
+}
+
+impl Shells {
+    /// All shells share one committer.
+    pub fn new(committer: Arc<Committer>) -> Arc<Self> {
+        Arc::new(Self { committer })
+    }
+}
+
+impl QueueFactory for Shells {
+    fn create(&self, vhost: &Arc<Vhost>, name: &Arc<str>, number: u64, options: queue::Options) -> Arc<dyn Handle> {
+        Arc::new_cyclic(|this| QueueShell {
+            number,
+            name: Arc::clone(name),
+            vhost: Arc::downgrade(vhost),
+            committer: Arc::clone(&self.committer),
+            mailbox: Mutex::default(),
+            inside: Mutex::new(Inside { machine: Queue::new(options), effects: Effects::default() }),
+            this: this.clone(),
+        })
+    }
+}
+
+/// A mailbox that nobody reads, for inputs whose answers nobody needs.
+pub fn nobody() -> Arc<Mailbox> {
+    let mailbox = Mailbox::default();
+    mailbox.close();
+    Arc::new(mailbox)
+}

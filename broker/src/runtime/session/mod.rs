@@ -1,0 +1,502 @@
+//! One client: the connection machine joined with a vhost and its queues, without a socket.
+//!
+//! Whoever drives a session feeds bytes ([`Session::on_bytes`]), tells it when its mailbox has news ([`Session::on_mail`]) and time has
+//! passed, and writes what is in [`Session::out`]. Everything else happens here and in the files beside: `commands` carries out methods,
+//! `replies` what queues answer, `ending` closes channels and the connection, `actor` judges permissions.
+
+mod actor;
+mod commands;
+mod ending;
+mod replies;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hashbrown::HashMap;
+
+use self::actor::Actor;
+use self::ending::Ending;
+use self::replies::Pending;
+use super::broker::Broker;
+use super::mailbox::Mailbox;
+use crate::access::User;
+use crate::amqp::out::OutBuffer;
+use crate::amqp::{ChannelId, Connection, Event, Outcome, ProtocolError, PublishFlags, ReplyCode, SourceId};
+use crate::message::Message;
+use crate::queue::{ChannelLimit, HolderId, Input, Notice, Outlet, ReplyTo, Settlement};
+use crate::vhost::publish::{Context, Published, Publisher};
+use crate::vhost::{QueueRecord, Vhost};
+
+/// While more bytes than this wait to be written, nothing is read: a client that does not read its answers gets no more work done.
+const UNSENT_BYTES_MAX: usize = 1024 * 1024;
+/// Below this many unsent bytes, consumers get their credit back.
+const UNSENT_BYTES_LOW: usize = 128 * 1024;
+/// Bytes that may be on their way to a consumer; later consumers of a connection get smaller shares.
+const CONSUMER_CREDIT_BYTES: usize = 1024 * 1024;
+/// The smallest share.
+const CONSUMER_CREDIT_BYTES_MIN: usize = 16 * 1024;
+
+/// Credentials to check; the driver does it, because it may take long.
+#[derive(Debug)]
+pub struct Login {
+    /// The mechanism, as the client named it.
+    pub mechanism: String,
+    /// The response, unread.
+    pub response: Vec<u8>,
+}
+
+/// A consumer or getter of this connection.
+#[derive(Debug)]
+struct Source {
+    channel: ChannelId,
+    queue: Arc<QueueRecord>,
+    is_consumer: bool,
+    no_ack: bool,
+    /// Deliveries that the client has not settled.
+    outstanding: usize,
+    /// Settled in this turn, to be told to the queue.
+    settled: Vec<u64>,
+    settlement: Settlement,
+    /// Bytes delivered since credit was given back.
+    owed_bytes: usize,
+    credit_bytes: usize,
+}
+
+/// What the session knows of a channel beside its machine.
+#[derive(Debug, Default)]
+struct ChannelSession {
+    last_queue: String,
+    prefetch_count: u16,
+    limit: Option<Arc<ChannelLimit>>,
+    pending: Option<Pending>,
+    sources: Vec<SourceId>,
+    /// The getter of each queue, by the queue's number.
+    getters: HashMap<u64, SourceId>,
+    ending: Option<Ending>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Session {
+    broker: Arc<Broker>,
+    number: u64,
+    peer: SocketAddr,
+    conn: Connection,
+    mailbox: Arc<Mailbox>,
+    outlet: Arc<dyn Outlet>,
+    actor: Option<Actor>,
+    vhost: Option<Arc<Vhost>>,
+    login: Option<Login>,
+    publisher: Publisher,
+    channels: HashMap<u16, ChannelSession>,
+    sources: HashMap<SourceId, Source>,
+    next_source: u32,
+    consumer_count: usize,
+    /// Sources with settled deliveries that their queues have not been told of.
+    settling: Vec<SourceId>,
+    /// Sources that have credit to give back.
+    owing: Vec<SourceId>,
+    exclusive_queues: Vec<Arc<QueueRecord>>,
+    ending: Option<Ending>,
+    /// Channels with a request under way.
+    pending_count: usize,
+    notices: Vec<Notice>,
+}
+
+impl Session {
+    /// A client that has just connected.
+    pub fn new(broker: Arc<Broker>, peer: SocketAddr, now: Instant) -> Self {
+        let mailbox = Arc::new(Mailbox::default());
+        let number = broker.register(Arc::clone(&mailbox));
+        Self {
+            conn: Connection::new(Arc::clone(&broker.identity), Arc::clone(&broker.limits), now),
+            outlet: Arc::<Mailbox>::clone(&mailbox),
+            mailbox,
+            number,
+            peer,
+            actor: None,
+            vhost: None,
+            login: None,
+            publisher: Publisher::default(),
+            channels: HashMap::new(),
+            sources: HashMap::new(),
+            next_source: 1,
+            consumer_count: 0,
+            settling: Vec::new(),
+            owing: Vec::new(),
+            exclusive_queues: Vec::new(),
+            ending: None,
+            pending_count: 0,
+            notices: Vec::new(),
+            broker,
+        }
+    }
+
+    /// Unique in the broker while it runs.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Where queues leave notices.
+    pub fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
+    }
+
+    /// Bytes for the client.
+    pub fn out(&mut self) -> &mut OutBuffer {
+        self.conn.out()
+    }
+
+    /// Whether the socket should be read.
+    pub fn wants_input(&self) -> bool {
+        !self.conn.is_saturated()
+            && self.conn.unsent_bytes() < UNSENT_BYTES_MAX
+            && !self.mailbox.is_out_of_credit()
+            && !self.conn.has_ended()
+    }
+
+    /// The connection is over once everything in [`Self::out`] is written.
+    pub fn has_ended(&self) -> bool {
+        self.conn.has_ended()
+    }
+
+    /// When to call [`Self::on_deadline`].
+    pub fn deadline(&self) -> Option<Instant> {
+        self.conn.deadline()
+    }
+
+    /// Whether credentials wait to be checked.
+    pub fn has_login(&self) -> bool {
+        self.login.is_some()
+    }
+
+    /// Credentials that wait to be checked; answer with [`Self::on_login`].
+    pub fn take_login(&mut self) -> Option<Login> {
+        self.login.take()
+    }
+
+    /// Bytes from the client; returns how many were used. The rest is to be offered again, with more or after mail.
+    pub fn on_bytes(&mut self, now: Instant, input: &[u8]) -> usize {
+        self.conn.on_received(now);
+        self.run(now, input)
+    }
+
+    /// Tries again with bytes that were not used before.
+    pub fn run(&mut self, now: Instant, input: &[u8]) -> usize {
+        let mut rest = input;
+        while let Some(event) = self.conn.next_event(now, &mut rest) {
+            self.on_event(now, event);
+            if self.pending_count > 0 || self.ending.is_some() {
+                // The queue has most likely answered by now, and what follows need not be held.
+                self.drain_mail(now);
+            }
+        }
+        self.finish_turn(now);
+        input.len() - rest.len()
+    }
+
+    /// The mailbox has news.
+    pub fn on_mail(&mut self, now: Instant) {
+        self.finish_turn(now);
+    }
+
+    /// Time has passed.
+    pub fn on_deadline(&mut self, now: Instant) {
+        if let Some(reason) = self.conn.on_deadline(now) {
+            tracing::info!(connection = self.number, peer = %self.peer, reason, "closing connection");
+        }
+    }
+
+    /// Bytes were written.
+    pub fn on_written(&mut self, now: Instant) {
+        self.conn.on_sent(now);
+        if self.conn.unsent_bytes() < UNSENT_BYTES_LOW && !self.owing.is_empty() {
+            self.return_credit();
+        }
+    }
+
+    /// Sends what gathered, reads the mailbox, lets held frames go on, until nothing is left to do.
+    fn finish_turn(&mut self, now: Instant) {
+        loop {
+            self.flush_publishes();
+            self.flush_settled();
+            let had_mail = self.drain_mail(now);
+            let had_held = self.run_held(now);
+            if !had_mail && !had_held {
+                break;
+            }
+        }
+        self.conn.flush_confirms();
+    }
+
+    fn run_held(&mut self, now: Instant) -> bool {
+        let mut has_run = false;
+        while let Some((channel, bytes, start)) = self.conn.take_held() {
+            has_run = true;
+            let mut rest = bytes.get(start..).unwrap_or_default();
+            while let Some(event) = self.conn.next_event(now, &mut rest) {
+                self.on_event(now, event);
+                if self.pending_count > 0 {
+                    self.drain_mail(now);
+                }
+                if self.conn.is_waiting(channel) {
+                    break;
+                }
+            }
+            let done = bytes.len() - rest.len();
+            if done < bytes.len() {
+                self.conn.put_back(channel, bytes, done);
+            }
+        }
+        has_run
+    }
+
+    fn drain_mail(&mut self, now: Instant) -> bool {
+        let mut notices = std::mem::take(&mut self.notices);
+        self.mailbox.take(&mut notices);
+        let had_mail = !notices.is_empty();
+        for notice in notices.drain(..) {
+            self.on_notice(now, notice);
+        }
+        self.notices = notices;
+        // A great burst should not stay in memory for ever.
+        if self.notices.capacity() > NOTICES_KEEP_MAX {
+            self.notices = Vec::new();
+        }
+        had_mail
+    }
+
+    fn on_event(&mut self, now: Instant, event: Event<'_>) {
+        match event {
+            Event::Publish { channel, flags, number, message } => self.on_publish(now, channel, flags, number, message),
+            Event::Settle { channel, outcome } => self.on_settle(channel, outcome),
+            Event::Command { channel, method } => {
+                self.flush_publishes();
+                self.flush_settled();
+                if let Err(error) = self.on_command(channel, &method) {
+                    self.fail(now, channel, error.in_method(method.id()));
+                }
+            }
+            Event::Authenticate { mechanism, response } => {
+                self.login = Some(Login { mechanism: mechanism.to_owned(), response: response.to_vec() });
+            }
+            Event::Open { vhost } => self.on_open(now, vhost),
+            Event::ChannelClose { channel } => self.end_channel(channel, None),
+            Event::Close => self.end_connection(now, None),
+            Event::Failed { channel, error } => self.fail(now, channel, error),
+            Event::WrongProtocol(what) => {
+                tracing::warn!(connection = self.number, peer = %self.peer, "refused {what}");
+            }
+            Event::Refused(reason) => {
+                tracing::warn!(connection = self.number, peer = %self.peer, reason, "refused connection");
+            }
+        }
+    }
+
+    /// The credentials were checked.
+    pub fn on_login(&mut self, now: Instant, mechanism: &str, result: Result<Arc<User>, LoginRefused>) {
+        match result {
+            Ok(user) => {
+                self.actor = Some(Actor::new(user, Arc::clone(&self.broker.access), self.number));
+                self.conn.authenticated();
+            }
+            Err(LoginRefused { reason, is_malformed }) => {
+                tracing::warn!(connection = self.number, peer = %self.peer, mechanism, reason, "login refused");
+                if is_malformed {
+                    self.conn.refuse_silently(now);
+                } else {
+                    self.conn.refuse_login(now, mechanism);
+                }
+            }
+        }
+    }
+
+    fn on_open(&mut self, now: Instant, name: &str) {
+        match self.open(name) {
+            Ok(vhost) => {
+                if let Some(actor) = &mut self.actor {
+                    actor.enter(&vhost.name);
+                    let client_name = self.conn.client().connection_name.as_deref().unwrap_or_default();
+                    tracing::info!(connection = self.number, peer = %self.peer, user = actor.name(), vhost = name, name = client_name, "connection opened");
+                }
+                self.vhost = Some(vhost);
+                self.conn.opened(now);
+            }
+            Err(error) => {
+                let error = error.in_method(crate::amqp::method::ConnectionOpen::ID);
+                tracing::warn!(connection = self.number, peer = %self.peer, error = %error, "refused connection");
+                self.conn.close(now, &error);
+            }
+        }
+    }
+
+    /// The checks of semantics 3.10.
+    fn open(&self, name: &str) -> Result<Arc<Vhost>, ProtocolError> {
+        let refuse = |text: String| ProtocolError::new(ReplyCode::NotAllowed, text);
+        let Some(actor) = &self.actor else { return Err(refuse("not authenticated".into())) };
+        if let Some(max) = self.broker.connections_max
+            && self.broker.connection_count() > max as usize
+        {
+            return Err(refuse(format!("connection refused: node connection limit ({max}) is reached")));
+        }
+        let vhost = self.broker.vhost(name).ok_or_else(|| refuse(format!("vhost {name} not found")))?;
+        if !actor.may_enter(name) {
+            return Err(refuse(format!("access to vhost '{name}' refused for user '{}'", actor.name())));
+        }
+        Ok(vhost)
+    }
+
+    // Publishing and settling
+
+    fn on_publish(
+        &mut self,
+        now: Instant,
+        channel: ChannelId,
+        flags: PublishFlags,
+        number: Option<u64>,
+        message: Arc<Message>,
+    ) {
+        let (Some(vhost), Some(actor)) = (&self.vhost, &mut self.actor) else { return };
+        let context = Context { vhost, hooks: &self.broker.hooks, access_generation: self.broker.access.generation() };
+        // A returned message goes back as it came, whatever a hook made of it (semantics 12.12).
+        let original = flags.mandatory.then(|| Arc::clone(&message));
+        let result = if flags.immediate {
+            Err(ProtocolError::new(ReplyCode::NotImplemented, "immediate=true"))
+        } else {
+            self.publisher
+                .publish(&context, actor, channel.0, number.unwrap_or(0), message)
+                .map_err(ProtocolError::from)
+        };
+        let published = match result {
+            Ok(published) => published,
+            Err(error) => return self.fail(now, channel, error.in_method(crate::amqp::method::BasicPublish::ID)),
+        };
+        if published == Published::Unroutable
+            && let Some(original) = original
+        {
+            self.conn.return_message(channel, ReplyCode::NoRoute, &original);
+        }
+        if let Some(number) = number {
+            match published {
+                Published::Routed(queue_count) => self.conn.expect_confirms(channel, number, queue_count),
+                Published::Unroutable | Published::Dropped => self.conn.expect_confirms(channel, number, 0),
+                Published::Rejected => self.conn.confirm(channel, number..=number, false),
+            }
+        }
+    }
+
+    fn flush_publishes(&mut self) {
+        if self.publisher.is_filled() {
+            let mailbox = &self.mailbox;
+            self.publisher.flush(&self.outlet, |bytes| mailbox.publishes_posted(bytes));
+        }
+    }
+
+    fn on_settle(&mut self, _channel: ChannelId, outcome: Outcome) {
+        let settlement = match outcome {
+            Outcome::Requeue => Settlement::Requeue,
+            Outcome::Ack | Outcome::Discard => Settlement::Remove,
+        };
+        for index in 0..self.conn.settled().len() {
+            let Some(&outstanding) = self.conn.settled().get(index) else { break };
+            let Some(source) = self.sources.get_mut(&outstanding.source) else { continue };
+            if source.settlement != settlement && !source.settled.is_empty() {
+                post_settled(self.number, outstanding.source, source);
+            }
+            source.settlement = settlement;
+            if source.settled.is_empty() {
+                self.settling.push(outstanding.source);
+            }
+            source.settled.push(outstanding.ticket);
+            source.outstanding -= 1;
+        }
+    }
+
+    fn flush_settled(&mut self) {
+        for id in std::mem::take(&mut self.settling) {
+            if let Some(source) = self.sources.get_mut(&id) {
+                post_settled(self.number, id, source);
+                self.forget_source_if_idle(id);
+            }
+        }
+    }
+
+    fn forget_source_if_idle(&mut self, id: SourceId) {
+        let Some(source) = self.sources.get(&id) else { return };
+        if source.is_consumer || source.outstanding > 0 {
+            return;
+        }
+        let (channel, queue) = (source.channel, source.queue.number);
+        self.sources.remove(&id);
+        if let Some(channel) = self.channels.get_mut(&channel.0) {
+            channel.sources.retain(|&source| source != id);
+            if channel.getters.get(&queue) == Some(&id) {
+                channel.getters.remove(&queue);
+            }
+        }
+    }
+
+    /// Gives consumers the credit back that was written to the socket.
+    fn return_credit(&mut self) {
+        self.owing.retain(|id| {
+            let Some(source) = self.sources.get_mut(id) else { return false };
+            if source.owed_bytes * 2 < source.credit_bytes {
+                return true;
+            }
+            let bytes = std::mem::take(&mut source.owed_bytes) as i64;
+            let holder = HolderId { connection: self.number, source: id.0 };
+            source.queue.handle.post(Input::Credit { holder, bytes });
+            false
+        });
+    }
+
+    fn new_source(&mut self, channel: ChannelId, queue: Arc<QueueRecord>, is_consumer: bool, no_ack: bool) -> SourceId {
+        let id = SourceId(self.next_source);
+        self.next_source = self.next_source.wrapping_add(1);
+        let share = CONSUMER_CREDIT_BYTES / (1 + self.consumer_count);
+        let source = Source {
+            channel,
+            queue,
+            is_consumer,
+            no_ack,
+            outstanding: 0,
+            settled: Vec::new(),
+            settlement: Settlement::Remove,
+            owed_bytes: 0,
+            credit_bytes: share.max(CONSUMER_CREDIT_BYTES_MIN),
+        };
+        self.sources.insert(id, source);
+        self.channels.entry(channel.0).or_default().sources.push(id);
+        id
+    }
+
+    fn reply_to(&self, channel: ChannelId) -> ReplyTo {
+        ReplyTo { outlet: Arc::clone(&self.outlet), channel: channel.0 }
+    }
+
+    fn holder(&self, source: SourceId) -> HolderId {
+        HolderId { connection: self.number, source: source.0 }
+    }
+}
+
+fn post_settled(connection: u64, id: SourceId, source: &mut Source) {
+    if source.settled.is_empty() {
+        return;
+    }
+    let holder = HolderId { connection, source: id.0 };
+    let tickets = std::mem::take(&mut source.settled);
+    source.queue.handle.post(Input::Settle { holder, tickets, settlement: source.settlement });
+}
+
+/// Why a login was refused.
+#[derive(Clone, Debug)]
+pub struct LoginRefused {
+    /// For the log.
+    pub reason: String,
+    /// The response could not be read: that has no answer on the wire (semantics 4.1, 4.5).
+    pub is_malformed: bool,
+}
+
+/// Room for notices that is kept between turns.
+const NOTICES_KEEP_MAX: usize = 256;

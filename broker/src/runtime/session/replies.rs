@@ -1,0 +1,233 @@
+//! What queues answer and send, turned into frames.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Session;
+use crate::amqp::connection::Delivery;
+use crate::amqp::method::*;
+use crate::amqp::{ChannelId, Outstanding, ProtocolError, ReplyCode, SourceId};
+use crate::queue::{self, HolderId, Input, Notice, Reply};
+use crate::vhost::Error;
+use crate::vhost::declare::QueueSpec;
+use crate::vhost::error::Kind;
+
+/// A consumer that is about to be one.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    pub(super) tag: String,
+    pub(super) no_ack: bool,
+    pub(super) is_exclusive: bool,
+    pub(super) nowait: bool,
+    pub(super) priority: i64,
+    pub(super) source: SourceId,
+}
+
+/// The method of a channel that a queue has yet to answer.
+#[derive(Debug)]
+pub(super) enum Pending {
+    Declare { name: Arc<str>, spec: QueueSpec, is_passive: bool },
+    Purge { name: Arc<str>, nowait: bool },
+    Delete { name: Arc<str>, number: u64, nowait: bool },
+    Consume(Subscription),
+    Cancel { source: SourceId, nowait: bool },
+    Get { source: SourceId, name: Arc<str> },
+}
+
+impl Pending {
+    fn method(&self) -> MethodId {
+        match self {
+            Self::Declare { .. } => QueueDeclare::ID,
+            Self::Purge { .. } => QueuePurge::ID,
+            Self::Delete { .. } => QueueDelete::ID,
+            Self::Consume(_) => BasicConsume::ID,
+            Self::Cancel { .. } => BasicCancel::ID,
+            Self::Get { .. } => BasicGet::ID,
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn on_notice(&mut self, now: Instant, notice: Notice) {
+        match notice {
+            Notice::Delivered { source, deliveries } => self.on_delivered(SourceId(source), &deliveries),
+            Notice::Confirmed { numbers, is_taken } => {
+                for range in numbers {
+                    self.conn.confirm(ChannelId(range.channel), range.first..=range.last, is_taken);
+                }
+            }
+            Notice::Reply { channel, reply } => self.on_reply(now, ChannelId(channel), reply),
+            Notice::ConsumerCancelled { source } => self.on_consumer_cancelled(SourceId(source)),
+            Notice::LimitLifted { channel } => self.on_limit_lifted(ChannelId(channel)),
+            Notice::CloseConnection { reason } => self.on_forced_close(now, reason),
+        }
+    }
+
+    fn on_delivered(&mut self, id: SourceId, deliveries: &[queue::Delivery]) {
+        // A source that is gone was detached: its queue has the messages back already, or will.
+        let Some(source) = self.sources.get_mut(&id) else { return };
+        if !source.no_ack {
+            source.outstanding += deliveries.len();
+        }
+        if source.owed_bytes == 0 {
+            self.owing.push(id);
+        }
+        source.owed_bytes += deliveries.iter().map(|delivery| delivery.message.weight()).sum::<usize>();
+        let frames = deliveries.iter().map(|delivery| Delivery {
+            ticket: delivery.ticket,
+            redelivered: delivery.redelivered,
+            message: &delivery.message,
+        });
+        self.conn.deliver(source.channel, id, frames);
+    }
+
+    fn on_consumer_cancelled(&mut self, id: SourceId) {
+        let Some(source) = self.sources.get_mut(&id) else { return };
+        let channel = source.channel;
+        if std::mem::take(&mut source.is_consumer) {
+            self.consumer_count -= 1;
+        }
+        if let Some(tag) = self.conn.remove_consumer(channel, id)
+            && self.conn.client().consumer_cancel_notify
+        {
+            self.conn.send(channel, BasicCancel { consumer_tag: &tag, nowait: true });
+        }
+        self.forget_source_if_idle(id);
+    }
+
+    fn on_limit_lifted(&mut self, channel: ChannelId) {
+        let Some(state) = self.channels.get(&channel.0) else { return };
+        for id in &state.sources {
+            if let Some(source) = self.sources.get(id).filter(|source| source.is_consumer) {
+                let holder = HolderId { connection: self.number, source: id.0 };
+                source.queue.handle.post(Input::LimitLifted { holder });
+            }
+        }
+    }
+
+    fn on_reply(&mut self, now: Instant, channel: ChannelId, reply: Reply) {
+        if self.on_ending_reply(now, channel, &reply) {
+            return;
+        }
+        let Some(pending) = self.channels.get_mut(&channel.0).and_then(|state| state.pending.take()) else { return };
+        self.pending_count -= 1;
+        let method = pending.method();
+        let result = self.on_answer(channel, pending, reply);
+        match result {
+            Ok(()) => {
+                let is_waiting = self.channels.get(&channel.0).is_some_and(|state| state.pending.is_some());
+                if !is_waiting {
+                    self.conn.resume(channel);
+                }
+            }
+            Err(error) => self.fail(now, channel, error.in_method(method)),
+        }
+    }
+
+    fn on_answer(&mut self, channel: ChannelId, pending: Pending, reply: Reply) -> Result<(), ProtocolError> {
+        match (pending, reply) {
+            (Pending::Declare { name, .. }, Reply::Status { ready, consumers }) => {
+                let (message_count, consumer_count) = (count(ready), count(consumers));
+                self.conn.send(channel, QueueDeclareOk { queue: &name, message_count, consumer_count });
+            }
+            // The queue was deleted between its name's look-up and the question: from the beginning.
+            (Pending::Declare { spec, is_passive, .. }, Reply::Gone) => {
+                self.declare_queue(channel, spec, is_passive, false)?;
+            }
+            (Pending::Purge { nowait, .. }, Reply::Purged(ready)) => {
+                if !nowait {
+                    self.conn.send(channel, QueuePurgeOk { message_count: count(ready) });
+                }
+            }
+            (Pending::Delete { number, nowait, .. }, Reply::Deleted(ready)) => {
+                self.exclusive_queues.retain(|queue| queue.number != number);
+                if !nowait {
+                    self.conn.send(channel, QueueDeleteOk { message_count: count(ready) });
+                }
+            }
+            // Somebody else deleted it first.
+            (Pending::Delete { nowait, .. }, Reply::Gone) => {
+                if !nowait {
+                    self.conn.send(channel, QueueDeleteOk { message_count: 0 });
+                }
+            }
+            (Pending::Delete { name, .. }, Reply::InUse) => {
+                return Err(Error::InUse { kind: Kind::Queue, name: name.to_string(), vhost: self.vhost_name() }.into());
+            }
+            (Pending::Delete { name, .. }, Reply::NotEmpty) => {
+                return Err(Error::NotEmpty { name: name.to_string(), vhost: self.vhost_name() }.into());
+            }
+            (Pending::Consume(subscription), Reply::Consuming) => {
+                self.conn.add_consumer(channel, subscription.source, &subscription.tag, subscription.no_ack);
+                if !subscription.nowait {
+                    self.conn.send(channel, BasicConsumeOk { consumer_tag: &subscription.tag });
+                }
+            }
+            (Pending::Consume(subscription), reply) => {
+                let name = self.drop_consumer(subscription.source);
+                return Err(match reply {
+                    Reply::ExclusiveUse => Error::ExclusiveUse { name, vhost: self.vhost_name() },
+                    _ => self.no_queue(name),
+                }
+                .into());
+            }
+            (Pending::Cancel { source, nowait }, _) => {
+                if let Some(state) = self.sources.get_mut(&source)
+                    && std::mem::take(&mut state.is_consumer)
+                {
+                    self.consumer_count -= 1;
+                }
+                if let Some(tag) = self.conn.remove_consumer(channel, source)
+                    && !nowait
+                {
+                    self.conn.send(channel, BasicCancelOk { consumer_tag: &tag });
+                }
+                self.forget_source_if_idle(source);
+            }
+            (Pending::Get { source, .. }, Reply::Got { ticket, redelivered, message, remaining, no_ack, .. }) => {
+                let outstanding = (!no_ack).then_some(Outstanding { source, ticket });
+                if let Some(state) = self.sources.get_mut(&source) {
+                    state.outstanding += usize::from(!no_ack);
+                }
+                self.conn.get_ok(channel, outstanding, redelivered, count(remaining), &message);
+                self.forget_source_if_idle(source);
+            }
+            (Pending::Get { source, .. }, Reply::Empty) => {
+                self.conn.send(channel, BasicGetEmpty { cluster_id: "" });
+                self.forget_source_if_idle(source);
+            }
+            (Pending::Get { name, .. } | Pending::Purge { name, .. }, _) => {
+                return Err(self.no_queue(name.to_string()).into());
+            }
+            (pending, reply) => {
+                let text = format!("{pending:?} was answered with {reply:?}");
+                return Err(ProtocolError::new(ReplyCode::InternalError, text));
+            }
+        }
+        Ok(())
+    }
+
+    /// A consumer that did not become one.
+    fn drop_consumer(&mut self, id: SourceId) -> String {
+        let name = self.sources.get(&id).map(|source| source.queue.name.to_string()).unwrap_or_default();
+        if let Some(source) = self.sources.get_mut(&id) {
+            source.is_consumer = false;
+            self.consumer_count -= 1;
+        }
+        self.forget_source_if_idle(id);
+        name
+    }
+
+    fn no_queue(&self, name: String) -> Error {
+        Error::NotFound { kind: Kind::Queue, name, vhost: self.vhost_name() }
+    }
+
+    fn vhost_name(&self) -> String {
+        self.vhost.as_ref().map(|vhost| vhost.name.to_string()).unwrap_or_default()
+    }
+}
+
+/// The wire has 32 bits for counts.
+fn count(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,144 @@
+//! The arguments of declarations: which are compared, which are valid, how values read in errors (semantics 9.9 to 9.14).
+
+use plugin_api::value::{Table, Value};
+
+/// Arguments of a queue that belong to features which this version does not have. Taking them silently would promise what is not
+/// kept.
+const UNSUPPORTED: [&str; 17] = [
+    "x-message-ttl",
+    "x-expires",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-max-priority",
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-dead-letter-strategy",
+    "x-overflow",
+    "x-single-active-consumer",
+    "x-delivery-limit",
+    "x-consumer-timeout",
+    "x-quorum-initial-group-size",
+    "x-stream-max-segment-size-bytes",
+    "x-max-age",
+    "x-stream-filter-size-bytes",
+    "x-initial-cluster-size",
+];
+
+/// Arguments that a re-declaration must repeat (semantics 9.9), as far as they are supported.
+const COMPARED: [&str; 5] =
+    ["x-queue-mode", "x-queue-version", "x-queue-type", "x-queue-master-locator", "x-queue-leader-locator"];
+
+/// The first argument of a new queue that is wrong, in words.
+pub fn check_queue(arguments: &Table, queue: &str, vhost: &str) -> Result<(), String> {
+    for key in UNSUPPORTED {
+        if arguments.get(key).is_some() {
+            return Err(format!(
+                "invalid arg '{key}' for queue '{queue}' in vhost '{vhost}': not supported by this version"
+            ));
+        }
+    }
+    let invalid = |key: &str, reason: String| {
+        Err(format!("invalid arg '{key}' for queue '{queue}' in vhost '{vhost}': {reason}"))
+    };
+    match arguments.get("x-queue-type") {
+        None => {}
+        Some(value) => match value.as_str() {
+            Some("classic") => {}
+            Some(other @ ("quorum" | "stream")) => {
+                return invalid("x-queue-type", format!("queue type '{other}' is not supported by this version"));
+            }
+            Some(other) => return invalid("x-queue-type", format!("unknown queue type '{other}'")),
+            None => return invalid("x-queue-type", format!("{{unacceptable_type,{}}}", type_name(value))),
+        },
+    }
+    Ok(())
+}
+
+/// The first compared argument that differs: its name, the received and the current value as errors print them.
+pub fn difference(received: &Table, current: &Table) -> Option<(&'static str, String, String)> {
+    COMPARED.into_iter().find_map(|key| {
+        let (received, current) = (effective(received, key), effective(current, key));
+        (!same(received.as_ref(), current.as_ref())).then(|| (key, print(received.as_ref()), print(current.as_ref())))
+    })
+}
+
+/// An absent queue type is the default one (semantics 9.11, 9.12).
+fn effective(arguments: &Table, key: &str) -> Option<Value> {
+    match arguments.get(key) {
+        None if key == "x-queue-type" => Some(Value::from("classic")),
+        other => other.cloned(),
+    }
+}
+
+/// Integer widths are one class, and so are floats (semantics 9.11).
+fn same(a: Option<&Value>, b: Option<&Value>) -> bool {
+    match (a, b) {
+        (None, None) => true,
+        (Some(a), Some(b)) => {
+            let float = |value: &Value| match value {
+                Value::F32(v) => Some(f64::from(*v)),
+                Value::F64(v) => Some(*v),
+                _ => None,
+            };
+            match (a.as_i64(), b.as_i64(), float(a), float(b)) {
+                (Some(a), Some(b), _, _) => a == b,
+                (_, _, Some(a), Some(b)) => a == b,
+                _ => a == b,
+            }
+        }
+        _ => false,
+    }
+}
+
+/// `none`, or the value with its type (semantics 9.10).
+pub fn print(value: Option<&Value>) -> String {
+    let Some(value) = value else { return "none".into() };
+    let shown = match value {
+        Value::LongString(bytes) | Value::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Value::Bool(v) => v.to_string(),
+        Value::F32(v) => v.to_string(),
+        Value::F64(v) => v.to_string(),
+        other => other.as_i64().map_or_else(|| format!("{other:?}"), |v| v.to_string()),
+    };
+    format!("the value '{shown}' of type '{}'", type_name(value))
+}
+
+/// RabbitMQ's name of a value's type.
+pub fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Bool(_) => "bool",
+        Value::I8(_) => "byte",
+        Value::U8(_) => "unsignedbyte",
+        Value::I16(_) => "short",
+        Value::U16(_) => "unsignedshort",
+        Value::I32(_) => "signedint",
+        Value::U32(_) => "unsignedint",
+        Value::I64(_) => "long",
+        Value::F32(_) => "float",
+        Value::F64(_) => "double",
+        Value::Decimal { .. } => "decimal",
+        Value::LongString(_) => "longstr",
+        Value::Bytes(_) => "binary",
+        Value::Array(_) => "array",
+        Value::Timestamp(_) => "timestamp",
+        Value::Table(_) => "table",
+        Value::Void => "void",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integer_widths_are_equal_and_an_absent_type_is_classic() {
+        let typed = Table::new().with("x-queue-type", "classic").with("x-queue-version", Value::I32(2));
+        let bare = Table::new().with("x-queue-version", Value::I64(2)).with("x-custom", true);
+        assert_eq!(difference(&typed, &bare), None);
+        let other = Table::new().with("x-queue-mode", "lazy");
+        assert_eq!(
+            difference(&other, &Table::new()),
+            Some(("x-queue-mode", "the value 'lazy' of type 'longstr'".into(), "none".into()))
+        );
+    }
+}

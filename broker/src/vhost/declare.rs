@@ -1,0 +1,394 @@
+//! Declaring, binding, unbinding, deleting: the one entry for whoever changes a vhost (semantics 8 to 10).
+//!
+//! Each function checks in RabbitMQ's order, so that a client sees the same error where several apply. Parts of a queue's life that
+//! depend on its messages and consumers (purge, delete) are asked of the queue by the caller; what is here only finds it and
+//! judges access.
+
+use std::sync::Arc;
+
+use plugin_api::exchange::{BindingSpec, DestinationKind, ExchangeSpec};
+use plugin_api::value::{Table, Value};
+
+use super::arguments;
+use super::error::{Error, Kind};
+use super::{QueueRecord, Vhost};
+use crate::access::Permission;
+use crate::queue;
+use crate::routing::exchange::{ALTERNATE_EXCHANGE, Bound, Exchange};
+
+/// On whose behalf something is changed.
+pub trait Authority {
+    /// Whether the permission is there; `name` is never the default exchange.
+    fn permits(&mut self, permission: Permission, name: &str) -> bool;
+    /// For errors.
+    fn user(&self) -> &str;
+    /// Whether messages may carry another user's user-id (semantics 12.6).
+    fn may_impersonate(&self) -> bool;
+    /// Whose exclusive queues may be used.
+    fn connection(&self) -> Option<u64>;
+}
+
+/// The operator: a topology file, a command.
+#[derive(Clone, Copy, Debug)]
+pub struct Operator;
+
+impl Authority for Operator {
+    fn permits(&mut self, _: Permission, _: &str) -> bool {
+        true
+    }
+
+    fn user(&self) -> &str {
+        "operator"
+    }
+
+    fn may_impersonate(&self) -> bool {
+        true
+    }
+
+    fn connection(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// What a queue is declared with.
+#[derive(Clone, Debug, Default)]
+pub struct QueueSpec {
+    /// Empty: the server finds a name.
+    pub name: String,
+    /// Survives a restart.
+    pub durable: bool,
+    /// Belongs to the declaring connection and ends with it.
+    pub exclusive: bool,
+    /// Ends with its last consumer.
+    pub auto_delete: bool,
+    /// As sent.
+    pub arguments: Table,
+}
+
+/// Whether a declaration made something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Declared {
+    /// It is new.
+    New,
+    /// It was there, with the same properties.
+    Existing,
+}
+
+/// Names with this prefix are the server's.
+const RESERVED_PREFIX: &str = "amq.";
+
+impl Vhost {
+    fn permit(&self, by: &mut dyn Authority, permission: Permission, kind: Kind, name: &str) -> Result<(), Error> {
+        if by.permits(permission, name) {
+            return Ok(());
+        }
+        let (name, user) = (name.to_owned(), by.user().to_owned());
+        Err(Error::Refused { permission, kind, name, vhost: self.name.to_string(), user })
+    }
+
+    fn not_found(&self, kind: Kind, name: &str) -> Error {
+        Error::NotFound { kind, name: name.into(), vhost: self.name.to_string() }
+    }
+
+    fn inequivalent(&self, kind: Kind, name: &str, argument: &str, received: String, current: String) -> Error {
+        Error::Inequivalent {
+            argument: argument.into(),
+            kind,
+            name: name.into(),
+            vhost: self.name.to_string(),
+            received,
+            current,
+        }
+    }
+
+    /// exchange.declare with passive: only looks (semantics 8.9).
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn check_exchange(&self, by: &mut dyn Authority, name: &str) -> Result<Arc<Exchange>, Error> {
+        if name.is_empty() {
+            return Err(Error::DefaultExchange);
+        }
+        self.permit_any(by, Kind::Exchange, name)?;
+        self.exchange(name).ok_or_else(|| self.not_found(Kind::Exchange, name))
+    }
+
+    /// Looking needs any one permission; the refusal speaks of configure (semantics 25.4).
+    fn permit_any(&self, by: &mut dyn Authority, kind: Kind, name: &str) -> Result<(), Error> {
+        if by.permits(Permission::Read, name) || by.permits(Permission::Write, name) {
+            return Ok(());
+        }
+        self.permit(by, Permission::Configure, kind, name)
+    }
+
+    /// Declares an exchange (semantics 8.4).
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing is changed then.
+    pub fn declare_exchange(&self, by: &mut dyn Authority, spec: ExchangeSpec) -> Result<Declared, Error> {
+        let kind =
+            self.registry.exchange_type(&spec.kind).ok_or_else(|| Error::UnknownExchangeType(spec.kind.clone()))?;
+        if spec.name.is_empty() {
+            return Err(Error::DefaultExchange);
+        }
+        self.permit(by, Permission::Configure, Kind::Exchange, &spec.name)?;
+        let mut tables = self.tables.write();
+        if let Some(existing) = tables.exchanges.get(spec.name.as_str()) {
+            return self.compare_exchange(&spec, &existing.spec).map(|()| Declared::Existing);
+        }
+        if spec.name.starts_with(RESERVED_PREFIX) {
+            return Err(Error::ReservedPrefix { kind: Kind::Exchange, name: spec.name });
+        }
+        match spec.arguments.get(ALTERNATE_EXCHANGE) {
+            None => {}
+            Some(Value::LongString(alternate)) => {
+                let alternate = String::from_utf8_lossy(alternate);
+                self.permit(by, Permission::Read, Kind::Exchange, &spec.name)?;
+                self.permit(by, Permission::Write, Kind::Exchange, &alternate)?;
+            }
+            Some(other) => {
+                return Err(Error::Argument(format!(
+                    "invalid type '{}' for arg '{ALTERNATE_EXCHANGE}' in exchange '{}' in vhost '{}'",
+                    arguments::type_name(other),
+                    spec.name,
+                    self.name
+                )));
+            }
+        }
+        kind.validate(&spec)?;
+        tables.add_exchange(Arc::new(Exchange::open(self.numbers.next(), spec, &kind)?));
+        drop(tables);
+        self.changed();
+        Ok(Declared::New)
+    }
+
+    fn compare_exchange(&self, received: &ExchangeSpec, current: &ExchangeSpec) -> Result<(), Error> {
+        let quoted = |value: &dyn std::fmt::Display| format!("'{value}'");
+        let name = current.name.as_str();
+        let differ = |argument: &str, received: String, current: String| {
+            Err(self.inequivalent(Kind::Exchange, name, argument, received, current))
+        };
+        if received.kind != current.kind {
+            return differ("type", quoted(&received.kind), quoted(&current.kind));
+        }
+        for (flag, received, current) in [
+            ("durable", received.durable, current.durable),
+            ("auto_delete", received.auto_delete, current.auto_delete),
+            ("internal", received.internal, current.internal),
+        ] {
+            if received != current {
+                return differ(flag, quoted(&received), quoted(&current));
+            }
+        }
+        let (received, current) =
+            (received.arguments.get(ALTERNATE_EXCHANGE), current.arguments.get(ALTERNATE_EXCHANGE));
+        if received != current {
+            return differ(ALTERNATE_EXCHANGE, arguments::print(received), arguments::print(current));
+        }
+        Ok(())
+    }
+
+    /// Deletes an exchange; one that is not there is no error (semantics 8.14).
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing is changed then.
+    pub fn delete_exchange(&self, by: &mut dyn Authority, name: &str, if_unused: bool) -> Result<(), Error> {
+        if name.is_empty() {
+            return Err(Error::DefaultExchange);
+        }
+        self.permit(by, Permission::Configure, Kind::Exchange, name)?;
+        if name.starts_with(RESERVED_PREFIX) {
+            return Err(Error::SystemExchange { name: name.into(), vhost: self.name.to_string() });
+        }
+        let mut tables = self.tables.write();
+        let Some(exchange) = tables.exchanges.get(name) else { return Ok(()) };
+        if if_unused && exchange.binding_count() > 0 {
+            return Err(Error::InUse { kind: Kind::Exchange, name: name.into(), vhost: self.name.to_string() });
+        }
+        tables.remove_exchange(name);
+        drop(tables);
+        self.changed();
+        Ok(())
+    }
+
+    /// Finds a queue that `by` may use: another connection's exclusive queue is locked (semantics 9.6).
+    ///
+    /// # Errors
+    /// 404 and 405.
+    pub fn usable_queue(&self, by: &dyn Authority, name: &str) -> Result<Arc<QueueRecord>, Error> {
+        let queue = self.queue(name).ok_or_else(|| self.not_found(Kind::Queue, name))?;
+        self.check_owner(by, &queue)?;
+        Ok(queue)
+    }
+
+    fn check_owner(&self, by: &dyn Authority, queue: &QueueRecord) -> Result<(), Error> {
+        if queue.owner.is_some() && queue.owner != by.connection() {
+            return Err(self.locked(&queue.name));
+        }
+        Ok(())
+    }
+
+    fn locked(&self, name: &str) -> Error {
+        Error::Locked { name: name.into(), vhost: self.name.to_string() }
+    }
+
+    /// Finds a queue for purge, get or consume: read permission (semantics 25.3).
+    ///
+    /// # Errors
+    /// 403, 404 and 405.
+    pub fn readable_queue(&self, by: &mut dyn Authority, name: &str) -> Result<Arc<QueueRecord>, Error> {
+        self.permit(by, Permission::Read, Kind::Queue, name)?;
+        self.usable_queue(by, name)
+    }
+
+    /// Finds a queue to delete: configure permission. None when it is not there, which is no error (semantics 9.19).
+    ///
+    /// # Errors
+    /// 403 and 405.
+    pub fn deletable_queue(&self, by: &mut dyn Authority, name: &str) -> Result<Option<Arc<QueueRecord>>, Error> {
+        self.permit(by, Permission::Configure, Kind::Queue, name)?;
+        match self.queue(name) {
+            Some(queue) => self.check_owner(by, &queue).map(|()| Some(queue)),
+            None => Ok(None),
+        }
+    }
+
+    /// queue.declare with passive: only looks (semantics 9.17).
+    ///
+    /// # Errors
+    /// 403, 404 and 405.
+    pub fn check_queue(&self, by: &mut dyn Authority, name: &str) -> Result<Arc<QueueRecord>, Error> {
+        self.permit_any(by, Kind::Queue, name)?;
+        self.usable_queue(by, name)
+    }
+
+    /// Declares a queue. `generated_name` is used when the client sent none (semantics 9.2).
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing is changed then.
+    pub fn declare_queue(
+        self: &Arc<Self>,
+        by: &mut dyn Authority,
+        mut spec: QueueSpec,
+        generated_name: impl FnOnce() -> String,
+    ) -> Result<(Arc<QueueRecord>, Declared), Error> {
+        if spec.name.is_empty() {
+            spec.name = generated_name();
+        } else if spec.name.starts_with(RESERVED_PREFIX) {
+            return Err(Error::ReservedPrefix { kind: Kind::Queue, name: spec.name });
+        }
+        self.permit(by, Permission::Configure, Kind::Queue, &spec.name)?;
+        // An exclusive queue is never durable, whatever the client says (semantics 9.5).
+        spec.durable &= !spec.exclusive;
+        let owner = if spec.exclusive { by.connection() } else { None };
+        let mut tables = self.tables.write();
+        if let Some(existing) = tables.queues.get(spec.name.as_str()) {
+            self.check_owner(by, existing)?;
+            self.compare_queue(&spec, owner, existing)?;
+            return Ok((Arc::clone(existing), Declared::Existing));
+        }
+        arguments::check_queue(&spec.arguments, &spec.name, &self.name).map_err(Error::Argument)?;
+        let number = self.numbers.next();
+        let name: Arc<str> = spec.name.into();
+        let options = queue::Options { durable: spec.durable, auto_delete: spec.auto_delete };
+        let record = Arc::new(QueueRecord {
+            handle: self.factory.create(self, &name, number, options),
+            name,
+            number,
+            durable: spec.durable,
+            auto_delete: spec.auto_delete,
+            owner,
+            arguments: spec.arguments,
+        });
+        tables.add_queue(Arc::clone(&record));
+        drop(tables);
+        self.changed();
+        Ok((record, Declared::New))
+    }
+
+    fn compare_queue(&self, spec: &QueueSpec, owner: Option<u64>, current: &QueueRecord) -> Result<(), Error> {
+        if owner != current.owner {
+            return Err(self.locked(&current.name));
+        }
+        for (name, received, existing) in
+            [("durable", spec.durable, current.durable), ("auto_delete", spec.auto_delete, current.auto_delete)]
+        {
+            if received != existing {
+                let (received, existing) = (format!("'{received}'"), format!("'{existing}'"));
+                return Err(self.inequivalent(Kind::Queue, &current.name, name, received, existing));
+            }
+        }
+        match arguments::difference(&spec.arguments, &current.arguments) {
+            Some((key, received, existing)) => {
+                Err(self.inequivalent(Kind::Queue, &current.name, key, received, existing))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Binds a queue or an exchange to an exchange (semantics 10.3).
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing is changed then.
+    pub fn bind(&self, by: &mut dyn Authority, source: &str, binding: &BindingSpec) -> Result<Declared, Error> {
+        self.permit_binding(by, source, binding)?;
+        let mut tables = self.tables.write();
+        let exchange = tables.exchanges.get(source).cloned().ok_or_else(|| self.not_found(Kind::Exchange, source))?;
+        let destination = tables
+            .destination(binding.destination_kind, &binding.destination)
+            .ok_or_else(|| self.not_found(kind_of(binding.destination_kind), &binding.destination))?;
+        if let Some(kind) = self.registry.exchange_type(&exchange.spec.kind) {
+            kind.validate_binding(&exchange.spec, binding)?;
+        }
+        if let crate::routing::Destination::Queue(queue) = &destination {
+            self.check_owner(by, queue)?;
+        }
+        let bound = tables.bind(&exchange, binding, destination)?;
+        drop(tables);
+        match bound {
+            Bound::New(_) => {
+                self.changed();
+                Ok(Declared::New)
+            }
+            Bound::Existing => Ok(Declared::Existing),
+        }
+    }
+
+    /// Unbinds; a binding, queue or exchange that is not there is no error (semantics 10.5).
+    ///
+    /// # Errors
+    /// 403, and 405 for a locked queue.
+    pub fn unbind(&self, by: &mut dyn Authority, source: &str, binding: &BindingSpec) -> Result<(), Error> {
+        self.permit_binding(by, source, binding)?;
+        let mut tables = self.tables.write();
+        if binding.destination_kind == DestinationKind::Queue
+            && let Some(queue) = tables.queues.get(binding.destination.as_str())
+        {
+            self.check_owner(by, queue)?;
+        }
+        let Some(exchange) = tables.exchanges.get(source).cloned() else { return Ok(()) };
+        tables.unbind(&exchange, binding);
+        drop(tables);
+        self.changed();
+        Ok(())
+    }
+
+    fn permit_binding(&self, by: &mut dyn Authority, source: &str, binding: &BindingSpec) -> Result<(), Error> {
+        let kind = kind_of(binding.destination_kind);
+        let is_default_destination = kind == Kind::Exchange && binding.destination.is_empty();
+        if !is_default_destination {
+            self.permit(by, Permission::Write, kind, &binding.destination)?;
+        }
+        if source.is_empty() || is_default_destination {
+            return Err(Error::DefaultExchange);
+        }
+        self.permit(by, Permission::Read, Kind::Exchange, source)
+    }
+}
+
+fn kind_of(kind: DestinationKind) -> Kind {
+    match kind {
+        DestinationKind::Queue => Kind::Queue,
+        DestinationKind::Exchange => Kind::Exchange,
+    }
+}

@@ -1,0 +1,356 @@
+//! Messages on their way in: permission, hooks, route, and one batch per queue (semantics 12).
+//!
+//! A [`Publisher`] belongs to one connection. It remembers what a publish to an exchange needs (the exchange, the permission, its hooks,
+//! the queues behind each key) until something changes, so that the common publish is two comparisons and a push. Batches leave
+//! by [`Publisher::flush`], one post per queue.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use plugin_api::message::Properties;
+use plugin_api::value::ValueRef;
+
+use super::declare::Authority;
+use super::error::{Error, Kind};
+use super::{QueueRecord, Vhost};
+use crate::access::Permission;
+use crate::hooks::{HookChain, HookSet, Outcome, Publish};
+use crate::message::{Message, Parts};
+use crate::queue::{Incoming, Input, Outlet};
+use crate::routing::{self, Exchange};
+
+/// An exchange remembers so many keys; then it forgets all and begins again.
+const ROUTES_MAX: usize = 4096;
+/// So many exchanges are remembered.
+const EXCHANGES_MAX: usize = 256;
+/// The longest expiration: ten years in milliseconds (semantics 12.5).
+const EXPIRATION_MAX_MS: u64 = 315_360_000_000;
+
+/// What became of a publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// It is in the batches of so many queues, and each will answer for it.
+    Routed(u32),
+    /// No queue takes it (semantics 11.16).
+    Unroutable,
+    /// A hook dropped it: the publisher hears that all is well.
+    Dropped,
+    /// A hook rejected it: a publisher with confirms hears of it (as of semantics 19.4).
+    Rejected,
+}
+
+/// What stays the same while a connection publishes.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// Where.
+    pub vhost: &'a Vhost,
+    /// The hooks in force.
+    pub hooks: &'a HookSet,
+    /// Changes when permissions do.
+    pub access_generation: u64,
+}
+
+/// An exchange that was published to.
+#[derive(Debug)]
+struct Target {
+    exchange: Arc<Exchange>,
+    hooks: Option<Arc<HookChain>>,
+    routes: HashMap<Box<str>, Arc<[usize]>>,
+    /// The key of the last publish and where it led; most publishers stay with one.
+    last: Option<(Box<str>, Arc<[usize]>)>,
+}
+
+#[derive(Debug)]
+struct Batch {
+    queue: Arc<QueueRecord>,
+    messages: Vec<Incoming>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Publisher {
+    vhost_generation: u64,
+    access_generation: u64,
+    targets: HashMap<Box<str>, Target>,
+    /// Queues by the place that routes name.
+    batches: Vec<Batch>,
+    place_of: HashMap<u64, usize>,
+    /// Places whose batch is not empty.
+    filled: Vec<usize>,
+    /// Queues that nobody may publish to any more are still among the batches.
+    is_stale: bool,
+}
+
+impl Publisher {
+    /// Whether something waits for [`Self::flush`].
+    pub fn is_filled(&self) -> bool {
+        !self.filled.is_empty()
+    }
+
+    /// Checks a publish, runs hooks, routes, and puts it into the batches of its queues. `number` is the publish's number for
+    /// confirms, 0 for none.
+    ///
+    /// # Errors
+    /// In the order of semantics 12.1; the message goes nowhere then.
+    pub fn publish(
+        &mut self,
+        context: &Context<'_>,
+        by: &mut dyn Authority,
+        channel: u16,
+        number: u64,
+        message: Arc<Message>,
+    ) -> Result<Published, Error> {
+        self.forget_if_changed(context);
+        if !self.targets.contains_key(message.exchange()) {
+            self.find_target(context, by, message.exchange())?;
+        }
+        let Some(target) = self.targets.get_mut(message.exchange()) else {
+            return Err(not_found(context, message.exchange()));
+        };
+        let properties = message.properties();
+        check_properties(properties, by)?;
+        let message = match &target.hooks {
+            None => message,
+            Some(hooks) => match run_hooks(hooks, context, by, &message) {
+                Hooked::Goes(message) => message,
+                Hooked::Ends(published) => return Ok(published),
+            },
+        };
+        let extra_keys = extra_keys(&message)?;
+        if extra_keys.is_none() {
+            let places = match &target.last {
+                Some((key, places)) if **key == *message.routing_key() => Some(Arc::clone(places)),
+                _ => target.routes.get(message.routing_key()).map(Arc::clone),
+            };
+            if let Some(places) = places {
+                return Ok(self.put(&places, channel, number, message));
+            }
+        }
+        self.route(context, channel, number, message, extra_keys)
+    }
+
+    /// Posts every batch to its queue; returns how many bytes are on their way, for the publisher's credit.
+    pub fn flush(&mut self, origin: &Arc<dyn Outlet>, mut on_post: impl FnMut(usize)) {
+        for place in std::mem::take(&mut self.filled) {
+            let batch = &mut self.batches[place];
+            let messages = std::mem::take(&mut batch.messages);
+            on_post(messages.iter().map(|incoming| incoming.message.weight()).sum());
+            batch.queue.handle.post(Input::Publish { origin: Some(Arc::clone(origin)), messages });
+        }
+        if self.is_stale || self.batches.len() > ROUTES_MAX {
+            self.forget();
+        }
+    }
+
+    fn forget_if_changed(&mut self, context: &Context<'_>) {
+        let generation = context.vhost.generation();
+        if self.vhost_generation != generation || self.access_generation != context.access_generation {
+            self.vhost_generation = generation;
+            self.access_generation = context.access_generation;
+            self.forget();
+        }
+    }
+
+    /// Routes are forgotten; batches stay until they are flushed.
+    fn forget(&mut self) {
+        self.targets.clear();
+        self.is_stale = !self.filled.is_empty();
+        if !self.is_stale {
+            self.batches.clear();
+            self.place_of.clear();
+        }
+    }
+
+    fn find_target(&mut self, context: &Context<'_>, by: &mut dyn Authority, name: &str) -> Result<(), Error> {
+        // The default exchange has a name for permissions only (semantics 12.4).
+        let permission_name = if name.is_empty() { "amq.default" } else { name };
+        let vhost = context.vhost.name.to_string();
+        if !by.permits(Permission::Write, permission_name) {
+            return Err(Error::Refused {
+                permission: Permission::Write,
+                kind: Kind::Exchange,
+                name: permission_name.into(),
+                vhost,
+                user: by.user().into(),
+            });
+        }
+        let exchange = context.vhost.exchange(name).ok_or_else(|| not_found(context, name))?;
+        if exchange.spec.internal {
+            return Err(Error::InternalExchange { name: name.into(), vhost });
+        }
+        if self.targets.len() >= EXCHANGES_MAX {
+            self.targets.clear();
+        }
+        let hooks = context.hooks.chain(&vhost, name);
+        self.targets.insert(name.into(), Target { exchange, hooks, routes: HashMap::new(), last: None });
+        Ok(())
+    }
+
+    fn route(
+        &mut self,
+        context: &Context<'_>,
+        channel: u16,
+        number: u64,
+        message: Arc<Message>,
+        extra_keys: Option<ExtraKeys>,
+    ) -> Result<Published, Error> {
+        let Some(target) = self.targets.get(message.exchange()) else {
+            return Err(not_found(context, message.exchange()));
+        };
+        let mut keys = vec![message.routing_key()];
+        keys.extend(extra_keys.iter().flat_map(|extra| extra.keys.iter().map(String::as_str)));
+        let route = {
+            let tables = context.vhost.tables.read();
+            routing::route(&*tables, &target.exchange, &message.view(), &keys).map_err(|(name, error)| {
+                Error::RouteFailed { name: name.to_string(), vhost: context.vhost.name.to_string(), error }
+            })?
+        };
+        let places: Arc<[usize]> = route.queues.iter().map(|queue| self.place(queue)).collect();
+        if route.is_cacheable
+            && let Some(target) = self.targets.get_mut(message.exchange())
+        {
+            if target.routes.len() >= ROUTES_MAX {
+                target.routes.clear();
+            }
+            target.routes.insert(message.routing_key().into(), Arc::clone(&places));
+            target.last = Some((message.routing_key().into(), Arc::clone(&places)));
+        }
+        let message = match extra_keys {
+            Some(ExtraKeys { has_bcc: true, .. }) => without_bcc(&message)?,
+            _ => message,
+        };
+        Ok(self.put(&places, channel, number, message))
+    }
+
+    fn place(&mut self, queue: &Arc<QueueRecord>) -> usize {
+        *self.place_of.entry(queue.number).or_insert_with(|| {
+            self.batches.push(Batch { queue: Arc::clone(queue), messages: Vec::new() });
+            self.batches.len() - 1
+        })
+    }
+
+    fn put(&mut self, places: &[usize], channel: u16, number: u64, message: Arc<Message>) -> Published {
+        let Some((&last, others)) = places.split_last() else { return Published::Unroutable };
+        for &place in others {
+            self.put_one(place, Incoming { message: Arc::clone(&message), channel, number });
+        }
+        self.put_one(last, Incoming { message, channel, number });
+        // A message reaches far fewer queues than that.
+        Published::Routed(places.len() as u32)
+    }
+
+    #[inline]
+    fn put_one(&mut self, place: usize, incoming: Incoming) {
+        let batch = &mut self.batches[place];
+        if batch.messages.is_empty() {
+            self.filled.push(place);
+        }
+        batch.messages.push(incoming);
+    }
+}
+
+fn not_found(context: &Context<'_>, name: &str) -> Error {
+    Error::NotFound { kind: Kind::Exchange, name: name.into(), vhost: context.vhost.name.to_string() }
+}
+
+/// Expiration and user-id (semantics 12.5, 12.6). Most messages have neither, which the flags tell.
+fn check_properties(properties: Properties<'_>, by: &dyn Authority) -> Result<(), Error> {
+    if let Some(expiration) = properties.expiration() {
+        let text = String::from_utf8_lossy(expiration);
+        let is_number = !expiration.is_empty() && expiration.iter().all(u8::is_ascii_digit);
+        match text.parse::<u64>() {
+            Ok(ms) if is_number && ms <= EXPIRATION_MAX_MS => {}
+            Ok(ms) if is_number => {
+                return Err(Error::Message(format!("invalid expiration '{text}': {{value_too_big,{ms}}}")));
+            }
+            _ => return Err(Error::Message(format!("invalid expiration '{text}': not a number of milliseconds"))),
+        }
+    }
+    match properties.user_id() {
+        Some(user_id) if !user_id.is_empty() && user_id != by.user().as_bytes() && !by.may_impersonate() => {
+            Err(Error::Message(format!(
+                "user_id property set to '{}' but authenticated user was '{}'",
+                String::from_utf8_lossy(user_id),
+                by.user()
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+enum Hooked {
+    Goes(Arc<Message>),
+    Ends(Published),
+}
+
+fn run_hooks(hooks: &HookChain, context: &Context<'_>, by: &dyn Authority, message: &Arc<Message>) -> Hooked {
+    let outcome = hooks.on_publish(&Publish {
+        vhost: &context.vhost.name,
+        exchange: message.exchange(),
+        routing_key: message.routing_key(),
+        user: by.user(),
+        properties: message.properties(),
+        body: message.body(),
+    });
+    match outcome {
+        Outcome::Pass => Hooked::Goes(Arc::clone(message)),
+        Outcome::Rewrite { routing_key, properties } => {
+            let old = message.parts();
+            let parts = Parts {
+                routing_key: routing_key.as_deref().unwrap_or(old.routing_key),
+                properties: properties.as_deref().unwrap_or(old.properties),
+                ..old
+            };
+            Hooked::Goes(Message::new(parts, message.body()))
+        }
+        Outcome::Drop { hook, reason } => {
+            tracing::debug!(vhost = %context.vhost.name, exchange = message.exchange(), hook, reason, "hook dropped a message");
+            Hooked::Ends(Published::Dropped)
+        }
+        Outcome::Reject { hook, reason } => {
+            tracing::debug!(vhost = %context.vhost.name, exchange = message.exchange(), hook, reason, "hook rejected a message");
+            Hooked::Ends(Published::Rejected)
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct ExtraKeys {
+    keys: Vec<String>,
+    has_bcc: bool,
+}
+
+/// The routing keys in the headers CC and BCC (semantics 11.12); none for the common message.
+fn extra_keys(message: &Message) -> Result<Option<ExtraKeys>, Error> {
+    let Some(headers) = message.properties().headers() else { return Ok(None) };
+    let mut extra: Option<ExtraKeys> = None;
+    for name in ["CC", "BCC"] {
+        let Some(value) = headers.get(name) else { continue };
+        let ValueRef::Array(values) = value else {
+            let kind = value.to_owned().map_or("unknown", |value| super::arguments::type_name(&value));
+            return Err(Error::Message(format!("invalid message: {{unacceptable_type_in_header,\"{name}\",{kind}}}")));
+        };
+        let extra = extra.get_or_insert_default();
+        extra.has_bcc |= name == "BCC";
+        for value in values.iter().flatten() {
+            if let ValueRef::LongString(key) = value
+                && let Ok(key) = std::str::from_utf8(key)
+                && key.len() <= 255
+            {
+                extra.keys.push(key.to_owned());
+            }
+        }
+    }
+    Ok(extra)
+}
+
+/// The same message without its BCC header, which no consumer may see.
+fn without_bcc(message: &Arc<Message>) -> Result<Arc<Message>, Error> {
+    let mut properties =
+        message.properties().to_owned().map_err(|error| Error::Message(format!("invalid message: {error}")))?;
+    if let Some(headers) = &mut properties.headers {
+        headers.remove("BCC");
+    }
+    let encoded = properties.encode();
+    Ok(Message::new(Parts { properties: &encoded, ..message.parts() }, message.body()))
+}

@@ -1,0 +1,135 @@
+//! The name tables of a vhost, and which bindings lead where.
+//!
+//! Everything here runs under the vhost's write lock, which orders all changes of a vhost.
+
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+use plugin_api::exchange::{BindingSpec, DestinationKind};
+
+use super::QueueRecord;
+use crate::plugin_host::TypeError;
+use crate::routing;
+use crate::routing::exchange::{Bound, Destination, Exchange};
+
+/// A binding by its exchange's number and its slot there.
+type Place = (u64, u32);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    pub(super) exchanges: HashMap<Arc<str>, Arc<Exchange>>,
+    pub(super) queues: HashMap<Arc<str>, Arc<QueueRecord>>,
+    by_number: HashMap<u64, Arc<Exchange>>,
+    /// Which bindings lead to a queue or exchange, by its number.
+    leading_to: HashMap<u64, HashSet<Place>>,
+}
+
+impl routing::Tables for Tables {
+    fn exchange(&self, name: &str) -> Option<&Arc<Exchange>> {
+        self.exchanges.get(name)
+    }
+
+    fn queue(&self, name: &str) -> Option<&Arc<QueueRecord>> {
+        self.queues.get(name)
+    }
+}
+
+fn number_of(destination: &Destination) -> u64 {
+    match destination {
+        Destination::Queue(queue) => queue.number,
+        Destination::Exchange(exchange) => exchange.number,
+    }
+}
+
+impl Tables {
+    pub(super) fn add_exchange(&mut self, exchange: Arc<Exchange>) {
+        self.by_number.insert(exchange.number, Arc::clone(&exchange));
+        self.exchanges.insert(Arc::clone(&exchange.name), exchange);
+    }
+
+    pub(super) fn add_queue(&mut self, queue: Arc<QueueRecord>) {
+        self.queues.insert(Arc::clone(&queue.name), queue);
+    }
+
+    /// The queue or exchange that a binding names.
+    pub(super) fn destination(&self, kind: DestinationKind, name: &str) -> Option<Destination> {
+        match kind {
+            DestinationKind::Queue => self.queues.get(name).cloned().map(Destination::Queue),
+            DestinationKind::Exchange => self.exchanges.get(name).cloned().map(Destination::Exchange),
+        }
+    }
+
+    pub(super) fn bind(
+        &mut self,
+        exchange: &Arc<Exchange>,
+        binding: &BindingSpec,
+        destination: Destination,
+    ) -> Result<Bound, TypeError> {
+        let number = number_of(&destination);
+        let bound = exchange.bind(binding, destination)?;
+        if let Bound::New(slot) = bound {
+            self.leading_to.entry(number).or_default().insert((exchange.number, slot));
+        }
+        Ok(bound)
+    }
+
+    /// Removes a binding, and its exchange if that was auto-delete and this its last (semantics 8.13).
+    pub(super) fn unbind(&mut self, exchange: &Arc<Exchange>, binding: &BindingSpec) {
+        let destination = self.destination(binding.destination_kind, &binding.destination);
+        let (slot, result) = exchange.unbind(binding);
+        report(exchange, result);
+        if let Some(slot) = slot {
+            if let Some(destination) = destination {
+                self.forget_place(number_of(&destination), (exchange.number, slot));
+            }
+            self.remove_exchange_if_abandoned(exchange);
+        }
+    }
+
+    fn forget_place(&mut self, destination: u64, place: Place) {
+        if let Some(places) = self.leading_to.get_mut(&destination) {
+            places.remove(&place);
+            if places.is_empty() {
+                self.leading_to.remove(&destination);
+            }
+        }
+    }
+
+    pub(super) fn remove_queue(&mut self, name: &str) {
+        if let Some(queue) = self.queues.remove(name) {
+            self.unbind_everything_to(queue.number);
+        }
+    }
+
+    /// Removes an exchange with all bindings from and to it (semantics 8.15).
+    pub(super) fn remove_exchange(&mut self, name: &str) {
+        let Some(exchange) = self.exchanges.remove(name) else { return };
+        self.by_number.remove(&exchange.number);
+        for (destination, slot) in exchange.unbind_all() {
+            self.forget_place(number_of(&destination), (exchange.number, slot));
+        }
+        self.unbind_everything_to(exchange.number);
+    }
+
+    fn unbind_everything_to(&mut self, number: u64) {
+        for (source, slot) in self.leading_to.remove(&number).unwrap_or_default() {
+            let Some(source) = self.by_number.get(&source).cloned() else { continue };
+            report(&source, source.unbind_slot(slot));
+            self.remove_exchange_if_abandoned(&source);
+        }
+    }
+
+    fn remove_exchange_if_abandoned(&mut self, exchange: &Arc<Exchange>) {
+        if exchange.spec.auto_delete && exchange.binding_count() == 0 {
+            self.remove_exchange(&exchange.name);
+        }
+    }
+}
+
+/// A type that fails while it forgets a binding is already marked by the plugin host; its routes answer with an error from now on.
+fn report(exchange: &Exchange, result: Result<(), TypeError>) {
+    if let Err(error) = result {
+        tracing::error!(exchange = %exchange.name, error = %error, "exchange type failed to forget a binding");
+    }
+}

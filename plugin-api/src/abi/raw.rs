@@ -1,0 +1,77 @@
+//! The smallest things that cross: bytes in, text out, and how a call ended.
+
+use std::ffi::c_void;
+
+/// The size of a pointer, for the assertions on layouts.
+pub(crate) const WORD: usize = size_of::<usize>();
+
+/// Borrowed bytes, valid until the call returns.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct RawBytes {
+    start: *const u8,
+    length: usize,
+}
+
+const _: () = assert!(size_of::<RawBytes>() == 2 * WORD);
+
+impl RawBytes {
+    #[inline]
+    pub(crate) const fn new(bytes: &[u8]) -> Self {
+        Self { start: bytes.as_ptr(), length: bytes.len() }
+    }
+
+    /// # Safety
+    /// These bytes were made by the other side from a slice that lives for `'a`.
+    #[inline]
+    pub(crate) const unsafe fn get<'a>(self) -> &'a [u8] {
+        if self.start.is_null() {
+            return &[];
+        }
+        // SAFETY: the caller says that this is a slice of the other side.
+        unsafe { std::slice::from_raw_parts(self.start, self.length) }
+    }
+}
+
+/// Where a call leaves a text: a callback of the host, which copies.
+#[derive(Debug)]
+#[repr(C)]
+pub struct TextSink {
+    context: *mut c_void,
+    write: unsafe extern "C" fn(context: *mut c_void, text: RawBytes),
+}
+
+const _: () = assert!(size_of::<TextSink>() == 2 * WORD);
+
+impl TextSink {
+    /// A sink that appends to `out`, up to [`TEXT_BYTES_MAX`].
+    pub(crate) const fn new(out: &mut Vec<u8>) -> Self {
+        Self { context: std::ptr::from_mut(out).cast(), write: append_text }
+    }
+
+    pub(crate) fn write(&self, text: &str) {
+        // SAFETY: `write` and `context` come from the host as a pair, and the sink does not outlive the call.
+        unsafe { (self.write)(self.context, RawBytes::new(text.as_bytes())) };
+    }
+}
+
+unsafe extern "C" fn append_text(context: *mut c_void, text: RawBytes) {
+    // SAFETY: `TextSink::new` made the context from a vector that outlives the sink, and the text is the plugin's for
+    // the time of this call.
+    let (out, text) = unsafe { (&mut *context.cast::<Vec<u8>>(), text.get()) };
+    let room = TEXT_BYTES_MAX.saturating_sub(out.len());
+    out.extend(text.iter().take(room));
+}
+
+/// The longest text a plugin may answer with. Clients see at most 255 bytes of it; the rest is for logs.
+const TEXT_BYTES_MAX: usize = 16 * 1024;
+
+/// How a call ended; anything else counts as a defect of the plugin.
+pub(crate) mod status {
+    /// Done.
+    pub(crate) const DONE: u32 = 0;
+    /// Refused; the text says why.
+    pub(crate) const REFUSED: u32 = 1;
+    /// Panicked; the text says how.
+    pub(crate) const PANICKED: u32 = 2;
+}

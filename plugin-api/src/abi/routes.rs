@@ -1,0 +1,113 @@
+//! Where a route leaves its slots: memory of the host, written by the plugin.
+
+use std::ffi::c_void;
+
+use super::raw::WORD;
+use crate::exchange::BindingSlot;
+
+/// A vector that the host owns and the plugin appends to. A push is a store; when there is no room the plugin calls
+/// `grow`, which runs in the host, so that one allocator does it all.
+#[derive(Debug)]
+#[repr(C)]
+pub struct RawRoutes {
+    slots: *mut u32,
+    count: usize,
+    capacity: usize,
+    context: *mut c_void,
+    /// Makes room for so many more; 0 if it cannot.
+    grow: unsafe extern "C" fn(routes: *mut Self, additional: usize) -> u32,
+    /// 1 when slots were lost for want of room.
+    overflowed: u32,
+}
+
+const _: () = assert!(size_of::<RawRoutes>() == 5 * WORD + 8);
+
+impl RawRoutes {
+    /// Runs `route` with routes that are appended to `out`; the second answer is whether all found room.
+    pub(crate) fn append_to<R>(out: &mut Vec<u32>, route: impl FnOnce(&mut Self) -> R) -> (R, bool) {
+        let vector: *mut Vec<u32> = out;
+        // SAFETY: `vector` was made from a reference that nobody else uses until this function ends.
+        let (slots, count, capacity) = unsafe { ((*vector).as_mut_ptr(), (*vector).len(), (*vector).capacity()) };
+        let mut raw = Self { slots, count, capacity, context: vector.cast(), grow: grow_vector, overflowed: 0 };
+        let result = route(&mut raw);
+        let is_whole = raw.overflowed == 0 && raw.count <= raw.capacity && raw.count >= count;
+        if is_whole {
+            // SAFETY: `count` is within the capacity, and whoever counted a slot has written it before: the plugin is
+            // trusted to keep to `push` and `extend` below, which do.
+            unsafe { (*vector).set_len(raw.count) };
+        } else {
+            out.truncate(count);
+        }
+        (result, is_whole)
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, slot: u32) {
+        if self.count == self.capacity && !self.reserve(1) {
+            return;
+        }
+        // SAFETY: `count` is less than `capacity`, up to which the host has given the memory at `slots`.
+        unsafe { self.slots.add(self.count).write(slot) };
+        self.count += 1;
+    }
+
+    #[inline]
+    pub(crate) fn extend(&mut self, slots: &[BindingSlot]) {
+        if self.capacity - self.count < slots.len() && !self.reserve(slots.len()) {
+            return;
+        }
+        // SAFETY: there is room for `slots.len()` more behind `count`, see above; a `BindingSlot` is a transparent u32,
+        // and the plugin's slice cannot overlap the host's vector.
+        unsafe { slots.as_ptr().cast::<u32>().copy_to_nonoverlapping(self.slots.add(self.count), slots.len()) };
+        self.count += slots.len();
+    }
+
+    #[cold]
+    fn reserve(&mut self, additional: usize) -> bool {
+        // SAFETY: the host gave `grow` for this very structure.
+        let has_room = unsafe { (self.grow)(self, additional) } != 0 && self.capacity - self.count >= additional;
+        self.overflowed |= u32::from(!has_room);
+        has_room
+    }
+}
+
+/// [`RawRoutes::grow`] of routes that stand on a vector.
+unsafe extern "C" fn grow_vector(routes: *mut RawRoutes, additional: usize) -> u32 {
+    // SAFETY: only `RawRoutes::append_to` gives out this function, together with a context that is its vector; both
+    // live until the route has ended, and the plugin calls this from within the route.
+    let (routes, vector) = unsafe { (&mut *routes, &mut *(*routes).context.cast::<Vec<u32>>()) };
+    if routes.count > vector.capacity() {
+        return 0;
+    }
+    // SAFETY: `count` slots have been written (see `append_to`), and the reservation below must move them along.
+    unsafe { vector.set_len(routes.count) };
+    let has_room = vector.try_reserve(additional).is_ok();
+    routes.slots = vector.as_mut_ptr();
+    routes.capacity = vector.capacity();
+    u32::from(has_room)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::exchange::{BindingSlot, Routes};
+
+    #[test]
+    fn routes_are_appended_and_grow() {
+        let mut out = vec![9];
+        let slots: Vec<BindingSlot> = (0..1000).map(BindingSlot).collect();
+        Routes::append_to(&mut out, |routes| {
+            routes.extend(&[]);
+            slots.iter().for_each(|slot| routes.push(*slot));
+            routes.extend(&slots);
+        });
+        let expected: Vec<u32> = [9].into_iter().chain(0..1000).chain(0..1000).collect();
+        assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn impossible_growth_is_noticed() {
+        let mut out = Vec::new();
+        let (has_room, is_whole) = super::RawRoutes::append_to(&mut out, |raw| raw.reserve(usize::MAX));
+        assert_eq!((has_room, is_whole, out.len()), (false, false, 0));
+    }
+}

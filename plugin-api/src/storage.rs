@@ -1,0 +1,173 @@
+//! Storages: where persistent messages and definitions are kept.
+//!
+//! The broker hands over batches and tells a publisher "confirmed" when the future of its batch resolves. One call of
+//! [`Storage::append`] is on its way at a time, and the next batch gathers meanwhile; the other calls may run beside it.
+//! A storage knows nothing about exchanges, consumers or expiry: only queues, positions and bytes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::config::Config;
+use crate::error::Invalid;
+
+/// A kind of storage, as the topology file names it.
+pub trait StorageType: Send + Sync + 'static {
+    /// The name under `storage.kind`. Asked once.
+    fn name(&self) -> &str;
+
+    /// One line for operators. Asked once.
+    fn description(&self) -> &str;
+
+    /// Makes the storage. Reading what it holds is for [`Storage::recover`], which follows.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration or the data folder; the broker does not start.
+    fn open(&self, spec: &StorageSpec) -> Result<Arc<dyn Storage>, Invalid>;
+}
+
+/// What a storage is opened with.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StorageSpec {
+    /// What stands under `storage.config` in the topology file.
+    pub config: Config,
+    /// The folder that belongs to this storage alone; `None` when the broker was given none.
+    pub folder: Option<PathBuf>,
+}
+
+/// One storage.
+///
+/// Positions ([`MessageSeq`]) of a queue ascend with each append, but need not be consecutive.
+#[async_trait]
+pub trait Storage: Send + Sync {
+    /// Keeps the messages of `batch`, each once however many queues it goes to. When the future resolves, they are kept
+    /// as far as [`Storage::promise`] says; nothing may be confirmed before.
+    async fn append(&self, batch: &[Append<'_>]) -> Result<(), StorageError>;
+
+    /// Forgets the messages in `ranges`; positions without a message are no error. May be lost in a crash: the messages
+    /// are then delivered again.
+    async fn settle(&self, ranges: &[Settle]) -> Result<(), StorageError>;
+
+    /// Forgets all messages of `queue`. An unknown queue is no error.
+    async fn delete_queue(&self, queue: QueueKey) -> Result<(), StorageError>;
+
+    /// Up to `count_max` live messages of `queue` in ascending order, beginning at `from`; empty when there are none.
+    async fn read(
+        &self,
+        queue: QueueKey,
+        from: MessageSeq,
+        count_max: usize,
+    ) -> Result<Vec<StoredMessage>, StorageError>;
+
+    /// Sets the metadata entry `key`, or removes it. Kept like an append when the future resolves.
+    async fn put_meta(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), StorageError>;
+
+    /// What is there: called once, before anything else. Message bodies come later, by [`Storage::read`].
+    async fn recover(&self) -> Result<Recovered, StorageError>;
+
+    /// What the end of a future means.
+    fn promise(&self) -> Durability;
+}
+
+/// A queue, by a number that the broker never uses twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QueueKey(pub u64);
+
+/// A position in a queue, ascending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MessageSeq(pub u64);
+
+/// One message to keep, with all the places it goes to.
+#[derive(Debug, Clone, Copy)]
+pub struct Append<'a> {
+    /// The queues, and the position in each.
+    pub targets: &'a [(QueueKey, MessageSeq)],
+    /// The exchange it was published to.
+    pub exchange: &'a str,
+    /// The routing key it was published with.
+    pub routing_key: &'a str,
+    /// The raw properties, see [`crate::message::Properties`].
+    pub properties: &'a [u8],
+    /// The body.
+    pub body: &'a [u8],
+}
+
+/// Positions `first` to `last` of a queue, both inclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settle {
+    /// The queue.
+    pub queue: QueueKey,
+    /// The first position.
+    pub first: MessageSeq,
+    /// The last position; before `first` the range is empty.
+    pub last: MessageSeq,
+}
+
+/// A message as it was kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredMessage {
+    /// Its position in the queue that was read.
+    pub seq: MessageSeq,
+    /// The exchange it was published to.
+    pub exchange: String,
+    /// The routing key it was published with.
+    pub routing_key: String,
+    /// The raw properties.
+    pub properties: Vec<u8>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// What a storage holds when it is opened.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recovered {
+    /// The metadata entries, sorted by key.
+    pub meta: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The queues that have live messages, sorted by key.
+    pub queues: Vec<RecoveredQueue>,
+}
+
+/// The live positions of one queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredQueue {
+    /// The queue.
+    pub queue: QueueKey,
+    /// Runs of consecutive positions, both ends inclusive, ascending and not touching.
+    pub ranges: Vec<(MessageSeq, MessageSeq)>,
+}
+
+/// How much a storage survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Durability {
+    /// Nothing is left when the broker ends.
+    ProcessLifetime,
+    /// Survives the broker, but not the machine: the operating system has it.
+    Os,
+    /// Survives a power cut: the disk has it.
+    Synced,
+}
+
+/// Why a storage did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StorageError {
+    /// There is no room. Nothing of the batch was kept; later calls may work again.
+    Full(String),
+    /// The storage can no longer promise anything, such as after a failed sync. Final: the broker stops confirming,
+    /// ends, and recovers from what is there.
+    Failed(String),
+    /// Something that was kept cannot be read. The rest can.
+    Damaged(String),
+}
+
+impl std::fmt::Display for StorageError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Full(text) => write!(f, "storage is full: {text}"),
+            Self::Failed(text) => write!(f, "storage failed: {text}"),
+            Self::Damaged(text) => write!(f, "stored data is damaged: {text}"),
+        }
+    }
+}
+
+impl std::error::Error for StorageError {}

@@ -1,0 +1,264 @@
+//! What the broker relies on in every storage.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::{Random, block_on};
+use crate::config::Config;
+use crate::storage::{
+    Append, Durability, MessageSeq, QueueKey, Recovered, RecoveredQueue, Settle, Storage, StorageSpec, StorageType,
+    StoredMessage,
+};
+
+/// The suite for a kind of storage.
+pub fn storage(storage_type: impl StorageType) -> StorageSuite {
+    StorageSuite { storage_type: Box::new(storage_type), config: Config::default() }
+}
+
+/// The suite. Each test gets a folder of its own, which is removed afterwards.
+pub struct StorageSuite {
+    storage_type: Box<dyn StorageType>,
+    config: Config,
+}
+
+impl StorageSuite {
+    /// The configuration of the storage.
+    #[must_use]
+    pub fn config(mut self, config: serde_json::Value) -> Self {
+        self.config = Config::new(config);
+        self
+    }
+
+    /// Runs everything.
+    ///
+    /// # Panics
+    /// With the rule that is broken.
+    pub fn run(&self) {
+        assert!(!self.storage_type.name().is_empty(), "the storage has a name");
+        assert!(!self.storage_type.description().is_empty(), "the storage has a description");
+        block_on(async {
+            self.a_new_storage_is_empty().await;
+            self.what_is_appended_can_be_read().await;
+            self.settled_messages_are_gone().await;
+            self.a_deleted_queue_is_gone().await;
+            self.meta_entries_are_set_and_removed().await;
+            self.random_calls_agree_with_a_model().await;
+            self.opening_again_keeps_the_promise().await;
+        });
+    }
+
+    async fn a_new_storage_is_empty(&self) {
+        let storage = self.open();
+        assert_eq!(storage.recovered().await, Recovered::default(), "a new storage is empty");
+        assert_eq!(storage.read(1, 0, 10).await, [], "a queue that nobody wrote to is empty");
+    }
+
+    async fn what_is_appended_can_be_read(&self) {
+        let storage = self.open();
+        storage.append(&[(&[(1, 5), (2, 9)], "both"), (&[(1, 6)], "one"), (&[], "none")]).await;
+        storage.append(&[(&[(1, 8)], "late")]).await;
+        storage.append(&[]).await;
+        assert_eq!(storage.read(1, 0, 10).await, [(5, "both"), (6, "one"), (8, "late")].map(owned));
+        assert_eq!(
+            storage.read(1, 6, 1).await,
+            [(6, "one")].map(owned),
+            "a read begins at `from`, and ends at the count"
+        );
+        assert_eq!(storage.read(1, 7, 10).await, [(8, "late")].map(owned), "`from` need not be a message");
+        assert_eq!(storage.read(1, 0, 0).await, []);
+        assert_eq!(storage.read(2, 0, 10).await, [(9, "both")].map(owned), "each queue has its own position");
+        assert_eq!(storage.ranges().await, [(1, vec![(5, 6), (8, 8)]), (2, vec![(9, 9)])]);
+    }
+
+    async fn settled_messages_are_gone(&self) {
+        let storage = self.open();
+        for seq in 0..10 {
+            storage.append(&[(&[(1, seq), (2, seq)], "m")]).await;
+        }
+        storage.settle(&[(1, 2, 4), (1, 7, 7), (2, 0, u64::MAX), (3, 0, 9), (1, 9, 8)]).await;
+        assert_eq!(storage.ranges().await, [(1, vec![(0, 1), (5, 6), (8, 9)])], "ranges are inclusive; others stay");
+        storage.settle(&[(1, 0, 9), (1, 0, 9)]).await;
+        assert_eq!(storage.ranges().await, [], "settling twice does no harm");
+    }
+
+    async fn a_deleted_queue_is_gone(&self) {
+        let storage = self.open();
+        storage.append(&[(&[(1, 0), (2, 0)], "m")]).await;
+        storage.delete(1).await;
+        storage.delete(7).await;
+        assert_eq!(storage.read(1, 0, 10).await, []);
+        assert_eq!(storage.read(2, 0, 10).await, [(0, "m")].map(owned), "another queue keeps the message");
+    }
+
+    async fn meta_entries_are_set_and_removed(&self) {
+        let storage = self.open();
+        for (key, value) in
+            [("b", Some("1")), ("a", Some("")), ("b", Some("2")), ("c", Some("3")), ("c", None), ("d", None)]
+        {
+            storage.put_meta(key, value).await;
+        }
+        let expected = [("a", ""), ("b", "2")].map(|(key, value)| (key.as_bytes().to_vec(), value.as_bytes().to_vec()));
+        assert_eq!(storage.recovered().await.meta, expected, "entries are sorted, the last value counts");
+    }
+
+    async fn random_calls_agree_with_a_model(&self) {
+        let storage = self.open();
+        let mut model: Vec<Vec<u64>> = vec![Vec::new(); 4];
+        let mut random = Random::new(3);
+        for next in 0..400_u64 {
+            let queue = random.below(4);
+            let live = &mut model[queue as usize];
+            match random.below(10) {
+                0..6 => {
+                    storage.append(&[(&[(queue.into(), next)], "m")]).await;
+                    live.push(next);
+                }
+                6..9 => {
+                    let first = next.saturating_sub(random.below(60).into());
+                    let last = first + u64::from(random.below(20));
+                    storage.settle(&[(queue.into(), first, last)]).await;
+                    live.retain(|seq| !(first..=last).contains(seq));
+                }
+                _ => {
+                    storage.delete(queue.into()).await;
+                    live.clear();
+                }
+            }
+            let from = next.saturating_sub(30);
+            let expected: Vec<_> =
+                live.iter().filter(|seq| **seq >= from).take(5).map(|seq| owned((*seq, "m"))).collect();
+            assert_eq!(storage.read(queue.into(), from, 5).await, expected, "queue {queue} after call {next}");
+        }
+    }
+
+    async fn opening_again_keeps_the_promise(&self) {
+        let storage = self.open();
+        storage.append(&[(&[(1, 0), (1, 1)], "m")]).await;
+        storage.settle(&[(1, 0, 0)]).await;
+        storage.put_meta("k", Some("v")).await;
+        let promise = storage.inner.promise();
+        let again = storage.reopen(self);
+        let found = again.recovered().await;
+        if promise == Durability::ProcessLifetime {
+            assert_eq!(found, Recovered::default(), "a storage that promises nothing is empty when opened again");
+            return;
+        }
+        assert_eq!(found.meta, [(b"k".to_vec(), b"v".to_vec())], "metadata is kept");
+        let is_live = |seq: u64| {
+            let covers = |(first, last): &(MessageSeq, MessageSeq)| (first.0..=last.0).contains(&seq);
+            found.queues.iter().any(|queue| queue.queue == QueueKey(1) && queue.ranges.iter().any(covers))
+        };
+        // Message 0 may be back: settling need not survive.
+        assert!(is_live(1), "an appended message is kept");
+        assert_eq!(again.read(1, 1, 1).await, [owned((1, "m"))], "and can be read");
+    }
+
+    fn open(&self) -> Opened {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("storage-suite-{}-{}-{number}", self.storage_type.name(), std::process::id());
+        let folder = Folder(std::env::temp_dir().join(name));
+        std::fs::create_dir_all(&folder.0).unwrap_or_else(|error| panic!("{}: {error}", folder.0.display()));
+        Opened::new(self, folder)
+    }
+}
+
+/// A storage with plain numbers and texts for arguments.
+struct Opened {
+    inner: Arc<dyn Storage>,
+    folder: Folder,
+}
+
+impl Opened {
+    fn new(suite: &StorageSuite, folder: Folder) -> Self {
+        let spec = StorageSpec { config: suite.config.clone(), folder: Some(folder.0.clone()) };
+        let inner = suite.storage_type.open(&spec).unwrap_or_else(|error| panic!("the storage opens: {error}"));
+        Self { inner, folder }
+    }
+
+    fn reopen(self, suite: &StorageSuite) -> Self {
+        drop(self.inner);
+        Self::new(suite, self.folder)
+    }
+
+    async fn append(&self, batch: &[(&[(u64, u64)], &str)]) {
+        let targets: Vec<Vec<(QueueKey, MessageSeq)>> = batch
+            .iter()
+            .map(|(targets, _)| targets.iter().map(|(queue, seq)| (QueueKey(*queue), MessageSeq(*seq))).collect())
+            .collect();
+        let batch: Vec<Append<'_>> = batch
+            .iter()
+            .zip(&targets)
+            .map(|((_, body), targets)| Append {
+                targets,
+                exchange: EXCHANGE,
+                routing_key: ROUTING_KEY,
+                properties: PROPERTIES,
+                body: body.as_bytes(),
+            })
+            .collect();
+        self.inner.append(&batch).await.unwrap_or_else(|error| panic!("append: {error}"));
+    }
+
+    async fn settle(&self, ranges: &[(u64, u64, u64)]) {
+        let ranges: Vec<Settle> = ranges
+            .iter()
+            .map(|(queue, first, last)| Settle {
+                queue: QueueKey(*queue),
+                first: MessageSeq(*first),
+                last: MessageSeq(*last),
+            })
+            .collect();
+        self.inner.settle(&ranges).await.unwrap_or_else(|error| panic!("settle: {error}"));
+    }
+
+    async fn delete(&self, queue: u64) {
+        self.inner.delete_queue(QueueKey(queue)).await.unwrap_or_else(|error| panic!("delete_queue: {error}"));
+    }
+
+    async fn put_meta(&self, key: &str, value: Option<&str>) {
+        let put = self.inner.put_meta(key.as_bytes(), value.map(str::as_bytes)).await;
+        put.unwrap_or_else(|error| panic!("put_meta: {error}"));
+    }
+
+    async fn read(&self, queue: u64, from: u64, count_max: usize) -> Vec<StoredMessage> {
+        let read = self.inner.read(QueueKey(queue), MessageSeq(from), count_max).await;
+        read.unwrap_or_else(|error| panic!("read: {error}"))
+    }
+
+    async fn recovered(&self) -> Recovered {
+        self.inner.recover().await.unwrap_or_else(|error| panic!("recover: {error}"))
+    }
+
+    async fn ranges(&self) -> Vec<(u64, Vec<(u64, u64)>)> {
+        let plain = |RecoveredQueue { queue, ranges }: RecoveredQueue| {
+            (queue.0, ranges.into_iter().map(|(first, last)| (first.0, last.0)).collect())
+        };
+        self.recovered().await.queues.into_iter().map(plain).collect()
+    }
+}
+
+/// A folder that goes with the test.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What cannot be removed stays in the folder for temporary files, which is cleaned by others.
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+const EXCHANGE: &str = "orders";
+const ROUTING_KEY: &str = "order.eu";
+const PROPERTIES: &[u8] = &[0x10, 0, 2];
+
+fn owned((seq, body): (u64, &str)) -> StoredMessage {
+    StoredMessage {
+        seq: MessageSeq(seq),
+        exchange: EXCHANGE.to_owned(),
+        routing_key: ROUTING_KEY.to_owned(),
+        properties: PROPERTIES.to_vec(),
+        body: body.as_bytes().to_vec(),
+    }
+}
