@@ -2,13 +2,12 @@
 
 use std::{
     fmt::Write as _,
-    io::Write as _,
     path::{Path, PathBuf},
 };
 
 use clap::Args;
 
-use super::{exit, known_exchange_types};
+use super::{exit, known_exchange_types, print_report};
 use crate::{
     config::{self, Diagnostic},
     topology::schema::Topology,
@@ -36,14 +35,7 @@ pub(super) struct CheckArgs {
 
 pub(super) fn check(args: &CheckArgs) -> u8 {
     let (report, code) = report(&args.file, &args.plugin_dir, &|name| std::env::var(name).ok());
-    match std::io::stdout().write_all(report.as_bytes()) {
-        // Whoever closed the pipe has seen enough; the code is still right.
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            eprintln!("broker: the report cannot be written: {error}");
-            exit::IO
-        }
-        _ => code,
-    }
+    print_report(&report, code)
 }
 
 /// The whole output with the exit code.

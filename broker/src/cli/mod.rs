@@ -8,7 +8,7 @@ mod logging;
 mod run;
 mod script;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -40,6 +40,8 @@ enum Command {
     /// Read a topology file and report every mistake in it, without running anything
     #[command(long_about = check::LONG_ABOUT)]
     Check(check::CheckArgs),
+    /// Work with Lua hook scripts
+    Script(script::ScriptArgs),
 }
 
 const EXAMPLES: &str = "\
@@ -48,12 +50,15 @@ Examples:
   broker --topology topology.yaml    everything as declared in the file
   broker --listen 127.0.0.1:5673 --log debug
   broker check topology.yaml         report all mistakes of the file
+  broker script test scripts/        run the tests beside the scripts
 
 Every option can be given by its environment variable instead; the command line wins.";
 
 /// Exit codes of sysexits(3), as far as they are used.
 mod exit {
     pub(super) const OK: u8 = 0;
+    /// Tests were run, and not all of them passed.
+    pub(super) const FAILED: u8 = 1;
     /// The command line is wrong.
     pub(super) const USAGE: u8 = 64;
     /// A file that was read is wrong.
@@ -72,12 +77,25 @@ pub fn main() -> ExitCode {
     ExitCode::from(match Cli::try_parse() {
         Ok(Cli { command: None, run }) => run::run(run),
         Ok(Cli { command: Some(Command::Check(args)), .. }) => check::check(&args),
+        Ok(Cli { command: Some(Command::Script(args)), .. }) => script::script(&args),
         Err(error) => {
             // Help and version come as errors, too. Nobody is left to tell when the output is closed.
             let _ = error.print();
             if error.use_stderr() { exit::USAGE } else { exit::OK }
         }
     })
+}
+
+/// Prints the result of a command and gives its exit code, or another one when it cannot be printed.
+fn print_report(report: &str, code: u8) -> u8 {
+    match std::io::stdout().write_all(report.as_bytes()) {
+        // Whoever closed the pipe has seen enough; the code is still right.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            eprintln!("broker: the report cannot be written: {error}");
+            exit::IO
+        }
+        _ => code,
+    }
 }
 
 /// The exchange types that a topology may use, as far as that can be known without loading plugins.

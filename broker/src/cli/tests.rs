@@ -104,3 +104,16 @@ fn quickstart_topology_is_good() {
     assert_eq!(code, 0, "{text}");
     assert!(text.ends_with("no errors\n") && text.lines().count() == 1, "{text}");
 }
+
+#[test]
+fn script_test_takes_files_and_folders() {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts");
+    let run = |paths: &str| match parse(&format!("broker script test {paths}")).unwrap().command {
+        Some(Command::Script(args)) => script::script(&args),
+        other => panic!("{other:?}"),
+    };
+    let scripts = scripts.display();
+    assert_eq!(run(&format!("{scripts} {scripts}/tenant_prefix.lua")), 0);
+    assert_eq!(run(&format!("{scripts}/no_such_script.lua")), 1);
+    check_refused("broker script test", "<PATH>...");
+}
