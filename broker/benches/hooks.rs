@@ -1,4 +1,5 @@
-//! What one hook costs a message, in nanoseconds per call: `cargo bench -p broker --bench hooks`.
+//! What one hook costs a message, in nanoseconds per call: `cargo bench -p broker --bench hooks`, and behind `--` the names
+//! of the scripts if not all of them are wanted.
 //!
 //! Each script is called in rounds, and the best round is shown: the machine's other work only ever adds time.
 
@@ -51,7 +52,8 @@ fn main() {
         body: &[b'x'; 1024],
     };
     println!("{:<16}{:>12}", "script", "ns/call");
-    for (name, script) in CASES {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    for (name, script) in CASES.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|word| word == name)) {
         let path = folder.join("case.lua");
         std::fs::File::create(&path).and_then(|mut file| file.write_all(script.as_bytes())).expect("script");
         let set = HookSet::load(&[HookDecl::new(*name, &path, Scope::Broker)]).expect("script loads");

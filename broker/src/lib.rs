@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod hooks;
 pub mod message;
+pub mod node;
 pub mod plugin_host;
 pub mod queue;
 pub mod routing;

@@ -197,7 +197,7 @@ mod tests {
         for _ in 0..200_000 {
             match random(10) {
                 0..=4 => {
-                    next += if random(50) == 0 { random(3000) } else { 1 };
+                    next += if random(50) == 0 { 1 + random(3000) } else { 1 };
                     window.insert(next, next);
                     model.insert(next, next);
                 }

@@ -2,7 +2,7 @@
 //!
 //! An exchange type, in `tests/conformance.rs` of its crate:
 //!
-//! ```ignore
+//! ```text
 //! #[test]
 //! fn conformance() {
 //!     plugin_api::testing::exchange_types(&exchange_geo::PLUGIN).run();

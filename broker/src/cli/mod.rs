@@ -1,1 +1,113 @@
-//! cli
+//! The command line: what each command takes, and the exit code of each.
+//!
+//! Commands print for people: results to standard output, what went wrong to standard error in one sentence with a way out.
+//! Exit codes are those of sysexits(3). Nothing here knows AMQP; `run` hands over to the node.
+
+mod check;
+mod logging;
+mod run;
+mod script;
+
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Loaded;
+
+/// A message broker that speaks AMQP 0-9-1 as RabbitMQ does.
+#[derive(Debug, Parser)]
+#[command(
+    name = "broker",
+    version,
+    about,
+    long_about = "A message broker that speaks AMQP 0-9-1 as RabbitMQ does, so that RabbitMQ's clients work unchanged.\n\n\
+                  Without a command it runs the broker. Without --topology it has the vhost '/' and the user guest with \
+                  password guest, who may connect from this machine only.",
+    after_help = EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: run::RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Read a topology file and report every mistake in it, without running anything
+    #[command(long_about = check::LONG_ABOUT)]
+    Check(check::CheckArgs),
+    /// Work with Lua hook scripts
+    Script(script::ScriptArgs),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  broker                             an empty broker on port 5672, for guest on this machine
+  broker --topology topology.yaml    everything as declared in the file
+  broker --listen 127.0.0.1:5673 --log debug
+  broker check topology.yaml         report all mistakes of the file
+  broker script test scripts/        run the tests beside the scripts
+
+Every option can be given by its environment variable instead; the command line wins.";
+
+/// Exit codes of sysexits(3), as far as they are used.
+mod exit {
+    pub(super) const OK: u8 = 0;
+    /// Tests were run, and not all of them passed.
+    pub(super) const FAILED: u8 = 1;
+    /// The command line is wrong.
+    pub(super) const USAGE: u8 = 64;
+    /// A file that was read is wrong.
+    pub(super) const DATA: u8 = 65;
+    /// A file cannot be read.
+    pub(super) const NO_INPUT: u8 = 66;
+    /// The operating system refused something.
+    pub(super) const OS: u8 = 71;
+    /// Output cannot be written.
+    pub(super) const IO: u8 = 74;
+}
+
+/// Runs the command of this process and gives its exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    ExitCode::from(match Cli::try_parse() {
+        Ok(Cli { command: None, run }) => run::run(run),
+        Ok(Cli { command: Some(Command::Check(args)), .. }) => check::check(&args),
+        Ok(Cli { command: Some(Command::Script(args)), .. }) => script::script(&args),
+        Err(error) => {
+            // Help and version come as errors, too. Nobody is left to tell when the output is closed.
+            let _ = error.print();
+            if error.use_stderr() { exit::USAGE } else { exit::OK }
+        }
+    })
+}
+
+/// Prints the result of a command and gives its exit code, or another one when it cannot be printed.
+fn print_report(report: &str, code: u8) -> u8 {
+    match std::io::stdout().write_all(report.as_bytes()) {
+        // Whoever closed the pipe has seen enough; the code is still right.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            eprintln!("broker: the report cannot be written: {error}");
+            exit::IO
+        }
+        _ => code,
+    }
+}
+
+/// The exchange types that a topology may use, as far as that can be known without loading plugins.
+///
+/// `None` when there may be plugins beside the built-in ones: they can bring any type.
+fn known_exchange_types(loaded: &Loaded, plugin_dirs: &[PathBuf]) -> Option<&'static [&'static str]> {
+    let has_plugins = !loaded.topology.plugins.is_empty() || !plugin_dirs.is_empty();
+    (!has_plugins).then_some(BUILTIN_EXCHANGE_TYPES)
+}
+
+/// The types that are linked in.
+const BUILTIN_EXCHANGE_TYPES: &[&str] = &["direct", "fanout", "topic", "headers"];
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,192 @@
-//! config
+//! The topology file: YAML in, [`Topology`] and diagnostics out.
+//!
+//! This is the only module that sees the YAML library. A file is parsed once into a tree of values with their places; each
+//! section has a reader that turns its part of the tree into typed data and goes on after a mistake, so that one run reports
+//! all of them. What depends on several declarations is checked on the typed data by `topology::check`. The keys are
+//! described in `broker/src/topology/README.md`.
+
+mod address;
+mod arguments;
+mod bindings;
+mod diagnostic;
+mod environment;
+mod hooks;
+mod reader;
+mod settings;
+mod source;
+mod units;
+mod users;
+mod vhosts;
+mod yaml;
+
+use std::path::Path;
+
+pub use self::{address::parse_listen, diagnostic::Diagnostic};
+use self::{
+    reader::{Hint, Places, Reader, Section, folder_of},
+    source::Source,
+    yaml::Node,
+};
+pub use crate::topology::check::Severity;
+use crate::topology::{
+    check,
+    schema::{MixedDurability, Topology, UserDecl, VhostDecl},
+};
+
+/// A file that can be used.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What it declares.
+    pub topology: Topology,
+    /// What is doubtful about it.
+    pub warnings: Vec<Diagnostic>,
+    source: Source,
+    places: Places,
+}
+
+/// Keys of the file itself.
+const TOP: Section = Section {
+    what: "the file",
+    keys: &["node", "listeners", "limits", "storage", "plugins", "users", "hooks", "vhosts", "bindings"],
+    hints: &[
+        ("exchanges", Hint::Instead("exchanges belong into a vhost: 'vhosts: { /: { exchanges: … } }'")),
+        ("queues", Hint::Instead("queues belong into a vhost: 'vhosts: { /: { queues: … } }'")),
+        ("permissions", Hint::Instead("permissions belong into a user: 'users: { app: { permissions: … } }'")),
+        ("policies", Hint::NotYet),
+        ("auth", Hint::NotYet),
+        ("tests", Hint::NotYet),
+        ("include", Hint::NotYet),
+        ("includes", Hint::NotYet),
+        ("management", Hint::NotYet),
+    ],
+};
+
+const BINDINGS: Section = Section {
+    what: "the settings of bindings",
+    keys: &["mixed_durability"],
+    hints: &[("source", Hint::Instead("bindings themselves belong into a vhost: 'vhosts: { /: { bindings: … } }'"))],
+};
+
+const MIXED_DURABILITY: &[(&str, MixedDurability)] =
+    &[("warn", MixedDurability::Warn), ("refuse", MixedDurability::Refuse)];
+
+/// Reads and checks a topology file; `environment` gives the variables that it refers to.
+///
+/// Exchange types are not checked, because they depend on plugins: see [`Loaded::check_exchange_types`].
+///
+/// # Errors
+/// All diagnostics in the order of the file, warnings included, when at least one is an error.
+pub fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Vec<Diagnostic>> {
+    let source = Source::read(path).map_err(|diagnostic| vec![*diagnostic])?;
+    read(source, environment)
+}
+
+fn read(source: Source, environment: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Vec<Diagnostic>> {
+    let (root, mistakes) = yaml::parse(&source, environment);
+    let mut reader = Reader {
+        source: &source,
+        folder: folder_of(&source.path),
+        environment,
+        places: Places::default(),
+        diagnostics: Vec::new(),
+    };
+    let is_broken = root.is_none() && !mistakes.is_empty();
+    for mistake in mistakes {
+        reader.mistake(mistake);
+    }
+    let topology = match root {
+        Some(root) if !root.is_null() => topology(&mut reader, &root),
+        _ if is_broken => Topology::default(),
+        _ => {
+            let cause = "the file is empty; the smallest topology is 'vhosts: { /: {} }'".to_owned();
+            return Err(vec![Diagnostic::of_file(&source.path, cause)]);
+        }
+    };
+    for finding in check::check(&topology) {
+        reader.finding(finding);
+    }
+    let Reader { mut diagnostics, places, .. } = reader;
+    diagnostics.sort_by_key(|diagnostic| (diagnostic.line.unwrap_or(usize::MAX), diagnostic.column));
+    if diagnostics.iter().any(Diagnostic::is_error) {
+        return Err(diagnostics);
+    }
+    Ok(Loaded { topology, warnings: diagnostics, source, places })
+}
+
+impl Loaded {
+    /// Reports exchanges of a type that is not among `known`; for when the plugins are known.
+    #[must_use]
+    pub fn check_exchange_types<S: AsRef<str>>(&self, known: &[S]) -> Vec<Diagnostic> {
+        check::check_exchange_types(&self.topology, known)
+            .into_iter()
+            .map(|finding| {
+                let span = self.places.span(&finding.place);
+                Diagnostic::new(finding.severity, &self.source, span, finding.cause, finding.help)
+            })
+            .collect()
+    }
+
+    /// An error at the place where something of the topology is declared, for what is found only when it is used.
+    #[must_use]
+    pub fn error_at(&self, place: &check::Place, cause: &str, help: &str) -> Diagnostic {
+        Diagnostic::new(Severity::Error, &self.source, self.places.span(place), cause, help)
+    }
+}
+
+fn topology(reader: &mut Reader<'_>, root: &Node) -> Topology {
+    let mut topology = Topology { vhosts: Vec::new(), users: Vec::new(), ..Topology::default() };
+    let Some(fields) = reader.fields(root, &TOP) else { return topology };
+    let mut read = |key: &str, section: fn(&mut Reader<'_>, &Node, &mut Topology)| {
+        if let Some(node) = fields.get(key) {
+            section(reader, node, &mut topology);
+        }
+    };
+    read("node", settings::node);
+    read("listeners", settings::listeners);
+    read("limits", settings::limits);
+    read("storage", settings::storage);
+    read("plugins", settings::plugins);
+    read("bindings", bindings_settings);
+    // Hooks of the broker come first, as they run first.
+    read("hooks", hooks::of_broker);
+    read("vhosts", vhosts::read);
+    read("users", users::read);
+    // What a file does not mention is as without a file; an empty section means none.
+    if fields.get("vhosts").is_none() {
+        topology.vhosts = vec![VhostDecl { name: "/".to_owned(), ..VhostDecl::default() }];
+    }
+    if fields.get("users").is_none() {
+        topology.users = vec![UserDecl::guest(&topology.vhosts)];
+    }
+    topology
+}
+
+fn bindings_settings(reader: &mut Reader<'_>, node: &Node, topology: &mut Topology) {
+    let Some(fields) = reader.fields(node, &BINDINGS) else { return };
+    if let Some(mixed) = fields.get("mixed_durability").and_then(|node| reader.choice(node, MIXED_DURABILITY)) {
+        topology.bindings_mixed_durability = mixed;
+    }
+}
+
+/// All sections with their names in the reference, so that a test can compare the two.
+#[cfg(test)]
+const SECTIONS: &[(&str, &Section)] = &[
+    ("top", &TOP),
+    ("bindings", &BINDINGS),
+    ("node", &settings::NODE),
+    ("listeners", &settings::LISTENERS),
+    ("limits", &settings::LIMITS),
+    ("storage", &settings::STORAGE),
+    ("plugins", &settings::PLUGIN),
+    ("users", &users::USER),
+    ("password", &users::PASSWORD),
+    ("permissions", &users::PERMISSION),
+    ("hooks", &hooks::BROKER_HOOK),
+    ("vhosts", &vhosts::VHOST),
+    ("exchanges", &vhosts::EXCHANGE),
+    ("queues", &vhosts::QUEUE),
+    ("bindings of a vhost", &bindings::BINDING),
+];
+
+#[cfg(test)]
+mod tests;

@@ -115,7 +115,7 @@ impl HookChain {
 fn call(set: &Arc<SetInner>, index: usize, hook: &Hook, publish: &Publish<'_>) -> Result<Decision, HookError> {
     let now = Instant::now();
     let mut slot = worker::take(set, index, hook);
-    let result = slot.state(hook).and_then(|state| state.on_publish(now, publish));
+    let result = slot.state(hook).and_then(|state| state.on_publish(now, publish, hook.decl.body));
     slot.count(&result, now);
     worker::put_back(set.id, index, slot);
     result.map_err(|failure| hook.report(failure, now))

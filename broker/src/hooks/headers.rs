@@ -32,9 +32,6 @@ impl UserData for Headers {
                 return Err(mlua::Error::runtime(format!("a header's name is a string, not a {}", name.type_name())));
             };
             let name = name.as_bytes();
-            if name.len() > TABLE_KEY_BYTES_MAX {
-                return Err(mlua::Error::runtime(format!("a header's name has at most {TABLE_KEY_BYTES_MAX} bytes")));
-            }
             this.0.stage_headers(|raw, staged| match value {
                 Value::Nil => {
                     staged.remove(raw, &name);
@@ -135,9 +132,12 @@ impl Staged {
     }
 
     /// Sets the first entry with this name, where it stands, and removes others of the same name; or appends one.
-    fn set(&mut self, raw: &[u8], name: &[u8], value: &Value) -> mlua::Result<()> {
+    pub(super) fn set(&mut self, raw: &[u8], name: &[u8], value: &Value) -> mlua::Result<()> {
+        let Some(length) = u8::try_from(name.len()).ok() else {
+            return Err(mlua::Error::runtime(format!("a header's name has at most {TABLE_KEY_BYTES_MAX} bytes")));
+        };
         let mut encoded = Vec::with_capacity(1 + name.len() + 16);
-        encoded.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+        encoded.push(length);
         encoded.extend_from_slice(name);
         convert::encode(value, &mut encoded, HEADERS_BYTES_MAX)?;
         let replaced: usize = self.named(raw, name).map(|entry| entry.bytes()).sum();

@@ -31,7 +31,7 @@
 //! routing key is not judged again, because hooks belong to whoever runs the broker.
 //!
 //! [`HookSet::load`] checks all scripts at once, [`HookSet::chain`] picks those of an exchange, and [`HookChain::on_publish`]
-//! runs them in an interpreter of the calling thread.
+//! runs them in an interpreter of the calling thread. [`script_test`] runs the tests beside a script.
 //!
 //! Not here: what a drop or a reject looks like on the wire (`vhost`), and the declaration in YAML (`config`).
 
@@ -42,9 +42,11 @@ mod decl;
 mod error;
 mod fields;
 mod headers;
+mod memory;
 mod message;
 mod program;
 mod sandbox;
+pub mod script_test;
 mod set;
 mod state;
 mod status;

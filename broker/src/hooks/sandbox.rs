@@ -5,7 +5,7 @@
 //! libraries and the metatable of strings are read-only; reading or writing a global that does not exist is an error,
 //! so that a forgotten `local` shows at once and nothing leaks from one message to the next by accident.
 //!
-//! Time is bounded by [`Budget`], memory by the allocator, recursion by the interpreter. The few library functions that
+//! Time is bounded by [`Budget`], memory by [`Memory`], recursion by the interpreter. The few library functions that
 //! could run long without a safepoint are replaced by `prelude.luau`.
 
 use std::rc::Rc;
@@ -19,12 +19,14 @@ use mlua::{Function, Lua, LuaString, StdLib, Table, Value};
 use super::budget::Budget;
 use super::error::{ErrorKind, Failure, PRELUDE_CHUNK, did_you_mean};
 use super::headers;
+use super::memory::Memory;
 
 /// One interpreter with its budgets.
 pub(super) struct Sandbox {
     lua: Lua,
     names: Table,
     budget: Rc<Budget>,
+    memory: Rc<Memory>,
 }
 
 impl Sandbox {
@@ -39,7 +41,7 @@ impl Sandbox {
             let value: Value = globals.raw_get(*name)?;
             names.raw_set(*name, value)?;
         }
-        Ok(Self { lua, names, budget: Rc::new(Budget::default()) })
+        Ok(Self { lua, names, budget: Rc::default(), memory: Rc::default() })
     }
 
     pub(super) fn lua(&self) -> &Lua {
@@ -66,10 +68,18 @@ impl Sandbox {
         // resolves `a.b.c` from constant names while it loads a chunk, and takes the globals for that.
         self.lua.set_globals(self.names.clone())?;
         self.lua.sandbox(true)?;
-        let budget = Rc::clone(&self.budget);
-        self.lua.set_interrupt(move |lua| budget.on_step(lua));
-        self.lua.set_memory_limit(self.lua.used_memory().saturating_add(memory_limit_bytes))?;
-        Ok(())
+        let (budget, memory) = (Rc::clone(&self.budget), Rc::clone(&self.memory));
+        self.lua.set_interrupt(move |lua| {
+            memory.tidy(lua);
+            budget.on_step(lua)
+        });
+        self.memory.limit(&self.lua, memory_limit_bytes)
+    }
+
+    /// To be called between calls.
+    #[inline]
+    pub(super) fn tidy(&self) {
+        self.memory.tidy(&self.lua);
     }
 
     /// The table of names. A handle, which does not keep the interpreter alive.

@@ -9,7 +9,7 @@ use mlua::{AnyUserData, Function, Lua, LuaString, Value};
 
 use super::chain::Publish;
 use super::decl::HookDecl;
-use super::error::{ErrorKind, Failure, did_you_mean, shorten};
+use super::error::{ErrorKind, Failure, PRELUDE_CHUNK, did_you_mean, shorten};
 use super::message::Message;
 use super::program::Program;
 use super::sandbox::Sandbox;
@@ -21,7 +21,6 @@ pub(super) struct State {
     message: AnyUserData,
     view: Rc<View>,
     time_limit: Duration,
-    with_body: bool,
     /// Where the hook begins, for failures that have no line.
     place: (Option<String>, Option<u32>),
     // Behind the handles into it.
@@ -69,16 +68,18 @@ impl State {
         let on_publish = hooks_of(&returned)?;
         let info = on_publish.info();
         let place = (info.short_src, info.line_defined.and_then(|line| u32::try_from(line).ok()));
-        Ok(Self { on_publish, message, view, time_limit: decl.time_limit, with_body: decl.body, place, sandbox })
+        Ok(Self { on_publish, message, view, time_limit: decl.time_limit, place, sandbox })
     }
 
-    /// Calls the hook with one message. Whatever happens, the interpreter keeps nothing of the message.
+    /// Calls the hook with one message, `with_body` if it may read the body. Whatever happens, the interpreter keeps nothing
+    /// of the message.
     #[inline]
-    pub(super) fn on_publish(&self, now: Instant, publish: &Publish<'_>) -> Result<Decision, Failure> {
-        self.view.open(publish, self.with_body);
+    pub(super) fn on_publish(&self, now: Instant, publish: &Publish<'_>, with_body: bool) -> Result<Decision, Failure> {
+        self.view.open(publish, with_body);
         let returned = self.sandbox.run(now, self.time_limit, || self.on_publish.call::<(Value, Value)>(&self.message));
         let decision = self.decide(returned);
         self.view.close();
+        self.sandbox.tidy();
         decision
     }
 
@@ -150,14 +151,15 @@ fn hooks_of(returned: &Value) -> Result<Function, Failure> {
 fn add_broker(sandbox: &Sandbox, view: &Rc<View>, hook: &str, log: &Arc<LogGate>) -> mlua::Result<()> {
     let lua = sandbox.lua();
     let broker = lua.create_table()?;
+    let stop = Value::Error(Box::new(mlua::Error::runtime("the hook ends here")));
+    let ending: Function = lua.load(ENDING).set_name(format!("={PRELUDE_CHUNK}")).into_function()?;
     for (name, verdict) in [("drop", Verdict::Drop as fn(String) -> Verdict), ("reject", Verdict::Reject)] {
         let view = Rc::clone(view);
-        let decide = lua.create_function(move |_, reason: Option<LuaString>| -> mlua::Result<()> {
+        let decide = lua.create_function(move |_, reason: Option<LuaString>| {
             let reason = reason.map_or_else(|| DROPPED.to_owned(), |reason| reason.to_string_lossy());
-            view.decide(verdict(shorten(&reason, REASON_BYTES_MAX).into_owned()))?;
-            Err(mlua::Error::runtime("the hook ends here"))
+            view.decide(verdict(shorten(&reason, REASON_BYTES_MAX).into_owned()))
         })?;
-        broker.raw_set(name, decide)?;
+        broker.raw_set(name, ending.call::<Function>((decide, &stop))?)?;
     }
     broker.raw_set("now", lua.create_function(|_, ()| Ok(unix_seconds()))?)?;
     let (hook, log) = (hook.to_owned(), Arc::clone(log));
@@ -166,6 +168,10 @@ fn add_broker(sandbox: &Sandbox, view: &Rc<View>, hook: &str, log: &Arc<LogGate>
     broker.raw_set("log", lua.create_function(write)?)?;
     sandbox.add_table("broker", &broker)
 }
+
+/// Ends a call after the verdict. An error value that exists already costs half of one that a function of ours returns,
+/// which gets a stack traceback.
+const ENDING: &str = "local decide, stop = ... return function(why) decide(why) error(stop, 0) end";
 
 fn write_log(hook: &str, gate: &LogGate, level: &str, text: &LuaString) -> mlua::Result<()> {
     let Some(level) = LOG_LEVELS.iter().find(|(name, _)| *name == level).map(|(_, level)| *level) else {

@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use mlua::{Lua, Value};
+use mlua::{Lua, LuaString, Value};
 use plugin_api::message::Properties;
 
 use super::chain::Publish;
@@ -25,10 +25,10 @@ pub(super) struct View {
 /// The copy of the message as it came to this hook.
 #[derive(Debug, Default)]
 struct Message {
-    vhost: String,
-    exchange: String,
-    routing_key: String,
-    user: String,
+    vhost: Text,
+    exchange: Text,
+    routing_key: Text,
+    user: Text,
     properties: Vec<u8>,
     body: Option<Vec<u8>>,
     body_bytes: usize,
@@ -63,10 +63,10 @@ impl View {
     #[inline]
     pub(super) fn open(&self, publish: &Publish<'_>, with_body: bool) {
         let mut message = self.message.borrow_mut();
-        put(&mut message.vhost, publish.vhost);
-        put(&mut message.exchange, publish.exchange);
-        put(&mut message.routing_key, publish.routing_key);
-        put(&mut message.user, publish.user);
+        message.vhost.set(publish.vhost);
+        message.exchange.set(publish.exchange);
+        message.routing_key.set(publish.routing_key);
+        message.user.set(publish.user);
         message.properties.clear();
         message.properties.extend_from_slice(publish.properties.raw());
         message.body = with_body.then(|| publish.body.to_vec());
@@ -100,7 +100,7 @@ impl View {
     pub(super) fn take_rewrite(&self) -> Rewrite {
         let message = self.message.borrow();
         let mut staged = self.staged.borrow_mut();
-        let routing_key = staged.routing_key.take().filter(|key| *key != message.routing_key);
+        let routing_key = staged.routing_key.take().filter(|key| *key != message.routing_key.text);
         let headers_changed = staged.headers.as_ref().is_some_and(|headers| headers.is_changed);
         if staged.properties.is_empty() && !headers_changed {
             return Rewrite { routing_key, properties: None };
@@ -125,13 +125,13 @@ impl View {
     /// For `tostring(msg)`.
     pub(super) fn describe(&self) -> String {
         let message = self.message.borrow();
-        format!("message to exchange '{}' with routing key '{}'", message.exchange, message.routing_key)
+        format!("message to exchange '{}' with routing key '{}'", message.exchange.text, message.routing_key.text)
     }
 
     pub(super) fn routing_key(&self, lua: &Lua) -> mlua::Result<Value> {
         match &self.staged.borrow().routing_key {
-            Some(key) => text(lua, key),
-            None => text(lua, &self.message.borrow().routing_key),
+            Some(key) => Ok(Value::String(lua.create_string(key)?)),
+            None => self.message.borrow_mut().routing_key.string(lua),
         }
     }
 
@@ -149,15 +149,15 @@ impl View {
     }
 
     pub(super) fn vhost(&self, lua: &Lua) -> mlua::Result<Value> {
-        text(lua, &self.message.borrow().vhost)
+        self.message.borrow_mut().vhost.string(lua)
     }
 
     pub(super) fn exchange(&self, lua: &Lua) -> mlua::Result<Value> {
-        text(lua, &self.message.borrow().exchange)
+        self.message.borrow_mut().exchange.string(lua)
     }
 
     pub(super) fn user(&self, lua: &Lua) -> mlua::Result<Value> {
-        text(lua, &self.message.borrow().user)
+        self.message.borrow_mut().user.string(lua)
     }
 
     pub(super) fn body_bytes(&self) -> usize {
@@ -243,17 +243,30 @@ impl Message {
     }
 }
 
-/// Copies text into a buffer that is kept. Most messages come from where the last one came from.
-#[inline]
-fn put(buffer: &mut String, text: &str) {
-    if buffer != text {
-        buffer.clear();
-        buffer.push_str(text);
-    }
+/// One of the names of a message. Most messages come from where the last one came from, so the Lua string is kept, too.
+#[derive(Debug, Default)]
+struct Text {
+    text: String,
+    lua: Option<LuaString>,
 }
 
-fn text(lua: &Lua, text: &str) -> mlua::Result<Value> {
-    Ok(Value::String(lua.create_string(text)?))
+impl Text {
+    #[inline]
+    fn set(&mut self, text: &str) {
+        if self.text != text {
+            self.text.clear();
+            self.text.push_str(text);
+            self.lua = None;
+        }
+    }
+
+    fn string(&mut self, lua: &Lua) -> mlua::Result<Value> {
+        if let Some(string) = &self.lua {
+            return Ok(Value::String(string.clone()));
+        }
+        let string = lua.create_string(&self.text)?;
+        Ok(Value::String(self.lua.insert(string).clone()))
+    }
 }
 
 fn property_to_lua(lua: &Lua, kind: Option<Kind>, value: Option<&[u8]>) -> mlua::Result<Value> {

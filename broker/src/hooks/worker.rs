@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use super::error::Failure;
+use super::error::{ErrorKind, Failure};
 use super::set::{Hook, SetInner};
 use super::state::{Decision, State};
 use super::status::{Counter, Counters, Shard};
@@ -73,11 +73,11 @@ pub(super) fn put_back(set: u64, index: usize, slot: Box<Slot>) {
 impl Slot {
     #[inline]
     pub(super) fn state(&mut self, hook: &Hook) -> Result<&State, Failure> {
-        let state = match self.state.take() {
-            Some(state) => state,
-            None => State::new(&hook.decl, &hook.program, &hook.script_log)?,
-        };
-        Ok(self.state.insert(state))
+        // Not `take` and `insert`: moving a state to and fro would be a sixth of an empty hook.
+        if self.state.is_none() {
+            self.state = Some(State::new(&hook.decl, &hook.program, &hook.script_log)?);
+        }
+        self.state.as_ref().ok_or_else(|| Failure::new(ErrorKind::Runtime, "there is no interpreter"))
     }
 
     /// Counts a call. An interpreter that was stopped in the middle of something, or is full, is thrown away.
@@ -103,7 +103,6 @@ impl Slot {
 
     #[cold]
     fn count_limits(&mut self, failure: &Failure) {
-        use super::error::ErrorKind;
         match failure.kind {
             ErrorKind::TimeLimit => self.shard.add(Counter::TimeLimitReached, 1),
             ErrorKind::MemoryLimit => self.shard.add(Counter::MemoryLimitReached, 1),

@@ -1,1 +1,23 @@
-//! plugin_host
+//! Plugins: which files may be loaded, what they offer, and how they fare.
+//!
+//! A file is inspected before any of it runs ([`inspect`]), opened by [`loader`] (the only unsafe code here) and asked for
+//! what it offers. Built-in plugins ([`builtin`]) take the same way from their entry on. [`Registry`] holds the result by
+//! name. Calls go through [`ExchangeTypeHandle`] and [`ExchangeInstance`], which count panics and stop asking what panics
+//! again and again. What an exchange is and where its bindings lead is no business of this module.
+
+pub mod builtin;
+mod error;
+mod exchange;
+pub mod inspect;
+mod loader;
+mod log;
+mod register;
+mod status;
+
+pub use error::LoadError;
+pub use exchange::{ExchangeInstance, ExchangeTypeHandle, PANICS_MAX, TypeError};
+pub use register::{LoadRequest, Loaded, Registry};
+pub use status::{PluginState, PluginStatus};
+
+#[cfg(test)]
+mod tests;

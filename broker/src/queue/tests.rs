@@ -1,1 +1,363 @@
+//! The rules of a queue, by event. A script of inputs goes in; what each connection is told comes out as short text.
 
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::*;
+use crate::message::Parts;
+
+/// A connection that writes down what it is told.
+#[derive(Debug, Default)]
+struct Log {
+    lines: Mutex<Vec<String>>,
+    processed_bytes: Mutex<usize>,
+}
+
+impl Outlet for Log {
+    fn post(&self, notice: Notice) {
+        let line = match notice {
+            Notice::Delivered { source, deliveries } => {
+                for delivery in deliveries {
+                    let body = String::from_utf8_lossy(delivery.message.body()).into_owned();
+                    let again = if delivery.redelivered { "!" } else { "" };
+                    self.lines.lock().push(format!("{source}<{body}{again}#{}", delivery.ticket));
+                }
+                return;
+            }
+            Notice::Confirmed { numbers, is_taken } => {
+                let ranges: Vec<String> = numbers.iter().map(|n| format!("{}-{}", n.first, n.last)).collect();
+                format!("{} {}", if is_taken { "confirmed" } else { "refused" }, ranges.join(","))
+            }
+            Notice::Reply { reply: Reply::Got { message, redelivered, remaining, .. }, .. } => {
+                let body = String::from_utf8_lossy(message.body()).into_owned();
+                format!("got {body}{} remaining {remaining}", if redelivered { "!" } else { "" })
+            }
+            Notice::Reply { reply, .. } => format!("{reply:?}"),
+            Notice::ConsumerCancelled { source } => format!("cancelled {source}"),
+            Notice::LimitLifted { .. } => "limit lifted".into(),
+            Notice::CloseConnection { reason } => reason,
+        };
+        self.lines.lock().push(line);
+    }
+
+    fn publishes_processed(&self, bytes: usize) {
+        *self.processed_bytes.lock() += bytes;
+    }
+}
+
+struct Bench {
+    queue: Queue,
+    log: Arc<Log>,
+    effects: Effects,
+    stored: Vec<u64>,
+    settled: Vec<u64>,
+    published: u64,
+    has_ended: bool,
+}
+
+fn bench(options: Options) -> Bench {
+    Bench {
+        queue: Queue::new(options),
+        log: Arc::default(),
+        effects: Effects::default(),
+        stored: Vec::new(),
+        settled: Vec::new(),
+        published: 0,
+        has_ended: false,
+    }
+}
+
+fn holder(source: u32) -> HolderId {
+    HolderId { connection: 1, source }
+}
+
+/// Properties with delivery mode 2 and 1.
+const PERSISTENT: [u8; 3] = [0x10, 0, 2];
+const TRANSIENT: [u8; 3] = [0x10, 0, 1];
+
+impl Bench {
+    fn input(&mut self, input: Input) -> &mut Self {
+        self.queue.handle(input, &mut self.effects);
+        self.queue.flush(&mut self.effects);
+        self.has_ended |= std::mem::take(&mut self.effects.has_ended);
+        self.stored.extend(self.effects.appends.drain(..).map(|append| append.seq));
+        self.settled.append(&mut self.effects.settled);
+        for (outlet, bytes) in self.effects.processed.drain(..) {
+            outlet.publishes_processed(bytes);
+        }
+        for (outlet, notice) in self.effects.notices.drain(..) {
+            outlet.post(notice);
+        }
+        self
+    }
+
+    fn publish_with(&mut self, properties: &[u8], bodies: &[&str]) -> &mut Self {
+        let messages = bodies
+            .iter()
+            .map(|body| {
+                self.published += 1;
+                let message = Message::new(Parts { exchange: "", routing_key: "q", properties }, body.as_bytes());
+                Incoming { message, channel: 1, number: self.published }
+            })
+            .collect();
+        let origin: Arc<dyn Outlet> = Arc::<Log>::clone(&self.log);
+        self.input(Input::Publish { origin: Some(origin), messages })
+    }
+
+    /// Publishes and forgets about the confirms.
+    fn publish(&mut self, bodies: &[&str]) -> &mut Self {
+        self.publish_with(&TRANSIENT, bodies);
+        self.log.lines.lock().retain(|line| !line.starts_with("confirmed"));
+        self
+    }
+
+    fn reply_to(&self) -> ReplyTo {
+        ReplyTo { outlet: Arc::<Log>::clone(&self.log), channel: 1 }
+    }
+
+    fn consumer(&self, source: u32) -> NewConsumer {
+        NewConsumer {
+            holder: holder(source),
+            outlet: Arc::<Log>::clone(&self.log),
+            channel: 1,
+            no_ack: false,
+            is_exclusive: false,
+            prefetch_count: 0,
+            priority: 0,
+            credit_bytes: 1_000_000,
+            limit: None,
+        }
+    }
+
+    fn consume(&mut self, source: u32) -> &mut Self {
+        let consumer = self.consumer(source);
+        self.input(Input::Consume(consumer))
+    }
+
+    fn consume_prefetch(&mut self, source: u32, prefetch_count: u16) -> &mut Self {
+        let consumer = NewConsumer { prefetch_count, ..self.consumer(source) };
+        self.input(Input::Consume(consumer))
+    }
+
+    fn settle(&mut self, source: u32, tickets: &[u64], settlement: Settlement) -> &mut Self {
+        self.input(Input::Settle { holder: holder(source), tickets: tickets.to_vec(), settlement })
+    }
+
+    fn get(&mut self, source: u32, no_ack: bool) -> &mut Self {
+        let reply_to = self.reply_to();
+        self.input(Input::Get { holder: holder(source), no_ack, reply_to })
+    }
+
+    fn cancel(&mut self, source: u32) -> &mut Self {
+        let reply_to = self.reply_to();
+        self.input(Input::Cancel { holder: holder(source), reply_to })
+    }
+
+    fn detach(&mut self, source: u32) -> &mut Self {
+        let reply_to = self.reply_to();
+        self.input(Input::Detach { holder: holder(source), reply_to })
+    }
+
+    /// What was told since the last look.
+    fn told(&mut self) -> Vec<String> {
+        std::mem::take(&mut *self.log.lines.lock())
+    }
+
+    fn expect(&mut self, lines: &[&str]) -> &mut Self {
+        assert_eq!(self.told(), lines);
+        self
+    }
+}
+
+#[test]
+fn equal_consumers_take_turns() {
+    bench(Options::default()).consume(1).consume(2).publish(&["a", "b", "c", "d"]).expect(&[
+        "Consuming",
+        "Consuming",
+        "2<b#1",
+        "2<d#2",
+        "1<a#1",
+        "1<c#2",
+    ]);
+}
+
+#[test]
+fn a_blocked_consumer_holds_nobody_back() {
+    bench(Options::default())
+        .consume_prefetch(1, 1)
+        .consume_prefetch(2, 0)
+        .publish(&["a", "b", "c"])
+        .expect(&["Consuming", "Consuming", "2<b#1", "2<c#2", "1<a#1"])
+        .settle(1, &[1], Settlement::Remove)
+        .publish(&["d", "e"])
+        .expect(&["1<e#2", "2<d#3"]);
+}
+
+#[test]
+fn a_higher_priority_is_served_until_it_is_full() {
+    let mut bench = bench(Options::default());
+    let high = NewConsumer { priority: 5, prefetch_count: 2, ..bench.consumer(2) };
+    bench.consume(1).input(Input::Consume(high)).publish(&["a", "b", "c"]).expect(&[
+        "Consuming",
+        "Consuming",
+        "1<c#1",
+        "2<a#1",
+        "2<b#2",
+    ]);
+}
+
+#[test]
+fn requeued_message_keeps_its_place_and_is_marked() {
+    bench(Options::default())
+        .publish(&["a", "b", "c", "d"])
+        .get(1, false)
+        .get(1, false)
+        .get(1, false)
+        .expect(&["got a remaining 3", "got b remaining 2", "got c remaining 1"])
+        .settle(1, &[3], Settlement::Requeue)
+        .settle(1, &[1], Settlement::Requeue)
+        .settle(1, &[2], Settlement::Remove)
+        .get(2, true)
+        .get(2, true)
+        .get(2, true)
+        .get(2, true)
+        .expect(&["got a! remaining 2", "got c! remaining 1", "got d remaining 0", "Empty"]);
+}
+
+#[test]
+fn what_a_dead_consumer_held_goes_to_the_next_in_order() {
+    bench(Options::default())
+        .consume(1)
+        .publish(&["a", "b"])
+        .expect(&["Consuming", "1<a#1", "1<b#2"])
+        .detach(1)
+        .expect(&["Detached"])
+        .publish(&["c"])
+        .consume(2)
+        .expect(&["Consuming", "2<a!#1", "2<b!#2", "2<c#3"]);
+}
+
+#[test]
+fn cancelling_leaves_unacked_messages_with_their_consumer() {
+    let mut bench = bench(Options::default());
+    bench.consume(1).publish(&["a"]).cancel(1).expect(&["Consuming", "1<a#1", "Cancelled"]);
+    assert_eq!((bench.queue.ready_count(), bench.queue.unacked_count()), (0, 1));
+    bench.settle(1, &[1], Settlement::Requeue).get(2, true).expect(&["got a! remaining 0"]);
+}
+
+#[test]
+fn a_consumer_without_acks_settles_by_delivery() {
+    let mut bench = bench(Options { durable: true, ..Options::default() });
+    let consumer = NewConsumer { no_ack: true, prefetch_count: 1, ..bench.consumer(1) };
+    bench.input(Input::Consume(consumer)).publish_with(&PERSISTENT, &["a", "b"]);
+    bench.expect(&["Consuming", "1<a#0", "1<b#0"]);
+    assert_eq!((bench.stored.as_slice(), bench.settled.as_slice()), (&[1, 2][..], &[1, 2][..]));
+    assert_eq!(bench.queue.unacked_count(), 0);
+}
+
+#[test]
+fn credit_in_bytes_stops_and_resumes_a_consumer() {
+    let mut bench = bench(Options::default());
+    let consumer = NewConsumer { credit_bytes: 1, ..bench.consumer(1) };
+    bench.input(Input::Consume(consumer)).publish(&["a", "b"]).expect(&["Consuming", "1<a#1"]);
+    let weight = Message::new(Parts { exchange: "", routing_key: "q", properties: &TRANSIENT }, b"a").weight() as i64;
+    bench.input(Input::Credit { holder: holder(1), bytes: weight }).expect(&["1<b#2"]);
+}
+
+#[test]
+fn transient_messages_are_confirmed_at_once_and_persistent_ones_by_the_store() {
+    let mut bench = bench(Options { durable: true, ..Options::default() });
+    bench.publish_with(&TRANSIENT, &["a", "b"]).expect(&["confirmed 1-2"]);
+    assert!(*bench.log.processed_bytes.lock() > 0);
+    *bench.log.processed_bytes.lock() = 0;
+    bench.publish_with(&PERSISTENT, &["c"]).expect(&[]);
+    assert_eq!(bench.stored, [3]);
+    assert_eq!(*bench.log.processed_bytes.lock(), 0, "the store gives this credit back");
+}
+
+#[test]
+fn persistent_messages_of_a_transient_queue_are_not_stored() {
+    let mut bench = bench(Options::default());
+    bench.publish_with(&PERSISTENT, &["a"]).expect(&["confirmed 1-1"]);
+    assert!(bench.stored.is_empty());
+}
+
+#[test]
+fn purge_counts_ready_messages_and_leaves_unacked_ones() {
+    let mut bench = bench(Options { durable: true, ..Options::default() });
+    bench.publish_with(&PERSISTENT, &["a", "b", "c"]).get(1, false);
+    let reply_to = bench.reply_to();
+    bench.input(Input::Purge(reply_to)).expect(&["got a remaining 2", "Purged(2)"]);
+    assert_eq!(bench.settled, [2, 3]);
+    assert_eq!(bench.queue.unacked_count(), 1);
+}
+
+#[test]
+fn exclusive_use_excludes_both_ways() {
+    let mut bench = bench(Options::default());
+    let exclusive = |bench: &Bench, source| NewConsumer { is_exclusive: true, ..bench.consumer(source) };
+    let first = exclusive(&bench, 1);
+    bench.input(Input::Consume(first)).consume(2).expect(&["Consuming", "ExclusiveUse"]);
+    bench.cancel(1).consume(2);
+    let late = exclusive(&bench, 3);
+    bench.input(Input::Consume(late)).expect(&["Cancelled", "Consuming", "ExclusiveUse"]);
+}
+
+#[test]
+fn an_auto_delete_queue_ends_with_its_last_consumer_only() {
+    let mut bench = bench(Options { auto_delete: true, ..Options::default() });
+    bench.get(9, true).consume(1).consume(2).cancel(1);
+    assert!(!bench.has_ended);
+    bench.detach(2).expect(&["Empty", "Consuming", "Consuming", "Cancelled", "Detached"]);
+    assert!(bench.has_ended);
+    bench.consume(3).get(3, true).expect(&["Gone", "Gone"]);
+}
+
+#[test]
+fn deleting_judges_messages_before_consumers_and_tells_consumers() {
+    let mut bench = bench(Options::default());
+    let delete =
+        |bench: &Bench, if_unused, if_empty| Input::Delete { if_unused, if_empty, reply_to: Some(bench.reply_to()) };
+    bench.consume_prefetch(1, 1).publish(&["a", "b"]).told();
+    let input = delete(&bench, true, true);
+    bench.input(input).expect(&["NotEmpty"]);
+    let input = delete(&bench, true, false);
+    bench.input(input).expect(&["InUse"]);
+    let input = delete(&bench, false, false);
+    bench.input(input).expect(&["cancelled 1", "Deleted(1)"]);
+    assert!(bench.has_ended);
+    bench.publish_with(&TRANSIENT, &["late"]).expect(&["confirmed 3-3"]);
+}
+
+#[test]
+fn a_channels_limit_holds_over_all_its_consumers() {
+    let mut bench = bench(Options::default());
+    let limit = Arc::new(ChannelLimit::new(2));
+    for source in [1, 2] {
+        let consumer = NewConsumer { limit: Some(Arc::clone(&limit)), ..bench.consumer(source) };
+        bench.input(Input::Consume(consumer));
+    }
+    bench.publish(&["a", "b", "c"]).expect(&["Consuming", "Consuming", "2<b#1", "1<a#1"]);
+    bench.settle(1, &[1], Settlement::Remove);
+    let told = bench.told();
+    assert!(told.contains(&"limit lifted".to_owned()) && told.contains(&"1<c#2".to_owned()), "{told:?}");
+}
+
+#[test]
+fn a_limit_that_comes_later_counts_what_is_unacked_now() {
+    let mut bench = bench(Options::default());
+    bench.consume(1).publish(&["a", "b"]).told();
+    let limit = Some(Arc::new(ChannelLimit::new(2)));
+    bench.input(Input::SetLimit { holder: holder(1), limit }).publish(&["c"]).expect(&[]);
+    bench.settle(1, &[1], Settlement::Remove);
+    assert!(bench.told().contains(&"1<c#3".to_owned()));
+}
+
+#[test]
+fn an_ended_queue_gives_publishers_their_credit_and_confirm() {
+    let mut bench = bench(Options { durable: true, ..Options::default() });
+    bench.input(Input::Delete { if_unused: false, if_empty: false, reply_to: None });
+    bench.publish_with(&PERSISTENT, &["a"]).expect(&["confirmed 1-1"]);
+    assert!(*bench.log.processed_bytes.lock() > 0);
+}

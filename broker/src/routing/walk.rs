@@ -47,8 +47,8 @@ pub fn route(
     let mut slots = Vec::new();
     while let Some(exchange) = waiting.pop_front() {
         let mut has_destination = false;
-        let mut visit = |destination: &Destination, found: &mut Route, waiting: &mut VecDeque<Arc<Exchange>>| {
-            match destination {
+        let mut visit =
+            |destination: &Destination, found: &mut Route, waiting: &mut VecDeque<Arc<Exchange>>| match destination {
                 Destination::Queue(queue) if seen_queues.insert(queue.number, found.queues.len()) => {
                     found.queues.push(Arc::clone(queue));
                 }
@@ -57,8 +57,7 @@ pub fn route(
                     waiting.push_back(Arc::clone(next));
                 }
                 Destination::Queue(_) | Destination::Exchange(_) => {}
-            }
-        };
+            };
         for &key in keys {
             if exchange.is_default() {
                 if let Some(queue) = tables.queue(key) {

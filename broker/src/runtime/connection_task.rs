@@ -16,7 +16,7 @@ use tokio::time::Sleep;
 use super::broker::Broker;
 use super::buffers;
 use super::session::{LoginRefused, Session};
-use crate::access::{LoginError, Mechanism, Peer};
+use crate::access::{LoginError, Mechanism, Peer, User};
 
 /// Slices that one write takes.
 const WRITE_SLICES: usize = 64;
@@ -34,18 +34,18 @@ enum Turn {
 }
 
 /// Serves one client until the connection is over.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
-    broker: Arc<Broker>,
-    mut stream: S,
-    peer: std::net::SocketAddr,
-) {
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(broker: Arc<Broker>, mut stream: S, peer: std::net::SocketAddr) {
     let mut session = Session::new(Arc::clone(&broker), peer, Instant::now());
     let mut rest = Vec::new();
     let mut has_spoken = false;
+    let mut cut_at = None;
     let mut timer = pin!(tokio::time::sleep_until(far_away()));
     let end = loop {
+        if session.has_ended() && cut_at.is_none() {
+            cut_at = Some(Instant::now() + LAST_WORDS);
+        }
         let turn = poll_fn(|cx| {
-            poll_turn(cx, &mut session, Pin::new(&mut stream), &mut rest, &mut has_spoken, timer.as_mut())
+            poll_turn(cx, &mut session, Pin::new(&mut stream), &mut rest, &mut has_spoken, timer.as_mut(), cut_at)
         });
         match turn.await {
             Ok(Turn::Again) => {}
@@ -85,6 +85,7 @@ fn poll_turn<S: AsyncRead + AsyncWrite>(
     rest: &mut Vec<u8>,
     has_spoken: &mut bool,
     mut timer: Pin<&mut Sleep>,
+    cut_at: Option<Instant>,
 ) -> Poll<io::Result<Turn>> {
     let mut has_worked = false;
     // The mailbox first: from here on everything that comes wakes the task.
@@ -126,8 +127,17 @@ fn poll_turn<S: AsyncRead + AsyncWrite>(
             buffers::give_write(buffer);
         }
     }
-    if poll_deadline(cx, session, timer.as_mut()).is_ready() {
-        has_worked = true;
+    let Some(cut_at) = cut_at else {
+        if poll_deadline(cx, session, timer.as_mut()).is_ready() {
+            has_worked = true;
+        }
+        let has_worked = has_worked || session.has_ended();
+        return if has_worked { Poll::Ready(Ok(Turn::Again)) } else { Poll::Pending };
+    };
+    // The client does not read what was last said to it.
+    timer.as_mut().reset(cut_at.into());
+    if timer.as_mut().poll(cx).is_ready() {
+        return Poll::Ready(Ok(Turn::Ended));
     }
     if has_worked { Poll::Ready(Ok(Turn::Again)) } else { Poll::Pending }
 }
@@ -237,22 +247,34 @@ fn poll_deadline(cx: &mut Context<'_>, session: &mut Session, mut timer: Pin<&mu
 
 async fn login(broker: &Arc<Broker>, session: &mut Session, peer: std::net::SocketAddr) {
     let Some(login) = session.take_login() else { return };
-    let result = match Mechanism::parse(&login.mechanism) {
-        Some(mechanism) => {
+    // The deadline of the handshake holds while a backend thinks, too.
+    let time = broker.limits.handshake_timeout;
+    let result = match tokio::time::timeout(time, check_login(broker, &login, peer)).await {
+        Ok(result) => result,
+        Err(_) => Err(LoginRefused { reason: "checking the credentials took too long".into(), is_malformed: true }),
+    };
+    session.on_login(Instant::now(), &login.mechanism, result);
+}
+
+async fn check_login(
+    broker: &Broker,
+    login: &super::session::Login,
+    peer: std::net::SocketAddr,
+) -> Result<Arc<User>, LoginRefused> {
+    match Mechanism::parse(&login.mechanism) {
+        Ok(mechanism) => {
             let peer = Peer { is_loopback: peer.ip().to_canonical().is_loopback() };
             broker.access.login(mechanism, &login.response, peer).await.map_err(|error| LoginRefused {
                 reason: error.to_string(),
                 is_malformed: matches!(error, LoginError::Malformed { .. }),
             })
         }
-        None => Err(LoginRefused {
-            reason: format!("mechanism '{}' is not offered", login.mechanism),
-            is_malformed: true,
-        }),
-    };
-    session.on_login(Instant::now(), &login.mechanism, result);
+        Err(error) => Err(LoginRefused { reason: error.to_string(), is_malformed: true }),
+    }
 }
 
+/// A connection that is over is cut after this, also when its last frames could not be written.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(3);
 /// A read into less room than this is not worth a system call.
 const READ_ROOM_MIN: usize = 64 * 1024;
 /// An empty buffer for half frames keeps no more than this.

@@ -120,13 +120,7 @@ impl Shells {
 }
 
 impl QueueFactory for Shells {
-    fn create(
-        &self,
-        vhost: &Arc<Vhost>,
-        name: &Arc<str>,
-        number: u64,
-        options: queue::Options,
-    ) -> Arc<dyn queue::Handle> {
+    fn create(&self, vhost: &Arc<Vhost>, name: &Arc<str>, number: u64, options: queue::Options) -> Arc<dyn Handle> {
         Arc::new_cyclic(|this| QueueShell {
             number,
             name: Arc::clone(name),

@@ -1,1 +1,10 @@
-//! topology
+//! The declared topology: plain typed data, and what can be checked about it before anything runs.
+//!
+//! Nothing here knows YAML, files or positions in them: `config` reads the file into [`schema::Topology`] and gives the
+//! findings of [`check`] their places. The reference of every key of the file is `README.md` beside this module.
+
+pub mod apply;
+pub mod arguments;
+pub mod check;
+pub mod names;
+pub mod schema;

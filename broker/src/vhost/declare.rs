@@ -78,13 +78,7 @@ pub enum Declared {
 const RESERVED_PREFIX: &str = "amq.";
 
 impl Vhost {
-    fn permit(
-        &self,
-        by: &mut dyn Authority,
-        permission: Permission,
-        kind: Kind,
-        name: &str,
-    ) -> Result<(), Error> {
+    fn permit(&self, by: &mut dyn Authority, permission: Permission, kind: Kind, name: &str) -> Result<(), Error> {
         if by.permits(permission, name) {
             return Ok(());
         }
@@ -132,10 +126,8 @@ impl Vhost {
     /// # Errors
     /// See [`Error`]; nothing is changed then.
     pub fn declare_exchange(&self, by: &mut dyn Authority, spec: ExchangeSpec) -> Result<Declared, Error> {
-        let kind = self
-            .registry
-            .exchange_type(&spec.kind)
-            .ok_or_else(|| Error::UnknownExchangeType(spec.kind.clone()))?;
+        let kind =
+            self.registry.exchange_type(&spec.kind).ok_or_else(|| Error::UnknownExchangeType(spec.kind.clone()))?;
         if spec.name.is_empty() {
             return Err(Error::DefaultExchange);
         }
@@ -341,8 +333,7 @@ impl Vhost {
     pub fn bind(&self, by: &mut dyn Authority, source: &str, binding: &BindingSpec) -> Result<Declared, Error> {
         self.permit_binding(by, source, binding)?;
         let mut tables = self.tables.write();
-        let exchange =
-            tables.exchanges.get(source).cloned().ok_or_else(|| self.not_found(Kind::Exchange, source))?;
+        let exchange = tables.exchanges.get(source).cloned().ok_or_else(|| self.not_found(Kind::Exchange, source))?;
         let destination = tables
             .destination(binding.destination_kind, &binding.destination)
             .ok_or_else(|| self.not_found(kind_of(binding.destination_kind), &binding.destination))?;

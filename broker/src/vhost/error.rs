@@ -64,7 +64,9 @@ pub enum Error {
         name: String,
     },
     /// Declared differently before (semantics 8.10, 9.8).
-    #[error("inequivalent arg '{argument}' for {kind} '{name}' in vhost '{vhost}': received {received} but current is {current}")]
+    #[error(
+        "inequivalent arg '{argument}' for {kind} '{name}' in vhost '{vhost}': received {received} but current is {current}"
+    )]
     Inequivalent {
         /// The first difference.
         argument: String,
@@ -106,7 +108,9 @@ pub enum Error {
         vhost: String,
     },
     /// Another connection's exclusive queue (semantics 9.6).
-    #[error("cannot obtain exclusive access to locked queue '{name}' in vhost '{vhost}'. It could be originally declared on another connection or the exclusive property value does not match that of the original declaration.")]
+    #[error(
+        "cannot obtain exclusive access to locked queue '{name}' in vhost '{vhost}'. It could be originally declared on another connection or the exclusive property value does not match that of the original declaration."
+    )]
     Locked {
         /// Its name.
         name: String,

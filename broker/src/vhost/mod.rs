@@ -46,7 +46,13 @@ pub struct QueueRecord {
 /// Makes the live part of queues; the runtime's business.
 pub trait QueueFactory: fmt::Debug + Send + Sync {
     /// A new, empty queue. When it ends by itself, it calls [`Vhost::forget_queue`].
-    fn create(&self, vhost: &Arc<Vhost>, name: &Arc<str>, number: u64, options: queue::Options) -> Arc<dyn queue::Handle>;
+    fn create(
+        &self,
+        vhost: &Arc<Vhost>,
+        name: &Arc<str>,
+        number: u64,
+        options: queue::Options,
+    ) -> Arc<dyn queue::Handle>;
 }
 
 /// Numbers for queues and exchanges, unique in the broker.
@@ -67,7 +73,6 @@ impl Numbers {
 }
 
 /// See the module.
-#[derive(Debug)]
 pub struct Vhost {
     /// Its name.
     pub name: Arc<str>,
@@ -76,6 +81,12 @@ pub struct Vhost {
     numbers: Arc<Numbers>,
     tables: RwLock<Tables>,
     generation: AtomicU64,
+}
+
+impl fmt::Debug for Vhost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vhost").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// The exchanges that every vhost has (semantics 8.1).

@@ -344,8 +344,14 @@ fn extra_keys(message: &Message) -> Result<Option<ExtraKeys>, Error> {
     Ok(extra)
 }
 
-/// The same message without its BCC header, which no consumer may see.
-fn without_bcc(message: &Arc<Message>) -> Result<Arc<Message>, Error> {
+/// The same message without its BCC header, which nobody but the broker may see.
+///
+/// # Errors
+/// The properties cannot be read.
+pub fn without_bcc(message: &Arc<Message>) -> Result<Arc<Message>, Error> {
+    if message.properties().headers().is_none_or(|headers| headers.get("BCC").is_none()) {
+        return Ok(Arc::clone(message));
+    }
     let mut properties =
         message.properties().to_owned().map_err(|error| Error::Message(format!("invalid message: {error}")))?;
     if let Some(headers) = &mut properties.headers {

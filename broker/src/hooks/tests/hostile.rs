@@ -172,9 +172,16 @@ fn memory_that_a_script_keeps_from_call_to_call_is_limited_and_given_back() {
 #[test]
 fn garbage_is_collected_before_it_reaches_the_limit() {
     let folder = Folder::new();
-    let chain = chain_of(&folder, "local s = string.rep('x', 500000) .. msg.routing_key");
-    for call in 0..500 {
-        assert_eq!(chain.on_publish(&publish(&[0, 0])), Outcome::Pass, "call {call}");
+    for body in [
+        "local s = string.rep('x', 500000) .. msg.routing_key",
+        "local s = string.rep('x', 2000000) .. msg.routing_key",
+        "for i = 1, 100 do local s = string.rep('x', 500000) .. i end",
+        "for i = 1, 10000 do local t = {tostring(i)} end",
+    ] {
+        let chain = chain_of(&folder, body);
+        for call in 0..20 {
+            assert_eq!(chain.on_publish(&publish(&[0, 0])), Outcome::Pass, "{body}: call {call}");
+        }
     }
 }
 

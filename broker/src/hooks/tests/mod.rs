@@ -5,6 +5,7 @@ mod headers;
 mod hostile;
 mod loading;
 mod properties;
+mod script_tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -12,7 +12,7 @@ use super::Session;
 use super::replies::{Pending, Subscription};
 use crate::amqp::method::*;
 use crate::amqp::{ChannelId, Outcome, ProtocolError, ReplyCode, SourceId};
-use crate::queue::{ChannelLimit, Input, NewConsumer};
+use crate::queue::{ChannelLimit, HolderId, Input, NewConsumer};
 use crate::runtime::entropy::generated_name;
 use crate::vhost::declare::QueueSpec;
 use crate::vhost::{Error, QueueRecord};
@@ -150,15 +150,21 @@ impl Session {
     }
 
     /// Declares, and asks the queue how full it is for the answer. Comes again when the queue was deleted meanwhile.
-    pub(super) fn declare_queue(&mut self, channel: ChannelId, spec: QueueSpec, is_passive: bool, nowait: bool) -> Done {
+    pub(super) fn declare_queue(
+        &mut self,
+        channel: ChannelId,
+        spec: QueueSpec,
+        is_passive: bool,
+        nowait: bool,
+    ) -> Done {
         let (Some(vhost), Some(actor)) = (&self.vhost, &mut self.actor) else { return Ok(()) };
         let queue = if is_passive {
             vhost.check_queue(actor, &spec.name)?
         } else {
             let spec = spec.clone();
             let (queue, _) = vhost.declare_queue(actor, spec, || generated_name("amq.gen-"))?;
-            if queue.owner.is_some() && !self.exclusive_queues.iter().any(|owned| owned.number == queue.number) {
-                self.exclusive_queues.push(Arc::clone(&queue));
+            if queue.owner.is_some() {
+                self.exclusive_queues.add(&queue, vhost);
             }
             queue
         };
@@ -225,7 +231,7 @@ impl Session {
         limit.set_max(max);
         for &id in &state.sources {
             let Some(source) = self.sources.get(&id).filter(|source| source.is_consumer) else { continue };
-            let holder = self.holder(id);
+            let holder = HolderId { connection: self.number, source: id.0 };
             let input = if is_new {
                 Input::SetLimit { holder, limit: Some(Arc::clone(&limit)) }
             } else {

@@ -92,7 +92,7 @@ impl Session {
             }
         }
         let reply_to = self.reply_to(ChannelId(0));
-        for queue in std::mem::take(&mut self.exclusive_queues) {
+        for queue in self.exclusive_queues.take() {
             let reply_to = Some(reply_to.clone());
             queue.handle.post(Input::Delete { if_unused: false, if_empty: false, reply_to });
             missing += 1;

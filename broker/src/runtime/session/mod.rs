@@ -7,6 +7,7 @@
 mod actor;
 mod commands;
 mod ending;
+mod exclusive;
 mod replies;
 
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use hashbrown::HashMap;
 
 use self::actor::Actor;
 use self::ending::Ending;
+use self::exclusive::ExclusiveQueues;
 use self::replies::Pending;
 use super::broker::Broker;
 use super::mailbox::Mailbox;
@@ -25,7 +27,7 @@ use crate::amqp::out::OutBuffer;
 use crate::amqp::{ChannelId, Connection, Event, Outcome, ProtocolError, PublishFlags, ReplyCode, SourceId};
 use crate::message::Message;
 use crate::queue::{ChannelLimit, HolderId, Input, Notice, Outlet, ReplyTo, Settlement};
-use crate::vhost::publish::{Context, Published, Publisher};
+use crate::vhost::publish::{Context, Published, Publisher, without_bcc};
 use crate::vhost::{QueueRecord, Vhost};
 
 /// While more bytes than this wait to be written, nothing is read: a client that does not read its answers gets no more work done.
@@ -97,7 +99,7 @@ pub struct Session {
     settling: Vec<SourceId>,
     /// Sources that have credit to give back.
     owing: Vec<SourceId>,
-    exclusive_queues: Vec<Arc<QueueRecord>>,
+    exclusive_queues: ExclusiveQueues,
     ending: Option<Ending>,
     /// Channels with a request under way.
     pending_count: usize,
@@ -125,7 +127,7 @@ impl Session {
             consumer_count: 0,
             settling: Vec::new(),
             owing: Vec::new(),
-            exclusive_queues: Vec::new(),
+            exclusive_queues: ExclusiveQueues::default(),
             ending: None,
             pending_count: 0,
             notices: Vec::new(),
@@ -358,8 +360,7 @@ impl Session {
         message: Arc<Message>,
     ) {
         let (Some(vhost), Some(actor)) = (&self.vhost, &mut self.actor) else { return };
-        let context =
-            Context { vhost, hooks: &self.broker.hooks, access_generation: self.broker.access.generation() };
+        let context = Context { vhost, hooks: &self.broker.hooks, access_generation: self.broker.access.generation() };
         // A returned message goes back as it came, whatever a hook made of it (semantics 12.12).
         let original = flags.mandatory.then(|| Arc::clone(&message));
         let result = if flags.immediate {
@@ -376,7 +377,10 @@ impl Session {
         if published == Published::Unroutable
             && let Some(original) = original
         {
-            self.conn.return_message(channel, ReplyCode::NoRoute, &original);
+            match without_bcc(&original) {
+                Ok(message) => self.conn.return_message(channel, ReplyCode::NoRoute, &message),
+                Err(error) => return self.fail(now, channel, error.into()),
+            }
         }
         if let Some(number) = number {
             match published {

@@ -140,7 +140,7 @@ impl Session {
                 }
             }
             (Pending::Delete { number, nowait, .. }, Reply::Deleted(ready)) => {
-                self.exclusive_queues.retain(|queue| queue.number != number);
+                self.exclusive_queues.remove(number);
                 if !nowait {
                     self.conn.send(channel, QueueDeleteOk { message_count: count(ready) });
                 }

@@ -1,0 +1,110 @@
+//! `broker`: runs the broker until it is told to stop.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+
+use super::{exit, known_exchange_types, logging};
+use crate::{
+    config::{self, Diagnostic, parse_listen},
+    node::{self, NodeOptions},
+    topology::schema::Topology,
+};
+
+/// Everything that can be said without a topology file.
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// YAML file that declares users, vhosts, exchanges, queues, bindings, plugins, hooks, listeners and limits
+    #[arg(long, value_name = "FILE", env = "BROKER_TOPOLOGY")]
+    pub(super) topology: Option<PathBuf>,
+
+    /// Listen for AMQP here instead of where the topology says; may be given several times
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "BROKER_LISTEN",
+        value_delimiter = ',',
+        value_parser = parse_listen,
+        long_help = "Listen for AMQP here instead of where the topology says; may be given several times.\n\n\
+                     ADDR:PORT, :PORT or PORT for all interfaces, localhost:PORT, or an address alone for port 5672. Port 0 \
+                     takes a free one, which the log then names. In the environment variable, commas separate several."
+    )]
+    pub(super) listen: Vec<SocketAddr>,
+
+    /// Folder for what has to survive a restart
+    #[arg(long, value_name = "DIR", env = "BROKER_DATA")]
+    pub(super) data: Option<PathBuf>,
+
+    /// Load every plugin in this folder; may be given several times
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "BROKER_PLUGIN_DIR",
+        value_delimiter = ':',
+        long_help = "Load every plugin in this folder; may be given several times.\n\n\
+                     In the environment variable, colons separate several. Plugins that the topology names are loaded, too."
+    )]
+    pub(super) plugin_dir: Vec<PathBuf>,
+
+    /// What to log: error, warn, info, debug, trace, off, or directives such as info,broker::queue=debug
+    #[arg(long, value_name = "LEVEL", env = "BROKER_LOG", default_value = "info", value_parser = logging::check_filter)]
+    pub(super) log: String,
+}
+
+/// Runs the broker; the exit code says why it ended.
+pub(super) fn run(args: RunArgs) -> u8 {
+    logging::start(&args.log);
+    let topology = match args.topology.as_deref().map(|file| load(file, &args.plugin_dir)).transpose() {
+        Ok(topology) => topology.unwrap_or_default(),
+        Err(code) => return code,
+    };
+    let options = NodeOptions { topology, listen: args.listen, data: args.data, plugin_dirs: args.plugin_dir };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("broker: the threads of the broker cannot be started: {error}; check the limits of this account");
+            return exit::OS;
+        }
+    };
+    match runtime.block_on(node::run(options)) {
+        Ok(()) => exit::OK,
+        Err(error) => {
+            eprintln!("broker: {error}");
+            error.exit_code()
+        }
+    }
+}
+
+/// The topology of a file. Mistakes are printed as they are, not logged: people read them.
+fn load(path: &Path, plugin_dirs: &[PathBuf]) -> Result<Topology, u8> {
+    let loaded = config::load(path, &|name| std::env::var(name).ok()).map_err(|diagnostics| refuse(&diagnostics))?;
+    // With plugins the node checks the types, when it knows them.
+    if let Some(types) = known_exchange_types(&loaded, plugin_dirs) {
+        let diagnostics = loaded.check_exchange_types(types);
+        if !diagnostics.is_empty() {
+            return Err(refuse(&diagnostics));
+        }
+    }
+    for warning in &loaded.warnings {
+        tracing::warn!(
+            file = %warning.path.display(),
+            line = warning.line,
+            column = warning.column,
+            help = %warning.help,
+            "{}",
+            warning.cause
+        );
+    }
+    Ok(loaded.topology)
+}
+
+fn refuse(diagnostics: &[Diagnostic]) -> u8 {
+    for diagnostic in diagnostics {
+        eprintln!("{diagnostic}");
+    }
+    eprintln!("broker: not started, because the topology has mistakes; 'broker check' shows them without starting");
+    super::check::exit_code(diagnostics)
+}

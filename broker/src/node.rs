@@ -1,0 +1,235 @@
+//! Wiring: the only place that knows every module, the order of the start and the order of the end.
+//!
+//! Start: plugins, storage, hooks, users, vhosts with their topology, listeners (semantics 27.7: who connects finds everything in its place).
+//! End, on SIGTERM or SIGINT: listeners close, clients get connection.close 320 and a deadline, then the process ends.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+
+use crate::access::{Access, Mechanism};
+use crate::amqp::{Identity, Limits};
+use crate::hooks::{HookError, HookSet};
+use crate::plugin_host::{LoadError, LoadRequest, Registry, TypeError};
+use crate::runtime::{Broker, Shells, listener};
+use crate::store::{Committer, Failure};
+use crate::topology::apply::{ApplyError, apply};
+use crate::topology::schema::Topology;
+use crate::vhost::{Numbers, Vhost};
+
+/// What to run.
+#[derive(Debug, Default)]
+pub struct NodeOptions {
+    /// What the file declares, or the default.
+    pub topology: Topology,
+    /// Addresses for AMQP that win over the file's.
+    pub listen: Vec<SocketAddr>,
+    /// The folder for what must survive.
+    pub data: Option<PathBuf>,
+    /// Folders whose plugins are loaded.
+    pub plugin_dirs: Vec<PathBuf>,
+}
+
+/// Why the node did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// A plugin that is required cannot be loaded.
+    #[error("plugin: {0}")]
+    Plugin(#[from] LoadError),
+    /// A built-in exchange type does not work.
+    #[error("built-in exchange type: {0}")]
+    ExchangeType(#[from] TypeError),
+    /// Hooks do not compile.
+    #[error("hooks:\n{}", lines(.0))]
+    Hooks(Vec<HookError>),
+    /// The topology cannot be carried out.
+    #[error("topology:\n{}", lines(.0))]
+    Apply(Vec<ApplyError>),
+    /// The data folder cannot be used.
+    #[error("data folder {}: {error}; name another with --data, or give the broker's user access to it", .path.display())]
+    Data {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} for AMQP: {error}; {}", listen_advice(.error))]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// The operating system refuses to report signals.
+    #[error("cannot wait for signals: {0}")]
+    Signals(io::Error),
+    /// The store failed while the node ran.
+    #[error("{0}; what was confirmed is stored, restart the broker once the store works again")]
+    Store(#[from] Failure),
+}
+
+fn lines<E: std::fmt::Display>(errors: &[E]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+fn listen_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program has the port (see it with: ss -ltnp): stop it, or name another address with --listen ADDR:PORT"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "the address is not one of this machine: name another with --listen ADDR:PORT"
+        }
+        io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege: name another with --listen ADDR:PORT",
+        _ => "name another address with --listen ADDR:PORT",
+    }
+}
+
+impl NodeError {
+    /// The exit code of the process, as sysexits names them.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Hooks(_) | Self::Apply(_) => 65,
+            Self::Listen { .. } => 69,
+            Self::ExchangeType(_) | Self::Signals(_) => 71,
+            Self::Store(_) => 74,
+            Self::Data { .. } | Self::Plugin(_) => 78,
+        }
+    }
+}
+
+/// The product that clients expect (semantics 33.5, 33.10).
+const PRODUCT: &str = "RabbitMQ";
+/// The version of it whose behaviour this broker follows where versions differ (semantics 33.10).
+const VERSION: &str = "4.2.1";
+
+/// Runs a node until SIGTERM or SIGINT.
+///
+/// # Errors
+/// See [`NodeError`].
+pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
+    let NodeOptions { topology, listen, data, plugin_dirs } = options;
+    let registry = Arc::new(load_plugins(&topology, &plugin_dirs)?);
+    let committer = open_store(&registry, &topology, data.as_deref())?;
+    tokio::spawn(Arc::clone(&committer).run());
+    let broker = build(&topology, registry, &committer)?;
+    let addresses = if listen.is_empty() { topology.listeners.amqp.clone() } else { listen };
+    let listeners = addresses.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
+
+    let mut terminate = signal(SignalKind::terminate()).map_err(NodeError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(NodeError::Signals)?;
+    let connections = Arc::new(tokio::sync::Mutex::new(JoinSet::new()));
+    let mut accepting = JoinSet::new();
+    for listener in listeners {
+        accepting.spawn(listener::accept(Arc::clone(&broker), listener, Arc::clone(&connections)));
+    }
+    let failure = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        failure = committer.failed() => Some(failure),
+    };
+    accepting.shutdown().await;
+    let deadline = Duration::from_secs(u64::from(topology.limits.shutdown_deadline_secs));
+    tracing::info!(connections = broker.connection_count(), "shutting down");
+    broker.close_connections("broker forced connection closure with reason 'shutdown'");
+    let mut connections = connections.lock().await;
+    let all_closed = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(deadline, all_closed).await.is_err() {
+        tracing::warn!(connections = broker.connection_count(), "clients did not close in time");
+    }
+    match failure {
+        Some(failure) => Err(failure.into()),
+        None => Ok(()),
+    }
+}
+
+fn load_plugins(topology: &Topology, folders: &[PathBuf]) -> Result<Registry, NodeError> {
+    let mut registry = Registry::builtin()?;
+    for plugin in &topology.plugins {
+        let request =
+            LoadRequest { path: plugin.path.clone(), sha256: plugin.sha256.clone(), config: plugin.config.clone() };
+        match registry.load_file(&request) {
+            Ok(loaded) => tracing::info!(path = %plugin.path.display(), ?loaded, "plugin loaded"),
+            Err(error) if plugin.required => return Err(error.into()),
+            Err(error) => tracing::error!(path = %plugin.path.display(), error = %error, "plugin not loaded"),
+        }
+    }
+    for folder in folders {
+        for result in registry.load_dir(folder) {
+            match result {
+                Ok(loaded) => tracing::info!(folder = %folder.display(), ?loaded, "plugin loaded"),
+                // A file in a folder that somebody named is meant to be there.
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(registry)
+}
+
+fn open_store(
+    registry: &Registry,
+    topology: &Topology,
+    data: Option<&std::path::Path>,
+) -> Result<Arc<Committer>, NodeError> {
+    if let Some(path) = data {
+        std::fs::create_dir_all(path).map_err(|error| NodeError::Data { path: path.into(), error })?;
+    }
+    let storage = registry.storage(&topology.storage.kind, &topology.storage.config, data)?;
+    if storage.promise() == plugin_api::storage::Durability::ProcessLifetime {
+        tracing::warn!(
+            storage = topology.storage.kind,
+            "persistent messages live as long as this process: this storage writes nothing to disk"
+        );
+    }
+    Ok(Committer::new(storage))
+}
+
+fn build(topology: &Topology, registry: Arc<Registry>, committer: &Arc<Committer>) -> Result<Arc<Broker>, NodeError> {
+    let hooks = HookSet::load(&topology.hooks).map_err(NodeError::Hooks)?;
+    let access = Access::new(&topology.users);
+    let factory = Shells::new(Arc::clone(committer));
+    let numbers = Arc::new(Numbers::default());
+    let mut vhosts = Vec::new();
+    let mut errors = Vec::new();
+    for decl in &topology.vhosts {
+        let factory: Arc<Shells> = Arc::clone(&factory);
+        let vhost = Vhost::new(&decl.name, Arc::clone(&registry), factory, Arc::clone(&numbers))?;
+        errors.extend(apply(&vhost, decl).err().unwrap_or_default());
+        let (exchanges, queues) = vhost.counts();
+        tracing::info!(vhost = decl.name, exchanges, queues, "vhost ready");
+        vhosts.push(vhost);
+    }
+    if !errors.is_empty() {
+        return Err(NodeError::Apply(errors));
+    }
+    let limits = &topology.limits;
+    let limits = Limits {
+        frame_max_bytes: limits.frame_max_bytes,
+        channel_max: limits.channel_max,
+        heartbeat_secs: limits.heartbeat_secs,
+        handshake_timeout: Duration::from_secs(u64::from(limits.handshake_timeout_secs)),
+        message_bytes_max: limits.message_bytes_max,
+    };
+    let identity = Identity {
+        product: topology.node.product.clone().unwrap_or_else(|| PRODUCT.into()),
+        version: topology.node.version.clone().unwrap_or_else(|| VERSION.into()),
+        cluster_name: topology.node.cluster_name.clone().unwrap_or_else(|| "broker".into()),
+        mechanisms: Mechanism::offered().into(),
+    };
+    let connections_max = topology.limits.connections_max;
+    Ok(Broker::new(identity, limits, connections_max, Arc::new(access), Arc::new(hooks), vhosts))
+}
+
+fn open(address: SocketAddr) -> Result<TcpListener, NodeError> {
+    let listener = listener::open(address).map_err(|error| NodeError::Listen { address, error })?;
+    let address = listener.local_addr().map_err(|error| NodeError::Listen { address, error })?;
+    tracing::info!(address = %address, "listening");
+    Ok(listener)
+}

@@ -1,0 +1,202 @@
+//! Everything that plugins offer, by name.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use plugin_api::abi::guest::{Guest, Linkage};
+use plugin_api::abi::{HostTable, LinkedPlugin};
+use plugin_api::config::Config;
+use plugin_api::storage::{Storage, StorageSpec, StorageType};
+use tracing::warn;
+
+use super::inspect::inspect;
+use super::log::PluginLog;
+use super::status::Record;
+use super::{ExchangeTypeHandle, LoadError, PluginStatus, builtin, loader};
+
+/// Exchange types and storages by name. Filled at start; nothing is ever taken out.
+#[derive(Default)]
+pub struct Registry {
+    exchange_types: BTreeMap<String, Arc<ExchangeTypeHandle>>,
+    storages: BTreeMap<String, Box<dyn StorageType>>,
+    plugins: Vec<Arc<Record>>,
+}
+
+/// A plugin file that somebody wants loaded.
+#[derive(Debug, Clone, Default)]
+pub struct LoadRequest {
+    /// The file.
+    pub path: PathBuf,
+    /// What it must have, in hexadecimal.
+    pub sha256: Option<String>,
+    /// What the plugin is given; null for nothing.
+    pub config: serde_json::Value,
+}
+
+/// A plugin file that has been loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// The name of its crate.
+    pub name: String,
+    /// The version of its crate.
+    pub version: String,
+    /// The file.
+    pub path: PathBuf,
+    /// The exchange types it offers.
+    pub exchange_types: Vec<String>,
+}
+
+impl Registry {
+    /// A registry without anything, not even what is built in.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// A registry of what is part of the binary.
+    ///
+    /// # Errors
+    /// Only when a built-in plugin is defective.
+    pub fn builtin() -> Result<Self, LoadError> {
+        let mut registry = Self::empty();
+        for plugin in builtin::PLUGINS {
+            registry.link(plugin, &Config::default())?;
+        }
+        for storage in builtin::storages() {
+            registry.storages.insert(storage.name().to_owned(), storage);
+        }
+        Ok(registry)
+    }
+
+    /// Adds a plugin that is part of the binary.
+    ///
+    /// # Errors
+    /// What the plugin says against it, or a name that is taken; nothing of it is added then.
+    pub fn link(&mut self, plugin: &LinkedPlugin, config: &Config) -> Result<(), LoadError> {
+        let stamp = plugin.stamp().info();
+        let host = HostTable::leak(Box::new(PluginLog::new(&stamp.crate_name)), Linkage::LinkedIn);
+        let guest = Guest::linked(plugin, host, config).map_err(|error| loader::refused(&stamp.crate_name, error))?;
+        let record = Record::new(stamp.crate_name, stamp.version, names(&guest));
+        self.add(guest, record)
+    }
+
+    /// Inspects and loads a plugin file.
+    ///
+    /// # Errors
+    /// What speaks against it; nothing of it is added then. A file that got as far as being opened stays in memory.
+    pub fn load_file(&mut self, request: &LoadRequest) -> Result<Loaded, LoadError> {
+        let inspected = inspect(&request.path, request.sha256.as_deref())?;
+        let (stamp, sha256) = (inspected.stamp.clone(), inspected.sha256.clone());
+        if stamp.is_debug_build && !cfg!(debug_assertions) {
+            warn!(plugin = stamp.crate_name, "plugin is a debug build and slow; build it with --release");
+        }
+        let guest = loader::load(inspected, &Config::new(request.config.clone()))?;
+        let loaded = Loaded {
+            name: stamp.crate_name.clone(),
+            version: stamp.version.clone(),
+            path: request.path.clone(),
+            exchange_types: names(&guest),
+        };
+        let record = Record::new(stamp.crate_name, stamp.version, names(&guest));
+        self.add(guest, record.loaded_from(request.path.clone(), sha256))?;
+        Ok(loaded)
+    }
+
+    /// Loads every `*.so` and `*.dylib` of a folder in the order of their names. Each stands for itself: one that cannot
+    /// be loaded does not keep the others from it.
+    pub fn load_dir(&mut self, folder: &Path) -> Vec<Result<Loaded, LoadError>> {
+        let mut paths = match libraries(folder) {
+            Ok(paths) => paths,
+            Err(error) => return vec![Err(LoadError::UnreadableFolder { path: folder.into(), error })],
+        };
+        paths.sort();
+        let request = |path| LoadRequest { path, ..LoadRequest::default() };
+        paths.into_iter().map(|path| self.load_file(&request(path))).collect()
+    }
+
+    /// The exchange type of this name.
+    #[must_use]
+    pub fn exchange_type(&self, name: &str) -> Option<Arc<ExchangeTypeHandle>> {
+        self.exchange_types.get(name).cloned()
+    }
+
+    /// All exchange types, sorted.
+    #[must_use]
+    pub fn exchange_type_names(&self) -> Vec<String> {
+        self.exchange_types.keys().cloned().collect()
+    }
+
+    /// Opens the storage of this name.
+    ///
+    /// # Errors
+    /// When there is none, or it refuses its configuration or its folder.
+    pub fn storage(
+        &self,
+        name: &str,
+        config: &serde_json::Value,
+        folder: Option<&Path>,
+    ) -> Result<Arc<dyn Storage>, LoadError> {
+        let Some(storage) = self.storages.get(name) else {
+            let known = self.storages.keys().cloned().collect();
+            return Err(LoadError::UnknownStorage { name: name.to_owned(), known });
+        };
+        let spec = StorageSpec { config: Config::new(config.clone()), folder: folder.map(Path::to_path_buf) };
+        storage.open(&spec).map_err(|invalid| LoadError::StorageRefused { name: name.to_owned(), reason: invalid.text })
+    }
+
+    /// How all plugins fare, in the order they were loaded.
+    #[must_use]
+    pub fn status(&self) -> Vec<PluginStatus> {
+        self.plugins.iter().map(|plugin| plugin.status()).collect()
+    }
+
+    /// Adds everything that a plugin offers, or nothing.
+    fn add(&mut self, guest: Guest, record: Record) -> Result<(), LoadError> {
+        for (index, name) in record.exchange_types.iter().enumerate() {
+            self.check_name(name, &record)?;
+            if record.exchange_types.iter().take(index).any(|other| other == name) {
+                let (plugin, owner) = (record.name.clone(), "the same plugin".to_owned());
+                return Err(LoadError::Duplicate { plugin, name: name.clone(), owner });
+            }
+        }
+        for name in &guest.unknown_items {
+            warn!(plugin = record.name, item = name, "plugin offers something that this broker does not know");
+        }
+        let plugin = Arc::new(record);
+        for exchange_type in guest.exchange_types {
+            let name = exchange_type.name().to_owned();
+            let handle = ExchangeTypeHandle::new(exchange_type, Arc::clone(&plugin));
+            self.exchange_types.insert(name, Arc::new(handle));
+        }
+        self.plugins.push(plugin);
+        Ok(())
+    }
+
+    fn check_name(&self, name: &str, record: &Record) -> Result<(), LoadError> {
+        let (plugin, owned) = (record.name.clone(), name.to_owned());
+        if name.is_empty() || name.len() > 255 || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err(LoadError::BadName { plugin, name: owned });
+        }
+        match self.exchange_types.get(name) {
+            Some(other) => Err(LoadError::Duplicate { plugin, name: owned, owner: other.plugin_title() }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn names(guest: &Guest) -> Vec<String> {
+    guest.exchange_types.iter().map(|exchange_type| exchange_type.name().to_owned()).collect()
+}
+
+fn libraries(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "so" || extension == "dylib") {
+            paths.push(path);
+        }
+    }
+    Ok(paths)
+}

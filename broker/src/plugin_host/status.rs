@@ -1,0 +1,116 @@
+//! How plugins fare.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+/// What operators see of a plugin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginStatus {
+    /// The name of its crate.
+    pub name: String,
+    /// The version of its crate.
+    pub version: String,
+    /// The file it comes from; `None` when it is built in.
+    pub path: Option<PathBuf>,
+    /// Of that file, in hexadecimal.
+    pub sha256: Option<String>,
+    /// The exchange types it offers.
+    pub exchange_types: Vec<String>,
+    /// The worst state that something of it is in.
+    pub state: PluginState,
+    /// How often it has panicked, or broken the rules of the ABI.
+    pub faults: u64,
+    /// The latest of these.
+    pub last_fault: Option<String>,
+}
+
+/// ```text
+/// Active ──panic──► Degraded ──PANICS_MAX panics of one exchange──► Failed
+///                      ▲                                              │
+///                      └────────── that exchange is deleted ──────────┘
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PluginState {
+    /// It has never panicked.
+    Active,
+    /// It has panicked, and is still asked.
+    Degraded,
+    /// At least one of its exchanges or types is no longer asked.
+    Failed,
+}
+
+/// A plugin as the registry knows it, shared with everything that came from it.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) name: String,
+    pub(super) version: String,
+    pub(super) path: Option<PathBuf>,
+    pub(super) sha256: Option<String>,
+    pub(super) exchange_types: Vec<String>,
+    faults: AtomicU64,
+    last_fault: Mutex<Option<String>>,
+    /// Exchanges and types that are no longer asked.
+    failed: AtomicU32,
+}
+
+impl Record {
+    pub(super) fn new(name: String, version: String, exchange_types: Vec<String>) -> Self {
+        Self {
+            name,
+            version,
+            path: None,
+            sha256: None,
+            exchange_types,
+            faults: AtomicU64::new(0),
+            last_fault: Mutex::new(None),
+            failed: AtomicU32::new(0),
+        }
+    }
+
+    /// The same, for a plugin that came from a file.
+    pub(super) fn loaded_from(self, path: PathBuf, sha256: String) -> Self {
+        Self { path: Some(path), sha256: Some(sha256), ..self }
+    }
+
+    pub(super) fn status(&self) -> PluginStatus {
+        let faults = self.faults.load(Ordering::Relaxed);
+        let state = match (self.failed.load(Ordering::Relaxed), faults) {
+            (0, 0) => PluginState::Active,
+            (0, _) => PluginState::Degraded,
+            _ => PluginState::Failed,
+        };
+        PluginStatus {
+            name: self.name.clone(),
+            version: self.version.clone(),
+            path: self.path.clone(),
+            sha256: self.sha256.clone(),
+            exchange_types: self.exchange_types.clone(),
+            state,
+            faults,
+            last_fault: self.last_fault.lock().clone(),
+        }
+    }
+
+    /// How sentences name it.
+    pub(super) fn title(&self) -> String {
+        match &self.path {
+            Some(path) => format!("plugin '{}' ({})", self.name, path.display()),
+            None => format!("the built-in plugin '{}'", self.name),
+        }
+    }
+
+    pub(super) fn fault(&self, text: &str) {
+        self.faults.fetch_add(1, Ordering::Relaxed);
+        *self.last_fault.lock() = Some(text.to_owned());
+    }
+
+    pub(super) fn failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn failed_one_is_gone(&self) {
+        self.failed.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,67 @@
+//! Bringing a vhost to what a topology file declares: through the same entry as clients, so that the same rules hold.
+
+use std::sync::Arc;
+
+use plugin_api::exchange::{BindingSpec, ExchangeSpec};
+
+use super::schema::VhostDecl;
+use crate::vhost::declare::{Operator, QueueSpec};
+use crate::vhost::{Error, Vhost};
+
+/// A declaration that could not be carried out.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} in vhost '{vhost}': {error}")]
+pub struct ApplyError {
+    /// Such as `queue 'orders'`.
+    pub what: String,
+    /// Where.
+    pub vhost: String,
+    /// Why.
+    pub error: Error,
+}
+
+/// Declares everything that is missing. What is there and differs is an error, never changed; everything else is still declared.
+///
+/// # Errors
+/// All that went wrong.
+pub fn apply(vhost: &Arc<Vhost>, decl: &VhostDecl) -> Result<(), Vec<ApplyError>> {
+    let mut errors = Vec::new();
+    let mut note = |what: String, result: Result<(), Error>| {
+        if let Err(error) = result {
+            errors.push(ApplyError { what, vhost: vhost.name.to_string(), error });
+        }
+    };
+    for exchange in &decl.exchanges {
+        let spec = ExchangeSpec {
+            vhost: vhost.name.to_string(),
+            name: exchange.name.clone(),
+            kind: exchange.kind.clone(),
+            durable: exchange.durable,
+            auto_delete: exchange.auto_delete,
+            internal: exchange.internal,
+            arguments: exchange.arguments.clone(),
+        };
+        note(format!("exchange '{}'", exchange.name), vhost.declare_exchange(&mut Operator, spec).map(drop));
+    }
+    for queue in &decl.queues {
+        let spec = QueueSpec {
+            name: queue.name.clone(),
+            durable: queue.durable,
+            exclusive: false,
+            auto_delete: queue.auto_delete,
+            arguments: queue.arguments.clone(),
+        };
+        note(format!("queue '{}'", queue.name), vhost.declare_queue(&mut Operator, spec, String::new).map(drop));
+    }
+    for binding in &decl.bindings {
+        let spec = BindingSpec {
+            destination: binding.destination.clone(),
+            destination_kind: binding.destination_kind,
+            routing_key: binding.routing_key.clone(),
+            arguments: binding.arguments.clone(),
+        };
+        let what = format!("binding '{}' -> '{}'", binding.source, binding.destination);
+        note(what, vhost.bind(&mut Operator, &binding.source, &spec).map(drop));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}

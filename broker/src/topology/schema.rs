@@ -1,0 +1,286 @@
+//! What a topology file declares, as plain data with every default filled in.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use plugin_api::{exchange::DestinationKind, value::Table};
+
+use crate::{access::HashAlgorithm, hooks::HookDecl};
+
+/// Everything one file declares.
+#[derive(Clone, Debug)]
+pub struct Topology {
+    /// How the broker introduces itself.
+    pub node: NodeDecl,
+    /// Where it listens.
+    pub listeners: ListenersDecl,
+    /// What it allows its peers.
+    pub limits: LimitsDecl,
+    /// Where persistent messages go.
+    pub storage: StorageDecl,
+    /// Plugin files to load, in order.
+    pub plugins: Vec<PluginDecl>,
+    /// Internal users with their permissions.
+    pub users: Vec<UserDecl>,
+    /// Hooks of all scopes, in the order in which they run within one scope.
+    pub hooks: Vec<HookDecl>,
+    /// Virtual hosts with what is in them.
+    pub vhosts: Vec<VhostDecl>,
+    /// What is said about a binding whose ends are not equally durable.
+    pub bindings_mixed_durability: MixedDurability,
+}
+
+/// `node`: how the broker introduces itself to clients.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeDecl {
+    /// `product` of the server properties; clients decide on it what they use.
+    pub product: Option<String>,
+    /// `version` of the server properties.
+    pub version: Option<String>,
+    /// `cluster_name` of the server properties.
+    pub cluster_name: Option<String>,
+}
+
+/// `listeners`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenersDecl {
+    /// Plain AMQP 0-9-1.
+    pub amqp: Vec<SocketAddr>,
+}
+
+/// `limits`: what peers may use up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitsDecl {
+    /// Largest frame offered in `connection.tune`, with header and end octet.
+    pub frame_max_bytes: u32,
+    /// Highest channel number offered in `connection.tune`.
+    pub channel_max: u16,
+    /// Heartbeat interval offered in `connection.tune`; 0 offers none.
+    pub heartbeat_secs: u16,
+    /// How long a client may take from connecting to `connection.open`.
+    pub handshake_timeout_secs: u16,
+    /// Largest body of one message.
+    pub message_bytes_max: u64,
+    /// Connections at the same time; `None` is unlimited.
+    pub connections_max: Option<u32>,
+    /// How long a stopping broker waits for its clients to go.
+    pub shutdown_deadline_secs: u16,
+}
+
+/// `storage`: the plugin that keeps persistent messages.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StorageDecl {
+    /// Name of the storage, such as `memory`.
+    pub kind: String,
+    /// Handed to the storage as it is.
+    pub config: serde_json::Value,
+}
+
+/// One entry of `plugins`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PluginDecl {
+    /// The shared library, relative paths resolved against the topology file's folder.
+    pub path: PathBuf,
+    /// Lower-case hexadecimal digest that the file must have.
+    pub sha256: Option<String>,
+    /// Whether the broker refuses to start without it.
+    pub required: bool,
+    /// Handed to the plugin as it is.
+    pub config: serde_json::Value,
+}
+
+/// One user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserDecl {
+    /// Name for the login.
+    pub name: String,
+    /// Password or its hash.
+    pub password: PasswordDecl,
+    /// `administrator`, `monitoring`, …
+    pub tags: Vec<String>,
+    /// Whether logins are accepted from the broker's own machine only.
+    pub loopback_only: bool,
+    /// At most one entry for a vhost.
+    pub permissions: Vec<PermissionDecl>,
+}
+
+/// A password as it was declared. Its `Debug` form shows no secret.
+#[derive(Clone, PartialEq, Eq)]
+pub enum PasswordDecl {
+    /// The password itself, from the file, the environment or a secret file.
+    Plain(String),
+    /// A stored hash (RabbitMQ: "Password Hashing"); an empty one makes password login impossible.
+    Hash {
+        /// Base64 of salt and digest.
+        hash: String,
+        /// How it was made.
+        algorithm: HashAlgorithm,
+    },
+}
+
+/// What a user may do in one vhost: three patterns searched in resource names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PermissionDecl {
+    /// The vhost this is about.
+    pub vhost: String,
+    /// Declare and delete.
+    pub configure: String,
+    /// Publish, and be bound to.
+    pub write: String,
+    /// Consume, get, purge, and be bound from.
+    pub read: String,
+}
+
+/// One virtual host.
+#[derive(Clone, Debug, Default)]
+pub struct VhostDecl {
+    /// Name, as clients give it in `connection.open`.
+    pub name: String,
+    /// Exchanges beside the predeclared ones.
+    pub exchanges: Vec<ExchangeDecl>,
+    /// Queues.
+    pub queues: Vec<QueueDecl>,
+    /// Bindings.
+    pub bindings: Vec<BindingDecl>,
+}
+
+/// One exchange.
+#[derive(Clone, Debug)]
+pub struct ExchangeDecl {
+    /// Unique in its vhost.
+    pub name: String,
+    /// Exchange type, built in or from a plugin.
+    pub kind: String,
+    /// Survives a restart.
+    pub durable: bool,
+    /// Goes away with its last binding.
+    pub auto_delete: bool,
+    /// Clients may not publish to it.
+    pub internal: bool,
+    /// Declaration arguments, friendly keys included.
+    pub arguments: Table,
+}
+
+/// One queue.
+#[derive(Clone, Debug)]
+pub struct QueueDecl {
+    /// Unique in its vhost.
+    pub name: String,
+    /// Survives a restart.
+    pub durable: bool,
+    /// Goes away with its last consumer.
+    pub auto_delete: bool,
+    /// Declaration arguments, friendly keys included.
+    pub arguments: Table,
+}
+
+/// One binding.
+#[derive(Clone, Debug)]
+pub struct BindingDecl {
+    /// The exchange that messages come from.
+    pub source: String,
+    /// The queue or exchange that they go to.
+    pub destination: String,
+    /// Which of the two.
+    pub destination_kind: DestinationKind,
+    /// Binding key.
+    pub routing_key: String,
+    /// Binding arguments.
+    pub arguments: Table,
+}
+
+/// `bindings.mixed_durability`: what to do about a binding that does not survive a restart although one end does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MixedDurability {
+    /// Bind it, as RabbitMQ does, and say so.
+    #[default]
+    Warn,
+    /// The file is in error.
+    Refuse,
+}
+
+/// The port of AMQP without TLS (IANA).
+pub const AMQP_PORT: u16 = 5672;
+
+impl Default for Topology {
+    /// What the broker runs without a file: vhost `/`, and guest/guest from the same machine.
+    fn default() -> Self {
+        let vhosts = vec![VhostDecl { name: "/".to_owned(), ..VhostDecl::default() }];
+        Self {
+            node: NodeDecl::default(),
+            listeners: ListenersDecl::default(),
+            limits: LimitsDecl::default(),
+            storage: StorageDecl::default(),
+            plugins: Vec::new(),
+            users: vec![UserDecl::guest(&vhosts)],
+            hooks: Vec::new(),
+            vhosts,
+            bindings_mixed_durability: MixedDurability::default(),
+        }
+    }
+}
+
+impl Default for ListenersDecl {
+    fn default() -> Self {
+        Self { amqp: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), AMQP_PORT)] }
+    }
+}
+
+impl Default for LimitsDecl {
+    fn default() -> Self {
+        Self {
+            // RabbitMQ's values: clients size their buffers and timers by them.
+            frame_max_bytes: 131_072,
+            channel_max: 2047,
+            heartbeat_secs: 60,
+            handshake_timeout_secs: 10,
+            message_bytes_max: 16 * 1024 * 1024,
+            connections_max: None,
+            // Less than the 30 s after which service managers and container runtimes kill.
+            shutdown_deadline_secs: 10,
+        }
+    }
+}
+
+impl Default for StorageDecl {
+    fn default() -> Self {
+        Self { kind: "memory".to_owned(), config: serde_json::Value::Null }
+    }
+}
+
+impl UserDecl {
+    /// RabbitMQ's default user, with all permissions on the given vhosts.
+    #[must_use]
+    pub fn guest(vhosts: &[VhostDecl]) -> Self {
+        let names: BTreeSet<&str> = vhosts.iter().map(|vhost| vhost.name.as_str()).collect();
+        Self {
+            name: "guest".to_owned(),
+            password: PasswordDecl::Plain("guest".to_owned()),
+            tags: vec!["administrator".to_owned()],
+            loopback_only: true,
+            permissions: names.into_iter().map(PermissionDecl::all).collect(),
+        }
+    }
+}
+
+impl PermissionDecl {
+    /// Everything is allowed.
+    #[must_use]
+    pub fn all(vhost: &str) -> Self {
+        let all = || ".*".to_owned();
+        Self { vhost: vhost.to_owned(), configure: all(), write: all(), read: all() }
+    }
+}
+
+impl fmt::Debug for PasswordDecl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plain(_) => f.write_str("Plain(..)"),
+            Self::Hash { algorithm, .. } => write!(f, "Hash({algorithm}, ..)"),
+        }
+    }
+}
