@@ -4,8 +4,10 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
+use tests::broker_process::{self, BrokerOptions, BrokerProcess};
 use tests::oracle::{self, Definitions, Oracle};
 use tests::scenario::{self, Scenario};
+use tests::temp::TempDir;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -17,10 +19,14 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let lab = Arc::new(Lab { scenarios: Arc::clone(&scenarios), oracle: Mutex::default() });
+    let lab = Arc::new(Lab { scenarios: Arc::clone(&scenarios), broker: Mutex::default(), oracle: Mutex::default() });
     let mut trials = Vec::new();
     for index in 0..scenarios.len() {
         let scenario = &scenarios[index];
+        if scenario.runs_on(broker_process::KIND) {
+            let lab = Arc::clone(&lab);
+            trials.push(Trial::test(format!("socket::{}", scenario.name), move || lab.on_broker(index)));
+        }
         if scenario.runs_on(oracle::KIND) {
             let lab = Arc::clone(&lab);
             trials.push(Trial::test(format!("rabbitmq::{}", scenario.name), move || lab.on_rabbitmq(index)));
@@ -35,10 +41,23 @@ fn main() -> ExitCode {
 /// The servers that the trials share, started by the first that needs them.
 struct Lab {
     scenarios: Arc<Vec<Scenario>>,
+    broker: Mutex<Option<Result<Arc<BrokerProcess>, String>>>,
     oracle: Mutex<Option<Result<Arc<Oracle>, String>>>,
 }
 
 impl Lab {
+    fn on_broker(&self, index: usize) -> Result<(), Failed> {
+        let started =
+            self.broker.lock().expect("starting does not panic").get_or_insert_with(|| self.start_broker()).clone();
+        Ok(scenario::run(&self.scenarios[index], &started?.target())?)
+    }
+
+    fn start_broker(&self) -> Result<Arc<BrokerProcess>, String> {
+        let folder = TempDir::new("scenarios");
+        let path = folder.write("topology.yaml", &broker_process::scenario_topology(self.scenarios.iter()));
+        BrokerOptions::default().topology(path).start().map(Arc::new)
+    }
+
     fn on_rabbitmq(&self, index: usize) -> Result<(), Failed> {
         let started =
             self.oracle.lock().expect("starting does not panic").get_or_insert_with(|| self.start_oracle()).clone();

@@ -1,6 +1,7 @@
 //! The harness that the test suites share: brokers and a RabbitMQ on free ports, connections that speak frames, and the
 //! scenario engine. Nothing here decides what is right; scenario files and suites do.
 
+pub mod broker_process;
 pub mod oracle;
 pub mod scenario;
 pub mod temp;
