@@ -9,8 +9,6 @@ mod vhost;
 
 use std::{collections::HashMap, net::SocketAddr};
 
-pub use vhost::PREDECLARED_EXCHANGES;
-
 use super::{
     names::{Names, declared_here, nearest},
     schema::{Topology, UserDecl},

@@ -4,7 +4,6 @@
 //! findings of [`check`] their places. The reference of every key of the file is `README.md` beside this module.
 
 pub mod apply;
-pub mod arguments;
 pub mod check;
 pub mod names;
 pub mod schema;

@@ -2,54 +2,21 @@
 
 use plugin_api::value::{Table, Value};
 
-/// Arguments of a queue that belong to features which this version does not have. Taking them silently would promise what is not
-/// kept.
-const UNSUPPORTED: [&str; 17] = [
-    "x-message-ttl",
-    "x-expires",
-    "x-max-length",
-    "x-max-length-bytes",
-    "x-max-priority",
-    "x-dead-letter-exchange",
-    "x-dead-letter-routing-key",
-    "x-dead-letter-strategy",
-    "x-overflow",
-    "x-single-active-consumer",
-    "x-delivery-limit",
-    "x-consumer-timeout",
-    "x-quorum-initial-group-size",
-    "x-stream-max-segment-size-bytes",
-    "x-max-age",
-    "x-stream-filter-size-bytes",
-    "x-initial-cluster-size",
-];
+use super::queue_arguments::check_queue_argument;
 
 /// Arguments that a re-declaration must repeat (semantics 9.9), as far as they are supported.
 const COMPARED: [&str; 5] =
     ["x-queue-mode", "x-queue-version", "x-queue-type", "x-queue-master-locator", "x-queue-leader-locator"];
 
 /// The first argument of a new queue that is wrong, in words.
+///
+/// # Errors
+/// The reply text of the refusal.
 pub fn check_queue(arguments: &Table, queue: &str, vhost: &str) -> Result<(), String> {
-    for key in UNSUPPORTED {
-        if arguments.get(key).is_some() {
-            return Err(format!(
-                "invalid arg '{key}' for queue '{queue}' in vhost '{vhost}': not supported by this version"
-            ));
-        }
-    }
-    let invalid = |key: &str, reason: String| {
-        Err(format!("invalid arg '{key}' for queue '{queue}' in vhost '{vhost}': {reason}"))
-    };
-    match arguments.get("x-queue-type") {
-        None => {}
-        Some(value) => match value.as_str() {
-            Some("classic") => {}
-            Some(other @ ("quorum" | "stream")) => {
-                return invalid("x-queue-type", format!("queue type '{other}' is not supported by this version"));
-            }
-            Some(other) => return invalid("x-queue-type", format!("unknown queue type '{other}'")),
-            None => return invalid("x-queue-type", format!("{{unacceptable_type,{}}}", type_name(value))),
-        },
+    for (key, value) in arguments.iter() {
+        let key = String::from_utf8_lossy(key);
+        check_queue_argument(&key, value)
+            .map_err(|error| format!("invalid arg '{key}' for queue '{queue}' in vhost '{vhost}': {error}"))?;
     }
     Ok(())
 }
@@ -100,30 +67,7 @@ pub fn print(value: Option<&Value>) -> String {
         Value::F64(v) => v.to_string(),
         other => other.as_i64().map_or_else(|| format!("{other:?}"), |v| v.to_string()),
     };
-    format!("the value '{shown}' of type '{}'", type_name(value))
-}
-
-/// RabbitMQ's name of a value's type.
-pub fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Bool(_) => "bool",
-        Value::I8(_) => "byte",
-        Value::U8(_) => "unsignedbyte",
-        Value::I16(_) => "short",
-        Value::U16(_) => "unsignedshort",
-        Value::I32(_) => "signedint",
-        Value::U32(_) => "unsignedint",
-        Value::I64(_) => "long",
-        Value::F32(_) => "float",
-        Value::F64(_) => "double",
-        Value::Decimal { .. } => "decimal",
-        Value::LongString(_) => "longstr",
-        Value::Bytes(_) => "binary",
-        Value::Array(_) => "array",
-        Value::Timestamp(_) => "timestamp",
-        Value::Table(_) => "table",
-        Value::Void => "void",
-    }
+    format!("the value '{shown}' of type '{}'", value.type_name())
 }
 
 #[cfg(test)]

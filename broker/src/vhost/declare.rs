@@ -149,7 +149,7 @@ impl Vhost {
             Some(other) => {
                 return Err(Error::Argument(format!(
                     "invalid type '{}' for arg '{ALTERNATE_EXCHANGE}' in exchange '{}' in vhost '{}'",
-                    arguments::type_name(other),
+                    other.type_name(),
                     spec.name,
                     self.name
                 )));

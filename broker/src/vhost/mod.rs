@@ -8,6 +8,7 @@ pub mod arguments;
 pub mod declare;
 pub mod error;
 pub mod publish;
+pub mod queue_arguments;
 mod tables;
 
 use std::fmt;
@@ -89,8 +90,8 @@ impl fmt::Debug for Vhost {
     }
 }
 
-/// The exchanges that every vhost has (semantics 8.1).
-const PREDECLARED: [(&str, &str, bool); 7] = [
+/// The exchanges that every vhost has (semantics 8.1): name, type, whether it is internal. All are durable.
+pub const PREDECLARED: [(&str, &str, bool); 7] = [
     ("", "direct", false),
     ("amq.direct", "direct", false),
     ("amq.fanout", "fanout", false),

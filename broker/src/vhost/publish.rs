@@ -327,7 +327,7 @@ fn extra_keys(message: &Message) -> Result<Option<ExtraKeys>, Error> {
     for name in ["CC", "BCC"] {
         let Some(value) = headers.get(name) else { continue };
         let ValueRef::Array(values) = value else {
-            let kind = value.to_owned().map_or("unknown", |value| super::arguments::type_name(&value));
+            let kind = value.to_owned().map_or("unknown", |value| value.type_name());
             return Err(Error::Message(format!("invalid message: {{unacceptable_type_in_header,\"{name}\",{kind}}}")));
         };
         let extra = extra.get_or_insert_default();

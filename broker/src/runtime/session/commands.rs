@@ -293,7 +293,7 @@ impl Session {
         let Some(value) = arguments.get("x-priority") else { return Ok(0) };
         value.as_i64().ok_or_else(|| {
             let vhost = self.vhost.as_ref().map(|vhost| vhost.name.to_string()).unwrap_or_default();
-            let kind = value.to_owned().map_or("unknown", |value| crate::vhost::arguments::type_name(&value));
+            let kind = value.to_owned().map_or("unknown", |value| value.type_name());
             Error::Argument(format!(
                 "invalid arg 'x-priority' for queue '{}' in vhost '{vhost}': {{unacceptable_type,{kind}}}",
                 queue.name

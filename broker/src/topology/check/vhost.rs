@@ -9,20 +9,11 @@ use plugin_api::{
 
 use super::{Findings, Item, NAME_BYTES_MAX, Part, RESERVED_PREFIX, Severity};
 use crate::topology::{
-    arguments::{QUEUE_ARGUMENTS, check_queue_argument},
     names::{Names, declared_here, nearest},
     schema::{BindingDecl, ExchangeDecl, MixedDurability, QueueDecl, VhostDecl},
 };
-
-/// The exchanges that every vhost has beside the default one, with their types. All are durable.
-pub const PREDECLARED_EXCHANGES: &[(&str, &str)] = &[
-    ("amq.direct", "direct"),
-    ("amq.fanout", "fanout"),
-    ("amq.headers", "headers"),
-    ("amq.match", "headers"),
-    ("amq.rabbitmq.trace", "topic"),
-    ("amq.topic", "topic"),
-];
+use crate::vhost::PREDECLARED;
+use crate::vhost::queue_arguments::{QUEUE_ARGUMENTS, check_queue_argument};
 
 /// What `x-match` of a binding to a headers exchange may say.
 const X_MATCH: &[&str] = &["all", "any", "all-with-x", "any-with-x"];
@@ -225,7 +216,7 @@ struct Source<'a> {
 }
 
 fn predeclared(name: &str) -> Option<&'static str> {
-    PREDECLARED_EXCHANGES.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind)
+    PREDECLARED.iter().find(|(known, ..)| *known == name && !name.is_empty()).map(|(_, kind, _)| *kind)
 }
 
 fn argument_names(arguments: &Table, item: Item, findings: &mut Findings) {
