@@ -15,11 +15,13 @@
 mod exchange_suite;
 mod fake_host;
 mod random;
+mod routes;
 mod storage_suite;
 
 pub use exchange_suite::{ExchangeSuite, exchange_types};
 pub use fake_host::FakeHost;
 pub use random::Random;
+pub use routes::routes;
 pub use storage_suite::{StorageSuite, storage};
 
 /// Waits for a future on this thread, for tests of storages without a runtime.
