@@ -263,6 +263,10 @@ impl std::io::Write for Lines {
 }
 
 fn logged(run: impl FnOnce()) -> Vec<String> {
+    // While there is only one subscriber, tracing asks the thread that meets a log line first whether it is wanted, and
+    // remembers the answer for all: that may be the thread of another test, which has none.
+    static OTHER: std::sync::OnceLock<tracing::Dispatch> = std::sync::OnceLock::new();
+    OTHER.get_or_init(|| tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(std::io::sink).finish()));
     let lines = Lines::default();
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
@@ -304,11 +308,36 @@ fn scripts_write_into_the_log_of_the_broker_but_not_without_end() {
     let chain = chain_of(&folder, "broker.log('info', 'saw\\n' .. msg.routing_key) broker.log('trace', 'unseen')");
     let lines = logged(|| (0..1000).for_each(|_| drop(chain.on_publish(&publish(&[0, 0])))));
     assert_eq!(lines.len(), 100);
-    assert!(lines[0].contains("INFO") && lines[0].contains("saw order.created hook=\"hook\""), "{}", lines[0]);
+    assert!(lines[0].contains("INFO") && lines[0].contains("saw order.created script=\"hook.lua\""), "{}", lines[0]);
 }
 
 #[test]
 fn now_is_the_time_in_seconds() {
     let body = "local now = broker.now() assert(now > 1.7e9 and now < 1e11) assert(broker.now() >= now)";
     assert_eq!(run(body, &example()), pass());
+}
+
+#[test]
+fn hooks_with_the_same_script_share_its_interpreter_but_not_their_declaration() {
+    let folder = Folder::new();
+    let script = folder.write(
+        "hook.lua",
+        "local calls = 0
+        return { on_publish = function(msg)
+            calls += 1
+            msg.routing_key = msg.routing_key .. calls
+            if msg:body() == 'x' then error('x') end
+        end }",
+    );
+    let decls = [
+        HookDecl { on_error: OnError::Pass, ..decl("one", script.clone()) },
+        HookDecl { body: true, ..decl("two", script.clone()) },
+        HookDecl { memory_limit_bytes: 1 << 20, body: true, ..decl("other limit", script) },
+    ];
+    let set = HookSet::load(&decls).expect("loads");
+    let chain = set.chain("/", "orders").expect("a chain");
+    let outcome = chain.on_publish(&Publish { routing_key: "k", ..publish(&[0, 0]) });
+    assert_eq!(outcome, rewritten("k21"), "the first may not read bodies and passes, the third counts for itself");
+    let failed: Vec<_> = set.status().iter().map(|hook| hook.counts.failed).collect();
+    assert_eq!(failed, [1, 0, 0]);
 }
