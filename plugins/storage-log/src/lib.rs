@@ -69,3 +69,5 @@ impl StorageType for LogType {
         Ok(Arc::new(storage))
     }
 }
+
+plugin_api::export_plugin!(storages: [LogType]);

@@ -101,10 +101,9 @@ impl Shared {
             None => self.entries(part).unwrap_or_default(),
         };
         let before = found.len();
-        let mut seqs = part.first..;
         let mut chunk = Chunk::default();
         for (place, (offset, length)) in entries.iter().enumerate() {
-            let Some(seq) = seqs.next() else { break };
+            let seq = part.first.saturating_add(place as u64);
             let ahead = entries.get(place..).unwrap_or_default();
             let bytes = chunk.get(&*file, *offset, *length, ahead);
             match bytes.ok().flatten().and_then(|bytes| self.message(bytes, queue, seq)) {

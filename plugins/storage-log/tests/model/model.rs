@@ -69,7 +69,9 @@ impl Model {
                 found.extend((first.0..=last.0).map(|seq| (queue.queue.0, seq)));
             }
         }
-        if let Some(key) = found.iter().find(|key| !self.messages.contains_key(key)) {
+        // A damaged message is found again after each start.
+        let is_known = |key: &Key| self.messages.contains_key(key) || self.forgiven.contains(key);
+        if let Some(key) = found.iter().find(|key| !is_known(key)) {
             return Err(format!("message {key:?} is there, but was never written or is settled for good"));
         }
         let kept = self.messages.iter().filter(|(_, known)| **known == Known::Kept);
