@@ -9,11 +9,14 @@ use std::sync::Once;
 /// The plugins that are part of the binary, as crates.
 pub(crate) const BUILT_IN: [&str; 4] = ["exchange-direct", "exchange-fanout", "exchange-topic", "exchange-headers"];
 
+/// The storages that are part of the binary, as crates.
+pub(crate) const STORAGES: [&str; 2] = ["storage-memory", "storage-log"];
+
 /// Builds the plugins of the workspace as files, and says where the one of this crate is.
 pub(crate) fn built_in(name: &str) -> PathBuf {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let packages = BUILT_IN.iter().flat_map(|name| ["-p", name]);
+        let packages = BUILT_IN.iter().chain(&STORAGES).flat_map(|name| ["-p", name]);
         cargo(&repository(), packages.collect::<Vec<_>>().as_slice());
     });
     library(name)

@@ -9,3 +9,4 @@ mod built_in;
 mod example;
 mod panics;
 mod refusals;
+mod storages;

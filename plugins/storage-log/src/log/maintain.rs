@@ -73,6 +73,7 @@ impl Log {
         self.checkpoint_number = number;
         self.checkpoint_bytes = bytes.len() as u64;
         self.since_checkpoint_bytes = 0;
+        self.has_unwritten = false;
         let removed = self.remove_dead().and_then(|()| self.remove_checkpoints());
         removed.map_err(|error| self.shared.fail("removing old files", &error))?;
         self.dead = self.dead_segments();
@@ -83,7 +84,8 @@ impl Log {
     pub(crate) fn regain_room(&mut self) -> Result<bool, StorageError> {
         // The second checkpoint removes what the first found dead.
         for _ in 0..2 {
-            if !self.dead_segments().is_empty() && !self.checkpoint()? {
+            let has_to = self.has_unwritten || !self.dead_segments().is_empty();
+            if has_to && !self.checkpoint()? {
                 break;
             }
         }

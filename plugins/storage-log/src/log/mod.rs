@@ -46,6 +46,8 @@ pub struct Log {
     /// Segments that were dead in the latest checkpoint; they go after the next one.
     dead: Vec<SegmentId>,
     recycled: Vec<(SegmentId, u64)>,
+    /// Something is settled in memory alone, for want of room; the next checkpoint has it.
+    has_unwritten: bool,
     has_reserve: bool,
     has_room: bool,
     salts: segments::Salts,
@@ -184,6 +186,7 @@ impl Log {
         match written {
             Err(StorageError::Full(_)) => {
                 self.pending.push(Pending { frame_offset: 0, effect: again });
+                self.has_unwritten = true;
                 Ok(())
             }
             other => other,

@@ -57,6 +57,7 @@ impl Log {
             checkpoint_bytes: 0,
             dead: Vec::new(),
             recycled: Vec::new(),
+            has_unwritten: false,
             has_reserve: loaded.files.contains_key(names::RESERVE),
             has_room: loaded.files.contains_key(names::ROOM),
             salts,

@@ -1,0 +1,62 @@
+//! Each storage, loaded as a file, keeps to the rules as the one that is linked in.
+
+use std::sync::Arc;
+
+use broker::plugin_host::{LoadRequest, PluginState, Registry};
+use plugin_api::storage::{Append, MessageSeq, QueueKey};
+use plugin_api::testing::block_on;
+
+use crate::build;
+
+fn loaded(name: &str) -> Registry {
+    let mut registry = Registry::empty();
+    let path = build::built_in(name);
+    let plugin = registry.load_file(&LoadRequest { path, ..LoadRequest::default() }).unwrap();
+    assert_eq!(plugin.storages, [name.strip_prefix("storage-").unwrap()]);
+    registry
+}
+
+#[test]
+fn loaded_storages_conform() {
+    for name in build::STORAGES {
+        let registry = Arc::new(loaded(name));
+        let kind = name.strip_prefix("storage-").unwrap().to_owned();
+        let opened = Arc::clone(&registry);
+        let suite = plugin_api::testing::opened_storages(&format!("loaded-{kind}"), move |spec| {
+            opened.storage(&kind, spec.config.as_json(), spec.folder.as_deref()).map_err(|error| error.to_string())
+        });
+        suite.run();
+        assert_eq!(registry.status().pop().unwrap().state, PluginState::Active);
+    }
+}
+
+#[test]
+fn folder_of_a_linked_in_log_is_read_by_a_loaded_one() {
+    let folder = build::empty_folder("log-folder");
+    let targets = [(QueueKey(1), MessageSeq(1))];
+    let message = Append { targets: &targets, exchange: "x", routing_key: "k", properties: &[0, 0], body: b"kept" };
+    let open = |registry: &Registry| registry.storage("log", &serde_json::Value::Null, Some(&folder));
+    let linked = open(&Registry::builtin().unwrap()).unwrap();
+    block_on(linked.append(&[message])).unwrap();
+    let registry = loaded("storage-log");
+    let error = open(&registry).err().unwrap().to_string();
+    let expected = format!("is in use by another broker (process {})", std::process::id());
+    assert!(error.contains(&expected), "{error}");
+    drop(linked);
+    let again = open(&registry).unwrap();
+    let found = block_on(again.read(QueueKey(1), MessageSeq(0), 9)).unwrap();
+    assert_eq!(found.iter().map(|message| message.body.as_slice()).collect::<Vec<_>>(), [b"kept"]);
+    assert_eq!(again.status().live_count, 1);
+}
+
+#[test]
+fn storage_that_is_there_already_is_refused() {
+    let mut registry = Registry::builtin().unwrap();
+    let path = build::built_in("storage-log");
+    let error = registry.load_file(&LoadRequest { path, ..LoadRequest::default() }).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "plugin 'storage_log' offers the storage 'log', which the built-in plugin 'storage_log' offers already: take one \
+         of the two out of the topology file"
+    );
+}
