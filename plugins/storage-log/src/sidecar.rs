@@ -62,6 +62,9 @@ pub(crate) fn write(
     }
 }
 
+/// Offset and length of a record.
+type Place = (u32, u32);
+
 /// An index file whose header is sound.
 pub(crate) struct Sidecar {
     header: FileHeader,
@@ -113,7 +116,7 @@ pub(crate) fn load(
     store: u64,
     segment: SegmentId,
     verify: bool,
-) -> Result<(Vec<Run>, Vec<(u32, u32)>), SidecarError> {
+) -> Result<(Vec<Run>, Vec<Place>), SidecarError> {
     let file = disk.open(&names::index(segment), Access::Read).map_err(SidecarError::Io)?;
     let header = Sidecar::open(&*file, store, segment, verify)?.header;
     let bytes = read_whole(&*file).map_err(SidecarError::Io)?;

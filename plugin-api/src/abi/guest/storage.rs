@@ -312,3 +312,6 @@ unsafe extern "C" fn set_status(context: *mut c_void, table: RawBytes) {
 fn gone_wrong(error: &CallError) -> StorageError {
     StorageError::Failed(format!("the plugin {error}"))
 }
+
+#[cfg(test)]
+mod tests;

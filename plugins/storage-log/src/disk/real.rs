@@ -1,7 +1,7 @@
 //! A folder of the operating system.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -91,18 +91,13 @@ impl Disk for RealDisk {
 
     fn lock(&self, name: &str, access: Access) -> io::Result<Box<dyn Send + Sync>> {
         let is_writer = access == Access::Write;
-        let mut file =
+        let file =
             OpenOptions::new().read(true).write(is_writer).create(is_writer).truncate(false).open(self.path(name))?;
         let locked = if is_writer { file.try_lock() } else { file.try_lock_shared() };
         match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) => return Err(error),
-        }
-        if is_writer {
-            // For the sentence that another process shows; the lock itself is the operating system's.
-            file.set_len(0)?;
-            file.write_all(std::process::id().to_string().as_bytes())?;
         }
         Ok(Box::new(file))
     }

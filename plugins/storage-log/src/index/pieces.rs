@@ -17,6 +17,9 @@ pub(crate) struct Piece {
     pub(crate) entry: u32,
 }
 
+/// A piece with its first position.
+type Placed = (u64, Piece);
+
 /// What left a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Freed {
@@ -121,7 +124,7 @@ impl Piece {
     }
 
     /// The parts before `at` and from `at` on.
-    fn split(self, start: u64, at: u64) -> (Option<(u64, Self)>, Option<(u64, Self)>) {
+    fn split(self, start: u64, at: u64) -> (Option<Placed>, Option<Placed>) {
         if at <= start {
             return (None, Some((start, self)));
         }

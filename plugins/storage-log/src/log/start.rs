@@ -23,13 +23,16 @@ impl Log {
     /// What speaks against it; the folder is then as it was, but for the lock file in one that is ours.
     pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<Self, OpenError> {
         let folder = disk.title();
-        // Read once without the lock: a folder of somebody else must not even get a lock file.
-        let seen = recovery::load(&*disk, options.verifies());
-        if let Err(error @ (OpenError::Foreign { .. } | OpenError::Newer { .. } | OpenError::ReadOnly { .. })) = seen {
-            return Err(error);
+        let names = disk.list().map_err(|error| OpenError::io(&folder, "listing it", error))?;
+        if !names.iter().any(|(name, _)| name == names::LOCK) {
+            // A folder of somebody else must not even get a lock file, nor one that is not in order.
+            recovery::load(&*disk, options.verifies())?;
         }
         let lock = lock(&*disk, Access::Write)?;
         let loaded = recovery::load(&*disk, options.verifies())?;
+        // For the sentence that another process shows; the lock itself is the operating system's. Nobody relies on it.
+        let process = format!("{:<20}", std::process::id());
+        drop(disk.open(names::LOCK, Access::Write).and_then(|file| file.write_at(process.as_bytes(), 0)));
         let (loaded, is_new) = match loaded {
             Some(loaded) => (loaded, false),
             None => (new_folder(&*disk, &options)?, true),
@@ -155,7 +158,8 @@ fn lock(disk: &dyn Disk, access: Access) -> Result<Box<dyn Send + Sync>, OpenErr
     disk.lock(names::LOCK, access).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => {
             let read = disk.open(names::LOCK, Access::Read).and_then(|file| read_whole(&*file)).ok();
-            let process = read.and_then(|bytes| String::from_utf8(bytes).ok()).filter(|text| !text.is_empty());
+            let text = read.and_then(|bytes| String::from_utf8(bytes).ok()).map(|text| text.trim().to_owned());
+            let process = text.filter(|text| !text.is_empty());
             OpenError::InUse { folder, process }
         }
         _ => OpenError::io(&folder, "locking it", error),

@@ -33,6 +33,9 @@ pub(crate) fn run(seed: u64, plan: &Plan) -> Result<(), String> {
     run.reopen(Ending::Close).map_err(|error| format!("at the end: {error}"))
 }
 
+/// Messages by number with their places, and how far they are to be kept; two ends of a settled range when not at all.
+type Intent = (Vec<(u64, Vec<Key>)>, Durability);
+
 /// How a process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
@@ -163,7 +166,7 @@ impl Run {
     }
 
     /// Confirmed is confirmed, whatever else happened.
-    fn keep_confirmed(&mut self, intents: &[(Vec<(u64, Vec<Key>)>, Durability)], results: &[Result<(), StorageError>]) {
+    fn keep_confirmed(&mut self, intents: &[Intent], results: &[Result<(), StorageError>]) {
         for ((batch, kept), result) in intents.iter().zip(results) {
             if *kept != Durability::Synced || result.is_err() {
                 continue;
