@@ -1,5 +1,7 @@
 //! What a folder looks like after accidents, and what is made of it: nothing damaged is served, nothing is cut silently.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::sync::Arc;
 
 use plugin_api::storage::{Append, Durability, MessageSeq, QueueKey, Recovered, StorageError};

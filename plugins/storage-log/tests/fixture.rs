@@ -2,6 +2,8 @@
 //!
 //! `STORE_WRITE_FIXTURE=1` makes the folder again, which is right only before the format has been released.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

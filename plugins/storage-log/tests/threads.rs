@@ -1,5 +1,7 @@
 //! The storage with its threads: what the futures answer when the disk misbehaves.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::sync::Arc;
 
 use plugin_api::storage::{Append, MessageSeq, QueueKey, Settle, Storage, StorageError};
