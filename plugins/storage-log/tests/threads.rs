@@ -96,3 +96,38 @@ fn refused_batch_leaves_nothing_behind() {
     disk.set_capacity(u64::MAX);
     assert_eq!(count(&open(&disk)), first);
 }
+
+#[test]
+fn reads_go_on_while_segments_are_sealed_copied_and_removed() {
+    let disk = SimDisk::new(3);
+    let storage = open(&disk);
+    let is_done = std::sync::atomic::AtomicBool::new(false);
+    let is_done = &is_done;
+    let order = std::sync::atomic::Ordering::SeqCst;
+    std::thread::scope(|scope| {
+        for from in [0, 500] {
+            let storage = &storage;
+            scope.spawn(move || {
+                let mut count = 0;
+                while !is_done.load(order) || count == 0 {
+                    let found = block_on(storage.read(QueueKey(1), MessageSeq(from), 100)).unwrap();
+                    assert!(found.windows(2).all(|pair| pair[0].seq < pair[1].seq), "in ascending order");
+                    assert!(found.iter().all(|message| message.seq.0 >= from && message.body == [7; 200]));
+                    count += found.len();
+                }
+            });
+        }
+        for first in (0..20_000).step_by(20) {
+            append(&storage, first..first + 20).unwrap();
+            // All but one in a hundred, so that segments are copied forward and removed.
+            if first % 100 == 80 {
+                let (first, last) = (MessageSeq(first - 79), MessageSeq(first + 19));
+                block_on(storage.settle(&[Settle { queue: QueueKey(1), first, last }])).unwrap();
+            }
+        }
+        is_done.store(true, order);
+    });
+    assert_eq!(count(&storage), 200);
+    assert_eq!(storage.status().damage, Vec::<String>::new());
+    assert!(storage.status().file_bytes < 20 * (64 << 10), "{} bytes", storage.status().file_bytes);
+}
