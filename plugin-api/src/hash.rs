@@ -4,7 +4,7 @@
 //! can choose binding keys that collide.
 
 /// A hash map with a fast keyed hash.
-pub type Map<K, V> = std::collections::HashMap<K, V, foldhash::quality::RandomState>;
+pub type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
 
 /// A hash set with a fast keyed hash.
-pub type Set<K> = std::collections::HashSet<K, foldhash::quality::RandomState>;
+pub type Set<K> = std::collections::HashSet<K, foldhash::fast::RandomState>;

@@ -14,12 +14,16 @@
 
 mod exchange_suite;
 mod fake_host;
+mod measure;
 mod random;
+mod routes;
 mod storage_suite;
 
 pub use exchange_suite::{ExchangeSuite, exchange_types};
 pub use fake_host::FakeHost;
+pub use measure::nanos_per_call;
 pub use random::Random;
+pub use routes::routes;
 pub use storage_suite::{StorageSuite, storage};
 
 /// Waits for a future on this thread, for tests of storages without a runtime.

@@ -420,7 +420,7 @@ impl Connection {
                 None
             }
             (state, method) => {
-                let text = format!("unexpected method in connection state {}: {}", state_name(state), method.name());
+                let text = format!("unexpected method in connection state {}", state_name(state));
                 let error = ProtocolError::new(ReplyCode::ChannelError, text).in_method(method.id());
                 self.fail(now, ChannelId(0), error, Framing::Kept)
             }

@@ -106,7 +106,7 @@ impl HookChain {
         }
     }
 
-    fn hooks(&self) -> impl Iterator<Item = (usize, &Arc<Hook>)> {
+    fn hooks(&self) -> impl Iterator<Item = (usize, &Hook)> {
         self.hooks.iter().filter_map(|index| Some((*index, self.set.hooks.get(*index)?)))
     }
 }
@@ -115,8 +115,8 @@ impl HookChain {
 fn call(set: &Arc<SetInner>, index: usize, hook: &Hook, publish: &Publish<'_>) -> Result<Decision, HookError> {
     let now = Instant::now();
     let mut slot = worker::take(set, index, hook);
-    let result = slot.state(hook).and_then(|state| state.on_publish(now, publish, hook.decl.body));
+    let result = slot.state(set, hook).and_then(|state| state.on_publish(now, &hook.decl, publish));
     slot.count(&result, now);
-    worker::put_back(set.id, index, slot);
+    worker::put_back(set.id, index, hook, slot);
     result.map_err(|failure| hook.report(failure, now))
 }

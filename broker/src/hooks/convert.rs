@@ -110,28 +110,28 @@ fn encode_table(table: &Table, out: &mut Vec<u8>, bytes_max: usize, depth_max: u
             Ok(())
         });
     }
-    // In the order of their names: the order of a Lua table differs from run to run.
-    let mut fields = Vec::new();
+    // In the order of their names: the order of a Lua table differs from run to run. Only names are gathered, because the
+    // interpreter has room for some thousand values held from outside.
+    let mut names = Vec::new();
     for pair in table.pairs::<Value, Value>() {
-        let (Value::String(key), value) = pair? else {
+        let (Value::String(name), _) = pair? else {
             return Err(mlua::Error::runtime("a table in a header is either a list or has string keys only"));
         };
-        let name = key.as_bytes().to_vec();
-        if name.len() > TABLE_KEY_BYTES_MAX {
-            return Err(mlua::Error::runtime(format!("a header's name has at most {TABLE_KEY_BYTES_MAX} bytes")));
-        }
-        // Each takes its name, a length and a letter at least; a table too large is refused before it is sorted.
-        if fields.len() > bytes_max / 2 {
+        // An entry takes two bytes at least; a table too large is refused before it is sorted.
+        if names.len() > bytes_max / 2 {
             return Err(too_long(bytes_max));
         }
-        fields.push((name, value));
+        names.push(name.as_bytes().to_vec());
     }
-    fields.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    names.sort_unstable();
     with_length(out, b'F', |out| {
-        for (name, value) in &fields {
-            out.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+        for name in &names {
+            let Ok(length) = u8::try_from(name.len()) else {
+                return Err(mlua::Error::runtime(format!("a header's name has at most {TABLE_KEY_BYTES_MAX} bytes")));
+            };
+            out.push(length);
             out.extend_from_slice(name);
-            encode_within(value, out, bytes_max, depth_max)?;
+            encode_within(&table.raw_get(mlua::BString::new(name.clone()))?, out, bytes_max, depth_max)?;
         }
         Ok(())
     })

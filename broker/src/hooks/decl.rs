@@ -15,7 +15,8 @@ pub struct HookDecl {
     pub scope: Scope,
     /// What happens to a message when the script fails.
     pub on_error: OnError,
-    /// Wall time for one call.
+    /// Wall time for one call. A call that has hardly run when its time is up, because the operating system gave the core to
+    /// something else, gets it a second time.
     pub time_limit: Duration,
     /// What the script may keep and use, on each worker thread, beside the interpreter itself.
     pub memory_limit_bytes: usize,

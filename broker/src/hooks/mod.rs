@@ -46,6 +46,7 @@ mod memory;
 mod message;
 mod program;
 mod sandbox;
+mod script;
 pub mod script_test;
 mod set;
 mod state;

@@ -8,9 +8,9 @@ use std::time::Instant;
 use super::chain::HookChain;
 use super::decl::HookDecl;
 use super::error::{ErrorKind, Failure, HookError};
-use super::program::Program;
-use super::state::{ON_PUBLISH, State};
-use super::status::{Counters, FAILURE_LINES_MAX, HookStatus, LogGate, SCRIPT_LINES_MAX};
+use super::script::Script;
+use super::state::ON_PUBLISH;
+use super::status::{Counters, FAILURE_LINES_MAX, HookStatus, LogGate};
 
 /// A set of hooks. A reload makes a new one and lets go of the old; chains that are still in use keep theirs.
 #[derive(Debug, Clone)]
@@ -20,17 +20,17 @@ pub struct HookSet(Arc<SetInner>);
 pub(super) struct SetInner {
     /// Tells sets apart in the stores of worker threads. Never used twice in a process.
     pub(super) id: u64,
-    pub(super) hooks: Vec<Arc<Hook>>,
+    pub(super) hooks: Vec<Hook>,
+    pub(super) scripts: Vec<Script>,
 }
 
 /// One declared hook.
 #[derive(Debug)]
 pub(super) struct Hook {
     pub(super) decl: HookDecl,
-    pub(super) program: Program,
+    /// Position in [`SetInner::scripts`].
+    pub(super) script: usize,
     pub(super) counters: Arc<Counters>,
-    /// For what the script itself writes.
-    pub(super) script_log: Arc<LogGate>,
     failure_log: LogGate,
 }
 
@@ -40,36 +40,49 @@ impl HookSet {
     /// # Errors
     /// Everything that is wrong with any of them; then no set is made, and whoever has an old one keeps it.
     pub fn load(decls: &[HookDecl]) -> Result<Self, Vec<HookError>> {
-        let (mut hooks, mut errors, mut names) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let (mut hooks, mut scripts, mut errors) = (Vec::new(), Vec::<Script>::new(), Vec::new());
+        let (mut names, mut broken) = (BTreeSet::new(), BTreeSet::new());
         for decl in decls {
             if !names.insert(decl.name.as_str()) {
                 let failure = Failure::new(ErrorKind::Declaration, "there is another hook of this name");
                 errors.push(failure.of(&decl.name, &decl.script));
             }
-            match Hook::load(decl) {
-                Ok(hook) => hooks.push(Arc::new(hook)),
-                Err(failure) => errors.push(failure.of(&decl.name, &decl.script)),
+            if broken.contains(&decl.script) {
+                continue;
             }
+            let script = scripts.iter().position(|script| script.is_of(decl)).unwrap_or(scripts.len());
+            if script == scripts.len() {
+                match Script::load(decl) {
+                    Ok(script) => scripts.push(script),
+                    Err(failure) => {
+                        // Once for each file: the next hook with it would say the same.
+                        broken.insert(&decl.script);
+                        errors.push(failure.of(&decl.name, &decl.script));
+                        continue;
+                    }
+                }
+            }
+            hooks.push(Hook::new(decl, script));
         }
-        if errors.is_empty() { Ok(Self::of(hooks)) } else { Err(errors) }
+        if errors.is_empty() { Ok(Self::of(hooks, scripts)) } else { Err(errors) }
     }
 
     /// A set without hooks.
     #[must_use]
     pub fn empty() -> Self {
-        Self::of(Vec::new())
+        Self::of(Vec::new(), Vec::new())
     }
 
-    fn of(hooks: Vec<Arc<Hook>>) -> Self {
+    fn of(hooks: Vec<Hook>, scripts: Vec<Script>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self(Arc::new(SetInner { id: NEXT.fetch_add(1, Ordering::Relaxed), hooks }))
+        Self(Arc::new(SetInner { id: NEXT.fetch_add(1, Ordering::Relaxed), hooks, scripts }))
     }
 
     /// The hooks that publishes to `exchange` in `vhost` go through: those of the broker, then of the vhost, then of the
     /// exchange, each in the order of declaration. `None` if there are none. To be asked once and kept.
     #[must_use]
     pub fn chain(&self, vhost: &str, exchange: &str) -> Option<Arc<HookChain>> {
-        let covers = |(_, hook): &(usize, &Arc<Hook>)| hook.decl.scope.covers(vhost, exchange);
+        let covers = |(_, hook): &(usize, &Hook)| hook.decl.scope.covers(vhost, exchange);
         let mut hooks: Vec<_> = self.0.hooks.iter().enumerate().filter(covers).collect();
         hooks.sort_by_key(|(index, hook)| (hook.decl.scope.rank(), *index));
         let hooks: Vec<usize> = hooks.into_iter().map(|(index, _)| index).collect();
@@ -79,7 +92,7 @@ impl HookSet {
     /// What every hook has done, in the order of declaration.
     #[must_use]
     pub fn status(&self) -> Vec<HookStatus> {
-        self.0.hooks.iter().map(|hook| hook.status()).collect()
+        self.0.hooks.iter().map(Hook::status).collect()
     }
 
     /// Whether there are no hooks.
@@ -96,13 +109,8 @@ impl Default for HookSet {
 }
 
 impl Hook {
-    fn load(decl: &HookDecl) -> Result<Self, Failure> {
-        let mut program = Program::read(&decl.script)?;
-        let script_log = Arc::new(LogGate::new(SCRIPT_LINES_MAX));
-        // The run is the check; worker threads make interpreters of their own.
-        State::check(decl, &mut program, &script_log)?;
-        let failure_log = LogGate::new(FAILURE_LINES_MAX);
-        Ok(Self { decl: decl.clone(), program, counters: Arc::default(), script_log, failure_log })
+    fn new(decl: &HookDecl, script: usize) -> Self {
+        Self { decl: decl.clone(), script, counters: Arc::default(), failure_log: LogGate::new(FAILURE_LINES_MAX) }
     }
 
     fn status(&self) -> HookStatus {

@@ -1,11 +1,11 @@
 //! One script in one interpreter, ready to be called: what a worker thread keeps for each hook it has met.
 
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use mlua::{AnyUserData, Function, Lua, LuaString, Value};
+use tracing::Level;
 
 use super::chain::Publish;
 use super::decl::HookDecl;
@@ -13,6 +13,7 @@ use super::error::{ErrorKind, Failure, PRELUDE_CHUNK, did_you_mean, shorten};
 use super::message::Message;
 use super::program::Program;
 use super::sandbox::Sandbox;
+use super::script::Script;
 use super::status::LogGate;
 use super::view::{Rewrite, Verdict, View};
 
@@ -20,7 +21,6 @@ pub(super) struct State {
     on_publish: Function,
     message: AnyUserData,
     view: Rc<View>,
-    time_limit: Duration,
     /// Where the hook begins, for failures that have no line.
     place: (Option<String>, Option<u32>),
     // Behind the handles into it.
@@ -36,47 +36,45 @@ pub(super) enum Decision {
 }
 
 impl State {
-    /// An interpreter in which the program has run.
-    pub(super) fn new(decl: &HookDecl, program: &Program, log: &Arc<LogGate>) -> Result<Self, Failure> {
+    /// An interpreter in which the script has run.
+    pub(super) fn new(script: &Script) -> Result<Self, Failure> {
         let broken = |error: mlua::Error| Failure::from_lua(&error);
         let sandbox = Sandbox::new().map_err(broken)?;
-        let require = program.add_require(&sandbox).map_err(broken)?;
-        let state = Self::start(decl, program, sandbox, log);
+        let require = script.program.add_require(&sandbox).map_err(broken)?;
+        let state = Self::start(script, sandbox);
         require.close();
         state
     }
 
-    /// As [`State::new`], but reads the files that the script requires into the program.
-    pub(super) fn check(decl: &HookDecl, program: &mut Program, log: &Arc<LogGate>) -> Result<Self, Failure> {
+    /// As [`State::new`], but reads the files that the script requires into its program.
+    pub(super) fn check(script: &mut Script) -> Result<Self, Failure> {
         let broken = |error: mlua::Error| Failure::from_lua(&error);
         let sandbox = Sandbox::new().map_err(broken)?;
-        let folder = decl.script.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let require = Program::add_require_of_folder(&sandbox, folder).map_err(broken)?;
-        let state = Self::start(decl, program, sandbox, log);
+        let require = Program::add_require_of_folder(&sandbox, script.folder()).map_err(broken)?;
+        let state = Self::start(script, sandbox);
         require.close();
-        program.keep_modules(&require);
+        script.program.keep_modules(&require);
         state
     }
 
-    fn start(decl: &HookDecl, program: &Program, sandbox: Sandbox, log: &Arc<LogGate>) -> Result<Self, Failure> {
+    fn start(script: &Script, sandbox: Sandbox) -> Result<Self, Failure> {
         let broken = |error: mlua::Error| Failure::from_lua(&error);
         let view = Rc::new(View::default());
-        add_broker(&sandbox, &view, &decl.name, log).map_err(broken)?;
+        add_broker(&sandbox, &view, script).map_err(broken)?;
         let message = Message::create(sandbox.lua(), &view).map_err(broken)?;
-        sandbox.seal(decl.memory_limit_bytes).map_err(broken)?;
-        let returned = sandbox.run(Instant::now(), LOAD_TIME_LIMIT, || program.run(&sandbox))?;
+        sandbox.seal(script.memory_limit_bytes).map_err(broken)?;
+        let returned = sandbox.run(Instant::now(), LOAD_TIME_LIMIT, || script.program.run(&sandbox))?;
         let on_publish = hooks_of(&returned)?;
         let info = on_publish.info();
         let place = (info.short_src, info.line_defined.and_then(|line| u32::try_from(line).ok()));
-        Ok(Self { on_publish, message, view, time_limit: decl.time_limit, place, sandbox })
+        Ok(Self { on_publish, message, view, place, sandbox })
     }
 
-    /// Calls the hook with one message, `with_body` if it may read the body. Whatever happens, the interpreter keeps nothing
-    /// of the message.
+    /// Calls the hook that `decl` declares with one message. Whatever happens, the interpreter keeps nothing of the message.
     #[inline]
-    pub(super) fn on_publish(&self, now: Instant, publish: &Publish<'_>, with_body: bool) -> Result<Decision, Failure> {
-        self.view.open(publish, with_body);
-        let returned = self.sandbox.run(now, self.time_limit, || self.on_publish.call::<(Value, Value)>(&self.message));
+    pub(super) fn on_publish(&self, now: Instant, decl: &HookDecl, publish: &Publish<'_>) -> Result<Decision, Failure> {
+        self.view.open(publish, decl.body);
+        let returned = self.sandbox.run(now, decl.time_limit, || self.on_publish.call::<(Value, Value)>(&self.message));
         let decision = self.decide(returned);
         self.view.close();
         self.sandbox.tidy();
@@ -148,7 +146,7 @@ fn hooks_of(returned: &Value) -> Result<Function, Failure> {
 }
 
 /// The table `broker`.
-fn add_broker(sandbox: &Sandbox, view: &Rc<View>, hook: &str, log: &Arc<LogGate>) -> mlua::Result<()> {
+fn add_broker(sandbox: &Sandbox, view: &Rc<View>, script: &Script) -> mlua::Result<()> {
     let lua = sandbox.lua();
     let broker = lua.create_table()?;
     let stop = Value::Error(Box::new(mlua::Error::runtime("the hook ends here")));
@@ -162,9 +160,9 @@ fn add_broker(sandbox: &Sandbox, view: &Rc<View>, hook: &str, log: &Arc<LogGate>
         broker.raw_set(name, ending.call::<Function>((decide, &stop))?)?;
     }
     broker.raw_set("now", lua.create_function(|_, ()| Ok(unix_seconds()))?)?;
-    let (hook, log) = (hook.to_owned(), Arc::clone(log));
+    let (script, log) = (script.name(), Arc::clone(&script.log));
     let write =
-        move |_: &Lua, (level, text): (LuaString, LuaString)| write_log(&hook, &log, &level.to_string_lossy(), &text);
+        move |_: &Lua, (level, text): (LuaString, LuaString)| write_log(&script, &log, &level.to_string_lossy(), &text);
     broker.raw_set("log", lua.create_function(write)?)?;
     sandbox.add_table("broker", &broker)
 }
@@ -173,39 +171,33 @@ fn add_broker(sandbox: &Sandbox, view: &Rc<View>, hook: &str, log: &Arc<LogGate>
 /// which gets a stack traceback.
 const ENDING: &str = "local decide, stop = ... return function(why) decide(why) error(stop, 0) end";
 
-fn write_log(hook: &str, gate: &LogGate, level: &str, text: &LuaString) -> mlua::Result<()> {
-    let Some(level) = LOG_LEVELS.iter().find(|(name, _)| *name == level).map(|(_, level)| *level) else {
-        let names = LOG_LEVELS.map(|(name, _)| name);
-        let near = did_you_mean(level, names);
-        return Err(mlua::Error::runtime(format!(
-            "broker.log knows the levels {}, not '{level}'{near}",
-            names.join(", ")
-        )));
-    };
+fn write_log(script: &str, gate: &LogGate, level: &str, text: &LuaString) -> mlua::Result<()> {
     // A line that nobody wants to see must not use up the share of those that somebody does.
-    if level > tracing::level_filters::LevelFilter::current() {
-        return Ok(());
+    macro_rules! write {
+        ($level:ident) => {
+            if tracing::enabled!(Level::$level)
+                && let Some(suppressed) = gate.pass(Instant::now())
+            {
+                let text = text.to_string_lossy();
+                tracing::event!(Level::$level, script, suppressed, "{}", shorten(&text, LOG_TEXT_BYTES_MAX));
+            }
+        };
     }
-    let Some(suppressed) = gate.pass(Instant::now()) else { return Ok(()) };
-    let text = text.to_string_lossy();
-    let text = shorten(&text, LOG_TEXT_BYTES_MAX);
     match level {
-        tracing::Level::ERROR => tracing::error!(hook, suppressed, "{text}"),
-        tracing::Level::WARN => tracing::warn!(hook, suppressed, "{text}"),
-        tracing::Level::INFO => tracing::info!(hook, suppressed, "{text}"),
-        tracing::Level::DEBUG => tracing::debug!(hook, suppressed, "{text}"),
-        tracing::Level::TRACE => tracing::trace!(hook, suppressed, "{text}"),
+        "error" => write!(ERROR),
+        "warn" => write!(WARN),
+        "info" => write!(INFO),
+        "debug" => write!(DEBUG),
+        "trace" => write!(TRACE),
+        other => {
+            let (names, near) = (LOG_LEVELS.join(", "), did_you_mean(other, LOG_LEVELS));
+            return Err(mlua::Error::runtime(format!("broker.log knows the levels {names}, not '{other}'{near}")));
+        }
     }
     Ok(())
 }
 
-const LOG_LEVELS: [(&str, tracing::Level); 5] = [
-    ("error", tracing::Level::ERROR),
-    ("warn", tracing::Level::WARN),
-    ("info", tracing::Level::INFO),
-    ("debug", tracing::Level::DEBUG),
-    ("trace", tracing::Level::TRACE),
-];
+const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
 fn unix_seconds() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())

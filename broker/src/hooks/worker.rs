@@ -1,8 +1,8 @@
 //! The interpreters of one worker thread.
 //!
-//! Each hook has an interpreter of its own on each thread that has met it. Sharing one among hooks would save memory (an
-//! idle one takes about 50 KiB), but then the memory limit of one hook would be what its neighbours leave, and a script
-//! that ran into a limit would take the others' state with it.
+//! Each script has an interpreter on each thread that has met it, about 300 KiB. One for all scripts would save memory,
+//! but then the memory limit of one would be what its neighbours leave, and a script that ran into a limit would take the
+//! others' state with it.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};
@@ -22,49 +22,57 @@ thread_local! {
 struct Resident {
     id: u64,
     set: Weak<SetInner>,
+    /// By hook.
     slots: Vec<Option<Box<Slot>>>,
+    /// By script. Made at the first call, and again after a call that ran into a limit.
+    states: Vec<Option<Box<State>>>,
 }
 
-/// One hook on this thread.
+/// One hook on this thread, with the interpreter of its script while it is called.
 pub(super) struct Slot {
-    /// Made when the hook is called for the first time, and again after a call that ran into a limit.
-    state: Option<State>,
+    state: Option<Box<State>>,
     shard: Arc<Shard>,
     counters: Arc<Counters>,
     calls: u32,
 }
 
-/// Takes the slot of a hook out of the thread's store, or makes one. Taking it out keeps the store free while a script
-/// runs.
+/// Takes the slot of a hook and its interpreter out of the thread's store, which stays free while a script runs.
 #[inline]
 pub(super) fn take(set: &Arc<SetInner>, index: usize, hook: &Hook) -> Box<Slot> {
     let taken = RESIDENTS.with_borrow_mut(|residents| {
         let resident = residents.iter_mut().find(|resident| resident.id == set.id)?;
-        resident.slots.get_mut(index)?.take()
+        let mut slot = resident.slots.get_mut(index)?.take()?;
+        slot.state = resident.states.get_mut(hook.script)?.take();
+        Some(slot)
     });
     taken.unwrap_or_else(|| open(set, hook))
 }
 
 #[cold]
 fn open(set: &Arc<SetInner>, hook: &Hook) -> Box<Slot> {
-    RESIDENTS.with_borrow_mut(|residents| {
-        if residents.iter().any(|resident| resident.id == set.id) {
-            return;
+    let state = RESIDENTS.with_borrow_mut(|residents| {
+        if let Some(resident) = residents.iter_mut().find(|resident| resident.id == set.id) {
+            return resident.states.get_mut(hook.script)?.take();
         }
         // A new set is the moment to forget those that nobody can call any more.
         residents.retain(|resident| resident.set.strong_count() > 0);
         let slots = set.hooks.iter().map(|_| None).collect();
-        residents.push(Resident { id: set.id, set: Arc::downgrade(set), slots });
+        let states = set.scripts.iter().map(|_| None).collect();
+        residents.push(Resident { id: set.id, set: Arc::downgrade(set), slots, states });
+        None
     });
     let counters = Arc::clone(&hook.counters);
-    Box::new(Slot { state: None, shard: counters.open_shard(), counters, calls: 0 })
+    Box::new(Slot { state, shard: counters.open_shard(), counters, calls: 0 })
 }
 
 #[inline]
-pub(super) fn put_back(set: u64, index: usize, slot: Box<Slot>) {
+pub(super) fn put_back(set: u64, index: usize, hook: &Hook, mut slot: Box<Slot>) {
     RESIDENTS.with_borrow_mut(|residents| {
-        let resident = residents.iter_mut().find(|resident| resident.id == set);
-        if let Some(place) = resident.and_then(|resident| resident.slots.get_mut(index)) {
+        let Some(resident) = residents.iter_mut().find(|resident| resident.id == set) else { return };
+        if let Some(place) = resident.states.get_mut(hook.script) {
+            *place = slot.state.take();
+        }
+        if let Some(place) = resident.slots.get_mut(index) {
             *place = Some(slot);
         }
     });
@@ -72,12 +80,11 @@ pub(super) fn put_back(set: u64, index: usize, slot: Box<Slot>) {
 
 impl Slot {
     #[inline]
-    pub(super) fn state(&mut self, hook: &Hook) -> Result<&State, Failure> {
-        // Not `take` and `insert`: moving a state to and fro would be a sixth of an empty hook.
+    pub(super) fn state(&mut self, set: &SetInner, hook: &Hook) -> Result<&State, Failure> {
         if self.state.is_none() {
-            self.state = Some(State::new(&hook.decl, &hook.program, &hook.script_log)?);
+            self.state = make(set, hook)?;
         }
-        self.state.as_ref().ok_or_else(|| Failure::new(ErrorKind::Runtime, "there is no interpreter"))
+        self.state.as_deref().ok_or_else(|| Failure::new(ErrorKind::Runtime, "there is no interpreter"))
     }
 
     /// Counts a call. An interpreter that was stopped in the middle of something, or is full, is thrown away.
@@ -112,6 +119,11 @@ impl Slot {
             self.state = None;
         }
     }
+}
+
+#[cold]
+fn make(set: &SetInner, hook: &Hook) -> Result<Option<Box<State>>, Failure> {
+    set.scripts.get(hook.script).map(|script| State::new(script).map(Box::new)).transpose()
 }
 
 impl Drop for Slot {

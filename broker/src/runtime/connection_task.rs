@@ -49,7 +49,11 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(broker: Arc<Broker>, mut s
         });
         match turn.await {
             Ok(Turn::Again) => {}
-            Ok(Turn::Login) => login(&broker, &mut session, peer).await,
+            Ok(Turn::Login) => {
+                login(&broker, &mut session, peer).await;
+                // Clients may have sent what comes next without waiting.
+                use_rest(&mut session, Instant::now(), &mut rest);
+            }
             Ok(Turn::Ended) => break None,
             Ok(Turn::PeerClosed) => break Some(None),
             Err(error) => break Some(Some(error)),

@@ -2,7 +2,7 @@
 
 use plugin_api::value::{Table, Value};
 
-use super::queue_arguments::check_queue_argument;
+use super::queue_arguments::{ArgumentError, check_queue_argument};
 
 /// Arguments that a re-declaration must repeat (semantics 9.9), as far as they are supported.
 const COMPARED: [&str; 5] =
@@ -15,8 +15,14 @@ const COMPARED: [&str; 5] =
 pub fn check_queue(arguments: &Table, queue: &str, vhost: &str) -> Result<(), String> {
     for (key, value) in arguments.iter() {
         let key = String::from_utf8_lossy(key);
-        check_queue_argument(&key, value)
-            .map_err(|error| format!("invalid arg '{key}' for queue '{queue}' in vhost '{vhost}': {error}"))?;
+        let invalid = format!("invalid arg '{key}' for queue '{queue}' in vhost '{vhost}'");
+        check_queue_argument(&key, value).map_err(|error| match error {
+            ArgumentError::NotSupported(_) => format!("{invalid}: not supported by this version"),
+            ArgumentError::ValueNotSupported(_, value) => {
+                format!("{invalid}: value {value} is not supported by this version")
+            }
+            ArgumentError::OtherType(..) => format!("{invalid} of queue type classic"),
+        })?;
     }
     Ok(())
 }
@@ -25,7 +31,11 @@ pub fn check_queue(arguments: &Table, queue: &str, vhost: &str) -> Result<(), St
 pub fn difference(received: &Table, current: &Table) -> Option<(&'static str, String, String)> {
     COMPARED.into_iter().find_map(|key| {
         let (received, current) = (effective(received, key), effective(current, key));
-        (!same(received.as_ref(), current.as_ref())).then(|| (key, print(received.as_ref()), print(current.as_ref())))
+        if same(received.as_ref(), current.as_ref()) {
+            return None;
+        }
+        let (received, current) = print_difference(received.as_ref(), current.as_ref());
+        Some((key, received, current))
     })
 }
 
@@ -57,17 +67,30 @@ fn same(a: Option<&Value>, b: Option<&Value>) -> bool {
     }
 }
 
-/// `none`, or the value with its type (semantics 9.10).
-pub fn print(value: Option<&Value>) -> String {
-    let Some(value) = value else { return "none".into() };
-    let shown = match value {
+/// Two values that differ, as errors print them: bare where both are there, else `none` and the value with its type (semantics 9.10,
+/// and RabbitMQ's `assert_args_equivalence`).
+pub fn print_difference(received: Option<&Value>, current: Option<&Value>) -> (String, String) {
+    match (received, current) {
+        (Some(received), Some(current)) => (format!("'{}'", show(received)), format!("'{}'", show(current))),
+        _ => (print(received), print(current)),
+    }
+}
+
+fn print(value: Option<&Value>) -> String {
+    match value {
+        Some(value) => format!("the value '{}' of type '{}'", show(value), value.type_name()),
+        None => "none".into(),
+    }
+}
+
+fn show(value: &Value) -> String {
+    match value {
         Value::LongString(bytes) | Value::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         Value::Bool(v) => v.to_string(),
         Value::F32(v) => v.to_string(),
         Value::F64(v) => v.to_string(),
         other => other.as_i64().map_or_else(|| format!("{other:?}"), |v| v.to_string()),
-    };
-    format!("the value '{shown}' of type '{}'", value.type_name())
+    }
 }
 
 #[cfg(test)]

@@ -183,7 +183,8 @@ impl Vhost {
         let (received, current) =
             (received.arguments.get(ALTERNATE_EXCHANGE), current.arguments.get(ALTERNATE_EXCHANGE));
         if received != current {
-            return differ(ALTERNATE_EXCHANGE, arguments::print(received), arguments::print(current));
+            let (received, current) = arguments::print_difference(received, current);
+            return differ(ALTERNATE_EXCHANGE, received, current);
         }
         Ok(())
     }

@@ -329,3 +329,6 @@ unsafe extern "C" fn log(context: *mut c_void, level: u32, target: RawBytes, tex
 fn unwinds_not<T: Default>(call: impl FnOnce() -> T) -> T {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,7 +54,7 @@ impl Stamp {
         }
     }
 
-    /// The same facts as [`StampInfo::read`] finds in a file.
+    /// The same facts as [`StampInfo::read_all`] finds in a file.
     #[must_use]
     pub fn info(&self) -> StampInfo {
         StampInfo {

@@ -88,6 +88,17 @@ impl Value {
         }
     }
 
+    /// The value as a float, if it is a number of any type; large integers lose their last digits.
+    #[must_use]
+    pub fn as_f64(&self) -> Option<f64> {
+        match *self {
+            Self::F32(v) => Some(v.into()),
+            Self::F64(v) => Some(v),
+            Self::Decimal { scale, value } => Some(f64::from(value) / 10_f64.powi(scale.into())),
+            _ => self.as_i64().map(|v| v as f64),
+        }
+    }
+
     /// The value as text, if it is a long string of valid UTF-8.
     #[must_use]
     pub fn as_str(&self) -> Option<&str> {

@@ -176,3 +176,19 @@ fn equivalence_ignores_order_but_not_types() {
     let inner = |entries: [(&str, Value); 2]| Value::Table(entries.into_iter().collect());
     check(&[("t", inner([one.clone(), two.clone()]))], &[("t", inner([two, one]))], true);
 }
+
+#[test]
+fn numbers_of_all_types_are_floats_too() {
+    for (value, expected) in [
+        (Value::U8(7), Some(7.0)),
+        (Value::I64(-7), Some(-7.0)),
+        (Value::F32(0.5), Some(0.5)),
+        (Value::Decimal { scale: 2, value: 250 }, Some(2.5)),
+        (Value::from("7"), None),
+        (Value::Timestamp(7), None),
+    ] {
+        assert_eq!(value.as_f64(), expected);
+        let contents = encoded(&Table::new().with("k", value));
+        assert_eq!(TableRef::new(&contents).get("k").unwrap().as_f64(), expected);
+    }
+}

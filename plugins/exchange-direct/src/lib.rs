@@ -80,3 +80,37 @@ impl Exchange for DirectExchange {
 }
 
 plugin_api::export_plugin!(exchange_types: [Direct]);
+
+#[cfg(test)]
+mod tests {
+    use plugin_api::testing::routes;
+
+    use super::*;
+
+    #[test]
+    fn keys_are_equal_byte_for_byte() {
+        let mut exchange = DirectExchange::default();
+        for (slot, key) in ["a", "a", "A", "", "a.b", "#"].into_iter().enumerate() {
+            exchange.bind(BindingSlot(u32::try_from(slot).unwrap()), &BindingSpec::to_queue("q", key)).unwrap();
+        }
+        let check =
+            |key: &str, expected: &[u32]| assert_eq!(routes(&exchange, &Message::with_key(key)), expected, "'{key}'");
+        check("a", &[0, 1]);
+        check("A", &[2]);
+        check("", &[3]);
+        check("a.b", &[4]);
+        check("#", &[5]);
+        check("a ", &[]);
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_key_without_bindings() {
+        let mut exchange = DirectExchange::default();
+        (0..100)
+            .for_each(|slot| exchange.bind(BindingSlot(slot), &BindingSpec::to_queue("q", slot.to_string())).unwrap());
+        (0..100).for_each(|slot| exchange.unbind(BindingSlot(slot)));
+        assert!(exchange.by_key.is_empty());
+        exchange.bind(BindingSlot(0), &BindingSpec::to_queue("q", "new")).unwrap();
+        assert_eq!(exchange.keys.len(), 100, "groups are used again");
+    }
+}

@@ -50,3 +50,18 @@ impl Exchange for FanoutExchange {
 }
 
 plugin_api::export_plugin!(exchange_types: [Fanout]);
+
+#[cfg(test)]
+mod tests {
+    use plugin_api::testing::routes;
+
+    use super::*;
+
+    #[test]
+    fn every_binding_is_taken_whatever_its_key() {
+        let mut exchange = Fanout.open(&ExchangeSpec::default()).unwrap();
+        (0..5).for_each(|slot| exchange.bind(BindingSlot(slot), &BindingSpec::to_queue("q", "a")).unwrap());
+        exchange.unbind(BindingSlot(1));
+        assert_eq!(routes(&*exchange, &Message::with_key("b")), [0, 2, 3, 4]);
+    }
+}

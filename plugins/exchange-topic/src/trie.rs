@@ -19,7 +19,7 @@ pub(crate) struct Trie {
     /// By the number of their group.
     nodes: Vec<Node>,
     words: Words,
-    /// Children by literal word.
+    /// Children by literal word, but for the first of each node.
     edges: Map<(GroupId, WordId), GroupId>,
     root: GroupId,
 }
@@ -31,7 +31,10 @@ struct Node {
     step: Step,
     star: Option<GroupId>,
     hash: Option<GroupId>,
-    literal_children: u32,
+    /// The first literal child stands here: most nodes have no other, and need no look-up.
+    first: Option<(WordId, GroupId)>,
+    /// How many more there are, in [`Trie::edges`].
+    others: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,11 +48,11 @@ enum Step {
 
 impl Node {
     const fn new(parent: GroupId, step: Step) -> Self {
-        Self { parent, step, star: None, hash: None, literal_children: 0 }
+        Self { parent, step, star: None, hash: None, first: None, others: 0 }
     }
 
     const fn is_leaf(&self) -> bool {
-        self.star.is_none() && self.hash.is_none() && self.literal_children == 0
+        self.star.is_none() && self.hash.is_none() && self.first.is_none() && self.others == 0
     }
 }
 
@@ -67,7 +70,7 @@ impl Trie {
             node = match word {
                 b"*" => self.node(node).star.unwrap_or_else(|| self.add(node, Step::Star)),
                 b"#" => self.node(node).hash.unwrap_or_else(|| self.add(node, Step::Hash)),
-                _ => self.literal_child(node, word).unwrap_or_else(|| {
+                _ => self.words.get(word).and_then(|word| self.literal_child(node, word)).unwrap_or_else(|| {
                     let step = Step::Literal(self.words.acquire(word));
                     self.add(node, step)
                 }),
@@ -89,8 +92,13 @@ impl Trie {
                 Step::Star => self.node_mut(node.parent).star = None,
                 Step::Hash => self.node_mut(node.parent).hash = None,
                 Step::Literal(word) => {
-                    self.edges.remove(&(node.parent, word));
-                    self.node_mut(node.parent).literal_children -= 1;
+                    let parent = self.node_mut(node.parent);
+                    if parent.first == Some((word, id)) {
+                        parent.first = None;
+                    } else {
+                        parent.others -= 1;
+                        self.edges.remove(&(node.parent, word));
+                    }
                     self.words.release(word);
                 }
             }
@@ -117,7 +125,10 @@ impl Trie {
                 }
             }
             for id in scratch.next.iter().chain(&scratch.hashes).chain(&scratch.joining) {
-                found(self.slots.slots(*id));
+                let slots = self.slots.slots(*id);
+                if !slots.is_empty() {
+                    found(slots);
+                }
             }
         });
     }
@@ -132,11 +143,8 @@ impl Trie {
         found: &mut impl FnMut(&[BindingSlot]),
     ) {
         let node = self.node(id);
-        if node.literal_children > 0
-            && let Some(word) = word
-            && let Some(child) = self.edges.get(&(id, word))
-        {
-            self.enter(*child, scratch, found);
+        if let Some(child) = word.and_then(|word| self.literal_child(id, word)) {
+            self.enter(child, scratch, found);
         }
         if let Some(child) = node.star {
             self.enter(child, scratch, found);
@@ -163,8 +171,14 @@ impl Trie {
         }
     }
 
-    fn literal_child(&self, node: GroupId, word: &[u8]) -> Option<GroupId> {
-        self.edges.get(&(node, self.words.get(word)?)).copied()
+    #[inline]
+    fn literal_child(&self, id: GroupId, word: WordId) -> Option<GroupId> {
+        let node = self.node(id);
+        match node.first {
+            Some((first, child)) if first == word => Some(child),
+            _ if node.others > 0 => self.edges.get(&(id, word)).copied(),
+            _ => None,
+        }
     }
 
     fn add(&mut self, parent: GroupId, step: Step) -> GroupId {
@@ -178,8 +192,13 @@ impl Trie {
             Step::Star => self.node_mut(parent).star = Some(id),
             Step::Hash => self.node_mut(parent).hash = Some(id),
             Step::Literal(word) => {
-                self.node_mut(parent).literal_children += 1;
-                self.edges.insert((parent, word), id);
+                let node = self.node_mut(parent);
+                if node.first.is_none() {
+                    node.first = Some((word, id));
+                } else {
+                    node.others += 1;
+                    self.edges.insert((parent, word), id);
+                }
             }
         }
         id

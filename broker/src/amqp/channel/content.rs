@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use plugin_api::message::Properties;
 
-use crate::amqp::method::{BasicPublish, MethodId};
+use crate::amqp::method::BasicPublish;
 use crate::amqp::reply_code::{ProtocolError, ReplyCode};
 use crate::amqp::wire::Reader;
 use crate::message::{Builder, Message, Parts};
@@ -81,7 +81,7 @@ impl Content {
     ) -> Result<Option<Assembled>, ProtocolError> {
         let flags = match std::mem::take(&mut self.stage) {
             Stage::Header(flags) => flags,
-            Stage::Idle => return Err(unexpected("expected method frame, got non method frame instead")),
+            Stage::Idle => return Err(no_method_first()),
             Stage::Body { .. } => {
                 return Err(unexpected("expected content body, got non content body frame instead"));
             }
@@ -95,7 +95,8 @@ impl Content {
             return Err(unexpected(&text));
         }
         if total > BODY_BYTES_MAX {
-            return Err(ProtocolError::new(ReplyCode::FrameError, format!("content body size {total} is too large")));
+            let text = format!("content body size {total} is too large");
+            return Err(ProtocolError::new(ReplyCode::FrameError, text).in_method(BasicPublish::ID));
         }
         let properties = reader.rest();
         if Properties::from_raw(properties).check().is_err() {
@@ -118,14 +119,14 @@ impl Content {
     pub(crate) fn body(&mut self, payload: &[u8]) -> Result<Option<Assembled>, ProtocolError> {
         let (flags, mut body, total, missing) = match std::mem::take(&mut self.stage) {
             Stage::Body { flags, body, total, missing } => (flags, body, total, missing),
-            Stage::Idle => return Err(unexpected("expected method frame, got non method frame instead")),
+            Stage::Idle => return Err(no_method_first()),
             Stage::Header(_) => {
                 return Err(unexpected("expected content header for class 60, got non content header frame instead"));
             }
         };
         let Some(missing) = missing.checked_sub(payload.len() as u64) else {
             let text = format!("content body is larger than the {total} bytes announced");
-            return Err(ProtocolError::new(ReplyCode::FrameError, text));
+            return Err(ProtocolError::new(ReplyCode::FrameError, text).in_method(BasicPublish::ID));
         };
         if let Body::Kept(builder) = &mut body {
             builder.push(payload);
@@ -151,14 +152,19 @@ impl Content {
             Stage::Header(_) => "expected content header for class 60, got non content header frame instead",
             Stage::Body { .. } => "expected content body, got non content body frame instead",
         };
-        Some(unexpected(expected).in_method(BasicPublish::ID))
+        Some(unexpected(expected))
     }
 }
 
+/// A part of a message where none was announced belongs to no method.
+fn no_method_first() -> ProtocolError {
+    ProtocolError::new(ReplyCode::UnexpectedFrame, "expected method frame, got non method frame instead")
+}
+
 fn unexpected(text: &str) -> ProtocolError {
-    ProtocolError { code: ReplyCode::UnexpectedFrame, text: text.into(), method: None::<MethodId> }
+    ProtocolError::new(ReplyCode::UnexpectedFrame, text).in_method(BasicPublish::ID)
 }
 
 fn syntax(text: &str) -> ProtocolError {
-    ProtocolError::new(ReplyCode::SyntaxError, text)
+    ProtocolError::new(ReplyCode::SyntaxError, text).in_method(BasicPublish::ID)
 }

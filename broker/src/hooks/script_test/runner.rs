@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mlua::{Function, Lua, LuaString, Table, Value};
@@ -16,8 +15,8 @@ use crate::hooks::error::{Failure, HookError, did_you_mean};
 use crate::hooks::fields::{FIELDS, HEADERS};
 use crate::hooks::program::Program;
 use crate::hooks::sandbox::Sandbox;
+use crate::hooks::script::Script;
 use crate::hooks::state::{Decision, State};
-use crate::hooks::status::LogGate;
 use crate::hooks::view::View;
 
 /// Runs the tests in `file` against `script`.
@@ -39,12 +38,11 @@ struct TestFile<'a> {
 /// The script under test, as `publish` gets at it.
 struct Bench {
     decl: HookDecl,
-    program: Program,
+    script: Script,
     /// The interpreter of the running test, made when it is needed.
     hook: RefCell<Option<State>>,
     is_testing: Cell<bool>,
     hook_error: RefCell<Option<HookError>>,
-    log: Arc<LogGate>,
 }
 
 impl<'a> TestFile<'a> {
@@ -100,12 +98,9 @@ impl Bench {
     fn load(script: &Path) -> Result<Self, HookError> {
         let name = script.file_stem().unwrap_or_default().to_string_lossy();
         let decl = HookDecl { time_limit: HOOK_TIME_LIMIT, ..HookDecl::new(name, script, Scope::Broker) };
-        let log = Arc::new(LogGate::new(u32::MAX));
-        let whose = |failure: Failure| failure.of(&decl.name, script);
-        let mut program = Program::read(script).map_err(whose)?;
-        State::check(&decl, &mut program, &log).map_err(whose)?;
+        let script = Script::load(&decl).map_err(|failure| failure.of(&decl.name, script))?;
         let (hook, hook_error) = (RefCell::default(), RefCell::default());
-        Ok(Self { decl, program, hook, is_testing: Cell::new(false), hook_error, log })
+        Ok(Self { decl, script, hook, is_testing: Cell::new(false), hook_error })
     }
 
     fn begin(&self) {
@@ -131,9 +126,10 @@ impl Bench {
     fn call(&self, publish: &Publish<'_>, with_body: bool) -> Result<Decision, Failure> {
         let state = match self.hook.take() {
             Some(state) => state,
-            None => State::new(&self.decl, &self.program, &self.log)?,
+            None => State::new(&self.script)?,
         };
-        let result = state.on_publish(Instant::now(), publish, with_body);
+        let decl = HookDecl { body: with_body, ..self.decl.clone() };
+        let result = state.on_publish(Instant::now(), &decl, publish);
         if !result.as_ref().is_err_and(|failure| failure.kind.spoils_state()) {
             self.hook.replace(Some(state));
         }

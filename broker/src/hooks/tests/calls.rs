@@ -246,3 +246,98 @@ fn each_thread_has_its_own_interpreter_and_ended_threads_leave_their_counts() {
     let status = set.status();
     assert_eq!(status.first().map(|hook| (hook.counts.rewritten, hook.worker_count)), Some((3, 1)));
 }
+
+/// Collects log lines as text.
+#[derive(Clone, Default)]
+struct Lines(Arc<parking_lot::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn logged(run: impl FnOnce()) -> Vec<String> {
+    // While there is only one subscriber, tracing asks the thread that meets a log line first whether it is wanted, and
+    // remembers the answer for all: that may be the thread of another test, which has none.
+    static OTHER: std::sync::OnceLock<tracing::Dispatch> = std::sync::OnceLock::new();
+    OTHER.get_or_init(|| tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(std::io::sink).finish()));
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    tracing::subscriber::with_default(subscriber, run);
+    let text = String::from_utf8(lines.0.lock().clone()).expect("text");
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn failures_are_logged_with_their_place_but_not_without_end() {
+    let folder = Folder::new();
+    folder.write("lib/parts.lua", "return {\n  split = function(key)\n    return key.missing.part\n  end,\n}");
+    let script = folder.write(
+        "hook.lua",
+        "local parts = require 'lib/parts'\nreturn { on_publish = function(msg) parts.split({}) end }",
+    );
+    let set = HookSet::load(&[decl("hook", script)]).expect("loads");
+    let chain = set.chain("/", "orders").expect("a chain");
+    let lines = logged(|| (0..1000).for_each(|_| drop(chain.on_publish(&publish(&[0, 0])))));
+    assert_eq!(lines.len(), 5, "{lines:#?}");
+    let file = folder.0.join("lib/parts.lua");
+    for part in [
+        "WARN",
+        "hook failed",
+        "hook=\"hook\"",
+        "point=\"on_publish\"",
+        &format!("file={} line=3", file.display()),
+        "error=attempt to index nil with 'part'",
+        "on_error=\"reject\"",
+    ] {
+        assert!(lines[0].contains(part), "{part}: {}", lines[0]);
+    }
+    assert_eq!(set.status()[0].counts.failed, 1000, "every failure is counted");
+}
+
+#[test]
+fn scripts_write_into_the_log_of_the_broker_but_not_without_end() {
+    let folder = Folder::new();
+    let chain = chain_of(&folder, "broker.log('info', 'saw\\n' .. msg.routing_key) broker.log('trace', 'unseen')");
+    let lines = logged(|| (0..1000).for_each(|_| drop(chain.on_publish(&publish(&[0, 0])))));
+    assert_eq!(lines.len(), 100);
+    assert!(lines[0].contains("INFO") && lines[0].contains("saw order.created script=\"hook.lua\""), "{}", lines[0]);
+}
+
+#[test]
+fn now_is_the_time_in_seconds() {
+    let body = "local now = broker.now() assert(now > 1.7e9 and now < 1e11) assert(broker.now() >= now)";
+    assert_eq!(run(body, &example()), pass());
+}
+
+#[test]
+fn hooks_with_the_same_script_share_its_interpreter_but_not_their_declaration() {
+    let folder = Folder::new();
+    let script = folder.write(
+        "hook.lua",
+        "local calls = 0
+        return { on_publish = function(msg)
+            calls += 1
+            msg.routing_key = msg.routing_key .. calls
+            if msg:body() == 'x' then error('x') end
+        end }",
+    );
+    let decls = [
+        HookDecl { on_error: OnError::Pass, ..decl("one", script.clone()) },
+        HookDecl { body: true, ..decl("two", script.clone()) },
+        HookDecl { memory_limit_bytes: 1 << 20, body: true, ..decl("other limit", script) },
+    ];
+    let set = HookSet::load(&decls).expect("loads");
+    let chain = set.chain("/", "orders").expect("a chain");
+    let outcome = chain.on_publish(&Publish { routing_key: "k", ..publish(&[0, 0]) });
+    assert_eq!(outcome, rewritten("k21"), "the first may not read bodies and passes, the third counts for itself");
+    let failed: Vec<_> = set.status().iter().map(|hook| hook.counts.failed).collect();
+    assert_eq!(failed, [1, 0, 0]);
+}

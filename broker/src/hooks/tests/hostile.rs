@@ -104,6 +104,11 @@ const SCRIPTS: &[(&str, End, &str)] = &[
     ("headers without end", Any, "local i = 0 while true do i += 1 msg.headers['h' .. i] = i end"),
     ("headers set and removed forever", Time, "local i = 0 while true do i += 1 msg.headers['h' .. i] = i msg.headers['h' .. i] = nil end"),
     ("headers that grow while they are walked", Any, "msg.headers.a = 1 for name in msg.headers do msg.headers[name .. 'x'] = 1 end"),
+    ("header with very many fields", Any,
+        "local t = {} for i = 1, 50000 do t['k' .. i] = tostring(i) end msg.headers.t = t"),
+    ("header with many nested tables", Harmless,
+        "local t = {} for i = 1, 9000 do t['k' .. i] = {} end msg.headers.t = t msg.headers.t = nil"),
+    ("list of very many tables", Any, "local t = {} for i = 1, 100000 do t[i] = {} end msg.headers.t = t"),
     ("log without end", Time, "while true do broker.log('trace', string.rep('x', 1e4)) end"),
 ];
 

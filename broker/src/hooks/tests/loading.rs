@@ -45,6 +45,7 @@ fn all_that_is_wrong_is_told_at_once() {
         decl("three", fine),
         decl("four", folder.write("four.lua", "return 4")),
         decl("five", folder.0.clone()),
+        decl("one again", folder.0.join("one.lua")),
     ];
     let errors = HookSet::load(&decls).expect_err("five errors");
     let told: Vec<_> = errors.iter().map(|error| (error.hook.as_str(), error.kind)).collect();

@@ -1,0 +1,80 @@
+//! Builds plugins and puts copies of them where a test wants them.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Once;
+
+/// The plugins that are part of the binary, as crates.
+pub(crate) const BUILT_IN: [&str; 4] = ["exchange-direct", "exchange-fanout", "exchange-topic", "exchange-headers"];
+
+/// Builds the plugins of the workspace as files, and says where the one of this crate is.
+pub(crate) fn built_in(name: &str) -> PathBuf {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let packages = BUILT_IN.iter().flat_map(|name| ["-p", name]);
+        cargo(&repository(), packages.collect::<Vec<_>>().as_slice());
+    });
+    library(name)
+}
+
+/// Builds a plugin that stands alone, by its folder in the repository.
+pub(crate) fn stand_alone(folder: &str) -> PathBuf {
+    let folder = repository().join(folder);
+    cargo(&folder, &[]);
+    library(folder.file_name().unwrap().to_str().unwrap())
+}
+
+/// Copies `source` into an empty folder of the test `test`, readable by all and writable by the owner.
+pub(crate) fn copied(source: &Path, test: &str) -> PathBuf {
+    let bytes = fs::read(source).unwrap();
+    written(&bytes, test, source.file_name().unwrap().to_str().unwrap())
+}
+
+/// Writes a file into an empty folder of the test `test`.
+pub(crate) fn written(bytes: &[u8], test: &str, name: &str) -> PathBuf {
+    let folder = empty_folder(test);
+    let path = folder.join(name);
+    fs::write(&path, bytes).unwrap();
+    set_mode(&path, 0o755);
+    path
+}
+
+pub(crate) fn empty_folder(test: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugin-copies").join(test);
+    if folder.exists() {
+        fs::remove_dir_all(&folder).unwrap();
+    }
+    fs::create_dir_all(&folder).unwrap();
+    set_mode(&folder, 0o755);
+    folder
+}
+
+pub(crate) fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+pub(crate) fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+/// A target folder of its own, since the test run itself may hold the lock of the other.
+fn target() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugins")
+}
+
+fn library(name: &str) -> PathBuf {
+    let name = format!("{}{}{}", std::env::consts::DLL_PREFIX, name.replace('-', "_"), std::env::consts::DLL_SUFFIX);
+    target().join("debug").join(name)
+}
+
+fn cargo(folder: &Path, arguments: &[&str]) {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.arg("build").args(arguments).arg("--target-dir").arg(target()).current_dir(folder);
+    // Small files: each inspection reads all of one.
+    command.env("CARGO_PROFILE_DEV_STRIP", "debuginfo");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,110 @@
+//! Each built-in plugin, loaded as a file, routes as the one that is linked in.
+
+use std::collections::BTreeSet;
+
+use broker::plugin_host::{ExchangeInstance, LoadRequest, Registry};
+use plugin_api::exchange::{BindingSpec, ExchangeSpec};
+use plugin_api::message::{Message, Properties, PropertiesBuf};
+use plugin_api::testing::Random;
+use plugin_api::value::{Table, Value};
+
+use crate::build;
+
+#[test]
+fn loaded_files_route_as_the_linked_in_do() {
+    let linked = Registry::builtin().unwrap();
+    for name in build::BUILT_IN {
+        let path = build::built_in(name);
+        let mut loaded = Registry::empty();
+        let plugin = loaded.load_file(&LoadRequest { path: path.clone(), ..LoadRequest::default() }).unwrap();
+        let kind = name.strip_prefix("exchange-").unwrap();
+        assert_eq!(plugin.exchange_types, [kind]);
+        let status = loaded.status().pop().unwrap();
+        assert_eq!((status.name, status.path), (name.replace('-', "_"), Some(path)));
+        let (linked, loaded) = (linked.exchange_type(kind).unwrap(), loaded.exchange_type(kind).unwrap());
+        assert_eq!(linked.depends_on(), loaded.depends_on());
+        let spec = ExchangeSpec { kind: kind.to_owned(), ..ExchangeSpec::default() };
+        agree(kind, linked.open(&spec).unwrap(), loaded.open(&spec).unwrap());
+    }
+}
+
+/// Random bindings come and go in both, and random messages go the same ways.
+fn agree(kind: &str, mut linked: ExchangeInstance, mut loaded: ExchangeInstance) {
+    let mut random = Random::new(5);
+    let mut bound = BTreeSet::new();
+    let mut routed = 0;
+    for round in 0..3000 {
+        let slot = random.below(40);
+        if bound.remove(&slot) {
+            linked.unbind(slot).unwrap();
+            loaded.unbind(slot).unwrap();
+        } else {
+            bound.insert(slot);
+            let routing_key = key(&mut random, &["a", "b", "c", "*", "#"]);
+            let binding = BindingSpec { arguments: table(&mut random), ..BindingSpec::to_queue("q", routing_key) };
+            linked.bind(slot, &binding).unwrap();
+            loaded.bind(slot, &binding).unwrap();
+        }
+        let routing_key = key(&mut random, &["a", "b", "c"]);
+        let headers = Some(table(&mut random));
+        let raw = PropertiesBuf { headers, ..PropertiesBuf::default() }.encode();
+        let message = Message { properties: Properties::from_raw(&raw), ..Message::with_key(&routing_key) };
+        let (ours, theirs) = (routes(&linked, &message), routes(&loaded, &message));
+        assert_eq!(ours, theirs, "{kind}, round {round}: {message:?}");
+        assert!(ours.is_subset(&bound), "{kind}, round {round}: only what is bound");
+        routed += ours.len();
+    }
+    assert!(routed > 500, "{kind}: the messages do take bindings ({routed})");
+}
+
+fn routes(exchange: &ExchangeInstance, message: &Message<'_>) -> BTreeSet<u32> {
+    let mut out = Vec::new();
+    exchange.route(message, &mut out).unwrap();
+    out.into_iter().collect()
+}
+
+fn key(random: &mut Random, words: &[&str]) -> String {
+    let count = random.below(4);
+    (0..count).map(|_| *random.pick(words)).collect::<Vec<_>>().join(".")
+}
+
+fn table(random: &mut Random) -> Table {
+    let values = [Value::I32(1), Value::I64(1), Value::from("x"), Value::Bytes(b"x".to_vec()), Value::Void];
+    let names = ["h", "i", "x-j"];
+    let count = random.below(3);
+    let table: Table = (0..count).map(|_| (*random.pick(&names), random.pick(&values).clone())).collect();
+    table.with("x-match", *random.pick(&["all", "any", "all-with-x", "any-with-x"]))
+}
+
+#[test]
+fn type_that_is_there_already_is_refused() {
+    let mut registry = Registry::builtin().unwrap();
+    let path = build::built_in("exchange-topic");
+    let error = registry.load_file(&LoadRequest { path, ..LoadRequest::default() }).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "plugin 'exchange_topic' offers the exchange type 'topic', which the built-in plugin 'exchange_topic' offers \
+         already: take one of the two out of the topology file"
+    );
+    assert_eq!(registry.status().len(), 4, "nothing of it is added");
+}
+
+#[test]
+fn folder_is_loaded_in_the_order_of_names_and_past_bad_files() {
+    let folder = build::empty_folder("folder");
+    for (source, name) in [("exchange-topic", "b.so"), ("exchange-direct", "a.so"), ("exchange-topic", "d.so")] {
+        let path = folder.join(name);
+        std::fs::copy(build::built_in(source), &path).unwrap();
+        build::set_mode(&path, 0o755);
+    }
+    std::fs::write(folder.join("c.so"), "#!/bin/sh\n").unwrap();
+    std::fs::write(folder.join("README.md"), "no plugin, and not looked at").unwrap();
+    let mut registry = Registry::empty();
+    let results = registry.load_dir(&folder);
+    let names: Vec<Option<&str>> =
+        results.iter().map(|result| result.as_ref().ok().map(|it| it.name.as_str())).collect();
+    assert_eq!(names, [Some("exchange_direct"), Some("exchange_topic"), None, None]);
+    assert_eq!(registry.exchange_type_names(), ["direct", "topic"]);
+    let mut results = registry.load_dir(&folder.join("missing"));
+    assert!(results.pop().unwrap().unwrap_err().to_string().contains("give an existing folder with --plugin-dir"));
+}

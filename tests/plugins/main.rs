@@ -1,0 +1,11 @@
+//! Plugins as files: built, inspected, loaded, and some of them bad.
+//!
+//! Each test builds what it needs with cargo, below the target folder; the second build of the same thing takes no time.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod build;
+mod built_in;
+mod example;
+mod panics;
+mod refusals;
