@@ -111,6 +111,13 @@ impl Message {
         self.text(usize::from(self.exchange_end), usize::from(self.routing_key_end))
     }
 
+    /// Exchange and routing key as bytes.
+    #[inline]
+    pub fn raw_names(&self) -> (&[u8], &[u8]) {
+        let names = &self.buffer[..usize::from(self.routing_key_end)];
+        names.split_at(usize::from(self.exchange_end))
+    }
+
     /// Flags and values as on the wire.
     pub fn properties(&self) -> Properties<'_> {
         Properties::from_raw(&self.buffer[usize::from(self.routing_key_end)..self.properties_end as usize])

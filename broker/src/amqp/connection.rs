@@ -9,11 +9,12 @@
 //! In the states with a star the driver has work to do and no input is taken. The driver calls [`Connection::next_event`] until
 //! it returns nothing, carries out each event before it asks for the next, and answers through the methods below it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use hashbrown::HashMap;
 
-use super::channel::content::Assembled;
+use super::channel::content::{self, Assembled};
 use super::channel::{Channel, Consumer, State as ChannelState};
 use super::frame::{self, Frame, FrameKind};
 use super::handshake::{self, Client, Hello, Identity, Limits};
@@ -23,8 +24,7 @@ use super::out::OutBuffer;
 use super::reply_code::{ProtocolError, ReplyCode, Scope};
 use super::wire::WireError;
 use super::{ChannelId, Outstanding, PublishFlags, SourceId};
-use crate::message::Message;
-use std::sync::Arc;
+use crate::message::{Message, Parts};
 
 /// What the driver has to carry out.
 #[derive(Debug)]
@@ -58,6 +58,9 @@ pub enum Event<'i> {
         flags: PublishFlags,
         /// Its number for the confirm (semantics 14.2).
         number: Option<u64>,
+        /// Names and properties where they stand in the input, when the whole message did. The message has them, too, but it has
+        /// just been written, and reading it at once would wait for the caches.
+        parts: Option<Parts<'i>>,
         /// Names, properties and body.
         message: Arc<Message>,
     },
@@ -249,6 +252,9 @@ impl Connection {
                     return self.fail(now, ChannelId(0), error, Framing::Lost);
                 }
             };
+            if let Some(event) = self.publish_in_place(frame, input) {
+                return Some(event);
+            }
             let raw = before.get(..before.len() - input.len()).unwrap_or_default();
             if let Some(event) = self.on_frame(now, frame, raw) {
                 return Some(event);
@@ -550,7 +556,7 @@ impl Connection {
             Ok(None) => None,
             Ok(Some(Assembled::Message(flags, message))) => {
                 let number = channel.confirms.as_mut().map(|confirms| confirms.number());
-                Some(Event::Publish { channel: id, flags, number, message })
+                Some(Event::Publish { channel: id, flags, number, parts: None, message })
             }
             Ok(Some(Assembled::TooLarge { body_bytes })) => {
                 let text = format!(
@@ -562,6 +568,39 @@ impl Connection {
             }
             Err(error) => self.fail(now, id, error, Framing::Kept),
         }
+    }
+
+    /// The common publish: method, header and one body frame stand behind each other in the input. Everything else, and everything
+    /// that is wrong, takes the way frame by frame.
+    #[inline]
+    fn publish_in_place<'i>(&mut self, frame: Frame<'i>, input: &mut &'i [u8]) -> Option<Event<'i>> {
+        if frame.kind != FrameKind::Method || !BasicPublish::is(frame.payload) || self.state != State::Open {
+            return None;
+        }
+        let channel = self.channels.get_mut(&frame.channel)?;
+        if channel.is_waiting || channel.state != ChannelState::Open {
+            return None;
+        }
+        let mut rest = *input;
+        let next = |rest: &mut &'i [u8]| {
+            frame::decode(rest, self.frame_max_bytes).ok().flatten().filter(|next| next.channel == frame.channel)
+        };
+        let header = next(&mut rest).filter(|header| header.kind == FrameKind::Header)?;
+        let (total, properties) = content::split_header(header.payload, self.limits.message_bytes_max)?;
+        let body = match total {
+            0 => &[][..],
+            _ => next(&mut rest).filter(|body| body.kind == FrameKind::Body)?.payload,
+        };
+        if body.len() != total {
+            return None;
+        }
+        let Ok(Method::BasicPublish(publish)) = Method::decode(frame.payload) else { return None };
+        let flags = channel.content.begin_in_place(&publish)?;
+        let parts = Parts { exchange: publish.exchange, routing_key: publish.routing_key, properties };
+        let number = channel.confirms.as_mut().map(|confirms| confirms.number());
+        *input = rest;
+        let message = Message::new(parts, body);
+        Some(Event::Publish { channel: ChannelId(frame.channel), flags, number, parts: Some(parts), message })
     }
 
     fn on_new_channel<'i>(&mut self, now: Instant, id: ChannelId, frame: Frame<'i>) -> Option<Event<'i>> {
@@ -821,15 +860,10 @@ impl Connection {
         for delivery in deliveries {
             let outstanding = (!consumer.no_ack).then_some(Outstanding { source, ticket: delivery.ticket });
             let delivery_tag = channel.unacked.tag(outstanding);
-            let message = delivery.message;
-            let deliver = BasicDeliver {
-                consumer_tag: &consumer.tag,
-                delivery_tag,
-                redelivered: delivery.redelivered,
-                exchange: message.exchange(),
-                routing_key: message.routing_key(),
-            };
-            write_content(&mut self.out, id, deliver, message, self.frame_max_bytes);
+            frame::write(self.out.tail(), FrameKind::Method, id.0, |out| {
+                encode_deliver(out, &consumer.tag, delivery_tag, &delivery);
+            });
+            write_content(&mut self.out, id, delivery.message, self.frame_max_bytes);
         }
         true
     }
@@ -851,7 +885,8 @@ impl Connection {
             routing_key: message.routing_key(),
             message_count,
         };
-        write_content(&mut self.out, id, get_ok, message, self.frame_max_bytes);
+        frame::write_method(self.out.tail(), id.0, get_ok);
+        write_content(&mut self.out, id, message, self.frame_max_bytes);
     }
 
     /// Hands an unroutable mandatory message back (semantics 12.7).
@@ -862,7 +897,8 @@ impl Connection {
             exchange: message.exchange(),
             routing_key: message.routing_key(),
         };
-        write_content(&mut self.out, id, method, message, self.frame_max_bytes);
+        frame::write_method(self.out.tail(), id.0, method);
+        write_content(&mut self.out, id, message, self.frame_max_bytes);
     }
 
     /// How many deliveries of a channel wait to be settled.
@@ -926,16 +962,27 @@ enum Framing {
 /// Class and method of a close that belongs to no method (semantics 5.14).
 const NO_METHOD: MethodId = MethodId { class: 0, method: 0 };
 
-fn write_content<'m>(
-    out: &mut OutBuffer,
-    channel: ChannelId,
-    method: impl Into<Method<'m>>,
-    message: &Arc<Message>,
-    frame_max_bytes: u32,
-) {
+/// The payload of basic.deliver, straight from the message's bytes: the one method that is written per message.
+#[inline]
+fn encode_deliver(out: &mut Vec<u8>, consumer_tag: &str, delivery_tag: u64, delivery: &Delivery<'_>) {
+    let short_string = |out: &mut Vec<u8>, bytes: &[u8]| {
+        // Tags and names are short strings, so their length fits.
+        out.push(bytes.len() as u8);
+        out.extend_from_slice(bytes);
+    };
+    let (exchange, routing_key) = delivery.message.raw_names();
+    out.extend_from_slice(&BasicDeliver::PREFIX);
+    short_string(out, consumer_tag.as_bytes());
+    out.extend_from_slice(&delivery_tag.to_be_bytes());
+    out.push(u8::from(delivery.redelivered));
+    short_string(out, exchange);
+    short_string(out, routing_key);
+}
+
+/// Header and body frames of a message.
+fn write_content(out: &mut OutBuffer, channel: ChannelId, message: &Arc<Message>, frame_max_bytes: u32) {
     let body = message.body();
     let tail = out.tail();
-    frame::write_method(tail, channel.0, method);
     frame::write(tail, FrameKind::Header, channel.0, |tail| {
         tail.extend_from_slice(&[0, 60, 0, 0]);
         tail.extend_from_slice(&(body.len() as u64).to_be_bytes());
@@ -1019,5 +1066,29 @@ fn state_name(state: State) -> &'static str {
         State::Open => "running",
         State::Stopping | State::AwaitCloseOk { .. } => "closing",
         State::Silent { .. } | State::Ended => "closed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deliver_is_encoded_as_the_table_of_methods_says() {
+        let parts = Parts { exchange: "orders", routing_key: "order.eu", properties: &[0, 0] };
+        let message = Message::new(parts, b"body");
+        for redelivered in [false, true] {
+            let (mut quick, mut table) = (Vec::new(), Vec::new());
+            encode_deliver(&mut quick, "tag", 7, &Delivery { ticket: 1, redelivered, message: &message });
+            BasicDeliver {
+                consumer_tag: "tag",
+                delivery_tag: 7,
+                redelivered,
+                exchange: parts.exchange,
+                routing_key: parts.routing_key,
+            }
+            .encode(&mut table);
+            assert_eq!(quick, table);
+        }
     }
 }

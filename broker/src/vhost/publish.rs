@@ -60,6 +60,17 @@ struct Target {
     last: Option<(Box<str>, Arc<[usize]>)>,
 }
 
+impl Target {
+    /// Where a key led before.
+    #[inline]
+    fn remembered(&mut self, routing_key: &str) -> Option<Arc<[usize]>> {
+        match &self.last {
+            Some((key, places)) if **key == *routing_key => Some(Arc::clone(places)),
+            _ => self.routes.get(routing_key).map(Arc::clone),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Batch {
     queue: Arc<QueueRecord>,
@@ -71,7 +82,9 @@ struct Batch {
 pub struct Publisher {
     vhost_generation: u64,
     access_generation: u64,
-    targets: HashMap<Box<str>, Target>,
+    targets: Vec<Target>,
+    target_of: HashMap<Arc<str>, usize>,
+    last_target: usize,
     /// Queues by the place that routes name.
     batches: Vec<Batch>,
     place_of: HashMap<u64, usize>,
@@ -88,7 +101,7 @@ impl Publisher {
     }
 
     /// Checks a publish, runs hooks, routes, and puts it into the batches of its queues. `number` is the publish's number for
-    /// confirms, 0 for none.
+    /// confirms, 0 for none. `parts` are the message's, where they can be read without touching a message that was just written.
     ///
     /// # Errors
     /// In the order of semantics 12.1; the message goes nowhere then.
@@ -98,35 +111,47 @@ impl Publisher {
         by: &mut dyn Authority,
         channel: u16,
         number: u64,
+        parts: Option<Parts<'_>>,
         message: Arc<Message>,
     ) -> Result<Published, Error> {
         self.forget_if_changed(context);
-        if !self.targets.contains_key(message.exchange()) {
-            self.find_target(context, by, message.exchange())?;
-        }
-        let Some(target) = self.targets.get_mut(message.exchange()) else {
-            return Err(not_found(context, message.exchange()));
+        let place = {
+            let parts = parts.unwrap_or_else(|| message.parts());
+            let place = self.target_place(context, by, parts.exchange)?;
+            check_properties(Properties::from_raw(parts.properties), by)?;
+            place
         };
-        let properties = message.properties();
-        check_properties(properties, by)?;
-        let message = match &target.hooks {
-            None => message,
+        let Some(target) = self.targets.get_mut(place) else { return Err(not_found(context, message.exchange())) };
+        let (parts, message) = match &target.hooks {
+            None => (parts, message),
             Some(hooks) => match run_hooks(hooks, context, by, &message) {
-                Hooked::Goes(message) => message,
+                Hooked::Goes(message) => (None, message),
                 Hooked::Ends(published) => return Ok(published),
             },
         };
-        let extra_keys = extra_keys(&message)?;
-        if extra_keys.is_none() {
-            let places = match &target.last {
-                Some((key, places)) if **key == *message.routing_key() => Some(Arc::clone(places)),
-                _ => target.routes.get(message.routing_key()).map(Arc::clone),
-            };
-            if let Some(places) = places {
-                return Ok(self.put(&places, channel, number, message));
-            }
+        let parts = parts.unwrap_or_else(|| message.parts());
+        let extra_keys = extra_keys(Properties::from_raw(parts.properties))?;
+        let remembered = match &extra_keys {
+            None => target.remembered(parts.routing_key),
+            Some(_) => None,
+        };
+        match remembered {
+            Some(places) => Ok(self.put(&places, channel, number, message)),
+            None => self.route(context, place, channel, number, message, extra_keys),
         }
-        self.route(context, channel, number, message, extra_keys)
+    }
+
+    /// The exchange's place among the targets; most publishers stay with one.
+    #[inline]
+    fn target_place(&mut self, context: &Context<'_>, by: &mut dyn Authority, name: &str) -> Result<usize, Error> {
+        if self.targets.get(self.last_target).is_some_and(|target| *target.exchange.name == *name) {
+            return Ok(self.last_target);
+        }
+        self.last_target = match self.target_of.get(name) {
+            Some(&place) => place,
+            None => self.find_target(context, by, name)?,
+        };
+        Ok(self.last_target)
     }
 
     /// Posts every batch to its queue; returns how many bytes are on their way, for the publisher's credit.
@@ -154,6 +179,7 @@ impl Publisher {
     /// Routes are forgotten; batches stay until they are flushed.
     fn forget(&mut self) {
         self.targets.clear();
+        self.target_of.clear();
         self.is_stale = !self.filled.is_empty();
         if !self.is_stale {
             self.batches.clear();
@@ -161,7 +187,7 @@ impl Publisher {
         }
     }
 
-    fn find_target(&mut self, context: &Context<'_>, by: &mut dyn Authority, name: &str) -> Result<(), Error> {
+    fn find_target(&mut self, context: &Context<'_>, by: &mut dyn Authority, name: &str) -> Result<usize, Error> {
         // The default exchange has a name for permissions only (semantics 12.4).
         let permission_name = if name.is_empty() { "amq.default" } else { name };
         let vhost = context.vhost.name.to_string();
@@ -180,21 +206,25 @@ impl Publisher {
         }
         if self.targets.len() >= EXCHANGES_MAX {
             self.targets.clear();
+            self.target_of.clear();
         }
         let hooks = context.hooks.chain(&vhost, name);
-        self.targets.insert(name.into(), Target { exchange, hooks, routes: HashMap::new(), last: None });
-        Ok(())
+        let place = self.targets.len();
+        self.target_of.insert(Arc::clone(&exchange.name), place);
+        self.targets.push(Target { exchange, hooks, routes: HashMap::new(), last: None });
+        Ok(place)
     }
 
     fn route(
         &mut self,
         context: &Context<'_>,
+        target_place: usize,
         channel: u16,
         number: u64,
         message: Arc<Message>,
         extra_keys: Option<ExtraKeys>,
     ) -> Result<Published, Error> {
-        let Some(target) = self.targets.get(message.exchange()) else {
+        let Some(target) = self.targets.get(target_place) else {
             return Err(not_found(context, message.exchange()));
         };
         let mut keys = vec![message.routing_key()];
@@ -207,7 +237,7 @@ impl Publisher {
         };
         let places: Arc<[usize]> = route.queues.iter().map(|queue| self.place(queue)).collect();
         if route.is_cacheable
-            && let Some(target) = self.targets.get_mut(message.exchange())
+            && let Some(target) = self.targets.get_mut(target_place)
         {
             if target.routes.len() >= ROUTES_MAX {
                 target.routes.clear();
@@ -321,8 +351,8 @@ struct ExtraKeys {
 }
 
 /// The routing keys in the headers CC and BCC (semantics 11.12); none for the common message.
-fn extra_keys(message: &Message) -> Result<Option<ExtraKeys>, Error> {
-    let Some(headers) = message.properties().headers() else { return Ok(None) };
+fn extra_keys(properties: Properties<'_>) -> Result<Option<ExtraKeys>, Error> {
+    let Some(headers) = properties.headers() else { return Ok(None) };
     let mut extra: Option<ExtraKeys> = None;
     for name in ["CC", "BCC"] {
         let Some(value) = headers.get(name) else { continue };

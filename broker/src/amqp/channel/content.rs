@@ -70,6 +70,12 @@ impl Content {
         self.stage = Stage::Header(PublishFlags { mandatory: publish.mandatory, immediate: publish.immediate });
     }
 
+    /// A publish whose message stands whole in the input. None when another message is under way.
+    pub(crate) fn begin_in_place(&self, publish: &BasicPublish<'_>) -> Option<PublishFlags> {
+        matches!(self.stage, Stage::Idle)
+            .then_some(PublishFlags { mandatory: publish.mandatory, immediate: publish.immediate })
+    }
+
     /// The content header; returns the message when its body is empty.
     ///
     /// # Errors
@@ -154,6 +160,17 @@ impl Content {
         };
         Some(unexpected(expected))
     }
+}
+
+/// Body size and properties of a content header that has nothing wrong with it.
+pub(crate) fn split_header(payload: &[u8], message_bytes_max: u64) -> Option<(usize, &[u8])> {
+    let (fixed, properties) = payload.split_first_chunk::<12>()?;
+    let [0, 60, 0, 0, total @ ..] = *fixed else { return None };
+    let total = u64::from_be_bytes(total);
+    if total > message_bytes_max || Properties::from_raw(properties).check().is_err() {
+        return None;
+    }
+    Some((usize::try_from(total).ok()?, properties))
 }
 
 /// A part of a message where none was announced belongs to no method.

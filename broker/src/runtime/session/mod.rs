@@ -25,7 +25,7 @@ use super::mailbox::Mailbox;
 use crate::access::User;
 use crate::amqp::out::OutBuffer;
 use crate::amqp::{ChannelId, Connection, Event, Outcome, ProtocolError, PublishFlags, ReplyCode, SourceId};
-use crate::message::Message;
+use crate::message::{Message, Parts};
 use crate::queue::{ChannelLimit, HolderId, Input, Notice, Outlet, ReplyTo, Settlement};
 use crate::vhost::publish::{Context, Published, Publisher, without_bcc};
 use crate::vhost::{QueueRecord, Vhost};
@@ -271,7 +271,9 @@ impl Session {
 
     fn on_event(&mut self, now: Instant, event: Event<'_>) {
         match event {
-            Event::Publish { channel, flags, number, message } => self.on_publish(now, channel, flags, number, message),
+            Event::Publish { channel, flags, number, parts, message } => {
+                self.on_publish(now, channel, flags, number, parts, message);
+            }
             Event::Settle { channel, outcome } => self.on_settle(channel, outcome),
             Event::Command { channel, method } => {
                 self.flush_publishes();
@@ -357,6 +359,7 @@ impl Session {
         channel: ChannelId,
         flags: PublishFlags,
         number: Option<u64>,
+        parts: Option<Parts<'_>>,
         message: Arc<Message>,
     ) {
         let (Some(vhost), Some(actor)) = (&self.vhost, &mut self.actor) else { return };
@@ -367,7 +370,7 @@ impl Session {
             Err(ProtocolError::new(ReplyCode::NotImplemented, "immediate=true"))
         } else {
             self.publisher
-                .publish(&context, actor, channel.0, number.unwrap_or(0), message)
+                .publish(&context, actor, channel.0, number.unwrap_or(0), parts, message)
                 .map_err(ProtocolError::from)
         };
         let published = match result {
