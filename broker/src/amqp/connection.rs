@@ -536,8 +536,16 @@ impl Connection {
     // Channels
 
     fn on_channel_frame<'i>(&mut self, now: Instant, id: ChannelId, frame: Frame<'i>, raw: &[u8]) -> Option<Event<'i>> {
-        let Some(channel) = self.channels.get_mut(&id.0) else { return self.on_new_channel(now, id, frame) };
-        if channel.is_waiting {
+        let Some(channel) = self.channels.get_mut(&id.0) else {
+            // The channel.open of this number may still be among the frames that were held.
+            if let Some((_, bytes, _)) = self.orphans.iter_mut().find(|(orphan, ..)| *orphan == id) {
+                bytes.extend_from_slice(raw);
+                self.held_bytes += raw.len();
+                return None;
+            }
+            return self.on_new_channel(now, id, frame);
+        };
+        if channel.holds_frames() {
             channel.held.push(raw);
             self.held_bytes += raw.len();
             return None;
@@ -578,7 +586,7 @@ impl Connection {
             return None;
         }
         let channel = self.channels.get_mut(&frame.channel)?;
-        if channel.is_waiting || channel.state != ChannelState::Open {
+        if channel.holds_frames() || channel.state != ChannelState::Open {
             return None;
         }
         let mut rest = *input;
