@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use hashbrown::HashMap;
 
+use super::channel::confirms::Confirms;
 use super::channel::content::{self, Assembled};
 use super::channel::{Channel, Consumer, State as ChannelState};
 use super::frame::{self, Frame, FrameKind};
@@ -50,13 +51,13 @@ pub enum Event<'i> {
         /// What to do.
         method: Method<'i>,
     },
-    /// A whole message. `number` is set on a channel in confirm mode.
+    /// A whole message. `number` is set on a channel in confirm mode; it is unique on its connection and channel number.
     Publish {
         /// Where it came from.
         channel: ChannelId,
         /// What the method said.
         flags: PublishFlags,
-        /// Its number for the confirm (semantics 14.2).
+        /// Its number for [`Connection::expect_confirms`] and [`Connection::confirm`].
         number: Option<u64>,
         /// Names and properties where they stand in the input, when the whole message did. The message has them, too, but it has
         /// just been written, and reading it at once would wait for the caches.
@@ -151,6 +152,8 @@ pub struct Connection {
     is_framing_lost: bool,
     /// Channels whose confirms have news.
     confirming: Vec<u16>,
+    /// The last number for confirms of any channel that was closed.
+    confirms_base: u64,
 }
 
 impl Connection {
@@ -172,6 +175,7 @@ impl Connection {
             orphans: Vec::new(),
             is_framing_lost: false,
             confirming: Vec::new(),
+            confirms_base: 0,
             identity,
             limits,
         }
@@ -672,7 +676,7 @@ impl Connection {
                 self.on_settle(now, id, &method, reject.delivery_tag, false, outcome_of(reject.requeue))
             }
             Method::ConfirmSelect(select) => {
-                channel.confirms.get_or_insert_default();
+                channel.confirms.get_or_insert_with(|| Confirms::after(self.confirms_base));
                 if !select.nowait {
                     frame::write_method(self.out.tail(), id.0, ConfirmSelectOk {});
                 }
@@ -791,6 +795,7 @@ impl Connection {
         // What was confirmed or refused before the error is said before it.
         if let Some(confirms) = &mut channel.confirms {
             confirms.flush(id, self.out.tail());
+            self.confirms_base = self.confirms_base.max(confirms.last());
         }
         let (text, method) = (error.reply_text(), error.method.unwrap_or(NO_METHOD));
         let close = ChannelClose {
@@ -813,6 +818,7 @@ impl Connection {
         let Some(mut channel) = self.channels.remove(&id.0) else { return };
         if let Some(confirms) = &mut channel.confirms {
             confirms.flush(id, self.out.tail());
+            self.confirms_base = self.confirms_base.max(confirms.last());
         }
         frame::write_method(self.out.tail(), id.0, ChannelCloseOk {});
         if channel.held.len() > 0 {
@@ -930,7 +936,7 @@ impl Connection {
         });
     }
 
-    fn with_confirms(&mut self, id: ChannelId, change: impl FnOnce(&mut super::channel::confirms::Confirms)) {
+    fn with_confirms(&mut self, id: ChannelId, change: impl FnOnce(&mut Confirms)) {
         let Some(confirms) = self.channels.get_mut(&id.0).and_then(|channel| channel.confirms.as_mut()) else { return };
         let had_answers = confirms.has_answers();
         change(confirms);

@@ -123,3 +123,41 @@ fn frames_of_a_channel_that_is_opened_again_wait_for_its_open() {
     assert!(bench.send(1, qos(1)).is_empty(), "the open that was held comes first");
     assert_eq!(bench.held(), ["1 basic.qos"]);
 }
+
+#[test]
+fn a_late_confirm_of_an_earlier_channel_settles_nothing_on_a_new_one() {
+    let publish = |bench: &mut Bench| {
+        let method = BasicPublish { ticket: 0, exchange: "", routing_key: "q", mandatory: false, immediate: false };
+        let mut frames = Vec::new();
+        frame::write_method(&mut frames, 1, method);
+        frame::write(&mut frames, frame::FrameKind::Header, 1, |out| {
+            out.extend_from_slice(&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        });
+        let mut input = &frames[..];
+        match bench.conn.next_event(bench.now, &mut input) {
+            Some(Event::Publish { number: Some(number), .. }) => number,
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut bench = open(&[1]);
+    bench.send(1, ConfirmSelect { nowait: true });
+    let old = publish(&mut bench);
+    bench.conn.expect_confirms(ChannelId(1), old, 1);
+    bench.send(1, ChannelClose { reply_code: 200, reply_text: "", class_id: 0, method_id: 0 });
+    bench.conn.close_channel_ok(ChannelId(1));
+    bench.send(1, ChannelOpen { out_of_band: "" });
+    bench.send(1, ConfirmSelect { nowait: true });
+    let new = publish(&mut bench);
+    bench.conn.expect_confirms(ChannelId(1), new, 1);
+    bench.conn.out().take_all();
+
+    bench.conn.confirm(ChannelId(1), old..=old, true);
+    bench.conn.flush_confirms();
+    assert!(bench.conn.out().is_empty(), "nobody has answered for the new publish");
+
+    bench.conn.confirm(ChannelId(1), new..=new, true);
+    bench.conn.flush_confirms();
+    let mut expected = Vec::new();
+    frame::write_method(&mut expected, 1, BasicAck { delivery_tag: 1, multiple: false });
+    assert_eq!(bench.conn.out().take_all(), expected);
+}
