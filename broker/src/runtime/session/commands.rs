@@ -309,7 +309,7 @@ impl Session {
         let Some(queue) = self.sources.get(&id).map(|source| Arc::clone(&source.queue)) else {
             return self.answer(channel, nowait, BasicCancelOk { consumer_tag: tag });
         };
-        self.wait(channel, Pending::Cancel { source: id, nowait });
+        self.wait(channel, Pending::Cancel { source: id, tag: tag.to_owned(), nowait });
         queue.handle.post(Input::Cancel { holder: self.holder(id), reply_to: self.reply_to(channel) });
         Ok(())
     }
