@@ -242,11 +242,11 @@ impl Session {
     }
 
     fn on_consume(&mut self, channel: ChannelId, consume: &BasicConsume<'_>) -> Done {
-        let queue = self.readable_queue(channel, consume.queue)?;
         if self.conn.has_consumer(channel, consume.consumer_tag) {
             let text = format!("attempt to reuse consumer tag '{}'", consume.consumer_tag);
             return Err(ProtocolError::new(ReplyCode::NotAllowed, text));
         }
+        let queue = self.readable_queue(channel, consume.queue)?;
         let priority = self.consumer_priority(&queue, consume.arguments)?;
         let tag = match consume.consumer_tag {
             "" => generated_name("amq.ctag-"),
