@@ -124,7 +124,7 @@ impl Queue {
             }
             Input::LimitLifted { holder } => {
                 if let Some(slot) = self.consumers.slot_of(holder) {
-                    self.consumers.join_ring(slot);
+                    self.consumers.join_ring_with_channel(slot);
                     self.dispatch(effects);
                 }
             }

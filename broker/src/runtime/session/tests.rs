@@ -84,7 +84,20 @@ impl Client {
         self.send(1, BasicConsume { ticket: 0, queue, consumer_tag, no_local, no_ack, exclusive, nowait, arguments });
     }
 
-    /// The methods that the client has been sent since the last look.
+    fn publish(&mut self, queue: &str, body: &[u8]) {
+        let mut frames = Vec::new();
+        let publish = BasicPublish { ticket: 0, exchange: "", routing_key: queue, mandatory: false, immediate: false };
+        frame::write_method(&mut frames, 1, publish);
+        frame::write(&mut frames, FrameKind::Header, 1, |out| {
+            out.extend_from_slice(&[0, 60, 0, 0]);
+            out.extend_from_slice(&(body.len() as u64).to_be_bytes());
+            out.extend_from_slice(&[0, 0]);
+        });
+        frame::write(&mut frames, FrameKind::Body, 1, |out| out.extend_from_slice(body));
+        self.bytes(&frames);
+    }
+
+    /// The methods that the client has been sent since the last look; a delivery as its consumer and delivery tag.
     fn told(&mut self) -> Vec<String> {
         self.session.on_mail(self.now);
         let bytes = self.session.out().take_all();
@@ -94,7 +107,10 @@ impl Client {
         while let Some(frame) = frame::decode(&mut input, 0).expect("the broker frames well") {
             if frame.kind == FrameKind::Method {
                 let method = Method::decode(frame.payload).expect("the broker encodes well");
-                seen.push(format!("{} {}", frame.channel, method.name()));
+                seen.push(match method {
+                    Method::BasicDeliver(deliver) => format!("{} {}", deliver.consumer_tag, deliver.delivery_tag),
+                    other => format!("{} {}", frame.channel, other.name()),
+                });
             }
         }
         seen
@@ -120,4 +136,39 @@ fn a_cancel_that_crosses_the_end_of_its_queue_is_answered() {
     assert_eq!(other.told(), ["1 queue.delete-ok"]);
     one.send(1, BasicCancel { consumer_tag: "tag", nowait: false });
     assert_eq!(one.told(), ["1 basic.cancel-ok"]);
+}
+
+/// With a limit of one for the channel, its consumers take turns although each ack makes room for any of them.
+fn check_turns(queues: [&str; 2]) {
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.send(1, BasicQos { prefetch_size: 0, prefetch_count: 1, global: true });
+    for (queue, tag) in queues.into_iter().zip(["c0", "c1"]) {
+        client.declare(queue);
+        client.consume(queue, tag);
+        for _ in 0..10 {
+            client.publish(queue, b"m");
+        }
+    }
+    let mut served = [0, 0];
+    for delivery_tag in 1..=8 {
+        let told = client.told();
+        let deliveries: Vec<&String> = told.iter().filter(|line| line.starts_with('c')).collect();
+        match deliveries.as_slice() {
+            [line] => served[usize::from(line.starts_with("c1"))] += 1,
+            other => panic!("one at a time, but {other:?}"),
+        }
+        client.send(1, BasicAck { delivery_tag, multiple: false });
+    }
+    assert!(served[0] > 2 && served[1] > 2, "{queues:?} were served unfairly: {served:?}");
+}
+
+#[test]
+fn consumers_of_a_queue_take_turns_under_the_limit_of_their_channel() {
+    check_turns(["q", "q"]);
+}
+
+#[test]
+fn queues_take_turns_under_the_limit_of_a_channel() {
+    check_turns(["q", "r"]);
 }
