@@ -11,6 +11,8 @@ mod ready;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_model;
 
 use std::sync::Arc;
 
