@@ -751,8 +751,11 @@ impl Connection {
     }
 
     /// Held frames of a channel that goes on, and how many bytes at their front are done with. To be fed to [`Self::next_event`]; when
-    /// the channel waits again, the rest goes back by [`Self::put_back`].
+    /// the channel waits again or the driver stops, the rest goes back by [`Self::put_back`].
     pub fn take_held(&mut self) -> Option<(ChannelId, Vec<u8>, usize)> {
+        if self.state == State::Stopping {
+            return None;
+        }
         loop {
             if let Some((id, bytes, start)) = self.orphans.pop() {
                 self.held_bytes = self.held_bytes.saturating_sub(bytes.len() - start);
@@ -771,9 +774,15 @@ impl Connection {
 
     /// See [`Self::take_held`].
     pub fn put_back(&mut self, id: ChannelId, bytes: Vec<u8>, start: usize) {
-        if let Some(channel) = self.channels.get_mut(&id.0) {
-            self.held_bytes += bytes.len() - start;
-            channel.held.put_back(bytes, start);
+        self.held_bytes += bytes.len() - start;
+        match self.channels.get_mut(&id.0) {
+            Some(channel) => {
+                channel.held.put_back(bytes, start);
+                if !channel.is_waiting {
+                    self.resumable.push(id.0);
+                }
+            }
+            None => self.orphans.push((id, bytes, start)),
         }
     }
 

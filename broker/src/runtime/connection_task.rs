@@ -100,7 +100,12 @@ fn poll_turn<S: AsyncRead + AsyncWrite>(
         session.on_mail(now);
         use_rest(session, now, rest);
     }
-    if session.wants_input() {
+    if session.has_left_frames() && session.wants_input() {
+        has_worked = true;
+        let used = session.run(Instant::now(), rest);
+        rest.drain(..used);
+    }
+    if session.wants_input() && !session.has_left_frames() {
         match poll_read(cx, session, stream.as_mut(), rest)? {
             Poll::Ready(0) => return Poll::Ready(Ok(Turn::PeerClosed)),
             Poll::Ready(_) => {

@@ -172,3 +172,31 @@ fn consumers_of_a_queue_take_turns_under_the_limit_of_their_channel() {
 fn queues_take_turns_under_the_limit_of_a_channel() {
     check_turns(["q", "r"]);
 }
+
+#[test]
+fn requests_wait_while_too_much_is_unsent() {
+    const COUNT: usize = 1000;
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.declare("q");
+    for _ in 0..COUNT {
+        client.publish("q", &[0; 8000]);
+    }
+    client.told();
+    let mut input = Vec::new();
+    for _ in 0..COUNT {
+        frame::write_method(&mut input, 1, BasicGet { ticket: 0, queue: "q", no_ack: true });
+    }
+    let mut answers = 0;
+    let mut used = client.session.on_bytes(client.now, &input);
+    loop {
+        assert!(client.session.out().len() < 2 * super::UNSENT_BYTES_MAX, "{}", client.session.out().len());
+        input.drain(..used);
+        match client.told().len() {
+            0 => break,
+            count => answers += count,
+        }
+        used = client.session.run(client.now, &input);
+    }
+    assert_eq!((answers, input.len()), (COUNT, 0));
+}
