@@ -97,11 +97,13 @@ fn poll_turn<S: AsyncRead + AsyncWrite>(
         has_worked = true;
         session.mailbox().stay_awake();
         let now = Instant::now();
+        session.out().lend(buffers::take_write);
         session.on_mail(now);
         use_rest(session, now, rest);
     }
     if session.has_left_frames() && session.wants_input() {
         has_worked = true;
+        session.out().lend(buffers::take_write);
         let used = session.run(Instant::now(), rest);
         rest.drain(..used);
     }
