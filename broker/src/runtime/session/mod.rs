@@ -484,6 +484,10 @@ impl Session {
     }
 
     fn new_source(&mut self, channel: ChannelId, queue: Arc<QueueRecord>, is_consumer: bool, no_ack: bool) -> SourceId {
+        // Each basic.get that is acked makes a new source, so in a long life the numbers come round.
+        while self.sources.contains_key(&SourceId(self.next_source)) {
+            self.next_source = self.next_source.wrapping_add(1);
+        }
         let id = SourceId(self.next_source);
         self.next_source = self.next_source.wrapping_add(1);
         let share = CONSUMER_CREDIT_BYTES / (1 + self.consumer_count);

@@ -200,3 +200,19 @@ fn requests_wait_while_too_much_is_unsent() {
     }
     assert_eq!((answers, input.len()), (COUNT, 0));
 }
+
+#[test]
+fn numbers_of_sources_that_come_round_leave_living_ones_alone() {
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.declare("q");
+    client.consume("q", "c0");
+    client.session.next_source = 1;
+    client.consume("q", "c1");
+    client.publish("q", b"m");
+    client.publish("q", b"m");
+    let mut told = client.told();
+    told.retain(|line| line.starts_with('c'));
+    told.sort();
+    assert!(told.len() == 2 && told[0].starts_with("c0") && told[1].starts_with("c1"), "{told:?}");
+}
