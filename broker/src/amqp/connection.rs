@@ -271,6 +271,11 @@ impl Connection {
         self.heartbeat.on_received(now);
     }
 
+    /// Whether [`Self::on_deadline`] would give the peer up for not being heard of.
+    pub fn is_peer_overdue(&self, now: Instant) -> bool {
+        matches!(self.state, State::Open | State::Stopping) && self.heartbeat.due(now) == Some(Due::PeerGone)
+    }
+
     /// Bytes have been written.
     pub fn on_sent(&mut self, now: Instant) {
         self.heartbeat.on_sent(now);

@@ -11,7 +11,7 @@ mod exclusive;
 mod replies;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -194,6 +194,17 @@ impl Session {
     /// Credentials that wait to be checked; answer with [`Self::on_login`].
     pub fn take_login(&mut self) -> Option<Login> {
         self.login.take()
+    }
+
+    /// Whether the client is about to be given up because nothing was heard of it.
+    pub fn is_peer_overdue(&self, now: Instant) -> bool {
+        self.conn.is_peer_overdue(now)
+    }
+
+    /// Bytes have arrived that cannot be used yet; they are offered later, by [`Self::run`].
+    pub fn on_sign_of_life(&mut self, now: Instant) {
+        self.conn.on_received(now);
+        self.has_left_frames = true;
     }
 
     /// Bytes from the client; returns how many were used. The rest is to be offered again, with more or after mail.

@@ -18,7 +18,7 @@ use crate::store::Committer;
 use crate::topology::schema::Topology;
 
 /// A broker whose store never answers: nobody runs its committer.
-fn broker() -> Arc<Broker> {
+pub(crate) fn broker() -> Arc<Broker> {
     let registry = Registry::builtin().expect("built-in plugins work");
     let storage = registry.storage("memory", &serde_json::Value::Null, None).expect("the memory storage works");
     node::build(&Topology::default(), Arc::new(registry), &Committer::new(storage)).expect("the default topology works")
