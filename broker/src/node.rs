@@ -208,7 +208,8 @@ pub fn build(
     let mut errors = Vec::new();
     for decl in &topology.vhosts {
         let factory: Arc<Shells> = Arc::clone(&factory);
-        let vhost = Vhost::new(&decl.name, Arc::clone(&registry), factory, Arc::clone(&numbers))?;
+        let ledger: Arc<Committer> = Arc::clone(committer);
+        let vhost = Vhost::new(&decl.name, Arc::clone(&registry), factory, ledger, Arc::clone(&numbers))?;
         errors.extend(apply(&vhost, decl).err().unwrap_or_default());
         let (exchanges, queues) = vhost.counts();
         tracing::info!(vhost = decl.name, exchanges, queues, "vhost ready");
@@ -232,7 +233,8 @@ pub fn build(
         mechanisms: Mechanism::offered().into(),
     };
     let connections_max = topology.limits.connections_max;
-    Ok(Broker::new(identity, limits, connections_max, Arc::new(access), Arc::new(hooks), vhosts))
+    let committer = Arc::clone(committer);
+    Ok(Broker::new(identity, limits, connections_max, Arc::new(access), Arc::new(hooks), committer, vhosts))
 }
 
 fn open(address: SocketAddr) -> Result<TcpListener, NodeError> {

@@ -32,6 +32,14 @@ impl Destination {
         }
     }
 
+    /// Whether it survives a restart.
+    pub fn is_durable(&self) -> bool {
+        match self {
+            Self::Queue(queue) => queue.durable,
+            Self::Exchange(exchange) => exchange.spec.durable,
+        }
+    }
+
     /// What it is.
     pub fn kind(&self) -> DestinationKind {
         match self {
@@ -43,16 +51,20 @@ impl Destination {
 
 /// What tells one binding of an exchange from another (semantics 10.2).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Identity {
-    destination_kind: DestinationKind,
-    destination: Box<str>,
-    routing_key: Box<str>,
-    /// In an order of their own, so that the client's does not matter.
-    arguments: Box<[u8]>,
+pub struct Identity {
+    /// What it leads to.
+    pub destination_kind: DestinationKind,
+    /// The name of that.
+    pub destination: Box<str>,
+    /// The binding key.
+    pub routing_key: Box<str>,
+    /// Encoded in an order of their own, so that the client's does not matter.
+    pub arguments: Box<[u8]>,
 }
 
 impl Identity {
-    fn of(binding: &BindingSpec) -> Self {
+    /// The identity of a binding.
+    pub fn of(binding: &BindingSpec) -> Self {
         Self {
             destination_kind: binding.destination_kind,
             destination: binding.destination.as_str().into(),
@@ -90,6 +102,19 @@ pub struct Exchange {
     /// Where messages go that this exchange routes nowhere (semantics 11.14).
     pub alternate: Option<Box<str>>,
     state: RwLock<State>,
+}
+
+/// A binding that is gone.
+#[derive(Debug)]
+pub struct Unbound {
+    /// Where it was.
+    pub slot: u32,
+    /// What it was.
+    pub identity: Identity,
+    /// Where it led.
+    pub destination: Destination,
+    /// The exchange's type may have failed to forget it; it is gone all the same.
+    pub result: Result<(), TypeError>,
 }
 
 /// What a bind changed.
@@ -151,33 +176,29 @@ impl Exchange {
         Ok(Bound::New(slot))
     }
 
-    /// Removes a binding; returns its slot if there was one.
-    ///
-    /// # Errors
-    /// The type failed; the binding is gone all the same.
-    pub fn unbind(&self, binding: &BindingSpec) -> (Option<u32>, Result<(), TypeError>) {
+    /// Removes a binding; returns it if there was one.
+    pub fn unbind(&self, binding: &BindingSpec) -> Option<Unbound> {
         let mut state = self.state.write();
-        match state.by_identity.get(&Identity::of(binding)).copied() {
-            Some(slot) => (Some(slot), state.remove(slot)),
-            None => (None, Ok(())),
-        }
+        let slot = state.by_identity.get(&Identity::of(binding)).copied()?;
+        state.remove(slot)
     }
 
-    /// Removes the binding in a slot.
-    ///
-    /// # Errors
-    /// The type failed; the binding is gone all the same.
-    pub fn unbind_slot(&self, slot: u32) -> Result<(), TypeError> {
+    /// Removes the binding in a slot; returns it if there was one.
+    pub fn unbind_slot(&self, slot: u32) -> Option<Unbound> {
         self.state.write().remove(slot)
     }
 
-    /// Removes every binding; returns where they led and their slots.
-    pub fn unbind_all(&self) -> Vec<(Destination, u32)> {
+    /// Removes every binding, because the exchange ends.
+    pub fn unbind_all(&self) -> Vec<Unbound> {
         let mut state = self.state.write();
         state.by_identity.clear();
         state.free.clear();
         let slots = std::mem::take(&mut state.slots);
-        (0..).zip(slots).filter_map(|(slot, binding)| Some((binding?.destination, slot))).collect()
+        let unbound = |(slot, binding): (u32, Option<Binding>)| {
+            let Binding { identity, destination } = binding?;
+            Some(Unbound { slot, identity, destination, result: Ok(()) })
+        };
+        (0..).zip(slots).filter_map(unbound).collect()
     }
 
     /// Adds the destinations that a message reaches by this exchange alone. `slots` is scratch.
@@ -203,11 +224,11 @@ impl Exchange {
 }
 
 impl State {
-    fn remove(&mut self, slot: u32) -> Result<(), TypeError> {
-        let Some(binding) = self.slots.get_mut(slot as usize).and_then(Option::take) else { return Ok(()) };
-        self.by_identity.remove(&binding.identity);
+    fn remove(&mut self, slot: u32) -> Option<Unbound> {
+        let Binding { identity, destination } = self.slots.get_mut(slot as usize).and_then(Option::take)?;
+        self.by_identity.remove(&identity);
         self.free.push(slot);
-        self.instance.unbind(slot)
+        Some(Unbound { slot, identity, destination, result: self.instance.unbind(slot) })
     }
 }
 

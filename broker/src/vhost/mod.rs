@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockWriteGuard};
 use plugin_api::exchange::ExchangeSpec;
 use plugin_api::value::Table;
 
@@ -24,6 +24,7 @@ use self::tables::Tables;
 use crate::plugin_host::{Registry, TypeError};
 use crate::queue;
 use crate::routing::Exchange;
+use crate::routing::exchange::Identity;
 
 /// A queue's name, declaration and the way to reach it.
 #[derive(Debug)]
@@ -56,6 +57,52 @@ pub trait QueueFactory: fmt::Debug + Send + Sync {
     ) -> Arc<dyn queue::Handle>;
 }
 
+/// A durable thing that came or went.
+#[derive(Debug)]
+pub enum Change {
+    /// A durable exchange was declared.
+    ExchangeAdded(Arc<Exchange>),
+    /// It is gone.
+    ExchangeRemoved(Arc<str>),
+    /// A durable queue was declared.
+    QueueAdded(Arc<QueueRecord>),
+    /// It is gone.
+    QueueRemoved(Arc<str>),
+    /// Two durable ends were bound (semantics 27.4).
+    BindingAdded {
+        /// The exchange that it leads from.
+        source: Arc<str>,
+        /// The binding.
+        identity: Identity,
+        /// Its arguments as sent.
+        arguments: Table,
+    },
+    /// It is gone.
+    BindingRemoved {
+        /// The exchange that it led from.
+        source: Arc<str>,
+        /// The binding.
+        identity: Identity,
+    },
+}
+
+/// What an operation changed, so that its caller knows what to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// Everything was as it should be.
+    Nothing,
+    /// Only what a restart forgets anyway.
+    Transient,
+    /// Something that must survive: it may be answered when it is stored.
+    Durable,
+}
+
+/// Who writes down what must survive. Recording never waits; whoever needs to know that it is safe asks the store.
+pub trait Ledger: fmt::Debug + Send + Sync {
+    /// Changes of one vhost, in order.
+    fn record(&self, vhost: &str, changes: Vec<Change>);
+}
+
 /// Numbers for queues and exchanges, unique in the broker.
 #[derive(Debug)]
 pub struct Numbers(AtomicU64);
@@ -79,6 +126,7 @@ pub struct Vhost {
     pub name: Arc<str>,
     registry: Arc<Registry>,
     factory: Arc<dyn QueueFactory>,
+    ledger: Arc<dyn Ledger>,
     numbers: Arc<Numbers>,
     tables: RwLock<Tables>,
     generation: AtomicU64,
@@ -110,6 +158,7 @@ impl Vhost {
         name: &str,
         registry: Arc<Registry>,
         factory: Arc<dyn QueueFactory>,
+        ledger: Arc<dyn Ledger>,
         numbers: Arc<Numbers>,
     ) -> Result<Arc<Self>, TypeError> {
         let mut tables = Tables::default();
@@ -127,10 +176,13 @@ impl Vhost {
                 .ok_or_else(|| TypeError::Faulted(format!("the built-in exchange type '{kind}' is missing")))?;
             tables.add_exchange(Arc::new(Exchange::open(numbers.next(), spec, &handle)?));
         }
+        // Every vhost has these; nobody needs to write them down.
+        tables.changes.clear();
         Ok(Arc::new(Self {
             name: name.into(),
             registry,
             factory,
+            ledger,
             numbers,
             tables: RwLock::new(tables),
             generation: AtomicU64::new(1),
@@ -143,8 +195,16 @@ impl Vhost {
         self.generation.load(Ordering::Acquire)
     }
 
-    fn changed(&self) {
+    /// Ends a change: the ledger hears of it before the lock is gone, so that it hears of changes in their order.
+    fn changed(&self, mut tables: RwLockWriteGuard<'_, Tables>) -> Changed {
+        let changes = std::mem::take(&mut tables.changes);
+        let changed = if changes.is_empty() { Changed::Transient } else { Changed::Durable };
+        if changed == Changed::Durable {
+            self.ledger.record(&self.name, changes);
+        }
+        drop(tables);
         self.generation.fetch_add(1, Ordering::Release);
+        changed
     }
 
     /// The exchange of that name.
@@ -169,8 +229,7 @@ impl Vhost {
         let mut tables = self.tables.write();
         if tables.queues.get(name).is_some_and(|queue| queue.number == number) {
             tables.remove_queue(name);
-            drop(tables);
-            self.changed();
+            self.changed(tables);
         }
     }
 }
