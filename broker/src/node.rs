@@ -191,7 +191,15 @@ fn open_store(
     Ok(Committer::new(storage))
 }
 
-fn build(topology: &Topology, registry: Arc<Registry>, committer: &Arc<Committer>) -> Result<Arc<Broker>, NodeError> {
+/// Everything between the store and the listeners: hooks, users, vhosts with what the topology declares.
+///
+/// # Errors
+/// Hooks that do not compile, declarations that cannot be carried out.
+pub fn build(
+    topology: &Topology,
+    registry: Arc<Registry>,
+    committer: &Arc<Committer>,
+) -> Result<Arc<Broker>, NodeError> {
     let hooks = HookSet::load(&topology.hooks).map_err(NodeError::Hooks)?;
     let access = Access::new(&topology.users);
     let factory = Shells::new(Arc::clone(committer));
