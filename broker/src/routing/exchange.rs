@@ -82,7 +82,8 @@ struct Binding {
 
 #[derive(Debug)]
 struct State {
-    instance: ExchangeInstance,
+    /// None while no plugin offers the exchange's type.
+    instance: Option<ExchangeInstance>,
     slots: Vec<Option<Binding>>,
     free: Vec<u32>,
     by_identity: HashMap<Identity, u32>,
@@ -133,15 +134,38 @@ impl Exchange {
     /// What the type says.
     pub fn open(number: u64, spec: ExchangeSpec, kind: &ExchangeTypeHandle) -> Result<Self, TypeError> {
         let instance = kind.open(&spec)?;
+        Ok(Self::with_instance(number, spec, kind.depends_on(), Some(instance)))
+    }
+
+    /// An exchange that was declared in an earlier run. Without its type, or when that does not take it any more, it is kept and routes
+    /// nothing (semantics 8.6).
+    pub fn restore(number: u64, spec: ExchangeSpec, kind: Option<&ExchangeTypeHandle>) -> Self {
+        let instance = kind.and_then(|kind| match kind.open(&spec) {
+            Ok(instance) => Some(instance),
+            Err(error) => {
+                tracing::error!(exchange = spec.name, error = %error, "the exchange's type does not take it any more");
+                None
+            }
+        });
+        let depends_on = kind.map_or(DependsOn::State, ExchangeTypeHandle::depends_on);
+        Self::with_instance(number, spec, depends_on, instance)
+    }
+
+    fn with_instance(
+        number: u64,
+        spec: ExchangeSpec,
+        depends_on: DependsOn,
+        instance: Option<ExchangeInstance>,
+    ) -> Self {
         let alternate = spec.arguments.get(ALTERNATE_EXCHANGE).and_then(Value::as_str).map(Into::into);
-        Ok(Self {
+        Self {
             name: spec.name.as_str().into(),
             number,
-            depends_on: kind.depends_on(),
+            depends_on,
             alternate,
             state: RwLock::new(State { instance, slots: Vec::new(), free: Vec::new(), by_identity: HashMap::new() }),
             spec,
-        })
+        }
     }
 
     /// Whether this is the default exchange, which has no bindings of its own: its key is a queue's name (semantics 11.2).
@@ -166,7 +190,9 @@ impl Exchange {
         }
         // The slots of an exchange are far fewer than its memory allows.
         let slot = state.free.last().copied().unwrap_or(state.slots.len() as u32);
-        state.instance.bind(slot, binding)?;
+        if let Some(instance) = &mut state.instance {
+            instance.bind(slot, binding)?;
+        }
         let place = Some(Binding { identity: identity.clone(), destination });
         match state.free.pop() {
             Some(free) => state.slots[free as usize] = place,
@@ -213,7 +239,10 @@ impl Exchange {
     ) -> Result<(), TypeError> {
         slots.clear();
         let state = self.state.read();
-        state.instance.route(message, slots)?;
+        let Some(instance) = &state.instance else {
+            return Err(TypeError::Refused(format!("exchange type '{}' not found", self.spec.kind)));
+        };
+        instance.route(message, slots)?;
         for &slot in slots.iter() {
             if let Some(Some(binding)) = state.slots.get(slot as usize) {
                 each(&binding.destination);
@@ -228,7 +257,8 @@ impl State {
         let Binding { identity, destination } = self.slots.get_mut(slot as usize).and_then(Option::take)?;
         self.by_identity.remove(&identity);
         self.free.push(slot);
-        Some(Unbound { slot, identity, destination, result: self.instance.unbind(slot) })
+        let result = self.instance.as_mut().map_or(Ok(()), |instance| instance.unbind(slot));
+        Some(Unbound { slot, identity, destination, result })
     }
 }
 

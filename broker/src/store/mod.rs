@@ -5,5 +5,7 @@
 
 mod committer;
 pub mod definitions;
+pub mod recovery;
 
 pub use committer::{Committer, Failure};
+pub use recovery::{RecoverError, Recovery};

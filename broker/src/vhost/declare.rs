@@ -11,7 +11,7 @@ use plugin_api::value::{Table, Value};
 
 use super::arguments;
 use super::error::{Error, Kind};
-use super::{Changed, QueueRecord, Vhost};
+use super::{Changed, QueueRecord, Restored, Vhost};
 use crate::access::Permission;
 use crate::queue;
 use crate::routing::exchange::{ALTERNATE_EXCHANGE, Bound, Exchange};
@@ -279,8 +279,9 @@ impl Vhost {
         let number = self.numbers.next();
         let name: Arc<str> = spec.name.into();
         let options = queue::Options { durable: spec.durable, auto_delete: spec.auto_delete };
+        let restored = Restored { first_seq: self.first_seq, messages: Vec::new() };
         let record = Arc::new(QueueRecord {
-            handle: self.factory.create(self, &name, number, options),
+            handle: self.factory.create(self, &name, number, options, restored),
             name,
             number,
             durable: spec.durable,

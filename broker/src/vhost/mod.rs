@@ -9,6 +9,7 @@ pub mod declare;
 pub mod error;
 pub mod publish;
 pub mod queue_arguments;
+mod restore;
 mod tables;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use plugin_api::value::Table;
 
 pub use self::error::Error;
 use self::tables::Tables;
+use crate::message::Message;
 use crate::plugin_host::{Registry, TypeError};
 use crate::queue;
 use crate::routing::Exchange;
@@ -45,15 +47,25 @@ pub struct QueueRecord {
     pub handle: Arc<dyn queue::Handle>,
 }
 
+/// What a queue begins with.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// The place of its next message.
+    pub first_seq: u64,
+    /// Stored messages with their places, in order.
+    pub messages: Vec<(u64, Arc<Message>)>,
+}
+
 /// Makes the live part of queues; the runtime's business.
 pub trait QueueFactory: fmt::Debug + Send + Sync {
-    /// A new, empty queue. When it ends by itself, it calls [`Vhost::forget_queue`].
+    /// A queue. When it ends by itself, it calls [`Vhost::forget_queue`].
     fn create(
         &self,
         vhost: &Arc<Vhost>,
         name: &Arc<str>,
         number: u64,
         options: queue::Options,
+        restored: Restored,
     ) -> Arc<dyn queue::Handle>;
 }
 
@@ -107,13 +119,12 @@ pub trait Ledger: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub struct Numbers(AtomicU64);
 
-impl Default for Numbers {
-    fn default() -> Self {
-        Self(AtomicU64::new(1))
-    }
-}
-
 impl Numbers {
+    /// Begins with `first`.
+    pub fn starting_at(first: u64) -> Self {
+        Self(AtomicU64::new(first))
+    }
+
     /// The next number.
     pub fn next(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed)
@@ -128,6 +139,8 @@ pub struct Vhost {
     factory: Arc<dyn QueueFactory>,
     ledger: Arc<dyn Ledger>,
     numbers: Arc<Numbers>,
+    /// The place of the first message of every queue: above all places of earlier runs.
+    first_seq: u64,
     tables: RwLock<Tables>,
     generation: AtomicU64,
 }
@@ -160,6 +173,7 @@ impl Vhost {
         factory: Arc<dyn QueueFactory>,
         ledger: Arc<dyn Ledger>,
         numbers: Arc<Numbers>,
+        first_seq: u64,
     ) -> Result<Arc<Self>, TypeError> {
         let mut tables = Tables::default();
         for (exchange, kind, internal) in PREDECLARED {
@@ -184,6 +198,7 @@ impl Vhost {
             factory,
             ledger,
             numbers,
+            first_seq,
             tables: RwLock::new(tables),
             generation: AtomicU64::new(1),
         }))
