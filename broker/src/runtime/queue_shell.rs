@@ -83,19 +83,22 @@ impl QueueShell {
     }
 
     fn carry_out(&self, effects: &mut Effects) {
-        if effects.has_ended {
-            effects.has_ended = false;
+        let has_ended = std::mem::take(&mut effects.has_ended);
+        if has_ended {
             // Nobody may hear of the end while the name still leads here. The vhost's lock is a leaf for us: nobody posts to a
             // queue while holding it.
             if let Some(vhost) = self.vhost.upgrade() {
                 vhost.forget_queue(&self.name, self.number);
             }
-            self.committer.delete_queue(self.number);
             effects.settled.clear();
         }
         if !effects.appends.is_empty() || !effects.settled.is_empty() {
             let settled = std::mem::take(&mut effects.settled);
             self.committer.submit(self.number, effects.appends.drain(..), settled);
+        }
+        if has_ended {
+            // Last: what the store is given for a queue that it has deleted would stay for ever.
+            self.committer.delete_queue(self.number);
         }
         for (outlet, bytes) in effects.processed.drain(..) {
             outlet.publishes_processed(bytes);

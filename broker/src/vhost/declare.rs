@@ -373,3 +373,79 @@ fn kind_of(kind: DestinationKind) -> Kind {
         DestinationKind::Exchange => Kind::Exchange,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin_host::Registry;
+    use crate::vhost::{Change, Ledger, Numbers, QueueFactory};
+
+    #[derive(Debug)]
+    struct NoQueues;
+
+    #[derive(Debug)]
+    struct NoLedger;
+
+    impl Ledger for NoLedger {
+        fn record(&self, _: &str, _: Vec<Change>) {}
+    }
+
+    impl QueueFactory for NoQueues {
+        fn create(
+            &self,
+            _: &Arc<Vhost>,
+            _: &Arc<str>,
+            _: u64,
+            _: queue::Options,
+            _: Restored,
+        ) -> Arc<dyn queue::Handle> {
+            unreachable!("no queue is declared here")
+        }
+    }
+
+    #[test]
+    fn a_chain_of_auto_delete_exchanges_ends_however_long_it_is() {
+        let registry = Arc::new(Registry::builtin().unwrap());
+        let vhost =
+            Vhost::new("/", registry, Arc::new(NoQueues), Arc::new(NoLedger), Arc::new(Numbers::starting_at(1)), 1)
+                .unwrap();
+        let before = vhost.counts();
+        let name = |number: u32| format!("x{number}");
+        for number in 0..20_000 {
+            let kind = "fanout".into();
+            let spec = ExchangeSpec { name: name(number), kind, auto_delete: true, ..ExchangeSpec::default() };
+            vhost.declare_exchange(&mut Operator, spec).unwrap();
+            if number > 0 {
+                let binding = BindingSpec {
+                    destination: name(number),
+                    destination_kind: DestinationKind::Exchange,
+                    routing_key: String::new(),
+                    arguments: Table::new(),
+                };
+                vhost.bind(&mut Operator, &name(number - 1), &binding).unwrap();
+            }
+        }
+        vhost.delete_exchange(&mut Operator, &name(19_999), false).unwrap();
+        assert_eq!(vhost.counts(), before);
+    }
+
+    #[test]
+    fn exchanges_in_a_circle_go_with_their_vhost() {
+        let registry = Arc::new(Registry::builtin().unwrap());
+        let vhost =
+            Vhost::new("/", registry, Arc::new(NoQueues), Arc::new(NoLedger), Arc::new(Numbers::starting_at(1)), 1)
+                .unwrap();
+        for (source, destination) in [("amq.fanout", "amq.topic"), ("amq.topic", "amq.fanout")] {
+            let binding = BindingSpec {
+                destination: destination.into(),
+                destination_kind: DestinationKind::Exchange,
+                routing_key: "#".into(),
+                arguments: Table::new(),
+            };
+            vhost.bind(&mut Operator, source, &binding).unwrap();
+        }
+        let exchange = Arc::downgrade(&vhost.exchange("amq.topic").unwrap());
+        drop(vhost);
+        assert_eq!(exchange.strong_count(), 0);
+    }
+}

@@ -91,7 +91,9 @@ impl Tables {
     pub(super) fn unbind(&mut self, exchange: &Arc<Exchange>, binding: &BindingSpec) {
         if let Some(unbound) = exchange.unbind(binding) {
             self.forget_binding(exchange, unbound);
-            self.remove_exchange_if_abandoned(exchange);
+            if is_abandoned(exchange) {
+                self.remove_exchanges(vec![Arc::clone(exchange)]);
+            }
         }
     }
 
@@ -119,7 +121,8 @@ impl Tables {
 
     pub(super) fn remove_queue(&mut self, name: &str) {
         if let Some(queue) = self.queues.remove(name) {
-            self.unbind_everything_to(queue.number);
+            let abandoned = self.unbind_everything_to(queue.number);
+            self.remove_exchanges(abandoned);
             if queue.durable {
                 self.changes.push(Change::QueueRemoved(Arc::clone(&queue.name)));
             }
@@ -128,30 +131,53 @@ impl Tables {
 
     /// Removes an exchange with all bindings from and to it (semantics 8.15).
     pub(super) fn remove_exchange(&mut self, name: &str) {
-        let Some(exchange) = self.exchanges.remove(name) else { return };
-        self.by_number.remove(&exchange.number);
-        for unbound in exchange.unbind_all() {
-            self.forget_binding(&exchange, unbound);
-        }
-        self.unbind_everything_to(exchange.number);
-        if exchange.spec.durable {
-            self.changes.push(Change::ExchangeRemoved(Arc::clone(&exchange.name)));
+        self.remove_exchanges(self.exchanges.get(name).cloned().into_iter().collect());
+    }
+
+    /// One exchange's end may be that of others, and theirs of more (semantics 8.13). Clients choose how long such a chain is, so it
+    /// must not become a recursion.
+    fn remove_exchanges(&mut self, mut going: Vec<Arc<Exchange>>) {
+        while let Some(exchange) = going.pop() {
+            // An exchange may be reached twice.
+            if self.by_number.remove(&exchange.number).is_none() {
+                continue;
+            }
+            self.exchanges.remove(&exchange.name);
+            for unbound in exchange.unbind_all() {
+                self.forget_binding(&exchange, unbound);
+            }
+            going.extend(self.unbind_everything_to(exchange.number));
+            if exchange.spec.durable {
+                self.changes.push(Change::ExchangeRemoved(Arc::clone(&exchange.name)));
+            }
         }
     }
 
-    fn unbind_everything_to(&mut self, number: u64) {
+    /// Returns the auto-delete exchanges that lost their last binding by it.
+    fn unbind_everything_to(&mut self, number: u64) -> Vec<Arc<Exchange>> {
+        let mut abandoned = Vec::new();
         for (source, slot) in self.leading_to.remove(&number).unwrap_or_default() {
             let Some(source) = self.by_number.get(&source).cloned() else { continue };
             if let Some(unbound) = source.unbind_slot(slot) {
                 self.forget_binding(&source, unbound);
             }
-            self.remove_exchange_if_abandoned(&source);
+            if is_abandoned(&source) {
+                abandoned.push(source);
+            }
         }
+        abandoned
     }
+}
 
-    fn remove_exchange_if_abandoned(&mut self, exchange: &Arc<Exchange>) {
-        if exchange.spec.auto_delete && exchange.binding_count() == 0 {
-            self.remove_exchange(&exchange.name);
+/// Exchanges hold each other by their bindings, in circles and in chains of any length: neither may be left to the fields' own drop.
+impl Drop for Tables {
+    fn drop(&mut self) {
+        for exchange in self.exchanges.values() {
+            exchange.unbind_all();
         }
     }
+}
+
+fn is_abandoned(exchange: &Exchange) -> bool {
+    exchange.spec.auto_delete && exchange.binding_count() == 0
 }

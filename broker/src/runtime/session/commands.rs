@@ -281,11 +281,11 @@ impl Session {
     }
 
     fn on_consume(&mut self, channel: ChannelId, consume: &BasicConsume<'_>) -> Done {
-        let queue = self.readable_queue(channel, consume.queue)?;
         if self.conn.has_consumer(channel, consume.consumer_tag) {
             let text = format!("attempt to reuse consumer tag '{}'", consume.consumer_tag);
             return Err(ProtocolError::new(ReplyCode::NotAllowed, text));
         }
+        let queue = self.readable_queue(channel, consume.queue)?;
         let priority = self.consumer_priority(&queue, consume.arguments)?;
         let tag = match consume.consumer_tag {
             "" => generated_name("amq.ctag-"),
@@ -348,7 +348,7 @@ impl Session {
         let Some(queue) = self.sources.get(&id).map(|source| Arc::clone(&source.queue)) else {
             return self.answer(channel, nowait, BasicCancelOk { consumer_tag: tag });
         };
-        self.wait(channel, Pending::Cancel { source: id, nowait });
+        self.wait(channel, Pending::Cancel { source: id, tag: tag.to_owned(), nowait });
         queue.handle.post(Input::Cancel { holder: self.holder(id), reply_to: self.reply_to(channel) });
         Ok(())
     }

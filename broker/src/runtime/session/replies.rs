@@ -42,6 +42,7 @@ pub(super) enum Pending {
     Consume(Subscription),
     Cancel {
         source: SourceId,
+        tag: String,
         nowait: bool,
     },
     Get {
@@ -202,15 +203,15 @@ impl Session {
                 }
                 .into());
             }
-            (Pending::Cancel { source, nowait }, _) => {
+            (Pending::Cancel { source, tag, nowait }, _) => {
                 if let Some(state) = self.sources.get_mut(&source)
                     && std::mem::take(&mut state.is_consumer)
                 {
                     self.consumer_count -= 1;
                 }
-                if let Some(tag) = self.conn.remove_consumer(channel, source)
-                    && !nowait
-                {
+                // The queue may have ended first and taken the consumer with it; the client waits for its answer all the same.
+                self.conn.remove_consumer(channel, source);
+                if !nowait {
                     self.conn.send(channel, BasicCancelOk { consumer_tag: &tag });
                 }
                 self.forget_source_if_idle(source);
