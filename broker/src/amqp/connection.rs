@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use hashbrown::HashMap;
 
+use super::channel::confirms::Confirms;
 use super::channel::content::{self, Assembled};
 use super::channel::{Channel, Consumer, State as ChannelState};
 use super::frame::{self, Frame, FrameKind};
@@ -50,13 +51,13 @@ pub enum Event<'i> {
         /// What to do.
         method: Method<'i>,
     },
-    /// A whole message. `number` is set on a channel in confirm mode.
+    /// A whole message. `number` is set on a channel in confirm mode; it is unique on its connection and channel number.
     Publish {
         /// Where it came from.
         channel: ChannelId,
         /// What the method said.
         flags: PublishFlags,
-        /// Its number for the confirm (semantics 14.2).
+        /// Its number for [`Connection::expect_confirms`] and [`Connection::confirm`].
         number: Option<u64>,
         /// Names and properties where they stand in the input, when the whole message did. The message has them, too, but it has
         /// just been written, and reading it at once would wait for the caches.
@@ -151,6 +152,8 @@ pub struct Connection {
     is_framing_lost: bool,
     /// Channels whose confirms have news.
     confirming: Vec<u16>,
+    /// The last number for confirms of any channel that was closed.
+    confirms_base: u64,
 }
 
 impl Connection {
@@ -172,6 +175,7 @@ impl Connection {
             orphans: Vec::new(),
             is_framing_lost: false,
             confirming: Vec::new(),
+            confirms_base: 0,
             identity,
             limits,
         }
@@ -536,8 +540,16 @@ impl Connection {
     // Channels
 
     fn on_channel_frame<'i>(&mut self, now: Instant, id: ChannelId, frame: Frame<'i>, raw: &[u8]) -> Option<Event<'i>> {
-        let Some(channel) = self.channels.get_mut(&id.0) else { return self.on_new_channel(now, id, frame) };
-        if channel.is_waiting {
+        let Some(channel) = self.channels.get_mut(&id.0) else {
+            // The channel.open of this number may still be among the frames that were held.
+            if let Some((_, bytes, _)) = self.orphans.iter_mut().find(|(orphan, ..)| *orphan == id) {
+                bytes.extend_from_slice(raw);
+                self.held_bytes += raw.len();
+                return None;
+            }
+            return self.on_new_channel(now, id, frame);
+        };
+        if channel.holds_frames() {
             channel.held.push(raw);
             self.held_bytes += raw.len();
             return None;
@@ -578,7 +590,7 @@ impl Connection {
             return None;
         }
         let channel = self.channels.get_mut(&frame.channel)?;
-        if channel.is_waiting || channel.state != ChannelState::Open {
+        if channel.holds_frames() || channel.state != ChannelState::Open {
             return None;
         }
         let mut rest = *input;
@@ -664,7 +676,7 @@ impl Connection {
                 self.on_settle(now, id, &method, reject.delivery_tag, false, outcome_of(reject.requeue))
             }
             Method::ConfirmSelect(select) => {
-                channel.confirms.get_or_insert_default();
+                channel.confirms.get_or_insert_with(|| Confirms::after(self.confirms_base));
                 if !select.nowait {
                     frame::write_method(self.out.tail(), id.0, ConfirmSelectOk {});
                 }
@@ -783,6 +795,7 @@ impl Connection {
         // What was confirmed or refused before the error is said before it.
         if let Some(confirms) = &mut channel.confirms {
             confirms.flush(id, self.out.tail());
+            self.confirms_base = self.confirms_base.max(confirms.last());
         }
         let (text, method) = (error.reply_text(), error.method.unwrap_or(NO_METHOD));
         let close = ChannelClose {
@@ -805,6 +818,7 @@ impl Connection {
         let Some(mut channel) = self.channels.remove(&id.0) else { return };
         if let Some(confirms) = &mut channel.confirms {
             confirms.flush(id, self.out.tail());
+            self.confirms_base = self.confirms_base.max(confirms.last());
         }
         frame::write_method(self.out.tail(), id.0, ChannelCloseOk {});
         if channel.held.len() > 0 {
@@ -922,7 +936,7 @@ impl Connection {
         });
     }
 
-    fn with_confirms(&mut self, id: ChannelId, change: impl FnOnce(&mut super::channel::confirms::Confirms)) {
+    fn with_confirms(&mut self, id: ChannelId, change: impl FnOnce(&mut Confirms)) {
         let Some(confirms) = self.channels.get_mut(&id.0).and_then(|channel| channel.confirms.as_mut()) else { return };
         let had_answers = confirms.has_answers();
         change(confirms);

@@ -11,6 +11,7 @@ use crate::access::Access;
 use crate::amqp::{Identity, Limits};
 use crate::hooks::HookSet;
 use crate::queue::{Notice, Outlet};
+use crate::store::Committer;
 use crate::vhost::Vhost;
 
 /// See the module.
@@ -26,6 +27,8 @@ pub struct Broker {
     pub access: Arc<Access>,
     /// The hooks in force.
     pub hooks: Arc<HookSet>,
+    /// What must survive goes through here.
+    pub committer: Arc<Committer>,
     vhosts: RwLock<HashMap<Arc<str>, Arc<Vhost>>>,
     connections: Mutex<HashMap<u64, Arc<Mailbox>>>,
     next_connection: AtomicU64,
@@ -39,6 +42,7 @@ impl Broker {
         connections_max: Option<u32>,
         access: Arc<Access>,
         hooks: Arc<HookSet>,
+        committer: Arc<Committer>,
         vhosts: impl IntoIterator<Item = Arc<Vhost>>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -47,6 +51,7 @@ impl Broker {
             connections_max,
             access,
             hooks,
+            committer,
             vhosts: RwLock::new(vhosts.into_iter().map(|vhost| (Arc::clone(&vhost.name), vhost)).collect()),
             connections: Mutex::default(),
             next_connection: AtomicU64::new(1),

@@ -10,6 +10,9 @@ mod ending;
 mod exclusive;
 mod replies;
 
+#[cfg(test)]
+mod tests;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,0 +1,124 @@
+//! Sessions side by side without sockets: what happens when things cross on their way.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use plugin_api::value::TableRef;
+
+use super::{LoginRefused, Session};
+use crate::access::{Mechanism, Peer};
+use crate::amqp::frame::{self, FrameKind};
+use crate::amqp::handshake::PROTOCOL_HEADER;
+use crate::amqp::method::*;
+use crate::node;
+use crate::plugin_host::Registry;
+use crate::runtime::Broker;
+use crate::store::{Committer, Recovery};
+use crate::topology::schema::Topology;
+
+/// A broker whose store never answers: nobody runs its committer.
+fn broker() -> Arc<Broker> {
+    let registry = Registry::builtin().expect("built-in plugins work");
+    let storage = registry.storage("memory", &serde_json::Value::Null, None).expect("the memory storage works");
+    node::build(&Topology::default(), Arc::new(registry), &Committer::new(storage), Recovery::default())
+        .expect("the default topology works")
+}
+
+struct Client {
+    session: Session,
+    now: Instant,
+}
+
+impl Client {
+    /// Logged in as guest in `/`, with channel 1 open.
+    fn new(broker: &Arc<Broker>) -> Self {
+        let now = Instant::now();
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let mut client = Self { session: Session::new(Arc::clone(broker), peer, now), now };
+        client.session.on_bytes(now, &PROTOCOL_HEADER);
+        let client_properties = TableRef::new(&[]);
+        let response = b"\0guest\0guest";
+        client.send(0, ConnectionStartOk { client_properties, mechanism: "PLAIN", response, locale: "en_US" });
+        let login = client.session.take_login().expect("start-ok brings a login");
+        let user = block_on(broker.access.login(Mechanism::Plain, &login.response, Peer { is_loopback: true }));
+        let user = user.map_err(|error| LoginRefused { reason: error.to_string(), is_malformed: false });
+        client.session.on_login(now, "PLAIN", user);
+        client.send(0, ConnectionTuneOk { channel_max: 2047, frame_max: 131_072, heartbeat: 0 });
+        client.send(0, ConnectionOpen { virtual_host: "/", capabilities: "", insist: false });
+        client.send(1, ChannelOpen { out_of_band: "" });
+        client.told();
+        client
+    }
+
+    fn send<'m>(&mut self, channel: u16, method: impl Into<Method<'m>>) {
+        let mut frames = Vec::new();
+        frame::write_method(&mut frames, channel, method);
+        self.bytes(&frames);
+    }
+
+    fn bytes(&mut self, frames: &[u8]) {
+        assert_eq!(self.session.on_bytes(self.now, frames), frames.len());
+    }
+
+    fn declare(&mut self, queue: &str) {
+        let arguments = TableRef::new(&[]);
+        let (durable, exclusive, auto_delete) = (false, false, false);
+        self.send(
+            1,
+            QueueDeclare {
+                ticket: 0,
+                queue,
+                passive: false,
+                durable,
+                exclusive,
+                auto_delete,
+                nowait: false,
+                arguments,
+            },
+        );
+    }
+
+    fn consume(&mut self, queue: &str, consumer_tag: &str) {
+        let arguments = TableRef::new(&[]);
+        let (no_local, no_ack, exclusive, nowait) = (false, false, false, false);
+        self.send(1, BasicConsume { ticket: 0, queue, consumer_tag, no_local, no_ack, exclusive, nowait, arguments });
+    }
+
+    /// The methods that the client has been sent since the last look.
+    fn told(&mut self) -> Vec<String> {
+        self.session.on_mail(self.now);
+        let bytes = self.session.out().take_all();
+        self.session.on_written(self.now);
+        let mut input = &bytes[..];
+        let mut seen = Vec::new();
+        while let Some(frame) = frame::decode(&mut input, 0).expect("the broker frames well") {
+            if frame.kind == FrameKind::Method {
+                let method = Method::decode(frame.payload).expect("the broker encodes well");
+                seen.push(format!("{} {}", frame.channel, method.name()));
+            }
+        }
+        seen
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    match future.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+        std::task::Poll::Ready(value) => value,
+        std::task::Poll::Pending => panic!("nothing here waits"),
+    }
+}
+
+#[test]
+fn a_cancel_that_crosses_the_end_of_its_queue_is_answered() {
+    let broker = broker();
+    let (mut one, mut other) = (Client::new(&broker), Client::new(&broker));
+    one.declare("q");
+    one.consume("q", "tag");
+    assert_eq!(one.told(), ["1 queue.declare-ok", "1 basic.consume-ok"]);
+    other.send(1, QueueDelete { ticket: 0, queue: "q", if_unused: false, if_empty: false, nowait: false });
+    assert_eq!(other.told(), ["1 queue.delete-ok"]);
+    one.send(1, BasicCancel { consumer_tag: "tag", nowait: false });
+    assert_eq!(one.told(), ["1 basic.cancel-ok"]);
+}
