@@ -8,7 +8,9 @@ use broker::plugin_host::Registry;
 use broker::runtime::session::{Login, LoginRefused};
 use broker::runtime::{Broker, Session};
 use broker::store::Committer;
+use broker::store::recovery::recover;
 use broker::topology::schema::Topology;
+use plugin_api::storage::Storage;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -60,8 +62,22 @@ impl MachineTarget {
     pub fn new(topology: &Topology) -> Result<Self, String> {
         let registry = Registry::builtin().map_err(|error| error.to_string())?;
         let storage = registry.storage("memory", &serde_json::Value::Null, None).map_err(|error| error.to_string())?;
+        Self::on(storage, topology)
+    }
+
+    /// A broker that recovers what this storage kept.
+    ///
+    /// # Errors
+    /// What would keep the real broker from starting.
+    pub fn on(storage: Arc<dyn Storage>, topology: &Topology) -> Result<Self, String> {
+        let registry = Registry::builtin().map_err(|error| error.to_string())?;
+        let recovery = match std::pin::pin!(recover(&*storage)).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(recovery) => recovery.map_err(|error| error.to_string())?,
+            Poll::Pending => return Err("the storage of a machine must not wait".into()),
+        };
         let committer = Committer::new(storage);
-        let broker = node::build(topology, Arc::new(registry), &committer).map_err(|error| error.to_string())?;
+        let broker =
+            node::build(topology, Arc::new(registry), &committer, recovery).map_err(|error| error.to_string())?;
         let committer = Mutex::new(Box::pin(committer.run()) as Pin<Box<dyn Future<Output = ()> + Send>>);
         Ok(Self(Arc::new(World { broker, now: Mutex::new(Instant::now()), committer })))
     }

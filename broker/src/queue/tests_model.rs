@@ -251,7 +251,7 @@ impl World {
                     assert_eq!(channel, CHANNEL);
                     lifted = true;
                 }
-                Notice::CloseConnection { .. } => panic!("no queue closes a connection"),
+                Notice::CloseConnection { .. } | Notice::AlarmsCleared => panic!("no queue says that"),
             }
         }
         if ended_now {

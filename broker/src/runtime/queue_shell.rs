@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::mailbox::Mailbox;
 use crate::queue::{self, Effects, Handle, Input, Queue};
 use crate::store::Committer;
-use crate::vhost::{QueueFactory, Vhost};
+use crate::vhost::{QueueFactory, Restored, Vhost};
 
 /// Whoever is inside drains the mailbox so many times; then a task of its own goes on, so that no connection works for others
 /// for ever.
@@ -123,14 +123,22 @@ impl Shells {
 }
 
 impl QueueFactory for Shells {
-    fn create(&self, vhost: &Arc<Vhost>, name: &Arc<str>, number: u64, options: queue::Options) -> Arc<dyn Handle> {
+    fn create(
+        &self,
+        vhost: &Arc<Vhost>,
+        name: &Arc<str>,
+        number: u64,
+        options: queue::Options,
+        restored: Restored,
+    ) -> Arc<dyn Handle> {
+        let machine = Queue::restore(options, restored.first_seq, restored.messages);
         Arc::new_cyclic(|this| QueueShell {
             number,
             name: Arc::clone(name),
             vhost: Arc::downgrade(vhost),
             committer: Arc::clone(&self.committer),
             mailbox: Mutex::default(),
-            inside: Mutex::new(Inside { machine: Queue::new(options), effects: Effects::default() }),
+            inside: Mutex::new(Inside { machine, effects: Effects::default() }),
             this: this.clone(),
         })
     }

@@ -246,9 +246,10 @@ async fn confirms_and_returns() {
     let options = BasicPublishOptions { mandatory: true, ..Default::default() };
     let properties = BasicProperties::default().with_delivery_mode(2);
     let routed = channel.basic_publish("".into(), queue.into(), options, b"kept", properties.clone()).await.unwrap();
-    let lost = channel.basic_publish("".into(), lab.name("no").into(), options, b"lost", properties).await.unwrap();
+    // lapin gives a returned message to the oldest open confirm, so there must be no older one.
     let routed = routed.await.unwrap();
     assert!(routed.is_ack() && routed.take_message().is_none());
+    let lost = channel.basic_publish("".into(), lab.name("no").into(), options, b"lost", properties).await.unwrap();
     let lost = lost.await.unwrap();
     assert!(lost.is_ack());
     let returned = lost.take_message().expect("the unroutable message comes back");

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use plugin_api::value::TableRef;
+use plugin_api::value::{Table, TableRef, Value};
 
 use super::{LoginRefused, Session};
 use crate::access::{Mechanism, Peer};
@@ -14,14 +14,15 @@ use crate::amqp::method::*;
 use crate::node;
 use crate::plugin_host::Registry;
 use crate::runtime::Broker;
-use crate::store::Committer;
+use crate::store::{Committer, Recovery};
 use crate::topology::schema::Topology;
 
 /// A broker whose store never answers: nobody runs its committer.
 pub(crate) fn broker() -> Arc<Broker> {
     let registry = Registry::builtin().expect("built-in plugins work");
     let storage = registry.storage("memory", &serde_json::Value::Null, None).expect("the memory storage works");
-    node::build(&Topology::default(), Arc::new(registry), &Committer::new(storage)).expect("the default topology works")
+    node::build(&Topology::default(), Arc::new(registry), &Committer::new(storage), Recovery::default())
+        .expect("the default topology works")
 }
 
 struct Client {
@@ -36,7 +37,10 @@ impl Client {
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let mut client = Self { session: Session::new(Arc::clone(broker), peer, now), now };
         client.session.on_bytes(now, &PROTOCOL_HEADER);
-        let client_properties = TableRef::new(&[]);
+        let capabilities = Table::new().with("connection.blocked", true);
+        let mut properties = Vec::new();
+        Table::new().with("capabilities", Value::Table(capabilities)).encode(&mut properties);
+        let client_properties = TableRef::new(&properties);
         let response = b"\0guest\0guest";
         client.send(0, ConnectionStartOk { client_properties, mechanism: "PLAIN", response, locale: "en_US" });
         let login = client.session.take_login().expect("start-ok brings a login");
@@ -215,4 +219,31 @@ fn numbers_of_sources_that_come_round_leave_living_ones_alone() {
     told.retain(|line| line.starts_with('c'));
     told.sort();
     assert!(told.len() == 2 && told[0].starts_with("c0") && told[1].starts_with("c1"), "{told:?}");
+}
+
+#[test]
+fn a_publish_during_an_alarm_is_taken_and_stops_the_socket() {
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.declare("q");
+    client.told();
+    broker.on_memory(u64::MAX);
+    client.declare("q");
+    assert!(client.session.wants_input(), "a connection that does not publish goes on");
+    let (exchange, routing_key) = ("", "q");
+    let publish = BasicPublish { ticket: 0, exchange, routing_key, mandatory: false, immediate: false };
+    let mut frames = Vec::new();
+    frame::write_method(&mut frames, 1, publish);
+    // Class 60, weight 0, no body, no properties.
+    frame::write(&mut frames, FrameKind::Header, 1, |out| {
+        out.extend_from_slice(&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    });
+    client.bytes(&frames);
+    assert!(!client.session.wants_input());
+    assert_eq!(client.told(), ["1 queue.declare-ok", "0 connection.blocked"]);
+    broker.on_memory(0);
+    assert_eq!(client.told(), ["0 connection.unblocked"]);
+    assert!(client.session.wants_input());
+    client.send(1, BasicGet { ticket: 0, queue: "q", no_ack: true });
+    assert_eq!(client.told(), ["1 basic.get-ok"]);
 }
