@@ -220,9 +220,9 @@ impl Connection {
             || self.held_bytes > HELD_BYTES_MAX
     }
 
-    /// The socket is left unread because of an alarm.
+    /// The socket is left unread because of an alarm. One that closes is read: it publishes nothing any more.
     pub fn is_blocked(&self) -> bool {
-        self.is_blocked
+        self.is_blocked && self.state == State::Open
     }
 
     /// The client publishes while an alarm is raised: it is told once, if it can hear it (semantics 26.3).

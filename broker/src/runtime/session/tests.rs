@@ -247,3 +247,19 @@ fn a_publish_during_an_alarm_is_taken_and_stops_the_socket() {
     client.send(1, BasicGet { ticket: 0, queue: "q", no_ack: true });
     assert_eq!(client.told(), ["1 basic.get-ok"]);
 }
+
+#[test]
+fn a_connection_that_an_alarm_stopped_can_still_be_closed() {
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.declare("q");
+    broker.on_memory(u64::MAX);
+    client.publish("q", b"m");
+    assert!(!client.session.wants_input());
+    client.told();
+    broker.close_connections("shutdown");
+    assert_eq!(client.told(), ["0 connection.close"]);
+    assert!(client.session.wants_input(), "the answer to close must be read");
+    client.send(0, ConnectionCloseOk {});
+    assert!(client.session.has_ended());
+}
