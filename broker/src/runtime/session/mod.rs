@@ -74,6 +74,8 @@ struct ChannelSession {
     last_queue: String,
     prefetch_count: u16,
     limit: Option<Arc<ChannelLimit>>,
+    /// Whose turn it is to hear first that the limit has room.
+    limit_turn: usize,
     pending: Option<Pending>,
     sources: Vec<SourceId>,
     /// The getter of each queue, by the queue's number.
