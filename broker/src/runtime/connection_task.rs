@@ -371,8 +371,9 @@ mod tests {
         tokio::spawn(serve(broker(), server, peer));
         client.write_all(&requests()).await.unwrap();
         // More than a megabyte waits for this client, so its socket is left unread.
-        for _ in 0..8 {
-            tokio::time::sleep(Duration::from_millis(400)).await;
+        let mut heartbeats = tokio::time::interval(Duration::from_millis(400));
+        for _ in 0..9 {
+            heartbeats.tick().await;
             client.write_all(&HEARTBEAT).await.unwrap();
         }
         let mut seen = 0;
