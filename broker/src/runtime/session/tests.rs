@@ -151,7 +151,7 @@ fn a_publish_during_an_alarm_is_taken_and_stops_the_socket() {
     broker.on_memory(u64::MAX);
     client.declare("q");
     assert!(client.session.wants_input(), "a connection that does not publish goes on");
-    client.publish("q", b"");
+    client.publish("q", b"m");
     assert!(!client.session.wants_input());
     assert_eq!(client.told(), ["1 queue.declare-ok", "0 connection.blocked"]);
     broker.on_memory(0);
