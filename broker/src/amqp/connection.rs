@@ -220,9 +220,9 @@ impl Connection {
             || self.held_bytes > HELD_BYTES_MAX
     }
 
-    /// The socket is left unread because of an alarm.
+    /// The socket is left unread because of an alarm. One that closes is read: it publishes nothing any more.
     pub fn is_blocked(&self) -> bool {
-        self.is_blocked
+        self.is_blocked && self.state == State::Open
     }
 
     /// The client publishes while an alarm is raised: it is told once, if it can hear it (semantics 26.3).
@@ -300,6 +300,11 @@ impl Connection {
     /// Bytes have arrived.
     pub fn on_received(&mut self, now: Instant) {
         self.heartbeat.on_received(now);
+    }
+
+    /// Whether [`Self::on_deadline`] would give the peer up for not being heard of.
+    pub fn is_peer_overdue(&self, now: Instant) -> bool {
+        matches!(self.state, State::Open | State::Stopping) && self.heartbeat.due(now) == Some(Due::PeerGone)
     }
 
     /// Bytes have been written.
@@ -782,8 +787,11 @@ impl Connection {
     }
 
     /// Held frames of a channel that goes on, and how many bytes at their front are done with. To be fed to [`Self::next_event`]; when
-    /// the channel waits again, the rest goes back by [`Self::put_back`].
+    /// the channel waits again or the driver stops, the rest goes back by [`Self::put_back`].
     pub fn take_held(&mut self) -> Option<(ChannelId, Vec<u8>, usize)> {
+        if self.state == State::Stopping {
+            return None;
+        }
         loop {
             if let Some((id, bytes, start)) = self.orphans.pop() {
                 self.held_bytes = self.held_bytes.saturating_sub(bytes.len() - start);
@@ -802,9 +810,15 @@ impl Connection {
 
     /// See [`Self::take_held`].
     pub fn put_back(&mut self, id: ChannelId, bytes: Vec<u8>, start: usize) {
-        if let Some(channel) = self.channels.get_mut(&id.0) {
-            self.held_bytes += bytes.len() - start;
-            channel.held.put_back(bytes, start);
+        self.held_bytes += bytes.len() - start;
+        match self.channels.get_mut(&id.0) {
+            Some(channel) => {
+                channel.held.put_back(bytes, start);
+                if !channel.is_waiting {
+                    self.resumable.push(id.0);
+                }
+            }
+            None => self.orphans.push((id, bytes, start)),
         }
     }
 

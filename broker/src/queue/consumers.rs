@@ -251,22 +251,20 @@ impl Consumers {
     /// Delivers to the consumer whose turn it is.
     #[inline]
     pub(super) fn deliver(&mut self, slot: usize, entry: Entry) -> Handed {
-        let seq = entry.seq;
-        let is_stored = entry.is_stored;
-        let redelivered = entry.redelivered;
-        let message = Arc::clone(&entry.message);
+        let (seq, is_stored, redelivered) = (entry.seq, entry.is_stored, entry.redelivered);
         let Some(Some(holder)) = self.slots.get_mut(slot) else { return Handed::Gone { seq, is_stored } };
         let Some(consumer) = &mut holder.consumer else { return Handed::Gone { seq, is_stored } };
-        consumer.credit_bytes -= message.weight() as i64;
-        let no_ack = consumer.no_ack;
-        let ticket = if no_ack { 0 } else { holder.hold(entry) };
+        consumer.credit_bytes -= entry.message.weight() as i64;
         if holder.batch.is_empty() {
             self.touched.push(slot);
         }
-        holder.batch.push(Delivery { ticket, redelivered, message });
-        if no_ack {
+        if consumer.no_ack {
+            holder.batch.push(Delivery { ticket: 0, redelivered, message: entry.message });
             return Handed::Gone { seq, is_stored };
         }
+        let message = Arc::clone(&entry.message);
+        let ticket = holder.hold(entry);
+        holder.batch.push(Delivery { ticket, redelivered, message });
         self.unacked_count += 1;
         Handed::Held
     }

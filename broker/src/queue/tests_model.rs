@@ -251,7 +251,7 @@ impl World {
                     assert_eq!(channel, CHANNEL);
                     lifted = true;
                 }
-                Notice::CloseConnection { .. } | Notice::AlarmsCleared => panic!("no queue says this"),
+                Notice::CloseConnection { .. } | Notice::AlarmsCleared => panic!("no queue says that"),
             }
         }
         if ended_now {

@@ -18,7 +18,7 @@ use crate::store::{Committer, Recovery};
 use crate::topology::schema::Topology;
 
 /// A broker whose store never answers: nobody runs its committer.
-fn broker() -> Arc<Broker> {
+pub(crate) fn broker() -> Arc<Broker> {
     let registry = Registry::builtin().expect("built-in plugins work");
     let storage = registry.storage("memory", &serde_json::Value::Null, None).expect("the memory storage works");
     node::build(&Topology::default(), Arc::new(registry), &Committer::new(storage), Recovery::default())
@@ -142,25 +142,6 @@ fn a_cancel_that_crosses_the_end_of_its_queue_is_answered() {
     assert_eq!(one.told(), ["1 basic.cancel-ok"]);
 }
 
-#[test]
-fn a_publish_during_an_alarm_is_taken_and_stops_the_socket() {
-    let broker = broker();
-    let mut client = Client::new(&broker);
-    client.declare("q");
-    client.told();
-    broker.on_memory(u64::MAX);
-    client.declare("q");
-    assert!(client.session.wants_input(), "a connection that does not publish goes on");
-    client.publish("q", b"m");
-    assert!(!client.session.wants_input());
-    assert_eq!(client.told(), ["1 queue.declare-ok", "0 connection.blocked"]);
-    broker.on_memory(0);
-    assert_eq!(client.told(), ["0 connection.unblocked"]);
-    assert!(client.session.wants_input());
-    client.send(1, BasicGet { ticket: 0, queue: "q", no_ack: true });
-    assert_eq!(client.told(), ["1 basic.get-ok"]);
-}
-
 /// With a limit of one for the channel, its consumers take turns although each ack makes room for any of them.
 fn check_turns(queues: [&str; 2]) {
     let broker = broker();
@@ -194,4 +175,91 @@ fn consumers_of_a_queue_take_turns_under_the_limit_of_their_channel() {
 #[test]
 fn queues_take_turns_under_the_limit_of_a_channel() {
     check_turns(["q", "r"]);
+}
+
+#[test]
+fn requests_wait_while_too_much_is_unsent() {
+    const COUNT: usize = 1000;
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.declare("q");
+    for _ in 0..COUNT {
+        client.publish("q", &[0; 8000]);
+    }
+    client.told();
+    let mut input = Vec::new();
+    for _ in 0..COUNT {
+        frame::write_method(&mut input, 1, BasicGet { ticket: 0, queue: "q", no_ack: true });
+    }
+    let mut answers = 0;
+    let mut used = client.session.on_bytes(client.now, &input);
+    loop {
+        assert!(client.session.out().len() < 2 * super::UNSENT_BYTES_MAX, "{}", client.session.out().len());
+        input.drain(..used);
+        match client.told().len() {
+            0 => break,
+            count => answers += count,
+        }
+        used = client.session.run(client.now, &input);
+    }
+    assert_eq!((answers, input.len()), (COUNT, 0));
+}
+
+#[test]
+fn numbers_of_sources_that_come_round_leave_living_ones_alone() {
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.declare("q");
+    client.consume("q", "c0");
+    client.session.next_source = 1;
+    client.consume("q", "c1");
+    client.publish("q", b"m");
+    client.publish("q", b"m");
+    let mut told = client.told();
+    told.retain(|line| line.starts_with('c'));
+    told.sort();
+    assert!(told.len() == 2 && told[0].starts_with("c0") && told[1].starts_with("c1"), "{told:?}");
+}
+
+#[test]
+fn a_publish_during_an_alarm_is_taken_and_stops_the_socket() {
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.declare("q");
+    client.told();
+    broker.on_memory(u64::MAX);
+    client.declare("q");
+    assert!(client.session.wants_input(), "a connection that does not publish goes on");
+    let (exchange, routing_key) = ("", "q");
+    let publish = BasicPublish { ticket: 0, exchange, routing_key, mandatory: false, immediate: false };
+    let mut frames = Vec::new();
+    frame::write_method(&mut frames, 1, publish);
+    // Class 60, weight 0, no body, no properties.
+    frame::write(&mut frames, FrameKind::Header, 1, |out| {
+        out.extend_from_slice(&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    });
+    client.bytes(&frames);
+    assert!(!client.session.wants_input());
+    assert_eq!(client.told(), ["1 queue.declare-ok", "0 connection.blocked"]);
+    broker.on_memory(0);
+    assert_eq!(client.told(), ["0 connection.unblocked"]);
+    assert!(client.session.wants_input());
+    client.send(1, BasicGet { ticket: 0, queue: "q", no_ack: true });
+    assert_eq!(client.told(), ["1 basic.get-ok"]);
+}
+
+#[test]
+fn a_connection_that_an_alarm_stopped_can_still_be_closed() {
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.declare("q");
+    broker.on_memory(u64::MAX);
+    client.publish("q", b"m");
+    assert!(!client.session.wants_input());
+    client.told();
+    broker.close_connections("shutdown");
+    assert_eq!(client.told(), ["0 connection.close"]);
+    assert!(client.session.wants_input(), "the answer to close must be read");
+    client.send(0, ConnectionCloseOk {});
+    assert!(client.session.has_ended());
 }
