@@ -19,6 +19,8 @@ use crate::access::{Access, Mechanism};
 use crate::amqp::{Identity, Limits};
 use crate::hooks::{HookError, HookSet};
 use crate::plugin_host::{LoadError, LoadRequest, Registry, TypeError};
+use crate::runtime::alarms::{self, Alarms};
+use crate::runtime::broker::Parts;
 use crate::runtime::{Broker, Shells, listener};
 use crate::store::definitions::VhostDefinitions;
 use crate::store::{self, Committer, Failure, RecoverError, Recovery};
@@ -138,6 +140,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     for listener in listeners {
         accepting.spawn(listener::accept(Arc::clone(&broker), listener, Arc::clone(&connections)));
     }
+    accepting.spawn(watch_memory(Arc::clone(&broker)));
     let failure = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
@@ -253,9 +256,27 @@ pub fn build(
         cluster_name: topology.node.cluster_name.clone().unwrap_or_else(|| "broker".into()),
         mechanisms: Mechanism::offered().into(),
     };
-    let connections_max = topology.limits.connections_max;
-    let committer = Arc::clone(committer);
-    Ok(Broker::new(identity, limits, connections_max, Arc::new(access), Arc::new(hooks), committer, vhosts))
+    let parts = Parts {
+        identity: Arc::new(identity),
+        limits: Arc::new(limits),
+        connections_max: topology.limits.connections_max,
+        access: Arc::new(access),
+        hooks: Arc::new(hooks),
+        committer: Arc::clone(committer),
+        alarms: Alarms::new(topology.limits.memory_watermark_bytes),
+    };
+    Ok(Broker::new(parts, vhosts))
+}
+
+/// Looks at the memory in use, for ever.
+async fn watch_memory(broker: Arc<Broker>) {
+    let mut look = tokio::time::interval(alarms::LOOK_EVERY);
+    loop {
+        look.tick().await;
+        if let Some(used_bytes) = alarms::used_bytes() {
+            broker.on_memory(used_bytes);
+        }
+    }
 }
 
 fn open(address: SocketAddr) -> Result<TcpListener, NodeError> {

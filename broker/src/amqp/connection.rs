@@ -154,6 +154,8 @@ pub struct Connection {
     confirming: Vec<u16>,
     /// The last number for confirms of any channel that was closed.
     confirms_base: u64,
+    /// An alarm keeps the socket unread.
+    is_blocked: bool,
 }
 
 impl Connection {
@@ -176,6 +178,7 @@ impl Connection {
             is_framing_lost: false,
             confirming: Vec::new(),
             confirms_base: 0,
+            is_blocked: false,
             identity,
             limits,
         }
@@ -215,6 +218,34 @@ impl Connection {
     pub fn is_saturated(&self) -> bool {
         matches!(self.state, State::Authenticating | State::Opening | State::Stopping)
             || self.held_bytes > HELD_BYTES_MAX
+    }
+
+    /// The socket is left unread because of an alarm.
+    pub fn is_blocked(&self) -> bool {
+        self.is_blocked
+    }
+
+    /// The client publishes while an alarm is raised: it is told once, if it can hear it (semantics 26.3).
+    pub fn block(&mut self, now: Instant, reason: &str) {
+        if self.is_blocked || self.state != State::Open {
+            return;
+        }
+        self.is_blocked = true;
+        self.heartbeat.set_deaf(now, true);
+        if self.client.connection_blocked {
+            frame::write_method(self.out.tail(), 0, ConnectionBlocked { reason });
+        }
+    }
+
+    /// No alarm is raised any more (semantics 26.4).
+    pub fn unblock(&mut self, now: Instant) {
+        if !std::mem::take(&mut self.is_blocked) {
+            return;
+        }
+        self.heartbeat.set_deaf(now, false);
+        if self.client.connection_blocked && self.state == State::Open {
+            frame::write_method(self.out.tail(), 0, ConnectionUnblocked {});
+        }
     }
 
     /// Whether a channel still waits for the driver, so that its frames are held.

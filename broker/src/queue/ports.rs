@@ -279,6 +279,8 @@ pub enum Notice {
         /// The channel.
         channel: u16,
     },
+    /// No alarm is raised any more (semantics 26.4).
+    AlarmsCleared,
     /// The broker ends the connection (semantics 5.20).
     CloseConnection {
         /// The reason for the client.

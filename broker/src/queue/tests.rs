@@ -37,6 +37,7 @@ impl Outlet for Log {
             Notice::ConsumerCancelled { source } => format!("cancelled {source}"),
             Notice::LimitLifted { .. } => "limit lifted".into(),
             Notice::CloseConnection { reason } => reason,
+            Notice::AlarmsCleared => "alarms cleared".into(),
         };
         self.lines.lock().push(line);
     }

@@ -69,6 +69,8 @@ pub struct LimitsDecl {
     pub connections_max: Option<u32>,
     /// How long a stopping broker waits for its clients to go.
     pub shutdown_deadline_secs: u16,
+    /// From so much memory on, publishers are stopped; `None` is 60 % of the machine's or container's.
+    pub memory_watermark_bytes: Option<u64>,
 }
 
 /// `storage`: the plugin that keeps persistent messages.
@@ -242,6 +244,7 @@ impl Default for LimitsDecl {
             connections_max: None,
             // Less than the 30 s after which service managers and container runtimes kill.
             shutdown_deadline_secs: 10,
+            memory_watermark_bytes: None,
         }
     }
 }

@@ -156,6 +156,7 @@ impl Session {
     /// Whether the socket should be read.
     pub fn wants_input(&self) -> bool {
         !self.conn.is_saturated()
+            && !self.conn.is_blocked()
             && self.conn.unsent_bytes() < UNSENT_BYTES_MAX
             && !self.mailbox.is_out_of_credit()
             && !self.conn.has_ended()
@@ -365,6 +366,10 @@ impl Session {
         parts: Option<Parts<'_>>,
         message: Arc<Message>,
     ) {
+        // The publish that meets an alarm is still processed; the socket is left unread behind it (semantics 26.5).
+        if let Some(reason) = self.broker.alarms.reason() {
+            self.conn.block(now, reason);
+        }
         let (Some(vhost), Some(actor)) = (&self.vhost, &mut self.actor) else { return };
         let context = Context { vhost, hooks: &self.broker.hooks, access_generation: self.broker.access.generation() };
         // A returned message goes back as it came, whatever a hook made of it (semantics 12.12).

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use plugin_api::value::TableRef;
+use plugin_api::value::{Table, TableRef, Value};
 
 use super::{LoginRefused, Session};
 use crate::access::{Mechanism, Peer};
@@ -37,7 +37,10 @@ impl Client {
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let mut client = Self { session: Session::new(Arc::clone(broker), peer, now), now };
         client.session.on_bytes(now, &PROTOCOL_HEADER);
-        let client_properties = TableRef::new(&[]);
+        let capabilities = Table::new().with("connection.blocked", true);
+        let mut properties = Vec::new();
+        Table::new().with("capabilities", Value::Table(capabilities)).encode(&mut properties);
+        let client_properties = TableRef::new(&properties);
         let response = b"\0guest\0guest";
         client.send(0, ConnectionStartOk { client_properties, mechanism: "PLAIN", response, locale: "en_US" });
         let login = client.session.take_login().expect("start-ok brings a login");
@@ -121,4 +124,31 @@ fn a_cancel_that_crosses_the_end_of_its_queue_is_answered() {
     assert_eq!(other.told(), ["1 queue.delete-ok"]);
     one.send(1, BasicCancel { consumer_tag: "tag", nowait: false });
     assert_eq!(one.told(), ["1 basic.cancel-ok"]);
+}
+
+#[test]
+fn a_publish_during_an_alarm_is_taken_and_stops_the_socket() {
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.declare("q");
+    client.told();
+    broker.on_memory(u64::MAX);
+    client.declare("q");
+    assert!(client.session.wants_input(), "a connection that does not publish goes on");
+    let (exchange, routing_key) = ("", "q");
+    let publish = BasicPublish { ticket: 0, exchange, routing_key, mandatory: false, immediate: false };
+    let mut frames = Vec::new();
+    frame::write_method(&mut frames, 1, publish);
+    // Class 60, weight 0, no body, no properties.
+    frame::write(&mut frames, FrameKind::Header, 1, |out| {
+        out.extend_from_slice(&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    });
+    client.bytes(&frames);
+    assert!(!client.session.wants_input());
+    assert_eq!(client.told(), ["1 queue.declare-ok", "0 connection.blocked"]);
+    broker.on_memory(0);
+    assert_eq!(client.told(), ["0 connection.unblocked"]);
+    assert!(client.session.wants_input());
+    client.send(1, BasicGet { ticket: 0, queue: "q", no_ack: true });
+    assert_eq!(client.told(), ["1 basic.get-ok"]);
 }
