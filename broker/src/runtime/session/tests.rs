@@ -142,6 +142,25 @@ fn a_cancel_that_crosses_the_end_of_its_queue_is_answered() {
     assert_eq!(one.told(), ["1 basic.cancel-ok"]);
 }
 
+#[test]
+fn a_publish_during_an_alarm_is_taken_and_stops_the_socket() {
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.declare("q");
+    client.told();
+    broker.on_memory(u64::MAX);
+    client.declare("q");
+    assert!(client.session.wants_input(), "a connection that does not publish goes on");
+    client.publish("q", b"m");
+    assert!(!client.session.wants_input());
+    assert_eq!(client.told(), ["1 queue.declare-ok", "0 connection.blocked"]);
+    broker.on_memory(0);
+    assert_eq!(client.told(), ["0 connection.unblocked"]);
+    assert!(client.session.wants_input());
+    client.send(1, BasicGet { ticket: 0, queue: "q", no_ack: true });
+    assert_eq!(client.told(), ["1 basic.get-ok"]);
+}
+
 /// With a limit of one for the channel, its consumers take turns although each ack makes room for any of them.
 fn check_turns(queues: [&str; 2]) {
     let broker = broker();
@@ -219,33 +238,6 @@ fn numbers_of_sources_that_come_round_leave_living_ones_alone() {
     told.retain(|line| line.starts_with('c'));
     told.sort();
     assert!(told.len() == 2 && told[0].starts_with("c0") && told[1].starts_with("c1"), "{told:?}");
-}
-
-#[test]
-fn a_publish_during_an_alarm_is_taken_and_stops_the_socket() {
-    let broker = broker();
-    let mut client = Client::new(&broker);
-    client.declare("q");
-    client.told();
-    broker.on_memory(u64::MAX);
-    client.declare("q");
-    assert!(client.session.wants_input(), "a connection that does not publish goes on");
-    let (exchange, routing_key) = ("", "q");
-    let publish = BasicPublish { ticket: 0, exchange, routing_key, mandatory: false, immediate: false };
-    let mut frames = Vec::new();
-    frame::write_method(&mut frames, 1, publish);
-    // Class 60, weight 0, no body, no properties.
-    frame::write(&mut frames, FrameKind::Header, 1, |out| {
-        out.extend_from_slice(&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    });
-    client.bytes(&frames);
-    assert!(!client.session.wants_input());
-    assert_eq!(client.told(), ["1 queue.declare-ok", "0 connection.blocked"]);
-    broker.on_memory(0);
-    assert_eq!(client.told(), ["0 connection.unblocked"]);
-    assert!(client.session.wants_input());
-    client.send(1, BasicGet { ticket: 0, queue: "q", no_ack: true });
-    assert_eq!(client.told(), ["1 basic.get-ok"]);
 }
 
 #[test]
