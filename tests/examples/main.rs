@@ -1,5 +1,7 @@
 //! Runs every example: its topology in a broker, its programs as its README says, with what they print compared.
 
+#![allow(clippy::unwrap_used, reason = "a helper that panics fails its test, which is what it is for")]
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

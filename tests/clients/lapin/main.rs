@@ -2,6 +2,8 @@
 //!
 //! Each test has a broker of its own, or the one at `AMQP_HOST` and `AMQP_PORT` when those are set.
 
+#![allow(clippy::unwrap_used, reason = "a helper that panics fails its test, which is what it is for")]
+
 use futures_lite::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{

@@ -10,7 +10,7 @@ use broker::access::{Mechanism, Peer};
 use broker::node;
 use broker::plugin_host::Registry;
 use broker::runtime::{Broker, Session};
-use broker::store::Committer;
+use broker::store::{Committer, recovery::recover};
 use broker::topology::schema::Topology;
 use libfuzzer_sys::fuzz_target;
 use std::future::Future;
@@ -30,8 +30,12 @@ impl World {
     fn new() -> Self {
         let registry = Arc::new(Registry::builtin().expect("the built-in types work"));
         let storage = registry.storage("memory", &serde_json::Value::Null, None).expect("the memory storage works");
+        let recovery = match pin!(recover(&*storage)).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(recovery) => recovery.expect("an empty storage is recovered"),
+            Poll::Pending => unreachable!("the memory storage does not wait"),
+        };
         let committer = Committer::new(storage);
-        let broker = node::build(&Topology::default(), registry, &committer).expect("the default topology works");
+        let broker = node::build(&Topology::default(), registry, &committer, recovery).expect("the default topology works");
         Self { broker, committer: Box::pin(committer.run()), now: Instant::now() }
     }
 
