@@ -71,6 +71,16 @@ impl Builder {
         }
     }
 
+    /// Bytes so far.
+    pub fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Whether there is nothing yet.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
     /// Appends a piece of the body.
     pub fn push(&mut self, piece: &[u8]) {
         self.buffer.extend_from_slice(piece);

@@ -129,6 +129,12 @@ enum State {
 /// The frames of one channel that wait for an earlier method may take so much before the socket is left unread.
 const HELD_BYTES_MAX: usize = 1024 * 1024;
 
+/// Messages that are still arriving may take so much on all channels of a connection together: a client sends few at a time, and one
+/// may be as large as 512 MiB.
+const ASSEMBLING_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// The list of settled deliveries keeps room for so many between two acks.
+const SETTLED_KEEP_MAX: usize = 4096;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Connection {
@@ -145,6 +151,8 @@ pub struct Connection {
     settled: Vec<Outstanding>,
     out: OutBuffer,
     held_bytes: usize,
+    /// Kept of messages whose bodies are still arriving, over all channels.
+    assembling_bytes: usize,
     /// Channels that went on and have held frames.
     resumable: Vec<u16>,
     /// Frames that came behind a channel.close whose answer had to wait.
@@ -173,6 +181,7 @@ impl Connection {
             settled: Vec::new(),
             out: OutBuffer::default(),
             held_bytes: 0,
+            assembling_bytes: 0,
             resumable: Vec::new(),
             orphans: Vec::new(),
             is_framing_lost: false,
@@ -327,7 +336,10 @@ impl Connection {
         match self.state {
             State::Open | State::Stopping => match self.heartbeat.due(now)? {
                 Due::Send => {
-                    self.out.tail().extend_from_slice(&frame::HEARTBEAT);
+                    // Behind bytes that the client does not read, a heartbeat would say nothing and only pile up.
+                    if self.out.is_empty() {
+                        self.out.tail().extend_from_slice(&frame::HEARTBEAT);
+                    }
                     self.heartbeat.on_sent(now);
                     None
                 }
@@ -594,19 +606,31 @@ impl Connection {
             self.on_frame_of_closing_channel(id, frame);
             return None;
         }
+        let kept_before = channel.content.kept_bytes();
         let result = match frame.kind {
             FrameKind::Method => return self.on_channel_method(now, id, frame.payload),
             FrameKind::Header => channel.content.header(frame.payload, self.limits.message_bytes_max),
             // Heartbeats on a channel were refused before.
             FrameKind::Body | FrameKind::Heartbeat => channel.content.body(frame.payload),
         };
+        self.assembling_bytes = self.assembling_bytes + channel.content.kept_bytes() - kept_before;
         match result {
+            Ok(None) if self.assembling_bytes > ASSEMBLING_BYTES_MAX => {
+                let text = format!("more than {ASSEMBLING_BYTES_MAX} bytes of unfinished messages");
+                let error = ProtocolError::new(ReplyCode::ResourceError, text).in_method(BasicPublish::ID);
+                self.fail(now, ChannelId(0), error, Framing::Kept)
+            }
             Ok(None) => None,
             Ok(Some(Assembled::Message(flags, message))) => {
                 let number = channel.confirms.as_mut().map(|confirms| confirms.number());
                 Some(Event::Publish { channel: id, flags, number, parts: None, message })
             }
-            Ok(Some(Assembled::TooLarge { body_bytes })) => {
+            Ok(Some(Assembled::TooLarge { flags: PublishFlags { immediate: true, .. }, .. })) => {
+                // Judged before the size (semantics 12.1).
+                let error = ProtocolError::new(ReplyCode::NotImplemented, "immediate=true").in_method(BasicPublish::ID);
+                self.fail(now, id, error, Framing::Kept)
+            }
+            Ok(Some(Assembled::TooLarge { body_bytes, .. })) => {
                 let text = format!(
                     "message size {body_bytes} is larger than configured max size {}",
                     self.limits.message_bytes_max
@@ -749,6 +773,7 @@ impl Connection {
     ) -> Option<Event<'i>> {
         let channel = self.channels.get_mut(&id.0)?;
         self.settled.clear();
+        self.settled.shrink_to(SETTLED_KEEP_MAX);
         match channel.unacked.settle(tag, multiple, &mut self.settled) {
             Ok(()) if self.settled.is_empty() => None,
             Ok(()) => Some(Event::Settle { channel: id, outcome }),
@@ -850,6 +875,7 @@ impl Connection {
             method_id: method.method,
         };
         frame::write_method(self.out.tail(), id.0, close);
+        self.assembling_bytes -= channel.content.kept_bytes();
         let mut closed = Channel::new();
         closed.state = ChannelState::AwaitCloseOk;
         closed.held = std::mem::take(&mut channel.held);
@@ -861,6 +887,7 @@ impl Connection {
     /// Everything of the channel is stopped: its number may be used again (semantics 7.4).
     pub fn close_channel_ok(&mut self, id: ChannelId) {
         let Some(mut channel) = self.channels.remove(&id.0) else { return };
+        self.assembling_bytes -= channel.content.kept_bytes();
         if let Some(confirms) = &mut channel.confirms {
             confirms.flush(id, self.out.tail());
             self.confirms_base = self.confirms_base.max(confirms.last());

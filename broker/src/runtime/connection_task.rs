@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::broker::Broker;
@@ -35,7 +35,8 @@ enum Turn {
 
 /// Serves one client until the connection is over.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(broker: Arc<Broker>, mut stream: S, peer: std::net::SocketAddr) {
-    let mut session = Session::new(Arc::clone(&broker), peer, Instant::now());
+    let mut served = Served(Session::new(Arc::clone(&broker), peer, Instant::now()));
+    let session = &mut served.0;
     let mut rest = Vec::new();
     let mut has_spoken = false;
     let mut cut_at = None;
@@ -45,27 +46,63 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(broker: Arc<Broker>, mut s
             cut_at = Some(Instant::now() + LAST_WORDS);
         }
         let turn = poll_fn(|cx| {
-            poll_turn(cx, &mut session, Pin::new(&mut stream), &mut rest, &mut has_spoken, timer.as_mut(), cut_at)
+            poll_turn(cx, session, Pin::new(&mut stream), &mut rest, &mut has_spoken, timer.as_mut(), cut_at)
         });
         match turn.await {
             Ok(Turn::Again) => {}
             Ok(Turn::Login) => {
-                login(&broker, &mut session, peer).await;
+                login(&broker, session, peer).await;
                 // Clients may have sent what comes next without waiting.
-                use_rest(&mut session, Instant::now(), &mut rest);
+                use_rest(session, Instant::now(), &mut rest);
             }
             Ok(Turn::Ended) => break None,
             Ok(Turn::PeerClosed) => break Some(None),
             Err(error) => break Some(Some(error)),
         }
     };
-    if let Some(error) = end {
-        report_loss(&session, peer, has_spoken, error.as_ref());
-    }
-    session.abandon();
     if let Some(buffer) = session.out().release() {
         buffers::give_write(buffer);
     }
+    match end {
+        Some(error) => report_loss(session, peer, has_spoken, error.as_ref()),
+        None => {
+            drop(served);
+            linger(stream).await;
+        }
+    }
+}
+
+/// Whatever ends the task, a panic included, everything that the client held goes back.
+struct Served(Session);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let number = self.0.number();
+        if std::thread::panicking() {
+            tracing::error!(connection = number, "the connection's task panicked; what it held goes back");
+        }
+        // A second panic while the first unwinds would end the process.
+        let abandon = std::panic::AssertUnwindSafe(|| self.0.abandon());
+        if std::panic::catch_unwind(abandon).is_err() {
+            tracing::error!(connection = number, "what the connection held could not be given back");
+        }
+    }
+}
+
+/// Reads and forgets what the client still sends. A socket that is closed with unread input is reset, and the reset may overtake the
+/// last frames on their way to the client.
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
+    let forget = async {
+        let mut buffer = [0; 4096];
+        let mut left = LINGER_BYTES_MAX;
+        while let Ok(count) = stream.read(&mut buffer).await
+            && count > 0
+            && left > count
+        {
+            left -= count;
+        }
+    };
+    let _ = tokio::time::timeout(LAST_WORDS, forget).await;
 }
 
 fn report_loss(session: &Session, peer: std::net::SocketAddr, has_spoken: bool, error: Option<&io::Error>) {
@@ -316,6 +353,8 @@ async fn check_login(
     }
 }
 
+/// A client that still sends so much behind the end has not understood it.
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
 /// A connection that is over is cut after this, also when its last frames could not be written.
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(3);
 /// A read into less room than this is not worth a system call.
@@ -331,7 +370,7 @@ mod tests {
     use std::time::Duration;
 
     use plugin_api::value::TableRef;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::AsyncWriteExt;
 
     use super::*;
     use crate::amqp::frame::{self, FrameKind, HEARTBEAT};
@@ -362,6 +401,35 @@ mod tests {
             frame::write(&mut out, FrameKind::Body, 1, |out| out.extend_from_slice(piece));
         }
         out
+    }
+
+    #[test]
+    fn a_panic_gives_back_what_the_connection_held() {
+        let broker = broker();
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let served = Served(Session::new(Arc::clone(&broker), peer, Instant::now()));
+        assert_eq!(broker.connection_count(), 1);
+        let turn = std::panic::AssertUnwindSafe(move || {
+            let _served = served;
+            panic!("a fault of ours");
+        });
+        assert!(std::panic::catch_unwind(turn).is_err());
+        assert_eq!(broker.connection_count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_refuses_to_read_its_end_does_not_reset_it() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let task = tokio::spawn(serve(broker(), server, peer));
+        client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        let mut answer = [0; 8];
+        client.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, PROTOCOL_HEADER);
+        // More than the pipe holds: only a server that still reads lets this through.
+        client.write_all(&[b'x'; 1000]).await.unwrap();
+        drop(client);
+        task.await.unwrap();
     }
 
     #[tokio::test]
