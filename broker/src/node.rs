@@ -1,14 +1,16 @@
 //! Wiring: the only place that knows every module, the order of the start and the order of the end.
 //!
-//! Start: plugins, storage, hooks, users, vhosts with their topology, listeners (semantics 27.7: who connects finds everything in its place).
+//! Start: plugins, storage and what it kept, hooks, users, vhosts with their topology, listeners (semantics 27.7: who connects finds everything in its place).
 //! End, on SIGTERM or SIGINT: listeners close, clients get connection.close 320 and a deadline, then the process ends.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use plugin_api::storage::{Durability, Storage};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -16,11 +18,15 @@ use tokio::task::JoinSet;
 use crate::access::{Access, Mechanism};
 use crate::amqp::{Identity, Limits};
 use crate::hooks::{HookError, HookSet};
+use crate::message;
 use crate::plugin_host::{LoadError, LoadRequest, Registry, TypeError};
+use crate::runtime::alarms::{self, Alarms};
+use crate::runtime::broker::Parts;
 use crate::runtime::{Broker, Shells, listener};
-use crate::store::{Committer, Failure};
+use crate::store::definitions::VhostDefinitions;
+use crate::store::{self, Committer, Failure, RecoverError, Recovery};
 use crate::topology::apply::{ApplyError, apply};
-use crate::topology::schema::Topology;
+use crate::topology::schema::{Topology, VhostDecl};
 use crate::vhost::{Numbers, Vhost};
 
 /// What to run.
@@ -67,6 +73,9 @@ pub enum NodeError {
         /// Why.
         error: io::Error,
     },
+    /// The data folder's contents cannot be used.
+    #[error("{0}")]
+    Recover(#[from] RecoverError),
     /// The operating system refuses to report signals.
     #[error("cannot wait for signals: {0}")]
     Signals(io::Error),
@@ -99,7 +108,7 @@ impl NodeError {
             Self::Hooks(_) | Self::Apply(_) => 65,
             Self::Listen { .. } => 69,
             Self::ExchangeType(_) | Self::Signals(_) => 71,
-            Self::Store(_) => 74,
+            Self::Store(_) | Self::Recover(_) => 74,
             Self::Data { .. } | Self::Plugin(_) => 78,
         }
     }
@@ -117,9 +126,11 @@ const VERSION: &str = "4.2.1";
 pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     let NodeOptions { topology, listen, data, plugin_dirs } = options;
     let registry = Arc::new(load_plugins(&topology, &plugin_dirs)?);
-    let committer = open_store(&registry, &topology, data.as_deref())?;
+    let storage = open_storage(&registry, &topology, data.as_deref())?;
+    let recovery = store::recovery::recover(&*storage).await?;
+    let committer = Committer::new(storage);
     tokio::spawn(Arc::clone(&committer).run());
-    let broker = build(&topology, registry, &committer)?;
+    let broker = build(&topology, registry, &committer, recovery)?;
     let addresses = if listen.is_empty() { topology.listeners.amqp.clone() } else { listen };
     let listeners = addresses.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
 
@@ -130,6 +141,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     for listener in listeners {
         accepting.spawn(listener::accept(Arc::clone(&broker), listener, Arc::clone(&connections)));
     }
+    accepting.spawn(watch_memory(Arc::clone(&broker)));
     let failure = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
@@ -173,34 +185,57 @@ fn load_plugins(topology: &Topology, folders: &[PathBuf]) -> Result<Registry, No
     Ok(registry)
 }
 
-fn open_store(
+fn open_storage(
     registry: &Registry,
     topology: &Topology,
     data: Option<&std::path::Path>,
-) -> Result<Arc<Committer>, NodeError> {
+) -> Result<Arc<dyn Storage>, NodeError> {
     if let Some(path) = data {
         std::fs::create_dir_all(path).map_err(|error| NodeError::Data { path: path.into(), error })?;
     }
-    let storage = registry.storage(&topology.storage.kind, &topology.storage.config, data)?;
-    if storage.promise() == plugin_api::storage::Durability::ProcessLifetime {
+    let kind = topology.storage.kind.as_deref().unwrap_or(if data.is_some() { "log" } else { "memory" });
+    let storage = registry.storage(kind, &topology.storage.config, data)?;
+    if storage.promise() == Durability::ProcessLifetime {
         tracing::warn!(
-            storage = topology.storage.kind,
+            storage = kind,
             "persistent messages live as long as this process: this storage writes nothing to disk"
         );
     }
-    Ok(Committer::new(storage))
+    Ok(storage)
 }
 
-fn build(topology: &Topology, registry: Arc<Registry>, committer: &Arc<Committer>) -> Result<Arc<Broker>, NodeError> {
+/// Everything between the store and the listeners: hooks, users, vhosts with what the topology declares.
+///
+/// # Errors
+/// Hooks that do not compile, declarations that cannot be carried out.
+pub fn build(
+    topology: &Topology,
+    registry: Arc<Registry>,
+    committer: &Arc<Committer>,
+    recovery: Recovery,
+) -> Result<Arc<Broker>, NodeError> {
     let hooks = HookSet::load(&topology.hooks).map_err(NodeError::Hooks)?;
     let access = Access::new(&topology.users);
     let factory = Shells::new(Arc::clone(committer));
-    let numbers = Arc::new(Numbers::default());
+    let Recovery { vhosts: recovered, mut messages, first_seq, first_number } = recovery;
+    let numbers = Arc::new(Numbers::starting_at(first_number));
+    let mut recovered: BTreeMap<String, VhostDefinitions> = recovered.into_iter().collect();
+    // A vhost that the topology no longer names is kept as long as something durable is in it.
+    let forgotten: Vec<VhostDecl> = recovered
+        .keys()
+        .filter(|name| topology.vhosts.iter().all(|decl| decl.name != **name))
+        .map(|name| VhostDecl { name: name.clone(), ..VhostDecl::default() })
+        .collect();
     let mut vhosts = Vec::new();
     let mut errors = Vec::new();
-    for decl in &topology.vhosts {
+    for decl in topology.vhosts.iter().chain(&forgotten) {
         let factory: Arc<Shells> = Arc::clone(&factory);
-        let vhost = Vhost::new(&decl.name, Arc::clone(&registry), factory, Arc::clone(&numbers))?;
+        let ledger: Arc<Committer> = Arc::clone(committer);
+        let (registry, numbers) = (Arc::clone(&registry), Arc::clone(&numbers));
+        let vhost = Vhost::new(&decl.name, registry, factory, ledger, numbers, first_seq)?;
+        if let Some(definitions) = recovered.remove(&decl.name) {
+            vhost.restore(definitions, &mut messages);
+        }
         errors.extend(apply(&vhost, decl).err().unwrap_or_default());
         let (exchanges, queues) = vhost.counts();
         tracing::info!(vhost = decl.name, exchanges, queues, "vhost ready");
@@ -223,8 +258,25 @@ fn build(topology: &Topology, registry: Arc<Registry>, committer: &Arc<Committer
         cluster_name: topology.node.cluster_name.clone().unwrap_or_else(|| "broker".into()),
         mechanisms: Mechanism::offered().into(),
     };
-    let connections_max = topology.limits.connections_max;
-    Ok(Broker::new(identity, limits, connections_max, Arc::new(access), Arc::new(hooks), vhosts))
+    let parts = Parts {
+        identity: Arc::new(identity),
+        limits: Arc::new(limits),
+        connections_max: topology.limits.connections_max,
+        access: Arc::new(access),
+        hooks: Arc::new(hooks),
+        committer: Arc::clone(committer),
+        alarms: Alarms::new(topology.limits.memory_watermark_bytes),
+    };
+    Ok(Broker::new(parts, vhosts))
+}
+
+/// Looks at the memory in use, for ever.
+async fn watch_memory(broker: Arc<Broker>) {
+    let mut look = tokio::time::interval(alarms::LOOK_EVERY);
+    loop {
+        look.tick().await;
+        broker.on_memory(message::live_bytes());
+    }
 }
 
 fn open(address: SocketAddr) -> Result<TcpListener, NodeError> {

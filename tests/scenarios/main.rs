@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use tests::broker_process::{self, BrokerOptions, BrokerProcess};
+use tests::machine::MachineTarget;
 use tests::oracle::{self, Definitions, Oracle};
 use tests::scenario::{self, Scenario};
 use tests::temp::TempDir;
@@ -24,7 +25,10 @@ fn main() -> ExitCode {
     for index in 0..scenarios.len() {
         let scenario = &scenarios[index];
         if scenario.runs_on(broker_process::KIND) {
+            let shared = Arc::clone(&lab);
             let lab = Arc::clone(&lab);
+            trials.push(Trial::test(format!("machine::{}", scenario.name), move || lab.on_machine(index)));
+            let lab = shared;
             trials.push(Trial::test(format!("socket::{}", scenario.name), move || lab.on_broker(index)));
         }
         if scenario.runs_on(oracle::KIND) {
@@ -56,6 +60,17 @@ impl Lab {
         let folder = TempDir::new("scenarios");
         let path = folder.write("topology.yaml", &broker_process::scenario_topology(self.scenarios.iter()));
         BrokerOptions::default().topology(path).start().map(Arc::new)
+    }
+
+    /// Each run has a machine of its own: they are cheap, and the clock of one jumps.
+    fn on_machine(&self, index: usize) -> Result<(), Failed> {
+        let scenario = &self.scenarios[index];
+        let folder = TempDir::new("machine");
+        let path = folder.write("topology.yaml", &broker_process::scenario_topology([scenario]));
+        let loaded = broker::config::load(&path, &|_| None)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<String>())?;
+        let machine = MachineTarget::new(&loaded.topology)?;
+        Ok(scenario::run(scenario, &machine)?)
     }
 
     fn on_rabbitmq(&self, index: usize) -> Result<(), Failed> {

@@ -237,7 +237,7 @@ fn build() -> Result<PathBuf, String> {
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .last();
+        .next_back();
     executable.ok_or_else(|| format!("cargo build failed:\n{}", String::from_utf8_lossy(&output.stderr)))
 }
 

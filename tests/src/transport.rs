@@ -14,7 +14,7 @@ pub trait Target {
 }
 
 /// One connection, bytes in and out.
-pub trait Transport {
+pub trait Transport: Send {
     fn send(&mut self, bytes: &[u8]) -> io::Result<()>;
 
     /// Waits for bytes until `deadline`.

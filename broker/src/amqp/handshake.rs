@@ -20,11 +20,12 @@ pub const SILENCE: Duration = Duration::from_secs(3);
 /// A closing connection is cut after this even when its heartbeat is longer (semantics 3.15).
 pub const CLOSE_WAIT_MAX: Duration = Duration::from_secs(30);
 /// What the capabilities table says (semantics 3.2); only what works stands here.
-const CAPABILITIES: [&str; 7] = [
+const CAPABILITIES: [&str; 8] = [
     "publisher_confirms",
     "exchange_exchange_bindings",
     "basic.nack",
     "consumer_cancel_notify",
+    "connection.blocked",
     "consumer_priorities",
     "authentication_failure_close",
     "per_consumer_qos",
@@ -113,6 +114,8 @@ pub struct Client {
     pub connection_name: Option<String>,
     /// Wants connection.close when its login is refused.
     pub authentication_failure_close: bool,
+    /// Wants connection.blocked and unblocked.
+    pub connection_blocked: bool,
     /// Wants basic.cancel when its consumer ends without its doing.
     pub consumer_cancel_notify: bool,
 }
@@ -127,6 +130,7 @@ impl Client {
         Self {
             connection_name: properties.get("connection_name").and_then(ValueRef::as_str).map(str::to_owned),
             authentication_failure_close: can("authentication_failure_close"),
+            connection_blocked: can("connection.blocked"),
             consumer_cancel_notify: can("consumer_cancel_notify"),
             // The reader has checked the table, so this cannot fail.
             properties: properties.to_owned().unwrap_or_default(),

@@ -17,12 +17,13 @@ pub struct Heartbeat {
     interval: Option<Duration>,
     last_received: Instant,
     last_sent: Instant,
+    is_deaf: bool,
 }
 
 impl Heartbeat {
     /// Off, until tune-ok names an interval.
     pub fn off(now: Instant) -> Self {
-        Self { interval: None, last_received: now, last_sent: now }
+        Self { interval: None, last_received: now, last_sent: now, is_deaf: false }
     }
 
     /// The client's value counts, 0 switches off (semantics 5.8).
@@ -37,6 +38,12 @@ impl Heartbeat {
         self.last_received = now;
     }
 
+    /// While the socket is left unread on purpose, its silence means nothing (semantics 5.11).
+    pub fn set_deaf(&mut self, now: Instant, is_deaf: bool) {
+        self.is_deaf = is_deaf;
+        self.last_received = now;
+    }
+
     /// Bytes have been written.
     pub fn on_sent(&mut self, now: Instant) {
         self.last_sent = now;
@@ -45,13 +52,14 @@ impl Heartbeat {
     /// When to ask [`Self::due`] again.
     pub fn deadline(&self) -> Option<Instant> {
         let interval = self.interval?;
-        Some((self.last_sent + interval / 2).min(self.last_received + interval * 2))
+        let send = self.last_sent + interval / 2;
+        Some(if self.is_deaf { send } else { send.min(self.last_received + interval * 2) })
     }
 
     /// What is due at `now`.
     pub fn due(&self, now: Instant) -> Option<Due> {
         let interval = self.interval?;
-        if now >= self.last_received + interval * 2 {
+        if !self.is_deaf && now >= self.last_received + interval * 2 {
             Some(Due::PeerGone)
         } else {
             (now >= self.last_sent + interval / 2).then_some(Due::Send)
@@ -79,5 +87,10 @@ mod tests {
         assert_eq!(heartbeat.due(at(20)), Some(Due::PeerGone));
         heartbeat.on_received(at(19));
         assert_eq!(heartbeat.due(at(20)), None);
+        heartbeat.set_deaf(at(20), true);
+        assert_eq!((heartbeat.deadline(), heartbeat.due(at(100))), (Some(at(23)), Some(Due::Send)));
+        heartbeat.set_deaf(at(100), false);
+        heartbeat.on_sent(at(119));
+        assert_eq!((heartbeat.due(at(119)), heartbeat.due(at(120))), (None, Some(Due::PeerGone)));
     }
 }

@@ -16,6 +16,14 @@ pub struct MethodId {
     pub method: u16,
 }
 
+impl MethodId {
+    /// How the payload of its method begins.
+    pub const fn prefix(self) -> [u8; 4] {
+        let ([a, b], [c, d]) = (self.class.to_be_bytes(), self.method.to_be_bytes());
+        [a, b, c, d]
+    }
+}
+
 /// The type of a field as the specification names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldKind {
@@ -208,6 +216,13 @@ macro_rules! methods {
             impl $(<$lt>)? $variant $(<$lt>)? {
                 /// Class and method number.
                 pub const ID: MethodId = MethodId { class: $class, method: $method };
+                /// How its payload begins.
+                pub const PREFIX: [u8; 4] = Self::ID.prefix();
+
+                /// Whether a payload is this method.
+                pub fn is(payload: &[u8]) -> bool {
+                    payload.first_chunk() == Some(&Self::PREFIX)
+                }
 
                 /// Appends class, method and arguments.
                 #[inline]

@@ -14,6 +14,9 @@ pub mod out;
 pub mod reply_code;
 pub mod wire;
 
+#[cfg(test)]
+mod tests;
+
 pub use channel::content::PublishFlags;
 pub use channel::unacked::Outstanding;
 pub use connection::{Connection, Event, Outcome};

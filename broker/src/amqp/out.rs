@@ -12,6 +12,8 @@ use crate::message::Message;
 
 /// Bodies from this size on are written from the message itself; below, a copy is cheaper than another slice.
 pub const BORROW_BYTES_MIN: usize = 8 * 1024;
+/// Written bytes in front of unwritten ones are given up from here on, when they are most of the buffer.
+const RECLAIM_BYTES_MIN: usize = 64 * 1024;
 
 #[derive(Debug)]
 enum Segment {
@@ -104,6 +106,11 @@ impl OutBuffer {
             self.tail.clear();
             self.tail_seen = 0;
             self.written = 0;
+        } else if self.written >= RECLAIM_BYTES_MIN && self.written > self.tail.len() / 2 {
+            // A socket that is always a little behind would otherwise never let the buffer begin anew.
+            self.tail.drain(..self.written);
+            self.tail_seen -= self.written;
+            self.written = 0;
         }
     }
 
@@ -156,5 +163,25 @@ mod tests {
             assert_eq!(String::from_utf8_lossy(&seen), "head2345middle6789tail");
             assert!(out.release().is_none_or(|buffer| buffer.is_empty()));
         }
+    }
+
+    #[test]
+    fn a_socket_that_never_quite_keeps_up_does_not_make_the_buffer_grow() {
+        let mut out = OutBuffer::default();
+        let mut next = 0_u8;
+        out.tail().push(u8::MAX);
+        for round in 0..10_000 {
+            out.tail().extend((0..1000).map(|_| {
+                next = next.wrapping_add(1);
+                next
+            }));
+            let mut slices = [IoSlice::new(&[])];
+            out.slices(&mut slices);
+            assert_eq!(slices[0].len(), 1001, "round {round}");
+            out.advance(1000);
+            assert_eq!(out.len(), 1);
+        }
+        assert_eq!(out.take_all(), [next]);
+        assert!(out.tail.capacity() < 4 * RECLAIM_BYTES_MIN, "{}", out.tail.capacity());
     }
 }

@@ -30,11 +30,13 @@ pub(super) const LIMITS: Section = Section {
         "message_bytes_max",
         "connections_max",
         "shutdown_deadline_secs",
+        "memory_watermark_bytes",
     ],
     hints: &[
         ("frame_max", Hint::Instead("did you mean 'frame_max_bytes'?")),
         ("heartbeat", Hint::Instead("did you mean 'heartbeat_secs'?")),
         ("max_message_size", Hint::Instead("did you mean 'message_bytes_max'?")),
+        ("vm_memory_high_watermark", Hint::Instead("did you mean 'memory_watermark_bytes'?")),
         ("connection_max", Hint::Instead("did you mean 'connections_max'?")),
     ],
 };
@@ -49,6 +51,9 @@ const FRAME_MAX_BYTES: std::ops::RangeInclusive<u64> = 4096..=128 * 1024 * 1024;
 
 /// RabbitMQ has the same upper bound; a message is held in memory as a whole.
 const MESSAGE_BYTES_MAX: std::ops::RangeInclusive<u64> = 1..=512 * 1024 * 1024;
+
+/// Less than this leaves no room for a broker at all.
+const MEMORY_WATERMARK_BYTES: std::ops::RangeInclusive<u64> = 16 * 1024 * 1024..=1 << 50;
 
 /// An hour is longer than anyone waits for a handshake or a shutdown.
 const WAIT_SECS_MAX: u64 = 3600;
@@ -97,10 +102,14 @@ pub(super) fn limits(reader: &mut Reader<'_>, node: &Node, topology: &mut Topolo
         message_bytes_max,
         connections_max,
         shutdown_deadline_secs,
+        memory_watermark_bytes,
     } = &mut topology.limits;
     let mut size = |key, range| fields.get(key).and_then(|node| reader.size(node, range));
     set(frame_max_bytes, size("frame_max_bytes", FRAME_MAX_BYTES));
     set(message_bytes_max, size("message_bytes_max", MESSAGE_BYTES_MAX));
+    if let Some(bytes) = size("memory_watermark_bytes", MEMORY_WATERMARK_BYTES) {
+        *memory_watermark_bytes = Some(bytes);
+    }
     let mut number = |key, range| fields.get(key).and_then(|node| reader.number(node, range));
     set(channel_max, number("channel_max", 1..=u64::from(u16::MAX)));
     set(heartbeat_secs, number("heartbeat_secs", 0..=u64::from(u16::MAX)));
@@ -115,13 +124,13 @@ pub(super) fn limits(reader: &mut Reader<'_>, node: &Node, topology: &mut Topolo
 pub(super) fn storage(reader: &mut Reader<'_>, node: &Node, topology: &mut Topology) {
     if matches!(node.value, Value::Scalar(_)) {
         if let Some(kind) = reader.text(node) {
-            topology.storage = StorageDecl { kind, ..StorageDecl::default() };
+            topology.storage = StorageDecl { kind: Some(kind), ..StorageDecl::default() };
         }
         return;
     }
     let Some(fields) = reader.fields(node, &STORAGE) else { return };
     if let Some(kind) = fields.get("kind").and_then(|node| reader.text(node)) {
-        topology.storage.kind = kind;
+        topology.storage.kind = Some(kind);
     }
     if let Some(config) = fields.get("config") {
         topology.storage.config = json(reader, config);

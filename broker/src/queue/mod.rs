@@ -11,6 +11,8 @@ mod ready;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_model;
 
 use std::sync::Arc;
 
@@ -72,7 +74,16 @@ pub struct Queue {
 impl Queue {
     /// An empty queue.
     pub fn new(options: Options) -> Self {
-        Self { options, ready: Ready::default(), consumers: Consumers::default(), next_seq: 1, has_ended: false }
+        Self::restore(options, 1, Vec::new())
+    }
+
+    /// A queue with stored messages of an earlier run, in order. New ones get places from `first_seq` on, which is above all of theirs.
+    pub fn restore(options: Options, first_seq: u64, messages: Vec<(u64, Arc<Message>)>) -> Self {
+        let mut ready = Ready::default();
+        for (seq, message) in messages {
+            ready.push(Entry { seq, message, redelivered: false, is_stored: true });
+        }
+        Self { options, ready, consumers: Consumers::default(), next_seq: first_seq, has_ended: false }
     }
 
     /// Ready messages.
@@ -124,7 +135,7 @@ impl Queue {
             }
             Input::LimitLifted { holder } => {
                 if let Some(slot) = self.consumers.slot_of(holder) {
-                    self.consumers.join_ring(slot);
+                    self.consumers.join_ring_with_channel(slot);
                     self.dispatch(effects);
                 }
             }

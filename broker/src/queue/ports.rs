@@ -142,7 +142,7 @@ pub enum Input {
         /// Which.
         limit: Option<Arc<ChannelLimit>>,
     },
-    /// The limit of the consumer's channel has room again.
+    /// The limit of the consumer's channel has room again, for it and for the channel's other consumers of this queue.
     LimitLifted {
         /// Who.
         holder: HolderId,
@@ -207,6 +207,10 @@ pub enum Reply {
     Detached,
     /// The queue was deleted before it saw the request.
     Gone,
+    /// Everything that was submitted before is stored; the answer of the store, not of a queue.
+    Stored,
+    /// The store has failed, so nothing can be promised.
+    StoreFailed,
 }
 
 /// One message for a consumer.
@@ -275,6 +279,8 @@ pub enum Notice {
         /// The channel.
         channel: u16,
     },
+    /// No alarm is raised any more (semantics 26.4).
+    AlarmsCleared,
     /// The broker ends the connection (semantics 5.20).
     CloseConnection {
         /// The reason for the client.

@@ -32,6 +32,14 @@ impl Destination {
         }
     }
 
+    /// Whether it survives a restart.
+    pub fn is_durable(&self) -> bool {
+        match self {
+            Self::Queue(queue) => queue.durable,
+            Self::Exchange(exchange) => exchange.spec.durable,
+        }
+    }
+
     /// What it is.
     pub fn kind(&self) -> DestinationKind {
         match self {
@@ -43,16 +51,20 @@ impl Destination {
 
 /// What tells one binding of an exchange from another (semantics 10.2).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Identity {
-    destination_kind: DestinationKind,
-    destination: Box<str>,
-    routing_key: Box<str>,
-    /// In an order of their own, so that the client's does not matter.
-    arguments: Box<[u8]>,
+pub struct Identity {
+    /// What it leads to.
+    pub destination_kind: DestinationKind,
+    /// The name of that.
+    pub destination: Box<str>,
+    /// The binding key.
+    pub routing_key: Box<str>,
+    /// Encoded in an order of their own, so that the client's does not matter.
+    pub arguments: Box<[u8]>,
 }
 
 impl Identity {
-    fn of(binding: &BindingSpec) -> Self {
+    /// The identity of a binding.
+    pub fn of(binding: &BindingSpec) -> Self {
         Self {
             destination_kind: binding.destination_kind,
             destination: binding.destination.as_str().into(),
@@ -70,7 +82,8 @@ struct Binding {
 
 #[derive(Debug)]
 struct State {
-    instance: ExchangeInstance,
+    /// None while no plugin offers the exchange's type.
+    instance: Option<ExchangeInstance>,
     slots: Vec<Option<Binding>>,
     free: Vec<u32>,
     by_identity: HashMap<Identity, u32>,
@@ -92,6 +105,19 @@ pub struct Exchange {
     state: RwLock<State>,
 }
 
+/// A binding that is gone.
+#[derive(Debug)]
+pub struct Unbound {
+    /// Where it was.
+    pub slot: u32,
+    /// What it was.
+    pub identity: Identity,
+    /// Where it led.
+    pub destination: Destination,
+    /// The exchange's type may have failed to forget it; it is gone all the same.
+    pub result: Result<(), TypeError>,
+}
+
 /// What a bind changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
@@ -108,15 +134,38 @@ impl Exchange {
     /// What the type says.
     pub fn open(number: u64, spec: ExchangeSpec, kind: &ExchangeTypeHandle) -> Result<Self, TypeError> {
         let instance = kind.open(&spec)?;
+        Ok(Self::with_instance(number, spec, kind.depends_on(), Some(instance)))
+    }
+
+    /// An exchange that was declared in an earlier run. Without its type, or when that does not take it any more, it is kept and routes
+    /// nothing (semantics 8.6).
+    pub fn restore(number: u64, spec: ExchangeSpec, kind: Option<&ExchangeTypeHandle>) -> Self {
+        let instance = kind.and_then(|kind| match kind.open(&spec) {
+            Ok(instance) => Some(instance),
+            Err(error) => {
+                tracing::error!(exchange = spec.name, error = %error, "the exchange's type does not take it any more");
+                None
+            }
+        });
+        let depends_on = kind.map_or(DependsOn::State, ExchangeTypeHandle::depends_on);
+        Self::with_instance(number, spec, depends_on, instance)
+    }
+
+    fn with_instance(
+        number: u64,
+        spec: ExchangeSpec,
+        depends_on: DependsOn,
+        instance: Option<ExchangeInstance>,
+    ) -> Self {
         let alternate = spec.arguments.get(ALTERNATE_EXCHANGE).and_then(Value::as_str).map(Into::into);
-        Ok(Self {
+        Self {
             name: spec.name.as_str().into(),
             number,
-            depends_on: kind.depends_on(),
+            depends_on,
             alternate,
             state: RwLock::new(State { instance, slots: Vec::new(), free: Vec::new(), by_identity: HashMap::new() }),
             spec,
-        })
+        }
     }
 
     /// Whether this is the default exchange, which has no bindings of its own: its key is a queue's name (semantics 11.2).
@@ -141,7 +190,9 @@ impl Exchange {
         }
         // The slots of an exchange are far fewer than its memory allows.
         let slot = state.free.last().copied().unwrap_or(state.slots.len() as u32);
-        state.instance.bind(slot, binding)?;
+        if let Some(instance) = &mut state.instance {
+            instance.bind(slot, binding)?;
+        }
         let place = Some(Binding { identity: identity.clone(), destination });
         match state.free.pop() {
             Some(free) => state.slots[free as usize] = place,
@@ -151,33 +202,29 @@ impl Exchange {
         Ok(Bound::New(slot))
     }
 
-    /// Removes a binding; returns its slot if there was one.
-    ///
-    /// # Errors
-    /// The type failed; the binding is gone all the same.
-    pub fn unbind(&self, binding: &BindingSpec) -> (Option<u32>, Result<(), TypeError>) {
+    /// Removes a binding; returns it if there was one.
+    pub fn unbind(&self, binding: &BindingSpec) -> Option<Unbound> {
         let mut state = self.state.write();
-        match state.by_identity.get(&Identity::of(binding)).copied() {
-            Some(slot) => (Some(slot), state.remove(slot)),
-            None => (None, Ok(())),
-        }
+        let slot = state.by_identity.get(&Identity::of(binding)).copied()?;
+        state.remove(slot)
     }
 
-    /// Removes the binding in a slot.
-    ///
-    /// # Errors
-    /// The type failed; the binding is gone all the same.
-    pub fn unbind_slot(&self, slot: u32) -> Result<(), TypeError> {
+    /// Removes the binding in a slot; returns it if there was one.
+    pub fn unbind_slot(&self, slot: u32) -> Option<Unbound> {
         self.state.write().remove(slot)
     }
 
-    /// Removes every binding; returns where they led and their slots.
-    pub fn unbind_all(&self) -> Vec<(Destination, u32)> {
+    /// Removes every binding, because the exchange ends.
+    pub fn unbind_all(&self) -> Vec<Unbound> {
         let mut state = self.state.write();
         state.by_identity.clear();
         state.free.clear();
         let slots = std::mem::take(&mut state.slots);
-        (0..).zip(slots).filter_map(|(slot, binding)| Some((binding?.destination, slot))).collect()
+        let unbound = |(slot, binding): (u32, Option<Binding>)| {
+            let Binding { identity, destination } = binding?;
+            Some(Unbound { slot, identity, destination, result: Ok(()) })
+        };
+        (0..).zip(slots).filter_map(unbound).collect()
     }
 
     /// Adds the destinations that a message reaches by this exchange alone. `slots` is scratch.
@@ -192,7 +239,10 @@ impl Exchange {
     ) -> Result<(), TypeError> {
         slots.clear();
         let state = self.state.read();
-        state.instance.route(message, slots)?;
+        let Some(instance) = &state.instance else {
+            return Err(TypeError::Refused(format!("exchange type '{}' not found", self.spec.kind)));
+        };
+        instance.route(message, slots)?;
         for &slot in slots.iter() {
             if let Some(Some(binding)) = state.slots.get(slot as usize) {
                 each(&binding.destination);
@@ -203,11 +253,12 @@ impl Exchange {
 }
 
 impl State {
-    fn remove(&mut self, slot: u32) -> Result<(), TypeError> {
-        let Some(binding) = self.slots.get_mut(slot as usize).and_then(Option::take) else { return Ok(()) };
-        self.by_identity.remove(&binding.identity);
+    fn remove(&mut self, slot: u32) -> Option<Unbound> {
+        let Binding { identity, destination } = self.slots.get_mut(slot as usize).and_then(Option::take)?;
+        self.by_identity.remove(&identity);
         self.free.push(slot);
-        self.instance.unbind(slot)
+        let result = self.instance.as_mut().map_or(Ok(()), |instance| instance.unbind(slot));
+        Some(Unbound { slot, identity, destination, result })
     }
 }
 

@@ -42,18 +42,18 @@ pub fn route(
 ) -> Result<Route, (Arc<str>, TypeError)> {
     let mut found = Route { queues: Vec::new(), is_cacheable: keys.len() == 1 };
     let mut seen_queues = Seen::default();
-    let mut seen_exchanges = vec![start.number];
+    let mut seen_exchanges = Seen::default();
+    seen_exchanges.insert(start.number);
     let mut waiting = VecDeque::from([Arc::clone(start)]);
     let mut slots = Vec::new();
     while let Some(exchange) = waiting.pop_front() {
         let mut has_destination = false;
         let mut visit =
             |destination: &Destination, found: &mut Route, waiting: &mut VecDeque<Arc<Exchange>>| match destination {
-                Destination::Queue(queue) if seen_queues.insert(queue.number, found.queues.len()) => {
+                Destination::Queue(queue) if seen_queues.insert(queue.number) => {
                     found.queues.push(Arc::clone(queue));
                 }
-                Destination::Exchange(next) if !seen_exchanges.contains(&next.number) => {
-                    seen_exchanges.push(next.number);
+                Destination::Exchange(next) if seen_exchanges.insert(next.number) => {
                     waiting.push_back(Arc::clone(next));
                 }
                 Destination::Queue(_) | Destination::Exchange(_) => {}
@@ -84,27 +84,25 @@ pub fn route(
     Ok(found)
 }
 
-/// Which queues were found already. Few are compared, many are looked up.
+/// Which queues or exchanges were met already. Few are compared, many are looked up.
 #[derive(Default)]
 struct Seen {
     few: Vec<u64>,
     many: hashbrown::HashSet<u64>,
 }
 
-/// From so many queues on a set is faster than a look at each.
+/// From so many on a set is faster than a look at each.
 const FEW_MAX: usize = 16;
 
 impl Seen {
-    fn insert(&mut self, number: u64, count: usize) -> bool {
-        if count < FEW_MAX {
-            let is_new = !self.few.contains(&number);
-            if is_new {
-                self.few.push(number);
-            }
-            return is_new;
+    /// Whether the number is new.
+    fn insert(&mut self, number: u64) -> bool {
+        if self.few.contains(&number) {
+            return false;
         }
-        if self.many.is_empty() {
-            self.many.extend(self.few.iter().copied());
+        if self.few.len() < FEW_MAX {
+            self.few.push(number);
+            return true;
         }
         self.many.insert(number)
     }

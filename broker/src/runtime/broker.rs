@@ -1,21 +1,24 @@
 //! What all connections share.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 
+use super::alarms::Alarms;
 use super::mailbox::Mailbox;
 use crate::access::Access;
 use crate::amqp::{Identity, Limits};
 use crate::hooks::HookSet;
 use crate::queue::{Notice, Outlet};
+use crate::store::Committer;
 use crate::vhost::Vhost;
 
-/// See the module.
+/// What a broker is made of, beside its vhosts.
 #[derive(Debug)]
-pub struct Broker {
+pub struct Parts {
     /// What it says of itself.
     pub identity: Arc<Identity>,
     /// What connections are held to.
@@ -26,27 +29,34 @@ pub struct Broker {
     pub access: Arc<Access>,
     /// The hooks in force.
     pub hooks: Arc<HookSet>,
+    /// What must survive goes through here.
+    pub committer: Arc<Committer>,
+    /// Why publishers are stopped, if they are.
+    pub alarms: Alarms,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Broker {
+    parts: Parts,
     vhosts: RwLock<HashMap<Arc<str>, Arc<Vhost>>>,
     connections: Mutex<HashMap<u64, Arc<Mailbox>>>,
     next_connection: AtomicU64,
 }
 
+impl Deref for Broker {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
 impl Broker {
     /// A broker with these vhosts.
-    pub fn new(
-        identity: Identity,
-        limits: Limits,
-        connections_max: Option<u32>,
-        access: Arc<Access>,
-        hooks: Arc<HookSet>,
-        vhosts: impl IntoIterator<Item = Arc<Vhost>>,
-    ) -> Arc<Self> {
+    pub fn new(parts: Parts, vhosts: impl IntoIterator<Item = Arc<Vhost>>) -> Arc<Self> {
         Arc::new(Self {
-            identity: Arc::new(identity),
-            limits: Arc::new(limits),
-            connections_max,
-            access,
-            hooks,
+            parts,
             vhosts: RwLock::new(vhosts.into_iter().map(|vhost| (Arc::clone(&vhost.name), vhost)).collect()),
             connections: Mutex::default(),
             next_connection: AtomicU64::new(1),
@@ -73,6 +83,23 @@ impl Broker {
     /// How many connections there are.
     pub fn connection_count(&self) -> usize {
         self.connections.lock().len()
+    }
+
+    /// Judges the memory in use (semantics 26.1). Connections that were stopped look again when an alarm ends.
+    pub fn on_memory(&self, used_bytes: u64) {
+        if !self.alarms.on_memory(used_bytes) {
+            return;
+        }
+        let watermark_bytes = self.alarms.memory_watermark_bytes();
+        if self.alarms.reason().is_some() {
+            tracing::warn!(used_bytes, watermark_bytes, "memory alarm: connections that publish are stopped");
+            return;
+        }
+        tracing::warn!(used_bytes, watermark_bytes, "memory alarm is over");
+        let mailboxes: Vec<Arc<Mailbox>> = self.connections.lock().values().cloned().collect();
+        for mailbox in mailboxes {
+            mailbox.post(Notice::AlarmsCleared);
+        }
     }
 
     /// Asks every connection to close with 320 (semantics 5.20).

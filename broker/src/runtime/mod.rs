@@ -3,6 +3,7 @@
 //! [`Session`] joins a connection machine with the vhost and is still without a socket; [`connection_task`] gives it one. [`QueueShell`] lets
 //! whoever posts to a queue run it. Everything asynchronous on the message path stands here.
 
+pub mod alarms;
 pub mod broker;
 pub mod buffers;
 pub mod connection_task;

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::mailbox::Mailbox;
 use crate::queue::{self, Effects, Handle, Input, Queue};
 use crate::store::Committer;
-use crate::vhost::{QueueFactory, Vhost};
+use crate::vhost::{QueueFactory, Restored, Vhost};
 
 /// Whoever is inside drains the mailbox so many times; then a task of its own goes on, so that no connection works for others
 /// for ever.
@@ -83,19 +83,22 @@ impl QueueShell {
     }
 
     fn carry_out(&self, effects: &mut Effects) {
-        if effects.has_ended {
-            effects.has_ended = false;
+        let has_ended = std::mem::take(&mut effects.has_ended);
+        if has_ended {
             // Nobody may hear of the end while the name still leads here. The vhost's lock is a leaf for us: nobody posts to a
             // queue while holding it.
             if let Some(vhost) = self.vhost.upgrade() {
                 vhost.forget_queue(&self.name, self.number);
             }
-            self.committer.delete_queue(self.number);
             effects.settled.clear();
         }
         if !effects.appends.is_empty() || !effects.settled.is_empty() {
             let settled = std::mem::take(&mut effects.settled);
             self.committer.submit(self.number, effects.appends.drain(..), settled);
+        }
+        if has_ended {
+            // Last: what the store is given for a queue that it has deleted would stay for ever.
+            self.committer.delete_queue(self.number);
         }
         for (outlet, bytes) in effects.processed.drain(..) {
             outlet.publishes_processed(bytes);
@@ -120,14 +123,22 @@ impl Shells {
 }
 
 impl QueueFactory for Shells {
-    fn create(&self, vhost: &Arc<Vhost>, name: &Arc<str>, number: u64, options: queue::Options) -> Arc<dyn Handle> {
+    fn create(
+        &self,
+        vhost: &Arc<Vhost>,
+        name: &Arc<str>,
+        number: u64,
+        options: queue::Options,
+        restored: Restored,
+    ) -> Arc<dyn Handle> {
+        let machine = Queue::restore(options, restored.first_seq, restored.messages);
         Arc::new_cyclic(|this| QueueShell {
             number,
             name: Arc::clone(name),
             vhost: Arc::downgrade(vhost),
             committer: Arc::clone(&self.committer),
             mailbox: Mutex::default(),
-            inside: Mutex::new(Inside { machine: Queue::new(options), effects: Effects::default() }),
+            inside: Mutex::new(Inside { machine, effects: Effects::default() }),
             this: this.clone(),
         })
     }

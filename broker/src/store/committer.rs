@@ -11,8 +11,10 @@ use parking_lot::Mutex;
 use plugin_api::storage::{Append as Record, MessageSeq, QueueKey, Settle, Storage, StorageError};
 use tokio::sync::{Notify, watch};
 
+use super::definitions::{self, Entry};
 use crate::message::Message;
-use crate::queue::{Append, Notice, Numbers, Outlet};
+use crate::queue::{Append, Notice, Numbers, Outlet, Reply, ReplyTo};
+use crate::vhost::{Change, Ledger};
 
 /// The store has failed; nothing is confirmed any more.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,11 +26,36 @@ struct Gathered {
     appends: Vec<(QueueKey, Append)>,
     settled: Vec<(QueueKey, Vec<u64>)>,
     deleted: Vec<QueueKey>,
+    definitions: Vec<Entry>,
+    barriers: Vec<ReplyTo>,
 }
 
 impl Gathered {
     fn is_empty(&self) -> bool {
-        self.appends.is_empty() && self.settled.is_empty() && self.deleted.is_empty()
+        self.appends.is_empty()
+            && self.settled.is_empty()
+            && self.deleted.is_empty()
+            && self.definitions.is_empty()
+            && self.barriers.is_empty()
+    }
+}
+
+impl Gathered {
+    fn answer(self, is_stored: bool) {
+        answer(self.appends, is_stored);
+        for ReplyTo { outlet, channel } in self.barriers {
+            let reply = if is_stored { Reply::Stored } else { Reply::StoreFailed };
+            outlet.post(Notice::Reply { channel, reply });
+        }
+    }
+}
+
+impl Ledger for Committer {
+    fn record(&self, vhost: &str, changes: Vec<Change>) {
+        // Written down before the lock is taken, which every queue needs.
+        let entries: Vec<Entry> = changes.iter().map(|change| definitions::entry(vhost, change)).collect();
+        self.gathered.lock().definitions.extend(entries);
+        self.wake.notify_one();
     }
 }
 
@@ -75,6 +102,12 @@ impl Committer {
         self.wake.notify_one();
     }
 
+    /// Answers with [`Reply::Stored`] when everything that was submitted before is stored.
+    pub fn barrier(&self, reply_to: ReplyTo) {
+        self.gathered.lock().barriers.push(reply_to);
+        self.wake.notify_one();
+    }
+
     /// Resolves when the store has failed.
     pub async fn failed(&self) -> Failure {
         let mut failure = self.failure.subscribe();
@@ -97,8 +130,7 @@ impl Committer {
                 continue;
             }
             let is_stored = self.store(&gathered).await;
-            let is_taken = is_stored.is_ok();
-            answer(gathered.appends, is_taken);
+            gathered.answer(is_stored.is_ok());
             if let Err(error) = is_stored {
                 tracing::error!(error = %error, "the store failed; nothing is confirmed any more");
                 self.failure.send_replace(Some(Failure(error.to_string())));
@@ -108,6 +140,10 @@ impl Committer {
     }
 
     async fn store(&self, gathered: &Gathered) -> Result<(), StorageError> {
+        // A queue's definition goes before its messages, and its end behind them.
+        for (key, value) in &gathered.definitions {
+            self.storage.put_meta(key, value.as_deref()).await?;
+        }
         if !gathered.appends.is_empty() {
             let groups = group(&gathered.appends);
             let records: Vec<Record<'_>> = groups.iter().map(|(message, targets)| record(message, targets)).collect();
@@ -127,7 +163,7 @@ impl Committer {
     async fn refuse_for_ever(&self) {
         loop {
             let gathered = std::mem::take(&mut *self.gathered.lock());
-            answer(gathered.appends, false);
+            gathered.answer(false);
             self.wake.notified().await;
         }
     }

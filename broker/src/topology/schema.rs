@@ -69,13 +69,16 @@ pub struct LimitsDecl {
     pub connections_max: Option<u32>,
     /// How long a stopping broker waits for its clients to go.
     pub shutdown_deadline_secs: u16,
+    /// From so many bytes of messages in memory on, publishers are stopped; `None` is 60 % of the machine's or container's
+    /// memory.
+    pub memory_watermark_bytes: Option<u64>,
 }
 
 /// `storage`: the plugin that keeps persistent messages.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct StorageDecl {
-    /// Name of the storage, such as `memory`.
-    pub kind: String,
+    /// Name of the storage, such as `memory`; none is `log` where there is a data folder, and `memory` elsewhere.
+    pub kind: Option<String>,
     /// Handed to the storage as it is.
     pub config: serde_json::Value,
 }
@@ -242,13 +245,8 @@ impl Default for LimitsDecl {
             connections_max: None,
             // Less than the 30 s after which service managers and container runtimes kill.
             shutdown_deadline_secs: 10,
+            memory_watermark_bytes: None,
         }
-    }
-}
-
-impl Default for StorageDecl {
-    fn default() -> Self {
-        Self { kind: "memory".to_owned(), config: serde_json::Value::Null }
     }
 }
 

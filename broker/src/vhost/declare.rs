@@ -11,7 +11,7 @@ use plugin_api::value::{Table, Value};
 
 use super::arguments;
 use super::error::{Error, Kind};
-use super::{QueueRecord, Vhost};
+use super::{Changed, QueueRecord, Restored, Vhost};
 use crate::access::Permission;
 use crate::queue;
 use crate::routing::exchange::{ALTERNATE_EXCHANGE, Bound, Exchange};
@@ -65,20 +65,13 @@ pub struct QueueSpec {
     pub arguments: Table,
 }
 
-/// Whether a declaration made something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Declared {
-    /// It is new.
-    New,
-    /// It was there, with the same properties.
-    Existing,
-}
-
 /// Names with this prefix are the server's.
 const RESERVED_PREFIX: &str = "amq.";
 
 impl Vhost {
     fn permit(&self, by: &mut dyn Authority, permission: Permission, kind: Kind, name: &str) -> Result<(), Error> {
+        // The default exchange has a name for permissions only (semantics 25.5).
+        let name = if kind == Kind::Exchange && name.is_empty() { "amq.default" } else { name };
         if by.permits(permission, name) {
             return Ok(());
         }
@@ -125,7 +118,7 @@ impl Vhost {
     ///
     /// # Errors
     /// See [`Error`]; nothing is changed then.
-    pub fn declare_exchange(&self, by: &mut dyn Authority, spec: ExchangeSpec) -> Result<Declared, Error> {
+    pub fn declare_exchange(&self, by: &mut dyn Authority, spec: ExchangeSpec) -> Result<Changed, Error> {
         let kind =
             self.registry.exchange_type(&spec.kind).ok_or_else(|| Error::UnknownExchangeType(spec.kind.clone()))?;
         if spec.name.is_empty() {
@@ -134,7 +127,7 @@ impl Vhost {
         self.permit(by, Permission::Configure, Kind::Exchange, &spec.name)?;
         let mut tables = self.tables.write();
         if let Some(existing) = tables.exchanges.get(spec.name.as_str()) {
-            return self.compare_exchange(&spec, &existing.spec).map(|()| Declared::Existing);
+            return self.compare_exchange(&spec, &existing.spec).map(|()| Changed::Nothing);
         }
         if spec.name.starts_with(RESERVED_PREFIX) {
             return Err(Error::ReservedPrefix { kind: Kind::Exchange, name: spec.name });
@@ -157,9 +150,7 @@ impl Vhost {
         }
         kind.validate(&spec)?;
         tables.add_exchange(Arc::new(Exchange::open(self.numbers.next(), spec, &kind)?));
-        drop(tables);
-        self.changed();
-        Ok(Declared::New)
+        Ok(self.changed(tables))
     }
 
     fn compare_exchange(&self, received: &ExchangeSpec, current: &ExchangeSpec) -> Result<(), Error> {
@@ -193,23 +184,21 @@ impl Vhost {
     ///
     /// # Errors
     /// See [`Error`]; nothing is changed then.
-    pub fn delete_exchange(&self, by: &mut dyn Authority, name: &str, if_unused: bool) -> Result<(), Error> {
+    pub fn delete_exchange(&self, by: &mut dyn Authority, name: &str, if_unused: bool) -> Result<Changed, Error> {
         if name.is_empty() {
             return Err(Error::DefaultExchange);
         }
-        self.permit(by, Permission::Configure, Kind::Exchange, name)?;
         if name.starts_with(RESERVED_PREFIX) {
             return Err(Error::SystemExchange { name: name.into(), vhost: self.name.to_string() });
         }
+        self.permit(by, Permission::Configure, Kind::Exchange, name)?;
         let mut tables = self.tables.write();
-        let Some(exchange) = tables.exchanges.get(name) else { return Ok(()) };
+        let Some(exchange) = tables.exchanges.get(name) else { return Ok(Changed::Nothing) };
         if if_unused && exchange.binding_count() > 0 {
             return Err(Error::InUse { kind: Kind::Exchange, name: name.into(), vhost: self.name.to_string() });
         }
         tables.remove_exchange(name);
-        drop(tables);
-        self.changed();
-        Ok(())
+        Ok(self.changed(tables))
     }
 
     /// Finds a queue that `by` may use: another connection's exclusive queue is locked (semantics 9.6).
@@ -272,7 +261,7 @@ impl Vhost {
         by: &mut dyn Authority,
         mut spec: QueueSpec,
         generated_name: impl FnOnce() -> String,
-    ) -> Result<(Arc<QueueRecord>, Declared), Error> {
+    ) -> Result<(Arc<QueueRecord>, Changed), Error> {
         if spec.name.is_empty() {
             spec.name = generated_name();
         } else if spec.name.starts_with(RESERVED_PREFIX) {
@@ -286,14 +275,15 @@ impl Vhost {
         if let Some(existing) = tables.queues.get(spec.name.as_str()) {
             self.check_owner(by, existing)?;
             self.compare_queue(&spec, owner, existing)?;
-            return Ok((Arc::clone(existing), Declared::Existing));
+            return Ok((Arc::clone(existing), Changed::Nothing));
         }
         arguments::check_queue(&spec.arguments, &spec.name, &self.name).map_err(Error::Argument)?;
         let number = self.numbers.next();
         let name: Arc<str> = spec.name.into();
         let options = queue::Options { durable: spec.durable, auto_delete: spec.auto_delete };
+        let restored = Restored { first_seq: self.first_seq, messages: Vec::new() };
         let record = Arc::new(QueueRecord {
-            handle: self.factory.create(self, &name, number, options),
+            handle: self.factory.create(self, &name, number, options, restored),
             name,
             number,
             durable: spec.durable,
@@ -302,9 +292,7 @@ impl Vhost {
             arguments: spec.arguments,
         });
         tables.add_queue(Arc::clone(&record));
-        drop(tables);
-        self.changed();
-        Ok((record, Declared::New))
+        Ok((record, self.changed(tables)))
     }
 
     fn compare_queue(&self, spec: &QueueSpec, owner: Option<u64>, current: &QueueRecord) -> Result<(), Error> {
@@ -331,7 +319,7 @@ impl Vhost {
     ///
     /// # Errors
     /// See [`Error`]; nothing is changed then.
-    pub fn bind(&self, by: &mut dyn Authority, source: &str, binding: &BindingSpec) -> Result<Declared, Error> {
+    pub fn bind(&self, by: &mut dyn Authority, source: &str, binding: &BindingSpec) -> Result<Changed, Error> {
         self.permit_binding(by, source, binding)?;
         let mut tables = self.tables.write();
         let exchange = tables.exchanges.get(source).cloned().ok_or_else(|| self.not_found(Kind::Exchange, source))?;
@@ -345,13 +333,9 @@ impl Vhost {
             self.check_owner(by, queue)?;
         }
         let bound = tables.bind(&exchange, binding, destination)?;
-        drop(tables);
         match bound {
-            Bound::New(_) => {
-                self.changed();
-                Ok(Declared::New)
-            }
-            Bound::Existing => Ok(Declared::Existing),
+            Bound::New(_) => Ok(self.changed(tables)),
+            Bound::Existing => Ok(Changed::Nothing),
         }
     }
 
@@ -359,7 +343,7 @@ impl Vhost {
     ///
     /// # Errors
     /// 403, and 405 for a locked queue.
-    pub fn unbind(&self, by: &mut dyn Authority, source: &str, binding: &BindingSpec) -> Result<(), Error> {
+    pub fn unbind(&self, by: &mut dyn Authority, source: &str, binding: &BindingSpec) -> Result<Changed, Error> {
         self.permit_binding(by, source, binding)?;
         let mut tables = self.tables.write();
         if binding.destination_kind == DestinationKind::Queue
@@ -367,19 +351,15 @@ impl Vhost {
         {
             self.check_owner(by, queue)?;
         }
-        let Some(exchange) = tables.exchanges.get(source).cloned() else { return Ok(()) };
+        let Some(exchange) = tables.exchanges.get(source).cloned() else { return Ok(Changed::Nothing) };
         tables.unbind(&exchange, binding);
-        drop(tables);
-        self.changed();
-        Ok(())
+        Ok(self.changed(tables))
     }
 
     fn permit_binding(&self, by: &mut dyn Authority, source: &str, binding: &BindingSpec) -> Result<(), Error> {
         let kind = kind_of(binding.destination_kind);
         let is_default_destination = kind == Kind::Exchange && binding.destination.is_empty();
-        if !is_default_destination {
-            self.permit(by, Permission::Write, kind, &binding.destination)?;
-        }
+        self.permit(by, Permission::Write, kind, &binding.destination)?;
         if source.is_empty() || is_default_destination {
             return Err(Error::DefaultExchange);
         }
@@ -391,5 +371,81 @@ fn kind_of(kind: DestinationKind) -> Kind {
     match kind {
         DestinationKind::Queue => Kind::Queue,
         DestinationKind::Exchange => Kind::Exchange,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin_host::Registry;
+    use crate::vhost::{Change, Ledger, Numbers, QueueFactory};
+
+    #[derive(Debug)]
+    struct NoQueues;
+
+    #[derive(Debug)]
+    struct NoLedger;
+
+    impl Ledger for NoLedger {
+        fn record(&self, _: &str, _: Vec<Change>) {}
+    }
+
+    impl QueueFactory for NoQueues {
+        fn create(
+            &self,
+            _: &Arc<Vhost>,
+            _: &Arc<str>,
+            _: u64,
+            _: queue::Options,
+            _: Restored,
+        ) -> Arc<dyn queue::Handle> {
+            unreachable!("no queue is declared here")
+        }
+    }
+
+    #[test]
+    fn a_chain_of_auto_delete_exchanges_ends_however_long_it_is() {
+        let registry = Arc::new(Registry::builtin().unwrap());
+        let vhost =
+            Vhost::new("/", registry, Arc::new(NoQueues), Arc::new(NoLedger), Arc::new(Numbers::starting_at(1)), 1)
+                .unwrap();
+        let before = vhost.counts();
+        let name = |number: u32| format!("x{number}");
+        for number in 0..20_000 {
+            let kind = "fanout".into();
+            let spec = ExchangeSpec { name: name(number), kind, auto_delete: true, ..ExchangeSpec::default() };
+            vhost.declare_exchange(&mut Operator, spec).unwrap();
+            if number > 0 {
+                let binding = BindingSpec {
+                    destination: name(number),
+                    destination_kind: DestinationKind::Exchange,
+                    routing_key: String::new(),
+                    arguments: Table::new(),
+                };
+                vhost.bind(&mut Operator, &name(number - 1), &binding).unwrap();
+            }
+        }
+        vhost.delete_exchange(&mut Operator, &name(19_999), false).unwrap();
+        assert_eq!(vhost.counts(), before);
+    }
+
+    #[test]
+    fn exchanges_in_a_circle_go_with_their_vhost() {
+        let registry = Arc::new(Registry::builtin().unwrap());
+        let vhost =
+            Vhost::new("/", registry, Arc::new(NoQueues), Arc::new(NoLedger), Arc::new(Numbers::starting_at(1)), 1)
+                .unwrap();
+        for (source, destination) in [("amq.fanout", "amq.topic"), ("amq.topic", "amq.fanout")] {
+            let binding = BindingSpec {
+                destination: destination.into(),
+                destination_kind: DestinationKind::Exchange,
+                routing_key: "#".into(),
+                arguments: Table::new(),
+            };
+            vhost.bind(&mut Operator, source, &binding).unwrap();
+        }
+        let exchange = Arc::downgrade(&vhost.exchange("amq.topic").unwrap());
+        drop(vhost);
+        assert_eq!(exchange.strong_count(), 0);
     }
 }

@@ -9,21 +9,24 @@ pub mod declare;
 pub mod error;
 pub mod publish;
 pub mod queue_arguments;
+mod restore;
 mod tables;
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockWriteGuard};
 use plugin_api::exchange::ExchangeSpec;
 use plugin_api::value::Table;
 
 pub use self::error::Error;
 use self::tables::Tables;
+use crate::message::Message;
 use crate::plugin_host::{Registry, TypeError};
 use crate::queue;
 use crate::routing::Exchange;
+use crate::routing::exchange::Identity;
 
 /// A queue's name, declaration and the way to reach it.
 #[derive(Debug)]
@@ -44,29 +47,84 @@ pub struct QueueRecord {
     pub handle: Arc<dyn queue::Handle>,
 }
 
+/// What a queue begins with.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// The place of its next message.
+    pub first_seq: u64,
+    /// Stored messages with their places, in order.
+    pub messages: Vec<(u64, Arc<Message>)>,
+}
+
 /// Makes the live part of queues; the runtime's business.
 pub trait QueueFactory: fmt::Debug + Send + Sync {
-    /// A new, empty queue. When it ends by itself, it calls [`Vhost::forget_queue`].
+    /// A queue. When it ends by itself, it calls [`Vhost::forget_queue`].
     fn create(
         &self,
         vhost: &Arc<Vhost>,
         name: &Arc<str>,
         number: u64,
         options: queue::Options,
+        restored: Restored,
     ) -> Arc<dyn queue::Handle>;
+}
+
+/// A durable thing that came or went.
+#[derive(Debug)]
+pub enum Change {
+    /// A durable exchange was declared.
+    ExchangeAdded(Arc<Exchange>),
+    /// It is gone.
+    ExchangeRemoved(Arc<str>),
+    /// A durable queue was declared.
+    QueueAdded(Arc<QueueRecord>),
+    /// It is gone.
+    QueueRemoved(Arc<str>),
+    /// Two durable ends were bound (semantics 27.4).
+    BindingAdded {
+        /// The exchange that it leads from.
+        source: Arc<str>,
+        /// The binding.
+        identity: Identity,
+        /// Its arguments as sent.
+        arguments: Table,
+    },
+    /// It is gone.
+    BindingRemoved {
+        /// The exchange that it led from.
+        source: Arc<str>,
+        /// The binding.
+        identity: Identity,
+    },
+}
+
+/// What an operation changed, so that its caller knows what to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// Everything was as it should be.
+    Nothing,
+    /// Only what a restart forgets anyway.
+    Transient,
+    /// Something that must survive: it may be answered when it is stored.
+    Durable,
+}
+
+/// Who writes down what must survive. Recording never waits; whoever needs to know that it is safe asks the store.
+pub trait Ledger: fmt::Debug + Send + Sync {
+    /// Changes of one vhost, in order.
+    fn record(&self, vhost: &str, changes: Vec<Change>);
 }
 
 /// Numbers for queues and exchanges, unique in the broker.
 #[derive(Debug)]
 pub struct Numbers(AtomicU64);
 
-impl Default for Numbers {
-    fn default() -> Self {
-        Self(AtomicU64::new(1))
-    }
-}
-
 impl Numbers {
+    /// Begins with `first`.
+    pub fn starting_at(first: u64) -> Self {
+        Self(AtomicU64::new(first))
+    }
+
     /// The next number.
     pub fn next(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed)
@@ -79,7 +137,10 @@ pub struct Vhost {
     pub name: Arc<str>,
     registry: Arc<Registry>,
     factory: Arc<dyn QueueFactory>,
+    ledger: Arc<dyn Ledger>,
     numbers: Arc<Numbers>,
+    /// The place of the first message of every queue: above all places of earlier runs.
+    first_seq: u64,
     tables: RwLock<Tables>,
     generation: AtomicU64,
 }
@@ -110,7 +171,9 @@ impl Vhost {
         name: &str,
         registry: Arc<Registry>,
         factory: Arc<dyn QueueFactory>,
+        ledger: Arc<dyn Ledger>,
         numbers: Arc<Numbers>,
+        first_seq: u64,
     ) -> Result<Arc<Self>, TypeError> {
         let mut tables = Tables::default();
         for (exchange, kind, internal) in PREDECLARED {
@@ -127,11 +190,15 @@ impl Vhost {
                 .ok_or_else(|| TypeError::Faulted(format!("the built-in exchange type '{kind}' is missing")))?;
             tables.add_exchange(Arc::new(Exchange::open(numbers.next(), spec, &handle)?));
         }
+        // Every vhost has these; nobody needs to write them down.
+        tables.changes.clear();
         Ok(Arc::new(Self {
             name: name.into(),
             registry,
             factory,
+            ledger,
             numbers,
+            first_seq,
             tables: RwLock::new(tables),
             generation: AtomicU64::new(1),
         }))
@@ -143,8 +210,16 @@ impl Vhost {
         self.generation.load(Ordering::Acquire)
     }
 
-    fn changed(&self) {
+    /// Ends a change: the ledger hears of it before the lock is gone, so that it hears of changes in their order.
+    fn changed(&self, mut tables: RwLockWriteGuard<'_, Tables>) -> Changed {
+        let changes = std::mem::take(&mut tables.changes);
+        let changed = if changes.is_empty() { Changed::Transient } else { Changed::Durable };
+        if changed == Changed::Durable {
+            self.ledger.record(&self.name, changes);
+        }
+        drop(tables);
         self.generation.fetch_add(1, Ordering::Release);
+        changed
     }
 
     /// The exchange of that name.
@@ -169,8 +244,7 @@ impl Vhost {
         let mut tables = self.tables.write();
         if tables.queues.get(name).is_some_and(|queue| queue.number == number) {
             tables.remove_queue(name);
-            drop(tables);
-            self.changed();
+            self.changed(tables);
         }
     }
 }

@@ -21,6 +21,10 @@ use crate::routing::{self, Exchange};
 
 /// An exchange remembers so many keys; then it forgets all and begins again.
 const ROUTES_MAX: usize = 4096;
+/// What all routes of a connection may take in memory, about; then all are forgotten.
+const ROUTES_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What a remembered route takes beside its key and its queues, about.
+const ROUTE_OVERHEAD_BYTES: usize = 128;
 /// So many exchanges are remembered.
 const EXCHANGES_MAX: usize = 256;
 /// The longest expiration: ten years in milliseconds (semantics 12.5).
@@ -60,6 +64,22 @@ struct Target {
     last: Option<(Box<str>, Arc<[usize]>)>,
 }
 
+impl Target {
+    fn forget_routes(&mut self) {
+        self.routes = HashMap::new();
+        self.last = None;
+    }
+
+    /// Where a key led before.
+    #[inline]
+    fn remembered(&mut self, routing_key: &str) -> Option<Arc<[usize]>> {
+        match &self.last {
+            Some((key, places)) if **key == *routing_key => Some(Arc::clone(places)),
+            _ => self.routes.get(routing_key).map(Arc::clone),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Batch {
     queue: Arc<QueueRecord>,
@@ -71,7 +91,11 @@ struct Batch {
 pub struct Publisher {
     vhost_generation: u64,
     access_generation: u64,
-    targets: HashMap<Box<str>, Target>,
+    targets: Vec<Target>,
+    target_of: HashMap<Arc<str>, usize>,
+    last_target: usize,
+    /// What the targets' routes have taken since all were forgotten.
+    routes_bytes: usize,
     /// Queues by the place that routes name.
     batches: Vec<Batch>,
     place_of: HashMap<u64, usize>,
@@ -88,7 +112,7 @@ impl Publisher {
     }
 
     /// Checks a publish, runs hooks, routes, and puts it into the batches of its queues. `number` is the publish's number for
-    /// confirms, 0 for none.
+    /// confirms, 0 for none. `parts` are the message's, where they can be read without touching a message that was just written.
     ///
     /// # Errors
     /// In the order of semantics 12.1; the message goes nowhere then.
@@ -98,35 +122,47 @@ impl Publisher {
         by: &mut dyn Authority,
         channel: u16,
         number: u64,
+        parts: Option<Parts<'_>>,
         message: Arc<Message>,
     ) -> Result<Published, Error> {
         self.forget_if_changed(context);
-        if !self.targets.contains_key(message.exchange()) {
-            self.find_target(context, by, message.exchange())?;
-        }
-        let Some(target) = self.targets.get_mut(message.exchange()) else {
-            return Err(not_found(context, message.exchange()));
+        let place = {
+            let parts = parts.unwrap_or_else(|| message.parts());
+            let place = self.target_place(context, by, parts.exchange)?;
+            check_properties(Properties::from_raw(parts.properties), by)?;
+            place
         };
-        let properties = message.properties();
-        check_properties(properties, by)?;
-        let message = match &target.hooks {
-            None => message,
+        let Some(target) = self.targets.get_mut(place) else { return Err(not_found(context, message.exchange())) };
+        let (parts, message) = match &target.hooks {
+            None => (parts, message),
             Some(hooks) => match run_hooks(hooks, context, by, &message) {
-                Hooked::Goes(message) => message,
+                Hooked::Goes(message) => (None, message),
                 Hooked::Ends(published) => return Ok(published),
             },
         };
-        let extra_keys = extra_keys(&message)?;
-        if extra_keys.is_none() {
-            let places = match &target.last {
-                Some((key, places)) if **key == *message.routing_key() => Some(Arc::clone(places)),
-                _ => target.routes.get(message.routing_key()).map(Arc::clone),
-            };
-            if let Some(places) = places {
-                return Ok(self.put(&places, channel, number, message));
-            }
+        let parts = parts.unwrap_or_else(|| message.parts());
+        let extra_keys = extra_keys(Properties::from_raw(parts.properties))?;
+        let remembered = match &extra_keys {
+            None => target.remembered(parts.routing_key),
+            Some(_) => None,
+        };
+        match remembered {
+            Some(places) => Ok(self.put(&places, channel, number, message)),
+            None => self.route(context, place, channel, number, message, extra_keys),
         }
-        self.route(context, channel, number, message, extra_keys)
+    }
+
+    /// The exchange's place among the targets; most publishers stay with one.
+    #[inline]
+    fn target_place(&mut self, context: &Context<'_>, by: &mut dyn Authority, name: &str) -> Result<usize, Error> {
+        if self.targets.get(self.last_target).is_some_and(|target| *target.exchange.name == *name) {
+            return Ok(self.last_target);
+        }
+        self.last_target = match self.target_of.get(name) {
+            Some(&place) => place,
+            None => self.find_target(context, by, name)?,
+        };
+        Ok(self.last_target)
     }
 
     /// Posts every batch to its queue; returns how many bytes are on their way, for the publisher's credit.
@@ -154,6 +190,8 @@ impl Publisher {
     /// Routes are forgotten; batches stay until they are flushed.
     fn forget(&mut self) {
         self.targets.clear();
+        self.target_of.clear();
+        self.routes_bytes = 0;
         self.is_stale = !self.filled.is_empty();
         if !self.is_stale {
             self.batches.clear();
@@ -161,7 +199,7 @@ impl Publisher {
         }
     }
 
-    fn find_target(&mut self, context: &Context<'_>, by: &mut dyn Authority, name: &str) -> Result<(), Error> {
+    fn find_target(&mut self, context: &Context<'_>, by: &mut dyn Authority, name: &str) -> Result<usize, Error> {
         // The default exchange has a name for permissions only (semantics 12.4).
         let permission_name = if name.is_empty() { "amq.default" } else { name };
         let vhost = context.vhost.name.to_string();
@@ -180,21 +218,26 @@ impl Publisher {
         }
         if self.targets.len() >= EXCHANGES_MAX {
             self.targets.clear();
+            self.target_of.clear();
+            self.routes_bytes = 0;
         }
         let hooks = context.hooks.chain(&vhost, name);
-        self.targets.insert(name.into(), Target { exchange, hooks, routes: HashMap::new(), last: None });
-        Ok(())
+        let place = self.targets.len();
+        self.target_of.insert(Arc::clone(&exchange.name), place);
+        self.targets.push(Target { exchange, hooks, routes: HashMap::new(), last: None });
+        Ok(place)
     }
 
     fn route(
         &mut self,
         context: &Context<'_>,
+        target_place: usize,
         channel: u16,
         number: u64,
         message: Arc<Message>,
         extra_keys: Option<ExtraKeys>,
     ) -> Result<Published, Error> {
-        let Some(target) = self.targets.get(message.exchange()) else {
+        let Some(target) = self.targets.get(target_place) else {
             return Err(not_found(context, message.exchange()));
         };
         let mut keys = vec![message.routing_key()];
@@ -207,13 +250,19 @@ impl Publisher {
         };
         let places: Arc<[usize]> = route.queues.iter().map(|queue| self.place(queue)).collect();
         if route.is_cacheable
-            && let Some(target) = self.targets.get_mut(message.exchange())
+            && let Some(target) = self.targets.get_mut(target_place)
         {
             if target.routes.len() >= ROUTES_MAX {
                 target.routes.clear();
             }
+            self.routes_bytes += ROUTE_OVERHEAD_BYTES + message.routing_key().len() + size_of_val(&*places);
             target.routes.insert(message.routing_key().into(), Arc::clone(&places));
             target.last = Some((message.routing_key().into(), Arc::clone(&places)));
+            // Each route may lead to any number of queues, so their count alone bounds nothing.
+            if self.routes_bytes > ROUTES_BYTES_MAX {
+                self.routes_bytes = 0;
+                self.targets.iter_mut().for_each(Target::forget_routes);
+            }
         }
         let message = match extra_keys {
             Some(ExtraKeys { has_bcc: true, .. }) => without_bcc(&message)?,
@@ -321,8 +370,8 @@ struct ExtraKeys {
 }
 
 /// The routing keys in the headers CC and BCC (semantics 11.12); none for the common message.
-fn extra_keys(message: &Message) -> Result<Option<ExtraKeys>, Error> {
-    let Some(headers) = message.properties().headers() else { return Ok(None) };
+fn extra_keys(properties: Properties<'_>) -> Result<Option<ExtraKeys>, Error> {
+    let Some(headers) = properties.headers() else { return Ok(None) };
     let mut extra: Option<ExtraKeys> = None;
     for name in ["CC", "BCC"] {
         let Some(value) = headers.get(name) else { continue };
@@ -359,4 +408,64 @@ pub fn without_bcc(message: &Arc<Message>) -> Result<Arc<Message>, Error> {
     }
     let encoded = properties.encode();
     Ok(Message::new(Parts { properties: &encoded, ..message.parts() }, message.body()))
+}
+
+#[cfg(test)]
+mod tests {
+    use plugin_api::exchange::{BindingSpec, DestinationKind};
+
+    use super::super::declare::{Operator, QueueSpec};
+    use super::super::{Change, Ledger, Numbers, QueueFactory, Restored};
+    use super::*;
+    use crate::plugin_host::Registry;
+    use crate::queue::{self, Handle};
+
+    /// Queues that keep nothing, and a ledger that does not either.
+    #[derive(Debug)]
+    struct Nothing;
+
+    impl Handle for Nothing {
+        fn post(&self, _: Input) {}
+    }
+
+    impl Ledger for Nothing {
+        fn record(&self, _: &str, _: Vec<Change>) {}
+    }
+
+    impl QueueFactory for Nothing {
+        fn create(&self, _: &Arc<Vhost>, _: &Arc<str>, _: u64, _: queue::Options, _: Restored) -> Arc<dyn Handle> {
+            Arc::new(Self)
+        }
+    }
+
+    #[test]
+    fn routes_to_many_queues_take_bounded_memory() {
+        let registry = Arc::new(Registry::builtin().unwrap());
+        let numbers = Arc::new(Numbers::starting_at(1));
+        let vhost = Vhost::new("/", registry, Arc::new(Nothing), Arc::new(Nothing), numbers, 1).unwrap();
+        for number in 0..1000 {
+            let name = format!("q{number}");
+            let spec = QueueSpec { name: name.clone(), ..QueueSpec::default() };
+            vhost.declare_queue(&mut Operator, spec, || unreachable!("it has a name")).unwrap();
+            let binding = BindingSpec {
+                destination: name,
+                destination_kind: DestinationKind::Queue,
+                routing_key: String::new(),
+                arguments: plugin_api::value::Table::new(),
+            };
+            vhost.bind(&mut Operator, "amq.fanout", &binding).unwrap();
+        }
+        let hooks = HookSet::default();
+        let context = Context { vhost: &vhost, hooks: &hooks, access_generation: 1 };
+        let mut publisher = Publisher::default();
+        for number in 0..2000 {
+            let routing_key = format!("key{number}");
+            let parts = Parts { exchange: "amq.fanout", routing_key: &routing_key, properties: &[0, 0] };
+            let message = Message::new(parts, b"");
+            publisher.publish(&context, &mut Operator, 1, 0, None, message).unwrap();
+            let remembered = publisher.targets.iter().flat_map(|target| target.routes.values());
+            let bytes: usize = remembered.map(|places| size_of_val(&**places)).sum();
+            assert!(bytes <= ROUTES_BYTES_MAX, "{bytes} bytes after {number} keys");
+        }
+    }
 }

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 use plugin_api::exchange::{BindingSpec, DestinationKind};
 
-use super::QueueRecord;
+use super::{Change, QueueRecord};
 use crate::plugin_host::TypeError;
 use crate::routing;
-use crate::routing::exchange::{Bound, Destination, Exchange};
+use crate::routing::exchange::{Bound, Destination, Exchange, Identity, Unbound};
 
 /// A binding by its exchange's number and its slot there.
 type Place = (u64, u32);
@@ -23,6 +23,8 @@ pub(super) struct Tables {
     by_number: HashMap<u64, Arc<Exchange>>,
     /// Which bindings lead to a queue or exchange, by its number.
     leading_to: HashMap<u64, HashSet<Place>>,
+    /// Durable changes that the ledger has not been told of.
+    pub(super) changes: Vec<Change>,
 }
 
 impl routing::Tables for Tables {
@@ -44,11 +46,17 @@ fn number_of(destination: &Destination) -> u64 {
 
 impl Tables {
     pub(super) fn add_exchange(&mut self, exchange: Arc<Exchange>) {
+        if exchange.spec.durable {
+            self.changes.push(Change::ExchangeAdded(Arc::clone(&exchange)));
+        }
         self.by_number.insert(exchange.number, Arc::clone(&exchange));
         self.exchanges.insert(Arc::clone(&exchange.name), exchange);
     }
 
     pub(super) fn add_queue(&mut self, queue: Arc<QueueRecord>) {
+        if queue.durable {
+            self.changes.push(Change::QueueAdded(Arc::clone(&queue)));
+        }
         self.queues.insert(Arc::clone(&queue.name), queue);
     }
 
@@ -67,8 +75,13 @@ impl Tables {
         destination: Destination,
     ) -> Result<Bound, TypeError> {
         let number = number_of(&destination);
+        let is_durable = exchange.spec.durable && destination.is_durable();
         let bound = exchange.bind(binding, destination)?;
         if let Bound::New(slot) = bound {
+            if is_durable {
+                let (source, identity) = (Arc::clone(&exchange.name), Identity::of(binding));
+                self.changes.push(Change::BindingAdded { source, identity, arguments: binding.arguments.clone() });
+            }
             self.leading_to.entry(number).or_default().insert((exchange.number, slot));
         }
         Ok(bound)
@@ -76,14 +89,24 @@ impl Tables {
 
     /// Removes a binding, and its exchange if that was auto-delete and this its last (semantics 8.13).
     pub(super) fn unbind(&mut self, exchange: &Arc<Exchange>, binding: &BindingSpec) {
-        let destination = self.destination(binding.destination_kind, &binding.destination);
-        let (slot, result) = exchange.unbind(binding);
-        report(exchange, result);
-        if let Some(slot) = slot {
-            if let Some(destination) = destination {
-                self.forget_place(number_of(&destination), (exchange.number, slot));
+        if let Some(unbound) = exchange.unbind(binding) {
+            self.forget_binding(exchange, unbound);
+            if is_abandoned(exchange) {
+                self.remove_exchanges(vec![Arc::clone(exchange)]);
             }
-            self.remove_exchange_if_abandoned(exchange);
+        }
+    }
+
+    /// A binding is gone from its exchange: it leads nowhere any more, and the ledger hears of it if it was durable.
+    fn forget_binding(&mut self, exchange: &Exchange, unbound: Unbound) {
+        let Unbound { slot, identity, destination, result } = unbound;
+        if let Err(error) = result {
+            // The type is already marked by the plugin host; its routes answer with an error from now on.
+            tracing::error!(exchange = %exchange.name, error = %error, "exchange type failed to forget a binding");
+        }
+        self.forget_place(number_of(&destination), (exchange.number, slot));
+        if exchange.spec.durable && destination.is_durable() {
+            self.changes.push(Change::BindingRemoved { source: Arc::clone(&exchange.name), identity });
         }
     }
 
@@ -98,38 +121,63 @@ impl Tables {
 
     pub(super) fn remove_queue(&mut self, name: &str) {
         if let Some(queue) = self.queues.remove(name) {
-            self.unbind_everything_to(queue.number);
+            let abandoned = self.unbind_everything_to(queue.number);
+            self.remove_exchanges(abandoned);
+            if queue.durable {
+                self.changes.push(Change::QueueRemoved(Arc::clone(&queue.name)));
+            }
         }
     }
 
     /// Removes an exchange with all bindings from and to it (semantics 8.15).
     pub(super) fn remove_exchange(&mut self, name: &str) {
-        let Some(exchange) = self.exchanges.remove(name) else { return };
-        self.by_number.remove(&exchange.number);
-        for (destination, slot) in exchange.unbind_all() {
-            self.forget_place(number_of(&destination), (exchange.number, slot));
-        }
-        self.unbind_everything_to(exchange.number);
+        self.remove_exchanges(self.exchanges.get(name).cloned().into_iter().collect());
     }
 
-    fn unbind_everything_to(&mut self, number: u64) {
+    /// One exchange's end may be that of others, and theirs of more (semantics 8.13). Clients choose how long such a chain is, so it
+    /// must not become a recursion.
+    fn remove_exchanges(&mut self, mut going: Vec<Arc<Exchange>>) {
+        while let Some(exchange) = going.pop() {
+            // An exchange may be reached twice.
+            if self.by_number.remove(&exchange.number).is_none() {
+                continue;
+            }
+            self.exchanges.remove(&exchange.name);
+            for unbound in exchange.unbind_all() {
+                self.forget_binding(&exchange, unbound);
+            }
+            going.extend(self.unbind_everything_to(exchange.number));
+            if exchange.spec.durable {
+                self.changes.push(Change::ExchangeRemoved(Arc::clone(&exchange.name)));
+            }
+        }
+    }
+
+    /// Returns the auto-delete exchanges that lost their last binding by it.
+    fn unbind_everything_to(&mut self, number: u64) -> Vec<Arc<Exchange>> {
+        let mut abandoned = Vec::new();
         for (source, slot) in self.leading_to.remove(&number).unwrap_or_default() {
             let Some(source) = self.by_number.get(&source).cloned() else { continue };
-            report(&source, source.unbind_slot(slot));
-            self.remove_exchange_if_abandoned(&source);
+            if let Some(unbound) = source.unbind_slot(slot) {
+                self.forget_binding(&source, unbound);
+            }
+            if is_abandoned(&source) {
+                abandoned.push(source);
+            }
         }
+        abandoned
     }
+}
 
-    fn remove_exchange_if_abandoned(&mut self, exchange: &Arc<Exchange>) {
-        if exchange.spec.auto_delete && exchange.binding_count() == 0 {
-            self.remove_exchange(&exchange.name);
+/// Exchanges hold each other by their bindings, in circles and in chains of any length: neither may be left to the fields' own drop.
+impl Drop for Tables {
+    fn drop(&mut self) {
+        for exchange in self.exchanges.values() {
+            exchange.unbind_all();
         }
     }
 }
 
-/// A type that fails while it forgets a binding is already marked by the plugin host; its routes answer with an error from now on.
-fn report(exchange: &Exchange, result: Result<(), TypeError>) {
-    if let Err(error) = result {
-        tracing::error!(exchange = %exchange.name, error = %error, "exchange type failed to forget a binding");
-    }
+fn is_abandoned(exchange: &Exchange) -> bool {
+    exchange.spec.auto_delete && exchange.binding_count() == 0
 }

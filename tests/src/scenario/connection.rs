@@ -67,6 +67,11 @@ impl Connection {
         }
     }
 
+    /// The bare transport, for what no frame can say.
+    pub fn into_transport(self) -> Box<dyn Transport> {
+        self.transport
+    }
+
     pub fn send_raw(&mut self, bytes: &[u8]) {
         // A server that has closed already may refuse the bytes; what it said before is what the scenario looks at.
         let _ = self.transport.send(bytes);

@@ -15,9 +15,9 @@ pub type Variables = HashMap<String, Vec<u8>>;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Literal {
     Text { pieces: Vec<Piece>, is_quoted: bool },
-    Table { entries: Vec<(String, Literal)>, is_open: bool },
-    Array(Vec<Literal>),
-    Repeat(usize, Box<Literal>),
+    Table { entries: Vec<(String, Self)>, is_open: bool },
+    Array(Vec<Self>),
+    Repeat(usize, Box<Self>),
 }
 
 /// A part of a text literal.
@@ -254,7 +254,7 @@ fn number_value(word: &str) -> Option<Value> {
 
 /// Hexadecimal digits to bytes.
 pub fn parse_hex(digits: &str) -> Option<Vec<u8>> {
-    if !digits.is_ascii() || digits.len() % 2 != 0 {
+    if !digits.is_ascii() || !digits.len().is_multiple_of(2) {
         return None;
     }
     (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).ok()).collect()

@@ -22,7 +22,7 @@ pub enum Value {
     Decimal(u8, u32),
     Text(Vec<u8>),
     Bytes(Vec<u8>),
-    Array(Vec<Value>),
+    Array(Vec<Self>),
     Timestamp(u64),
     Table(Table),
     Void,

@@ -3,6 +3,9 @@
 //! Each publish has a number and waits for as many answers as it reached queues. Answers are gathered over a turn and leave
 //! together: everything below the lowest number that still waits as one multiple ack, the rest one by one. They leave nowhere
 //! else, because acks are cumulative: a second sender could overtake the first.
+//!
+//! Inside, the numbers of a channel go on where an earlier channel of the same number ended: the store may still answer for
+//! publishes of that one, and its answers must not be taken for this one's.
 
 use crate::amqp::method::{BasicAck, BasicNack};
 use crate::amqp::{ChannelId, frame};
@@ -17,19 +20,25 @@ struct Waiting {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Confirms {
+    /// What is taken off a number for the client, who counts from 1.
+    base: u64,
     next: u64,
     waiting: Window<Waiting>,
     acked: Vec<u64>,
     nacked: Vec<u64>,
 }
 
-impl Default for Confirms {
-    fn default() -> Self {
-        Self { next: 1, waiting: Window::default(), acked: Vec::new(), nacked: Vec::new() }
-    }
-}
-
 impl Confirms {
+    /// Numbers publishes from `base` + 1 on.
+    pub(crate) fn after(base: u64) -> Self {
+        Self { base, next: base + 1, waiting: Window::default(), acked: Vec::new(), nacked: Vec::new() }
+    }
+
+    /// The last number that was given.
+    pub(crate) fn last(&self) -> u64 {
+        self.next - 1
+    }
+
     /// Numbers a publish; it is open until [`Self::expect`] and its answers settle it.
     pub(crate) fn number(&mut self) -> u64 {
         let number = self.next;
@@ -72,18 +81,23 @@ impl Confirms {
 
     /// Writes what was settled since the last time.
     pub(crate) fn flush(&mut self, channel: ChannelId, out: &mut Vec<u8>) {
+        let base = self.base;
         // Refusals go first: a multiple ack behind them covers only what is still open at the client.
         for number in self.nacked.drain(..) {
-            frame::write_method(out, channel.0, BasicNack { delivery_tag: number, multiple: false, requeue: false });
+            frame::write_method(
+                out,
+                channel.0,
+                BasicNack { delivery_tag: number - base, multiple: false, requeue: false },
+            );
         }
         let open = self.waiting.first().map_or(self.next, |(number, _)| number);
         let covered = self.acked.iter().copied().filter(|&number| number < open);
         if let Some(last) = covered.clone().max() {
             let multiple = covered.count() > 1;
-            frame::write_method(out, channel.0, BasicAck { delivery_tag: last, multiple });
+            frame::write_method(out, channel.0, BasicAck { delivery_tag: last - base, multiple });
         }
         for number in self.acked.drain(..).filter(|&number| number > open) {
-            frame::write_method(out, channel.0, BasicAck { delivery_tag: number, multiple: false });
+            frame::write_method(out, channel.0, BasicAck { delivery_tag: number - base, multiple: false });
         }
     }
 }
@@ -110,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_settled_prefix_is_one_multiple_ack_and_the_rest_single() {
-        let mut confirms = Confirms::default();
+        let mut confirms = Confirms::after(0);
         for number in 1..=6 {
             assert_eq!(confirms.number(), number);
         }
@@ -126,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_publish_waits_for_all_its_queues_and_one_refusal_refuses_it() {
-        let mut confirms = Confirms::default();
+        let mut confirms = Confirms::after(0);
         confirms.number();
         confirms.number();
         confirms.expect(1, 3);

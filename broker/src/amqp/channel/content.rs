@@ -29,7 +29,7 @@ pub(crate) enum Assembled {
     /// To be routed.
     Message(PublishFlags, Arc<Message>),
     /// Its body was larger than the broker takes; it was read and thrown away (semantics 6.7).
-    TooLarge { body_bytes: u64 },
+    TooLarge { flags: PublishFlags, body_bytes: u64 },
 }
 
 #[derive(Debug)]
@@ -61,6 +61,14 @@ pub(crate) struct Content {
 }
 
 impl Content {
+    /// What is kept of a message whose body is still arriving, in bytes.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        match &self.stage {
+            Stage::Body { body: Body::Kept(builder), .. } => builder.len(),
+            _ => 0,
+        }
+    }
+
     /// A publish begins.
     pub(crate) fn begin(&mut self, publish: &BasicPublish<'_>) {
         self.names.clear();
@@ -68,6 +76,12 @@ impl Content {
         self.names.push_str(publish.routing_key);
         self.exchange_end = publish.exchange.len();
         self.stage = Stage::Header(PublishFlags { mandatory: publish.mandatory, immediate: publish.immediate });
+    }
+
+    /// A publish whose message stands whole in the input. None when another message is under way.
+    pub(crate) fn begin_in_place(&self, publish: &BasicPublish<'_>) -> Option<PublishFlags> {
+        matches!(self.stage, Stage::Idle)
+            .then_some(PublishFlags { mandatory: publish.mandatory, immediate: publish.immediate })
     }
 
     /// The content header; returns the message when its body is empty.
@@ -141,7 +155,7 @@ impl Content {
         }
         Some(match body {
             Body::Kept(builder) => Assembled::Message(flags, builder.finish()),
-            Body::Skipped => Assembled::TooLarge { body_bytes: total },
+            Body::Skipped => Assembled::TooLarge { flags, body_bytes: total },
         })
     }
 
@@ -154,6 +168,17 @@ impl Content {
         };
         Some(unexpected(expected))
     }
+}
+
+/// Body size and properties of a content header that has nothing wrong with it.
+pub(crate) fn split_header(payload: &[u8], message_bytes_max: u64) -> Option<(usize, &[u8])> {
+    let (fixed, properties) = payload.split_first_chunk::<12>()?;
+    let [0, 60, 0, 0, total @ ..] = *fixed else { return None };
+    let total = u64::from_be_bytes(total);
+    if total > message_bytes_max || Properties::from_raw(properties).check().is_err() {
+        return None;
+    }
+    Some((usize::try_from(total).ok()?, properties))
 }
 
 /// A part of a message where none was announced belongs to no method.

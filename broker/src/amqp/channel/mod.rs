@@ -60,6 +60,12 @@ impl Channel {
             held: Held::default(),
         }
     }
+
+    /// Whether a new frame must be held: the channel waits, or goes on but has not done what was held before.
+    #[inline]
+    pub(crate) fn holds_frames(&self) -> bool {
+        self.is_waiting || self.held.len() > 0
+    }
 }
 
 /// Whole frames that wait for an earlier method of their channel.

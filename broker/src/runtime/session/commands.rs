@@ -11,11 +11,11 @@ use plugin_api::value::{Table, TableRef};
 use super::Session;
 use super::replies::{Pending, Subscription};
 use crate::amqp::method::*;
-use crate::amqp::{ChannelId, Outcome, ProtocolError, ReplyCode, SourceId};
+use crate::amqp::{ChannelId, Outcome, ProtocolError, ReplyCode, SourceId, frame};
 use crate::queue::{ChannelLimit, HolderId, Input, NewConsumer};
 use crate::runtime::entropy::generated_name;
 use crate::vhost::declare::QueueSpec;
-use crate::vhost::{Error, QueueRecord};
+use crate::vhost::{Changed, Error, QueueRecord};
 
 type Done = Result<(), ProtocolError>;
 
@@ -27,26 +27,26 @@ impl Session {
             Method::ExchangeDelete(delete) => self.on_exchange_delete(channel, delete),
             Method::ExchangeBind(bind) => {
                 let destination = Destination { kind: DestinationKind::Exchange, name: bind.destination };
-                self.bind(destination, bind.source, bind.routing_key, bind.arguments)?;
-                self.answer(channel, bind.nowait, ExchangeBindOk {})
+                let changed = self.bind(destination, bind.source, bind.routing_key, bind.arguments)?;
+                self.answer_stored(channel, changed, bind.nowait, ExchangeBindOk {})
             }
             Method::ExchangeUnbind(unbind) => {
                 let destination = Destination { kind: DestinationKind::Exchange, name: unbind.destination };
-                self.unbind(destination, unbind.source, unbind.routing_key, unbind.arguments)?;
-                self.answer(channel, unbind.nowait, ExchangeUnbindOk {})
+                let changed = self.unbind(destination, unbind.source, unbind.routing_key, unbind.arguments)?;
+                self.answer_stored(channel, changed, unbind.nowait, ExchangeUnbindOk {})
             }
             Method::QueueDeclare(declare) => self.on_queue_declare(channel, declare),
             Method::QueueBind(bind) => {
                 let (queue, key) = self.named_queue_and_key(channel, bind.queue, bind.routing_key)?;
                 let destination = Destination { kind: DestinationKind::Queue, name: &queue };
-                self.bind(destination, bind.exchange, &key, bind.arguments)?;
-                self.answer(channel, bind.nowait, QueueBindOk {})
+                let changed = self.bind(destination, bind.exchange, &key, bind.arguments)?;
+                self.answer_stored(channel, changed, bind.nowait, QueueBindOk {})
             }
             Method::QueueUnbind(unbind) => {
                 let (queue, key) = self.named_queue_and_key(channel, unbind.queue, unbind.routing_key)?;
                 let destination = Destination { kind: DestinationKind::Queue, name: &queue };
-                self.unbind(destination, unbind.exchange, &key, unbind.arguments)?;
-                self.answer(channel, false, QueueUnbindOk {})
+                let changed = self.unbind(destination, unbind.exchange, &key, unbind.arguments)?;
+                self.answer_stored(channel, changed, false, QueueUnbindOk {})
             }
             Method::QueuePurge(purge) => self.on_queue_purge(channel, purge),
             Method::QueueDelete(delete) => self.on_queue_delete(channel, delete),
@@ -73,13 +73,38 @@ impl Session {
         Ok(())
     }
 
+    /// What changed something durable is answered when it is stored; the channel waits until then.
+    pub(super) fn answer_stored<'m>(
+        &mut self,
+        channel: ChannelId,
+        changed: Changed,
+        nowait: bool,
+        method: impl Into<Method<'m>>,
+    ) -> Done {
+        if changed != Changed::Durable || nowait {
+            return self.answer(channel, nowait, method);
+        }
+        let method = method.into();
+        let mut answer = Vec::new();
+        frame::write_method(&mut answer, channel.0, method);
+        self.wait_for_store(channel, answer, method.id());
+        Ok(())
+    }
+
+    /// Sends an encoded answer when everything that was changed so far is stored.
+    pub(super) fn wait_for_store(&mut self, channel: ChannelId, answer: Vec<u8>, method: MethodId) {
+        self.wait(channel, Pending::Stored { answer, method });
+        self.broker.committer.barrier(self.reply_to(channel));
+    }
+
     // Exchanges and bindings
 
     fn on_exchange_declare(&mut self, channel: ChannelId, declare: &ExchangeDeclare<'_>) -> Done {
         let (Some(vhost), Some(actor)) = (&self.vhost, &mut self.actor) else { return Ok(()) };
         let name = without_line_ends(declare.exchange);
-        if declare.passive {
+        let changed = if declare.passive {
             vhost.check_exchange(actor, &name)?;
+            Changed::Nothing
         } else {
             let spec = ExchangeSpec {
                 vhost: vhost.name.to_string(),
@@ -90,27 +115,37 @@ impl Session {
                 internal: declare.internal,
                 arguments: owned(declare.arguments)?,
             };
-            vhost.declare_exchange(actor, spec)?;
-        }
-        self.answer(channel, declare.nowait, ExchangeDeclareOk {})
+            vhost.declare_exchange(actor, spec)?
+        };
+        self.answer_stored(channel, changed, declare.nowait, ExchangeDeclareOk {})
     }
 
     fn on_exchange_delete(&mut self, channel: ChannelId, delete: &ExchangeDelete<'_>) -> Done {
         let (Some(vhost), Some(actor)) = (&self.vhost, &mut self.actor) else { return Ok(()) };
-        vhost.delete_exchange(actor, &without_line_ends(delete.exchange), delete.if_unused)?;
-        self.answer(channel, delete.nowait, ExchangeDeleteOk {})
+        let changed = vhost.delete_exchange(actor, &without_line_ends(delete.exchange), delete.if_unused)?;
+        self.answer_stored(channel, changed, delete.nowait, ExchangeDeleteOk {})
     }
 
-    fn bind(&mut self, to: Destination<'_>, source: &str, key: &str, arguments: TableRef<'_>) -> Done {
-        let (Some(vhost), Some(actor)) = (&self.vhost, &mut self.actor) else { return Ok(()) };
-        vhost.bind(actor, &without_line_ends(source), &to.binding(key, owned(arguments)?))?;
-        Ok(())
+    fn bind(
+        &mut self,
+        to: Destination<'_>,
+        source: &str,
+        key: &str,
+        arguments: TableRef<'_>,
+    ) -> Result<Changed, ProtocolError> {
+        let (Some(vhost), Some(actor)) = (&self.vhost, &mut self.actor) else { return Ok(Changed::Nothing) };
+        Ok(vhost.bind(actor, &without_line_ends(source), &to.binding(key, owned(arguments)?))?)
     }
 
-    fn unbind(&mut self, to: Destination<'_>, source: &str, key: &str, arguments: TableRef<'_>) -> Done {
-        let (Some(vhost), Some(actor)) = (&self.vhost, &mut self.actor) else { return Ok(()) };
-        vhost.unbind(actor, &without_line_ends(source), &to.binding(key, owned(arguments)?))?;
-        Ok(())
+    fn unbind(
+        &mut self,
+        to: Destination<'_>,
+        source: &str,
+        key: &str,
+        arguments: TableRef<'_>,
+    ) -> Result<Changed, ProtocolError> {
+        let (Some(vhost), Some(actor)) = (&self.vhost, &mut self.actor) else { return Ok(Changed::Nothing) };
+        Ok(vhost.unbind(actor, &without_line_ends(source), &to.binding(key, owned(arguments)?))?)
     }
 
     // Queues
@@ -158,15 +193,15 @@ impl Session {
         nowait: bool,
     ) -> Done {
         let (Some(vhost), Some(actor)) = (&self.vhost, &mut self.actor) else { return Ok(()) };
-        let queue = if is_passive {
-            vhost.check_queue(actor, &spec.name)?
+        let (queue, changed) = if is_passive {
+            (vhost.check_queue(actor, &spec.name)?, Changed::Nothing)
         } else {
             let spec = spec.clone();
-            let (queue, _) = vhost.declare_queue(actor, spec, || generated_name("amq.gen-"))?;
+            let (queue, changed) = vhost.declare_queue(actor, spec, || generated_name("amq.gen-"))?;
             if queue.owner.is_some() {
                 self.exclusive_queues.add(&queue, vhost);
             }
-            queue
+            (queue, changed)
         };
         if let Some(state) = self.channels.get_mut(&channel.0) {
             queue.name.as_ref().clone_into(&mut state.last_queue);
@@ -174,9 +209,13 @@ impl Session {
         if nowait {
             return Ok(());
         }
-        let name = Arc::clone(&queue.name);
-        self.wait(channel, Pending::Declare { name, spec, is_passive });
-        queue.handle.post(Input::Status(self.reply_to(channel)));
+        let reply_to = self.reply_to(channel);
+        self.wait(channel, Pending::Declare { queue: Arc::clone(&queue), spec, is_passive });
+        if changed == Changed::Durable {
+            self.broker.committer.barrier(reply_to);
+        } else {
+            queue.handle.post(Input::Status(reply_to));
+        }
         Ok(())
     }
 
@@ -194,7 +233,7 @@ impl Session {
             return self.answer(channel, delete.nowait, QueueDeleteOk { message_count: 0 });
         };
         let (if_unused, if_empty) = (delete.if_unused, delete.if_empty);
-        let pending = Pending::Delete { name: Arc::clone(&queue.name), number: queue.number, nowait: delete.nowait };
+        let pending = Pending::Delete { queue: Arc::clone(&queue), nowait: delete.nowait };
         self.wait(channel, pending);
         queue.handle.post(Input::Delete { if_unused, if_empty, reply_to: Some(self.reply_to(channel)) });
         Ok(())
@@ -226,27 +265,27 @@ impl Session {
     /// The limit that all consumers of the channel share, those that are there included (semantics 13.15).
     fn limit_channel(&mut self, channel: ChannelId, max: u16) {
         let Some(state) = self.channels.get_mut(&channel.0) else { return };
-        let is_new = state.limit.is_none();
-        let limit = Arc::clone(state.limit.get_or_insert_with(|| Arc::new(ChannelLimit::new(max))));
-        limit.set_max(max);
+        if let Some(limit) = &state.limit {
+            limit.set_max(max);
+            return self.on_limit_lifted(channel);
+        }
+        let limit = state.limit.insert(Arc::new(ChannelLimit::new(max)));
         for &id in &state.sources {
-            let Some(source) = self.sources.get(&id).filter(|source| source.is_consumer) else { continue };
-            let holder = HolderId { connection: self.number, source: id.0 };
-            let input = if is_new {
-                Input::SetLimit { holder, limit: Some(Arc::clone(&limit)) }
-            } else {
-                Input::LimitLifted { holder }
-            };
-            source.queue.handle.post(input);
+            // Consumers that were cancelled may still hold deliveries, and those count; a getter's do not.
+            let Some(source) = self.sources.get(&id) else { continue };
+            if state.getters.get(&source.queue.number) != Some(&id) {
+                let holder = HolderId { connection: self.number, source: id.0 };
+                source.queue.handle.post(Input::SetLimit { holder, limit: Some(Arc::clone(limit)) });
+            }
         }
     }
 
     fn on_consume(&mut self, channel: ChannelId, consume: &BasicConsume<'_>) -> Done {
-        let queue = self.readable_queue(channel, consume.queue)?;
         if self.conn.has_consumer(channel, consume.consumer_tag) {
             let text = format!("attempt to reuse consumer tag '{}'", consume.consumer_tag);
             return Err(ProtocolError::new(ReplyCode::NotAllowed, text));
         }
+        let queue = self.readable_queue(channel, consume.queue)?;
         let priority = self.consumer_priority(&queue, consume.arguments)?;
         let tag = match consume.consumer_tag {
             "" => generated_name("amq.ctag-"),
@@ -309,7 +348,7 @@ impl Session {
         let Some(queue) = self.sources.get(&id).map(|source| Arc::clone(&source.queue)) else {
             return self.answer(channel, nowait, BasicCancelOk { consumer_tag: tag });
         };
-        self.wait(channel, Pending::Cancel { source: id, nowait });
+        self.wait(channel, Pending::Cancel { source: id, tag: tag.to_owned(), nowait });
         queue.handle.post(Input::Cancel { holder: self.holder(id), reply_to: self.reply_to(channel) });
         Ok(())
     }
@@ -341,7 +380,7 @@ impl Session {
     }
 
     /// The channel's next frames wait until the queue has answered.
-    fn wait(&mut self, channel: ChannelId, pending: Pending) {
+    pub(super) fn wait(&mut self, channel: ChannelId, pending: Pending) {
         self.conn.wait(channel);
         if let Some(state) = self.channels.get_mut(&channel.0)
             && state.pending.replace(pending).is_none()

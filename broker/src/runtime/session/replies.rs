@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use hashbrown::HashSet;
+
 use super::Session;
 use crate::amqp::connection::Delivery;
 use crate::amqp::method::*;
 use crate::amqp::{ChannelId, Outstanding, ProtocolError, ReplyCode, SourceId};
 use crate::queue::{self, HolderId, Input, Notice, Reply};
-use crate::vhost::Error;
 use crate::vhost::declare::QueueSpec;
 use crate::vhost::error::Kind;
+use crate::vhost::{Changed, Error, QueueRecord};
 
 /// A consumer that is about to be one.
 #[derive(Debug)]
@@ -26,12 +28,34 @@ pub(super) struct Subscription {
 /// The method of a channel that a queue has yet to answer.
 #[derive(Debug)]
 pub(super) enum Pending {
-    Declare { name: Arc<str>, spec: QueueSpec, is_passive: bool },
-    Purge { name: Arc<str>, nowait: bool },
-    Delete { name: Arc<str>, number: u64, nowait: bool },
+    Declare {
+        queue: Arc<QueueRecord>,
+        spec: QueueSpec,
+        is_passive: bool,
+    },
+    Purge {
+        name: Arc<str>,
+        nowait: bool,
+    },
+    Delete {
+        queue: Arc<QueueRecord>,
+        nowait: bool,
+    },
     Consume(Subscription),
-    Cancel { source: SourceId, nowait: bool },
-    Get { source: SourceId, name: Arc<str> },
+    Cancel {
+        source: SourceId,
+        tag: String,
+        nowait: bool,
+    },
+    Get {
+        source: SourceId,
+        name: Arc<str>,
+    },
+    /// The store has yet to keep what was changed.
+    Stored {
+        answer: Vec<u8>,
+        method: MethodId,
+    },
 }
 
 impl Pending {
@@ -43,6 +67,7 @@ impl Pending {
             Self::Consume(_) => BasicConsume::ID,
             Self::Cancel { .. } => BasicCancel::ID,
             Self::Get { .. } => BasicGet::ID,
+            Self::Stored { method, .. } => *method,
         }
     }
 }
@@ -59,6 +84,7 @@ impl Session {
             Notice::Reply { channel, reply } => self.on_reply(now, ChannelId(channel), reply),
             Notice::ConsumerCancelled { source } => self.on_consumer_cancelled(SourceId(source)),
             Notice::LimitLifted { channel } => self.on_limit_lifted(ChannelId(channel)),
+            Notice::AlarmsCleared => self.conn.unblock(now),
             Notice::CloseConnection { reason } => self.on_forced_close(now, reason),
         }
     }
@@ -95,10 +121,15 @@ impl Session {
         self.forget_source_if_idle(id);
     }
 
-    fn on_limit_lifted(&mut self, channel: ChannelId) {
-        let Some(state) = self.channels.get(&channel.0) else { return };
-        for id in &state.sources {
-            if let Some(source) = self.sources.get(id).filter(|source| source.is_consumer) {
+    /// Tells each queue of the channel's consumers. Whoever is told first is served first, so the first is another one each time.
+    pub(super) fn on_limit_lifted(&mut self, channel: ChannelId) {
+        let Some(state) = self.channels.get_mut(&channel.0) else { return };
+        state.limit_turn = state.limit_turn.wrapping_add(1);
+        let (before, after) = state.sources.split_at(state.limit_turn % state.sources.len().max(1));
+        let mut told = HashSet::new();
+        for id in after.iter().chain(before) {
+            let Some(source) = self.sources.get(id).filter(|source| source.is_consumer) else { continue };
+            if told.insert(source.queue.number) {
                 let holder = HolderId { connection: self.number, source: id.0 };
                 source.queue.handle.post(Input::LimitLifted { holder });
             }
@@ -126,9 +157,17 @@ impl Session {
 
     fn on_answer(&mut self, channel: ChannelId, pending: Pending, reply: Reply) -> Result<(), ProtocolError> {
         match (pending, reply) {
-            (Pending::Declare { name, .. }, Reply::Status { ready, consumers }) => {
+            (Pending::Declare { queue, .. }, Reply::Status { ready, consumers }) => {
                 let (message_count, consumer_count) = (count(ready), count(consumers));
-                self.conn.send(channel, QueueDeclareOk { queue: &name, message_count, consumer_count });
+                self.conn.send(channel, QueueDeclareOk { queue: &queue.name, message_count, consumer_count });
+            }
+            (Pending::Declare { queue, spec, is_passive }, Reply::Stored) => {
+                self.wait(channel, Pending::Declare { queue: Arc::clone(&queue), spec, is_passive });
+                queue.handle.post(Input::Status(self.reply_to(channel)));
+            }
+            (Pending::Stored { answer, .. }, Reply::Stored) => self.conn.out().tail().extend_from_slice(&answer),
+            (_, Reply::StoreFailed) => {
+                return Err(ProtocolError::new(ReplyCode::InternalError, "the store has failed"));
             }
             // The queue was deleted between its name's look-up and the question: from the beginning.
             (Pending::Declare { spec, is_passive, .. }, Reply::Gone) => {
@@ -139,11 +178,11 @@ impl Session {
                     self.conn.send(channel, QueuePurgeOk { message_count: count(ready) });
                 }
             }
-            (Pending::Delete { number, nowait, .. }, Reply::Deleted(ready)) => {
-                self.exclusive_queues.remove(number);
-                if !nowait {
-                    self.conn.send(channel, QueueDeleteOk { message_count: count(ready) });
-                }
+            (Pending::Delete { queue, nowait }, Reply::Deleted(ready)) => {
+                self.exclusive_queues.remove(queue.number);
+                let delete_ok = QueueDeleteOk { message_count: count(ready) };
+                let changed = if queue.durable { Changed::Durable } else { Changed::Transient };
+                self.answer_stored(channel, changed, nowait, delete_ok)?;
             }
             // Somebody else deleted it first.
             (Pending::Delete { nowait, .. }, Reply::Gone) => {
@@ -151,11 +190,12 @@ impl Session {
                     self.conn.send(channel, QueueDeleteOk { message_count: 0 });
                 }
             }
-            (Pending::Delete { name, .. }, Reply::InUse) => {
-                return Err(Error::InUse { kind: Kind::Queue, name: name.to_string(), vhost: self.vhost_name() }.into());
+            (Pending::Delete { queue, .. }, Reply::InUse) => {
+                let (name, vhost) = (queue.name.to_string(), self.vhost_name());
+                return Err(Error::InUse { kind: Kind::Queue, name, vhost }.into());
             }
-            (Pending::Delete { name, .. }, Reply::NotEmpty) => {
-                return Err(Error::NotEmpty { name: name.to_string(), vhost: self.vhost_name() }.into());
+            (Pending::Delete { queue, .. }, Reply::NotEmpty) => {
+                return Err(Error::NotEmpty { name: queue.name.to_string(), vhost: self.vhost_name() }.into());
             }
             (Pending::Consume(subscription), Reply::Consuming) => {
                 self.conn.add_consumer(channel, subscription.source, &subscription.tag, subscription.no_ack);
@@ -171,15 +211,15 @@ impl Session {
                 }
                 .into());
             }
-            (Pending::Cancel { source, nowait }, _) => {
+            (Pending::Cancel { source, tag, nowait }, _) => {
                 if let Some(state) = self.sources.get_mut(&source)
                     && std::mem::take(&mut state.is_consumer)
                 {
                     self.consumer_count -= 1;
                 }
-                if let Some(tag) = self.conn.remove_consumer(channel, source)
-                    && !nowait
-                {
+                // The queue may have ended first and taken the consumer with it; the client waits for its answer all the same.
+                self.conn.remove_consumer(channel, source);
+                if !nowait {
                     self.conn.send(channel, BasicCancelOk { consumer_tag: &tag });
                 }
                 self.forget_source_if_idle(source);

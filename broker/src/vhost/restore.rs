@@ -1,0 +1,63 @@
+//! Bringing back what the store knows of a vhost, before anybody else can see it (semantics 27.1, 27.7).
+//!
+//! Nothing is judged again: what was declared once is there, also an exchange whose plugin is missing today.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::{QueueRecord, Restored, Vhost};
+use crate::message::Message;
+use crate::queue;
+use crate::routing::Exchange;
+use crate::store::definitions::VhostDefinitions;
+
+impl Vhost {
+    /// Adds durable exchanges, queues with their messages, and bindings. Messages are taken out of `messages` by their queue's number.
+    pub fn restore(
+        self: &Arc<Self>,
+        definitions: VhostDefinitions,
+        messages: &mut HashMap<u64, Vec<(u64, Arc<Message>)>>,
+    ) {
+        let mut tables = self.tables.write();
+        for spec in definitions.exchanges {
+            let kind = self.registry.exchange_type(&spec.kind);
+            if kind.is_none() {
+                tracing::error!(vhost = %self.name, exchange = spec.name, kind = spec.kind,
+                    "no plugin offers the type of this exchange; it is kept, and publishing to it is refused until the plugin is back");
+            }
+            tables.add_exchange(Arc::new(Exchange::restore(self.numbers.next(), spec, kind.as_deref())));
+        }
+        for queue in definitions.queues {
+            let name: Arc<str> = queue.name.into();
+            let options = queue::Options { durable: true, auto_delete: queue.auto_delete };
+            let messages = messages.remove(&queue.number).unwrap_or_default();
+            let restored = Restored { first_seq: self.first_seq, messages };
+            tables.add_queue(Arc::new(QueueRecord {
+                handle: self.factory.create(self, &name, queue.number, options, restored),
+                name,
+                number: queue.number,
+                durable: true,
+                auto_delete: queue.auto_delete,
+                owner: None,
+                arguments: queue.arguments,
+            }));
+        }
+        for binding in definitions.bindings {
+            let exchange = tables.exchanges.get(binding.source.as_str()).cloned();
+            let destination = tables.destination(binding.binding.destination_kind, &binding.binding.destination);
+            let (Some(exchange), Some(destination)) = (exchange, destination) else {
+                tracing::error!(vhost = %self.name, source = binding.source, destination = binding.binding.destination,
+                    "a stored binding has lost one of its ends");
+                continue;
+            };
+            if let Err(error) = tables.bind(&exchange, &binding.binding, destination) {
+                tracing::error!(vhost = %self.name, source = binding.source, destination = binding.binding.destination,
+                    error = %error, "the exchange's type does not take a stored binding");
+            }
+        }
+        // All of this is in the store already.
+        tables.changes.clear();
+        self.changed(tables);
+    }
+}

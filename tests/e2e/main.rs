@@ -1,0 +1,7 @@
+//! The broker over real sockets: bad input, silent and slow clients, floods, start and end.
+
+#![allow(clippy::unwrap_used, reason = "a helper that panics fails its test, which is what it is for")]
+
+mod bad_input;
+mod lifecycle;
+mod slow_clients;

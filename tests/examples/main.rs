@@ -1,0 +1,203 @@
+//! Runs every example: its topology in a broker, its programs as its README says, with what they print compared.
+
+#![allow(clippy::unwrap_used, reason = "a helper that panics fails its test, which is what it is for")]
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use tests::broker_process::{BrokerOptions, BrokerProcess, repository};
+
+/// An example with its broker.
+struct Example {
+    folder: PathBuf,
+    broker: BrokerProcess,
+}
+
+impl Example {
+    fn start(name: &str) -> Self {
+        let folder = repository().join("examples").join(name);
+        let broker =
+            BrokerOptions::default().topology(folder.join("topology.yaml")).start().expect("the broker starts");
+        Self { folder, broker }
+    }
+
+    fn command(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new(program.as_ref());
+        command
+            .current_dir(repository())
+            .env("AMQP_HOST", self.broker.address().ip().to_string())
+            .env("AMQP_PORT", self.broker.address().port().to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn python(&self, script: &str, arguments: &[&str]) -> Command {
+        let python =
+            std::env::var_os("TEST_PYTHON").map_or_else(|| repository().join("tests/.venv/bin/python"), PathBuf::from);
+        assert!(python.exists(), "{} is missing; `tests/run --setup` makes it", python.display());
+        let mut command = self.command(python);
+        command.arg("-B").arg(self.folder.join(script)).args(arguments);
+        command
+    }
+
+    fn node(&self, script: &str, arguments: &[&str]) -> Command {
+        let modules = repository().join("tests/clients/amqplib/node_modules");
+        assert!(modules.exists(), "{} is missing; `tests/run --setup` makes it", modules.display());
+        let mut command = self.command("node");
+        command.env("NODE_PATH", modules).arg(self.folder.join(script)).args(arguments);
+        command
+    }
+
+    fn rust(&self, name: &str, arguments: &[&str]) -> Command {
+        let mut command = self.command(env!("CARGO"));
+        command.args(["run", "--quiet", "--package", "tests", "--example", name, "--"]).args(arguments);
+        command
+    }
+}
+
+/// Runs a program that must succeed, and returns its lines.
+fn lines(command: &mut Command) -> Vec<String> {
+    let output = command.output().expect("the program runs");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+}
+
+/// Runs a program that must fail, and returns what it complains.
+fn complaint(command: &mut Command) -> String {
+    let Output { status, stderr, .. } = command.output().expect("the program runs");
+    assert!(!status.success(), "{command:?} succeeds");
+    String::from_utf8_lossy(&stderr).into_owned()
+}
+
+fn sorted(mut lines: Vec<String>) -> Vec<String> {
+    lines.sort();
+    lines
+}
+
+/// A program that goes on while others run; ended when dropped.
+struct Background(Child);
+
+impl Background {
+    fn start(command: &mut Command) -> Self {
+        Self(command.spawn().expect("the program starts"))
+    }
+
+    fn output(&mut self) -> BufReader<std::process::ChildStdout> {
+        BufReader::new(self.0.stdout.take().expect("the output is taken once"))
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn quickstart() {
+    let example = Example::start("quickstart");
+    assert_eq!(
+        lines(&mut example.python("shop.py", &[])),
+        [
+            "orders.eu: order.eu.new",
+            "orders.us: order.us.rush",
+            "orders.rush: order.us.rush",
+            "audit.all: order.eu.new",
+            "audit.all: order.us.rush",
+            "tenants.acme: acme.order.created",
+        ]
+    );
+}
+
+#[test]
+fn work_queue() {
+    let example = Example::start("work-queue");
+    let mut doomed = Background::start(&mut example.python("worker.py", &[]));
+    let mut output = doomed.output();
+    assert_eq!(
+        lines(&mut example.python("new_task.py", &["clean", "cook", "shop"])),
+        ["sent clean", "sent cook", "sent shop"]
+    );
+    let mut first = String::new();
+    output.read_line(&mut first).expect("the worker speaks");
+    assert_eq!(first, "working on clean\n");
+    // It acked nothing that it had not printed, so what is left is between the tasks behind "clean" and all of them.
+    drop(doomed);
+    lines(&mut example.python("new_task.py", &["last"]));
+    assert_eq!(lines(&mut example.python("worker.py", &["1"])).len(), 1);
+}
+
+#[test]
+fn publish_subscribe() {
+    let example = Example::start("publish-subscribe");
+    let mut subscribers: Vec<Background> =
+        (0..2).map(|_| Background::start(&mut example.node("subscribe.js", &["2"]))).collect();
+    let mut outputs: Vec<_> = subscribers.iter_mut().map(Background::output).collect();
+    for output in &mut outputs {
+        let mut line = String::new();
+        output.read_line(&mut line).expect("the subscriber speaks");
+        assert_eq!(line, "listening\n");
+    }
+    lines(&mut example.node("publish.js", &["It rains", "It stopped"]));
+    for output in outputs {
+        let heard: Vec<String> = output.lines().map_while(Result::ok).collect();
+        assert_eq!(heard, ["heard It rains", "heard It stopped"]);
+    }
+}
+
+#[test]
+fn routing() {
+    let example = Example::start("routing");
+    lines(&mut example.python("log.py", &["error", "disk full"]));
+    lines(&mut example.python("log.py", &["info", "all is well"]));
+    let complaint = complaint(&mut example.python("log.py", &["gossip", "who said what"]));
+    assert!(complaint.contains("nobody wants lines of severity gossip"), "{complaint}");
+    assert_eq!(lines(&mut example.python("read.py", &["logs.errors"])), ["error: disk full"]);
+    assert_eq!(lines(&mut example.python("read.py", &["logs.archive"])), ["error: disk full", "info: all is well"]);
+}
+
+#[test]
+fn topics() {
+    let example = Example::start("topics");
+    lines(&mut example.rust("topics", &["publish", "order.eu.new", "order.us.rush", "order.eu.rush"]));
+    assert_eq!(
+        lines(&mut example.rust("topics", &["read", "orders.eu"])),
+        ["order.eu.new: an order for order.eu.new", "order.eu.rush: an order for order.eu.rush"]
+    );
+    assert_eq!(
+        lines(&mut example.rust("topics", &["read", "orders.rush"])),
+        ["order.us.rush: an order for order.us.rush", "order.eu.rush: an order for order.eu.rush"]
+    );
+}
+
+#[test]
+fn rpc() {
+    let example = Example::start("rpc");
+    let _server = Background::start(&mut example.python("server.py", &[]));
+    let answers = lines(&mut example.python("client.py", &["3", "12"]));
+    assert_eq!(sorted(answers), ["12 squared is 144", "3 squared is 9"]);
+}
+
+#[test]
+fn headers() {
+    let example = Example::start("headers");
+    lines(&mut example.python("send.py", &["a report", "format=pdf", "copies=1"]));
+    lines(&mut example.python("send.py", &["a note", "format=txt", "keep=true"]));
+    lines(&mut example.python("send.py", &["waste", "format=txt"]));
+    assert_eq!(lines(&mut example.python("read.py", &["print"])), ["a report"]);
+    assert_eq!(lines(&mut example.python("read.py", &["archive"])), ["a report", "a note"]);
+}
+
+#[test]
+fn tenant_routing() {
+    let example = Example::start("tenant-routing");
+    lines(&mut example.python("publish.py", &["order.created", "an order", "--tenant", "globex"]));
+    lines(&mut example.python("publish.py", &["order.created", "mine", "--user", "acme:alice", "alice"]));
+    let complaint = complaint(&mut example.python("publish.py", &["order.created", "whose?"]));
+    assert!(complaint.contains("rejected"), "{complaint}");
+    assert_eq!(lines(&mut example.python("read.py", &["acme.events"])), ["acme.order.created: mine"]);
+    assert_eq!(lines(&mut example.python("read.py", &["globex.orders"])), ["globex.order.created: an order"]);
+}

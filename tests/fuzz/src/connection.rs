@@ -1,0 +1,117 @@
+//! A whole session on a vhost of its own: logged in, then frames of the fuzzer's choice. Nothing panics, and a second client
+//! can still declare a queue afterwards.
+//!
+//! The input is a list of frames: type, channel, length (one octet each) and payload. A type of 0xFF sends the payload as it
+//! is, so that framing errors are found, too.
+
+#![no_main]
+
+use broker::access::{Mechanism, Peer};
+use broker::node;
+use broker::plugin_host::Registry;
+use broker::runtime::{Broker, Session};
+use broker::store::{Committer, recovery::recover};
+use broker::topology::schema::Topology;
+use libfuzzer_sys::fuzz_target;
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+struct World {
+    broker: Arc<Broker>,
+    committer: Pin<Box<dyn Future<Output = ()>>>,
+    now: Instant,
+}
+
+impl World {
+    fn new() -> Self {
+        let registry = Arc::new(Registry::builtin().expect("the built-in types work"));
+        let storage = registry.storage("memory", &serde_json::Value::Null, None).expect("the memory storage works");
+        let recovery = match pin!(recover(&*storage)).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(recovery) => recovery.expect("an empty storage is recovered"),
+            Poll::Pending => unreachable!("the memory storage does not wait"),
+        };
+        let committer = Committer::new(storage);
+        let broker = node::build(&Topology::default(), registry, &committer, recovery).expect("the default topology works");
+        Self { broker, committer: Box::pin(committer.run()), now: Instant::now() }
+    }
+
+    fn session(&self) -> Session {
+        Session::new(Arc::clone(&self.broker), SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), self.now)
+    }
+
+    fn feed(&mut self, session: &mut Session, bytes: &[u8]) -> Vec<u8> {
+        let mut used = session.on_bytes(self.now, bytes);
+        loop {
+            if let Some(login) = session.take_login() {
+                self.log_in(session, &login);
+            }
+            let _ = self.committer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            session.on_mail(self.now);
+            session.on_written(self.now);
+            let more = session.run(self.now, &bytes[used..]);
+            used += more;
+            if more == 0 && !session.has_login() {
+                return session.out().take_all();
+            }
+        }
+    }
+
+    fn log_in(&self, session: &mut Session, login: &broker::runtime::session::Login) {
+        let Ok(mechanism) = Mechanism::parse(&login.mechanism) else { return };
+        let checked = self.broker.access.login(mechanism, &login.response, Peer { is_loopback: true });
+        if let Poll::Ready(Ok(user)) = pin!(checked).poll(&mut Context::from_waker(Waker::noop())) {
+            session.on_login(self.now, &login.mechanism, Ok(user));
+        }
+    }
+}
+
+fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![kind];
+    bytes.extend_from_slice(&channel.to_be_bytes());
+    bytes.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+    bytes.extend_from_slice(payload);
+    bytes.push(0xCE);
+    bytes
+}
+
+/// Header, start-ok, tune-ok, open, and two open channels.
+fn prologue() -> Vec<u8> {
+    let mut bytes = b"AMQP\x00\x00\x09\x01".to_vec();
+    bytes.extend(frame(1, 0, b"\x00\x0a\x00\x0b\x00\x00\x00\x00\x05PLAIN\x00\x00\x00\x0c\x00guest\x00guest\x05en_US"));
+    bytes.extend(frame(1, 0, b"\x00\x0a\x00\x1f\x07\xff\x00\x02\x00\x00\x00\x00"));
+    bytes.extend(frame(1, 0, b"\x00\x0a\x00\x28\x01/\x00\x00"));
+    for channel in [1, 2] {
+        bytes.extend(frame(1, channel, b"\x00\x14\x00\x0a\x00"));
+    }
+    bytes
+}
+
+fuzz_target!(|input: &[u8]| {
+    let mut world = World::new();
+    let mut session = world.session();
+    let answer = world.feed(&mut session, &prologue());
+    assert!(answer.ends_with(&frame(1, 2, b"\x00\x14\x00\x0b\x00\x00\x00\x00")), "the prologue opens two channels");
+    let mut rest = input;
+    let mut unused = Vec::new();
+    while let Some(([kind, channel, size], tail)) = rest.split_first_chunk::<3>() {
+        let (payload, tail) = tail.split_at(usize::from(*size).min(tail.len()));
+        rest = tail;
+        match kind {
+            0xFF => unused.extend_from_slice(payload),
+            _ => unused.extend(frame(*kind, u16::from(*channel), payload)),
+        }
+    }
+    world.feed(&mut session, &unused);
+    session.abandon();
+
+    let mut other = world.session();
+    let mut bytes = prologue();
+    bytes.extend(frame(1, 1, b"\x00\x32\x00\x0a\x00\x00\x09untouched\x00\x00\x00\x00\x00"));
+    let answer = world.feed(&mut other, &bytes);
+    assert!(answer.ends_with(&frame(1, 1, b"\x00\x32\x00\x0b\x09untouched\x00\x00\x00\x00\x00\x00\x00\x00")));
+    other.abandon();
+});

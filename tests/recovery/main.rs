@@ -1,0 +1,124 @@
+//! What a restart keeps and what it forgets, on the machine: one broker after another on the same storage.
+
+use plugin_api::storage::Storage;
+use std::sync::Arc;
+use tests::broker_process;
+use tests::machine::MachineTarget;
+use tests::scenario::{self, parse::parse};
+use tests::temp::TempDir;
+
+fn storage() -> Arc<dyn Storage> {
+    broker::plugin_host::Registry::builtin()
+        .and_then(|registry| registry.storage("memory", &serde_json::Value::Null, None))
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Plays one text per run of the broker.
+fn check(name: &str, runs: &[&str]) {
+    let storage = storage();
+    for text in runs {
+        let scenario = parse(&format!("recovery/{name}"), text).unwrap_or_else(|error| panic!("{error}"));
+        let folder = TempDir::new("recovery");
+        let path = folder.write("topology.yaml", &broker_process::scenario_topology([&scenario]));
+        let loaded = broker::config::load(&path, &|_| None).unwrap_or_else(|errors| panic!("{errors:?}"));
+        let machine =
+            MachineTarget::on(Arc::clone(&storage), &loaded.topology).unwrap_or_else(|error| panic!("{error}"));
+        scenario::run(&scenario, &machine).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+#[test]
+fn durable_queues_keep_persistent_messages_in_order() {
+    check(
+        "messages",
+        &[
+            r#"# semantics 27.1, 27.2: persistent messages stay, those unacked too; transient ones do not
+a.1 > queue.declare queue=q durable=true
+a.1 < queue.declare-ok queue=q message-count=0 consumer-count=0
+a.1 > basic.publish routing-key=q | delivery-mode=2 | body="one"
+a.1 > basic.publish routing-key=q | delivery-mode=1 | body="transient"
+a.1 > basic.publish routing-key=q | delivery-mode=2 headers={x:1} priority=3 | body="two"
+a.1 > basic.publish routing-key=q | delivery-mode=2 | body="three"
+a.1 > basic.get queue=q
+a.1 < basic.get-ok delivery-tag=1 redelivered=false exchange="" routing-key=q message-count=3 | delivery-mode=2 | body="one"
+a.1 > basic.get queue=q no-ack=true
+a.1 < basic.get-ok delivery-tag=2 .. | delivery-mode=1 | body="transient"
+"#,
+            r#"# they come back in their order, with their properties
+a.1 > queue.declare queue=q durable=true passive=true
+a.1 < queue.declare-ok queue=q message-count=3 consumer-count=0
+a.1 > basic.publish routing-key=q | delivery-mode=2 | body="four"
+a.1 > basic.get queue=q no-ack=true
+a.1 < basic.get-ok delivery-tag=1 routing-key=q .. | delivery-mode=2 | body="one"
+a.1 > basic.get queue=q no-ack=true
+a.1 < basic.get-ok delivery-tag=2 routing-key=q .. | delivery-mode=2 headers={x:1} priority=3 | body="two"
+"#,
+            r#"# and what was acked does not
+a.1 > basic.get queue=q no-ack=true
+a.1 < basic.get-ok delivery-tag=1 .. | delivery-mode=2 | body="three"
+a.1 > basic.get queue=q no-ack=true
+a.1 < basic.get-ok delivery-tag=2 .. | delivery-mode=2 | body="four"
+a.1 > basic.get queue=q no-ack=true
+a.1 < basic.get-empty
+"#,
+        ],
+    );
+}
+
+#[test]
+fn bindings_stay_between_durable_ends_only() {
+    check(
+        "bindings",
+        &[
+            r#"# semantics 27.3, 27.4
+a.1 > exchange.declare exchange=durable type=topic durable=true
+a.1 < exchange.declare-ok
+a.1 > exchange.declare exchange=transient type=fanout
+a.1 < exchange.declare-ok
+a.1 > exchange.declare exchange=gone type=fanout durable=true
+a.1 < exchange.declare-ok
+a.1 > queue.declare queue=kept durable=true
+a.1 < queue.declare-ok ..
+a.1 > queue.declare queue=lost
+a.1 < queue.declare-ok ..
+a.1 > queue.declare queue=deleted durable=true
+a.1 < queue.declare-ok ..
+a.1 > queue.bind queue=kept exchange=durable routing-key=a.# arguments={x:1}
+a.1 < queue.bind-ok
+a.1 > queue.bind queue=kept exchange=durable routing-key=b.#
+a.1 < queue.bind-ok
+a.1 > queue.unbind queue=kept exchange=durable routing-key=b.#
+a.1 < queue.unbind-ok
+a.1 > queue.bind queue=lost exchange=durable routing-key=c.#
+a.1 < queue.bind-ok
+a.1 > queue.bind queue=kept exchange=transient
+a.1 < queue.bind-ok
+a.1 > queue.delete queue=deleted
+a.1 < queue.delete-ok message-count=0
+a.1 > exchange.delete exchange=gone
+a.1 < exchange.delete-ok
+"#,
+            r#"# durable ends and what binds them are there, the rest is not
+a.1 > basic.publish exchange=durable routing-key=a.b | | body="kept"
+a.1 > basic.publish exchange=durable routing-key=b.b mandatory=true | | body="unbound"
+a.1 < basic.return reply-code=312 .. | | body="unbound"
+a.1 > basic.publish exchange=durable routing-key=c.b mandatory=true | | body="lost"
+a.1 < basic.return reply-code=312 .. | | body="lost"
+a.1 > basic.get queue=kept no-ack=true
+a.1 < basic.get-ok .. | | body="kept"
+a.2 > queue.declare queue=lost passive=true
+a.2 < channel.close code=404 text="NOT_FOUND - no queue 'lost' in vhost '$vhost'" method=queue.declare
+a.2 > channel.close-ok
+a.3 > queue.declare queue=deleted passive=true
+a.3 < channel.close code=404 ..
+a.3 > channel.close-ok
+a.4 > exchange.declare exchange=transient type=fanout passive=true
+a.4 < channel.close code=404 ..
+a.4 > channel.close-ok
+a.5 > exchange.declare exchange=gone passive=true
+a.5 < channel.close code=404 ..
+a.5 > channel.close-ok
+"#,
+        ],
+    );
+}

@@ -1,0 +1,172 @@
+//! Our broker without sockets, threads or waiting: sessions are driven by hand and time jumps to the next deadline.
+
+use crate::broker_process;
+use crate::transport::{Received, Target, Transport};
+use broker::access::{LoginError, Mechanism, Peer};
+use broker::node;
+use broker::plugin_host::Registry;
+use broker::runtime::session::{Login, LoginRefused};
+use broker::runtime::{Broker, Session};
+use broker::store::Committer;
+use broker::store::recovery::recover;
+use broker::topology::schema::Topology;
+use plugin_api::storage::Storage;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+/// What all sessions of a machine share: the clock, and the committer that somebody has to run.
+struct World {
+    broker: Arc<Broker>,
+    now: Mutex<Instant>,
+    committer: Mutex<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl World {
+    fn now(&self) -> Instant {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn jump(&self, to: Instant) {
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        *now = to.max(*now);
+    }
+
+    /// Lets the store do what has been asked of it.
+    fn commit(&self) {
+        let mut committer = self.committer.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = committer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    }
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct MachineTarget(Arc<World>);
+
+impl fmt::Debug for MachineTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MachineTarget")
+    }
+}
+
+impl MachineTarget {
+    /// A broker with this topology, on the storage that lives in memory.
+    ///
+    /// # Errors
+    /// What would keep the real broker from starting.
+    pub fn new(topology: &Topology) -> Result<Self, String> {
+        let registry = Registry::builtin().map_err(|error| error.to_string())?;
+        let storage = registry.storage("memory", &serde_json::Value::Null, None).map_err(|error| error.to_string())?;
+        Self::on(storage, topology)
+    }
+
+    /// A broker that recovers what this storage kept.
+    ///
+    /// # Errors
+    /// What would keep the real broker from starting.
+    pub fn on(storage: Arc<dyn Storage>, topology: &Topology) -> Result<Self, String> {
+        let registry = Registry::builtin().map_err(|error| error.to_string())?;
+        let recovery = match std::pin::pin!(recover(&*storage)).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(recovery) => recovery.map_err(|error| error.to_string())?,
+            Poll::Pending => return Err("the storage of a machine must not wait".into()),
+        };
+        let committer = Committer::new(storage);
+        let broker =
+            node::build(topology, Arc::new(registry), &committer, recovery).map_err(|error| error.to_string())?;
+        let committer = Mutex::new(Box::pin(committer.run()) as Pin<Box<dyn Future<Output = ()> + Send>>);
+        Ok(Self(Arc::new(World { broker, now: Mutex::new(Instant::now()), committer })))
+    }
+}
+
+impl Target for MachineTarget {
+    fn kind(&self) -> &str {
+        broker_process::KIND
+    }
+
+    fn connect(&self) -> io::Result<Box<dyn Transport>> {
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let session = Session::new(Arc::clone(&self.0.broker), peer, self.0.now());
+        Ok(Box::new(MachineTransport { world: Arc::clone(&self.0), session, rest: Vec::new() }))
+    }
+}
+
+struct MachineTransport {
+    world: Arc<World>,
+    session: Session,
+    /// Bytes that the session has not used yet.
+    rest: Vec<u8>,
+}
+
+impl MachineTransport {
+    fn log_in(&mut self, login: &Login) {
+        let result = match Mechanism::parse(&login.mechanism) {
+            Ok(mechanism) => {
+                let login = self.world.broker.access.login(mechanism, &login.response, Peer { is_loopback: true });
+                match std::pin::pin!(login).poll(&mut Context::from_waker(Waker::noop())) {
+                    Poll::Ready(result) => result.map_err(|error| LoginRefused {
+                        reason: error.to_string(),
+                        is_malformed: matches!(error, LoginError::Malformed { .. }),
+                    }),
+                    Poll::Pending => panic!("internal users are judged without waiting"),
+                }
+            }
+            Err(error) => Err(LoginRefused { reason: error.to_string(), is_malformed: true }),
+        };
+        self.session.on_login(self.world.now(), &login.mechanism, result);
+    }
+
+    /// Everything that can happen without more input and without time passing.
+    fn settle(&mut self) {
+        loop {
+            let before = self.rest.len();
+            let now = self.world.now();
+            let used = self.session.run(now, &self.rest);
+            self.rest.drain(..used);
+            self.world.commit();
+            self.session.on_mail(now);
+            self.session.on_written(now);
+            match self.session.take_login() {
+                Some(login) => self.log_in(&login),
+                None if self.rest.len() == before => return,
+                None => {}
+            }
+        }
+    }
+}
+
+impl Transport for MachineTransport {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.rest.extend_from_slice(bytes);
+        let used = self.session.on_bytes(self.world.now(), &self.rest);
+        self.rest.drain(..used);
+        self.settle();
+        Ok(())
+    }
+
+    fn receive(&mut self, _deadline: Instant) -> io::Result<Received> {
+        self.settle();
+        if self.session.out().is_empty() && !self.session.has_ended() {
+            // Nothing will come by itself, so whatever comes next comes with time.
+            if let Some(deadline) = self.session.deadline() {
+                self.world.jump(deadline);
+                self.session.on_deadline(self.world.now());
+            }
+        }
+        Ok(match self.session.out().take_all() {
+            bytes if !bytes.is_empty() => Received::Bytes(bytes),
+            _ if self.session.has_ended() => Received::Eof,
+            _ => Received::Nothing,
+        })
+    }
+}
+
+impl Drop for MachineTransport {
+    fn drop(&mut self) {
+        self.session.abandon();
+    }
+}
