@@ -71,6 +71,16 @@ impl Builder {
         }
     }
 
+    /// Bytes so far.
+    pub fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Whether there is nothing yet.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
     /// Appends a piece of the body.
     pub fn push(&mut self, piece: &[u8]) {
         self.buffer.extend_from_slice(piece);
@@ -78,13 +88,21 @@ impl Builder {
 
     /// The body is complete.
     pub fn finish(self) -> Arc<Message> {
-        Arc::new(Message {
+        let message = Message {
             exchange_end: self.exchange_end,
             routing_key_end: self.routing_key_end,
             properties_end: self.properties_end,
             is_persistent: self.is_persistent,
             buffer: self.buffer.into_boxed_slice(),
-        })
+        };
+        live::add(message.weight() as i64);
+        Arc::new(message)
+    }
+}
+
+impl Drop for Message {
+    fn drop(&mut self) {
+        live::add(-(self.weight() as i64));
     }
 }
 
@@ -154,9 +172,62 @@ impl Message {
     }
 }
 
+/// What all messages take in memory now, in bytes of [`Message::weight`].
+///
+/// This is the measure of the memory alarm. What the process holds would not do: allocators keep freed memory for the thread that had
+/// it, and an alarm that stops this very thread would never end.
+pub fn live_bytes() -> u64 {
+    u64::try_from(live::sum()).unwrap_or(0)
+}
+
+/// A count that every thread keeps in a place of its own, so that no message costs a shared cache line.
+mod live {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use parking_lot::Mutex;
+
+    /// Only its thread writes it. Padded, so that neighbours do not share a cache line.
+    #[repr(align(128))]
+    struct Shard(AtomicI64);
+
+    /// One for each thread that ever had a message; there are about as many as cores.
+    static SHARDS: Mutex<Vec<&'static Shard>> = Mutex::new(Vec::new());
+
+    thread_local! {
+        static SHARD: &'static Shard = {
+            let shard: &'static Shard = Box::leak(Box::new(Shard(AtomicI64::new(0))));
+            SHARDS.lock().push(shard);
+            shard
+        };
+    }
+
+    #[inline]
+    pub(super) fn add(bytes: i64) {
+        // A message that is dropped while its thread ends is counted in a shard that is gone; nobody ever sees that.
+        let _ = SHARD.try_with(|shard| {
+            shard.0.store(shard.0.load(Ordering::Relaxed).wrapping_add(bytes), Ordering::Relaxed);
+        });
+    }
+
+    pub(super) fn sum() -> i64 {
+        SHARDS.lock().iter().map(|shard| shard.0.load(Ordering::Relaxed)).sum()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn live_bytes_follow_messages_also_to_other_threads() {
+        let parts = Parts { exchange: "", routing_key: "", properties: &[0, 0] };
+        let body = vec![0; 50_000_000];
+        let before = live_bytes();
+        let message = Message::new(parts, &body);
+        assert!(live_bytes() >= before + 50_000_000 - 10_000_000);
+        std::thread::spawn(move || drop(message)).join().expect("dropping does not panic");
+        assert!(live_bytes() < before + 50_000_000 - 10_000_000);
+    }
 
     #[test]
     fn the_pieces_come_back_as_they_went_in() {

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use crate::access::{Access, Mechanism};
 use crate::amqp::{Identity, Limits};
 use crate::hooks::{HookError, HookSet};
+use crate::message;
 use crate::plugin_host::{LoadError, LoadRequest, Registry, TypeError};
 use crate::runtime::alarms::{self, Alarms};
 use crate::runtime::broker::Parts;
@@ -273,9 +274,7 @@ async fn watch_memory(broker: Arc<Broker>) {
     let mut look = tokio::time::interval(alarms::LOOK_EVERY);
     loop {
         look.tick().await;
-        if let Some(used_bytes) = alarms::used_bytes() {
-            broker.on_memory(used_bytes);
-        }
+        broker.on_memory(message::live_bytes());
     }
 }
 

@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, VecDeque};
 const TIDY_LEN_MIN: usize = 1024;
 /// A ring in which fewer than one in so many places is live is tidied.
 const TIDY_SPARSENESS: usize = 4;
+/// An empty ring keeps room for so many entries; a longer one gives its memory back.
+const KEEP_LEN_MAX: usize = 16 * 1024;
 
 /// See the module.
 #[derive(Debug)]
@@ -88,6 +90,9 @@ impl<T> Window<T> {
         while let Some(None) = self.ring.front() {
             self.ring.pop_front();
             self.base += 1;
+        }
+        if self.ring.is_empty() && self.ring.capacity() > KEEP_LEN_MAX {
+            self.ring = VecDeque::new();
         }
     }
 
@@ -170,6 +175,18 @@ mod tests {
         assert!(window.ring_len() <= TIDY_LEN_MIN);
         assert_eq!(window.remove(1), Some(1));
         assert!(window.is_empty());
+    }
+
+    #[test]
+    fn a_window_that_was_long_gives_its_memory_back() {
+        let mut window = Window::default();
+        for key in 1..=1_000_000 {
+            window.insert(key, key);
+        }
+        window.drain_up_to(u64::MAX, |_, _| {});
+        assert!(window.ring.capacity() <= KEEP_LEN_MAX);
+        window.insert(1_000_001, 0);
+        assert_eq!(window.first(), Some((1_000_001, &0)));
     }
 
     #[test]

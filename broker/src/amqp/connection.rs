@@ -9,6 +9,11 @@
 //! In the states with a star the driver has work to do and no input is taken. The driver calls [`Connection::next_event`] until
 //! it returns nothing, carries out each event before it asks for the next, and answers through the methods below it.
 
+mod channels;
+mod deliveries;
+
+pub use self::deliveries::Delivery;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -129,6 +134,12 @@ enum State {
 /// The frames of one channel that wait for an earlier method may take so much before the socket is left unread.
 const HELD_BYTES_MAX: usize = 1024 * 1024;
 
+/// Messages that are still arriving may take so much on all channels of a connection together: a client sends few at a time, and one
+/// may be as large as 512 MiB.
+const ASSEMBLING_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// The list of settled deliveries keeps room for so many between two acks.
+const SETTLED_KEEP_MAX: usize = 4096;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Connection {
@@ -145,6 +156,8 @@ pub struct Connection {
     settled: Vec<Outstanding>,
     out: OutBuffer,
     held_bytes: usize,
+    /// Kept of messages whose bodies are still arriving, over all channels.
+    assembling_bytes: usize,
     /// Channels that went on and have held frames.
     resumable: Vec<u16>,
     /// Frames that came behind a channel.close whose answer had to wait.
@@ -173,6 +186,7 @@ impl Connection {
             settled: Vec::new(),
             out: OutBuffer::default(),
             held_bytes: 0,
+            assembling_bytes: 0,
             resumable: Vec::new(),
             orphans: Vec::new(),
             is_framing_lost: false,
@@ -220,9 +234,9 @@ impl Connection {
             || self.held_bytes > HELD_BYTES_MAX
     }
 
-    /// The socket is left unread because of an alarm.
+    /// The socket is left unread because of an alarm. One that closes is read: it publishes nothing any more.
     pub fn is_blocked(&self) -> bool {
-        self.is_blocked
+        self.is_blocked && self.state == State::Open
     }
 
     /// The client publishes while an alarm is raised: it is told once, if it can hear it (semantics 26.3).
@@ -302,6 +316,11 @@ impl Connection {
         self.heartbeat.on_received(now);
     }
 
+    /// Whether [`Self::on_deadline`] would give the peer up for not being heard of.
+    pub fn is_peer_overdue(&self, now: Instant) -> bool {
+        matches!(self.state, State::Open | State::Stopping) && self.heartbeat.due(now) == Some(Due::PeerGone)
+    }
+
     /// Bytes have been written.
     pub fn on_sent(&mut self, now: Instant) {
         self.heartbeat.on_sent(now);
@@ -322,7 +341,10 @@ impl Connection {
         match self.state {
             State::Open | State::Stopping => match self.heartbeat.due(now)? {
                 Due::Send => {
-                    self.out.tail().extend_from_slice(&frame::HEARTBEAT);
+                    // Behind bytes that the client does not read, a heartbeat would say nothing and only pile up.
+                    if self.out.is_empty() {
+                        self.out.tail().extend_from_slice(&frame::HEARTBEAT);
+                    }
                     self.heartbeat.on_sent(now);
                     None
                 }
@@ -567,434 +589,6 @@ impl Connection {
             self.state = State::Stopping;
         }
     }
-
-    // Channels
-
-    fn on_channel_frame<'i>(&mut self, now: Instant, id: ChannelId, frame: Frame<'i>, raw: &[u8]) -> Option<Event<'i>> {
-        let Some(channel) = self.channels.get_mut(&id.0) else {
-            // The channel.open of this number may still be among the frames that were held.
-            if let Some((_, bytes, _)) = self.orphans.iter_mut().find(|(orphan, ..)| *orphan == id) {
-                bytes.extend_from_slice(raw);
-                self.held_bytes += raw.len();
-                return None;
-            }
-            return self.on_new_channel(now, id, frame);
-        };
-        if channel.holds_frames() {
-            channel.held.push(raw);
-            self.held_bytes += raw.len();
-            return None;
-        }
-        if channel.state == ChannelState::AwaitCloseOk {
-            self.on_frame_of_closing_channel(id, frame);
-            return None;
-        }
-        let result = match frame.kind {
-            FrameKind::Method => return self.on_channel_method(now, id, frame.payload),
-            FrameKind::Header => channel.content.header(frame.payload, self.limits.message_bytes_max),
-            // Heartbeats on a channel were refused before.
-            FrameKind::Body | FrameKind::Heartbeat => channel.content.body(frame.payload),
-        };
-        match result {
-            Ok(None) => None,
-            Ok(Some(Assembled::Message(flags, message))) => {
-                let number = channel.confirms.as_mut().map(|confirms| confirms.number());
-                Some(Event::Publish { channel: id, flags, number, parts: None, message })
-            }
-            Ok(Some(Assembled::TooLarge { body_bytes })) => {
-                let text = format!(
-                    "message size {body_bytes} is larger than configured max size {}",
-                    self.limits.message_bytes_max
-                );
-                let error = ProtocolError::new(ReplyCode::PreconditionFailed, text).in_method(BasicPublish::ID);
-                self.fail(now, id, error, Framing::Kept)
-            }
-            Err(error) => self.fail(now, id, error, Framing::Kept),
-        }
-    }
-
-    /// The common publish: method, header and one body frame stand behind each other in the input. Everything else, and everything
-    /// that is wrong, takes the way frame by frame.
-    #[inline]
-    fn publish_in_place<'i>(&mut self, frame: Frame<'i>, input: &mut &'i [u8]) -> Option<Event<'i>> {
-        if frame.kind != FrameKind::Method || !BasicPublish::is(frame.payload) || self.state != State::Open {
-            return None;
-        }
-        let channel = self.channels.get_mut(&frame.channel)?;
-        if channel.holds_frames() || channel.state != ChannelState::Open {
-            return None;
-        }
-        let mut rest = *input;
-        let next = |rest: &mut &'i [u8]| {
-            frame::decode(rest, self.frame_max_bytes).ok().flatten().filter(|next| next.channel == frame.channel)
-        };
-        let header = next(&mut rest).filter(|header| header.kind == FrameKind::Header)?;
-        let (total, properties) = content::split_header(header.payload, self.limits.message_bytes_max)?;
-        let body = match total {
-            0 => &[][..],
-            _ => next(&mut rest).filter(|body| body.kind == FrameKind::Body)?.payload,
-        };
-        if body.len() != total {
-            return None;
-        }
-        let Ok(Method::BasicPublish(publish)) = Method::decode(frame.payload) else { return None };
-        let flags = channel.content.begin_in_place(&publish)?;
-        let parts = Parts { exchange: publish.exchange, routing_key: publish.routing_key, properties };
-        let number = channel.confirms.as_mut().map(|confirms| confirms.number());
-        *input = rest;
-        let message = Message::new(parts, body);
-        Some(Event::Publish { channel: ChannelId(frame.channel), flags, number, parts: Some(parts), message })
-    }
-
-    fn on_new_channel<'i>(&mut self, now: Instant, id: ChannelId, frame: Frame<'i>) -> Option<Event<'i>> {
-        let is_open =
-            frame.kind == FrameKind::Method && matches!(Method::decode(frame.payload), Ok(Method::ChannelOpen(_)));
-        if !is_open {
-            let method = match Method::decode(frame.payload) {
-                Ok(method) if frame.kind == FrameKind::Method => method.id(),
-                _ => NO_METHOD,
-            };
-            let error = ProtocolError::new(ReplyCode::ChannelError, "expected 'channel.open'").in_method(method);
-            return self.fail(now, id, error, Framing::Kept);
-        }
-        if self.channel_max != 0 && self.channels.len() >= usize::from(self.channel_max) {
-            let text = format!(
-                "number of channels opened ({}) has reached the negotiated channel_max ({})",
-                self.channels.len(),
-                self.channel_max
-            );
-            let error = ProtocolError::new(ReplyCode::NotAllowed, text).in_method(ChannelOpen::ID);
-            return self.fail(now, id, error, Framing::Kept);
-        }
-        self.channels.insert(id.0, Box::new(Channel::new()));
-        frame::write_method(self.out.tail(), id.0, ChannelOpenOk { channel_id: b"" });
-        None
-    }
-
-    fn on_frame_of_closing_channel(&mut self, id: ChannelId, frame: Frame<'_>) {
-        if frame.kind != FrameKind::Method {
-            return;
-        }
-        match Method::decode(frame.payload) {
-            Ok(Method::ChannelCloseOk(_)) => {
-                self.channels.remove(&id.0);
-            }
-            Ok(Method::ChannelClose(_)) => frame::write_method(self.out.tail(), id.0, ChannelCloseOk {}),
-            _ => {}
-        }
-    }
-
-    fn on_channel_method<'i>(&mut self, now: Instant, id: ChannelId, payload: &'i [u8]) -> Option<Event<'i>> {
-        let channel = self.channels.get_mut(&id.0)?;
-        let method = match Method::decode(payload) {
-            Ok(method) => method,
-            Err(error) => return self.fail(now, id, decode_error(error), Framing::Kept),
-        };
-        if let Some(error) = channel.content.refuse_method() {
-            return self.fail(now, id, error, Framing::Kept);
-        }
-        let outcome_of = |requeue| if requeue { Outcome::Requeue } else { Outcome::Discard };
-        match method {
-            Method::BasicPublish(publish) => {
-                channel.content.begin(&publish);
-                None
-            }
-            Method::BasicAck(ack) => self.on_settle(now, id, &method, ack.delivery_tag, ack.multiple, Outcome::Ack),
-            Method::BasicNack(nack) => {
-                self.on_settle(now, id, &method, nack.delivery_tag, nack.multiple, outcome_of(nack.requeue))
-            }
-            Method::BasicReject(reject) => {
-                self.on_settle(now, id, &method, reject.delivery_tag, false, outcome_of(reject.requeue))
-            }
-            Method::ConfirmSelect(select) => {
-                channel.confirms.get_or_insert_with(|| Confirms::after(self.confirms_base));
-                if !select.nowait {
-                    frame::write_method(self.out.tail(), id.0, ConfirmSelectOk {});
-                }
-                None
-            }
-            Method::ChannelClose(_) => {
-                self.stop_channel(id);
-                Some(Event::ChannelClose { channel: id })
-            }
-            Method::ChannelFlow(ChannelFlow { active: true }) => {
-                frame::write_method(self.out.tail(), id.0, ChannelFlowOk { active: true });
-                None
-            }
-            Method::AccessRequest(_) => {
-                frame::write_method(self.out.tail(), id.0, AccessRequestOk { ticket: 1 });
-                None
-            }
-            Method::ChannelFlowOk(_) | Method::ChannelCloseOk(_) => None,
-            other => match refusal(&other) {
-                Some(error) => self.fail(now, id, error.in_method(other.id()), Framing::Kept),
-                None => Some(Event::Command { channel: id, method: other }),
-            },
-        }
-    }
-
-    fn on_settle<'i>(
-        &mut self,
-        now: Instant,
-        id: ChannelId,
-        method: &Method<'i>,
-        tag: u64,
-        multiple: bool,
-        outcome: Outcome,
-    ) -> Option<Event<'i>> {
-        let channel = self.channels.get_mut(&id.0)?;
-        self.settled.clear();
-        match channel.unacked.settle(tag, multiple, &mut self.settled) {
-            Ok(()) if self.settled.is_empty() => None,
-            Ok(()) => Some(Event::Settle { channel: id, outcome }),
-            Err(error) => self.fail(now, id, error.in_method(method.id()), Framing::Kept),
-        }
-    }
-
-    /// The deliveries of the last [`Event::Settle`], in delivery order.
-    pub fn settled(&self) -> &[Outstanding] {
-        &self.settled
-    }
-
-    /// Takes every unacked delivery of a channel into [`Self::settled`]: basic.recover, in delivery order.
-    pub fn recover(&mut self, id: ChannelId) {
-        self.settled.clear();
-        if let Some(channel) = self.channels.get_mut(&id.0) {
-            channel.unacked.drain(&mut self.settled);
-        }
-    }
-
-    /// Holds a channel's frames until [`Self::resume`]: the driver is carrying a method out.
-    pub fn wait(&mut self, id: ChannelId) {
-        if let Some(channel) = self.channels.get_mut(&id.0) {
-            channel.is_waiting = true;
-        }
-    }
-
-    /// The method is carried out; frames that were held can be taken with [`Self::take_held`].
-    pub fn resume(&mut self, id: ChannelId) {
-        if let Some(channel) = self.channels.get_mut(&id.0)
-            && std::mem::take(&mut channel.is_waiting)
-            && channel.held.len() > 0
-        {
-            self.resumable.push(id.0);
-        }
-    }
-
-    /// Held frames of a channel that goes on, and how many bytes at their front are done with. To be fed to [`Self::next_event`]; when
-    /// the channel waits again, the rest goes back by [`Self::put_back`].
-    pub fn take_held(&mut self) -> Option<(ChannelId, Vec<u8>, usize)> {
-        loop {
-            if let Some((id, bytes, start)) = self.orphans.pop() {
-                self.held_bytes = self.held_bytes.saturating_sub(bytes.len() - start);
-                return Some((id, bytes, start));
-            }
-            let id = self.resumable.pop()?;
-            let Some(channel) = self.channels.get_mut(&id) else { continue };
-            if channel.is_waiting || channel.held.len() == 0 {
-                continue;
-            }
-            self.held_bytes = self.held_bytes.saturating_sub(channel.held.len());
-            let (bytes, start) = channel.held.take();
-            return Some((ChannelId(id), bytes, start));
-        }
-    }
-
-    /// See [`Self::take_held`].
-    pub fn put_back(&mut self, id: ChannelId, bytes: Vec<u8>, start: usize) {
-        if let Some(channel) = self.channels.get_mut(&id.0) {
-            self.held_bytes += bytes.len() - start;
-            channel.held.put_back(bytes, start);
-        }
-    }
-
-    fn stop_channel(&mut self, id: ChannelId) {
-        if let Some(channel) = self.channels.get_mut(&id.0) {
-            channel.state = ChannelState::Stopping;
-            channel.is_waiting = true;
-        }
-    }
-
-    /// The driver failed a method: the channel holds its frames until [`Self::close_channel`].
-    pub fn stop_failed_channel(&mut self, id: ChannelId) {
-        self.stop_channel(id);
-    }
-
-    /// Everything of the channel is stopped: tell the client why (semantics 5.19).
-    pub fn close_channel(&mut self, id: ChannelId, error: &ProtocolError) {
-        let Some(channel) = self.channels.get_mut(&id.0) else { return };
-        // What was confirmed or refused before the error is said before it.
-        if let Some(confirms) = &mut channel.confirms {
-            confirms.flush(id, self.out.tail());
-            self.confirms_base = self.confirms_base.max(confirms.last());
-        }
-        let (text, method) = (error.reply_text(), error.method.unwrap_or(NO_METHOD));
-        let close = ChannelClose {
-            reply_code: error.code as u16,
-            reply_text: &text,
-            class_id: method.class,
-            method_id: method.method,
-        };
-        frame::write_method(self.out.tail(), id.0, close);
-        let mut closed = Channel::new();
-        closed.state = ChannelState::AwaitCloseOk;
-        closed.held = std::mem::take(&mut channel.held);
-        closed.is_waiting = true;
-        **channel = closed;
-        self.resume(id);
-    }
-
-    /// Everything of the channel is stopped: its number may be used again (semantics 7.4).
-    pub fn close_channel_ok(&mut self, id: ChannelId) {
-        let Some(mut channel) = self.channels.remove(&id.0) else { return };
-        if let Some(confirms) = &mut channel.confirms {
-            confirms.flush(id, self.out.tail());
-            self.confirms_base = self.confirms_base.max(confirms.last());
-        }
-        frame::write_method(self.out.tail(), id.0, ChannelCloseOk {});
-        if channel.held.len() > 0 {
-            // A client that did not wait for close-ok; what it sent belongs to a new channel of this number.
-            let (bytes, start) = channel.held.take();
-            self.orphans.push((id, bytes, start));
-        }
-    }
-
-    // Consumers and deliveries
-
-    /// Whether a consumer tag is taken on a channel.
-    pub fn has_consumer(&self, id: ChannelId, tag: &str) -> bool {
-        self.channels.get(&id.0).is_some_and(|channel| channel.tags.contains_key(tag))
-    }
-
-    /// The source behind a consumer tag.
-    pub fn consumer_source(&self, id: ChannelId, tag: &str) -> Option<SourceId> {
-        self.channels.get(&id.0)?.tags.get(tag).copied()
-    }
-
-    /// Registers a consumer before its first delivery.
-    pub fn add_consumer(&mut self, id: ChannelId, source: SourceId, tag: &str, no_ack: bool) {
-        if let Some(channel) = self.channels.get_mut(&id.0) {
-            channel.tags.insert(tag.into(), source);
-            channel.consumers.insert(source, Consumer { tag: tag.into(), no_ack });
-        }
-    }
-
-    /// Forgets a consumer; returns its tag.
-    pub fn remove_consumer(&mut self, id: ChannelId, source: SourceId) -> Option<Box<str>> {
-        let channel = self.channels.get_mut(&id.0)?;
-        let consumer = channel.consumers.remove(&source)?;
-        channel.tags.remove(&consumer.tag);
-        Some(consumer.tag)
-    }
-
-    /// Writes a method to a channel.
-    pub fn send<'m>(&mut self, id: ChannelId, method: impl Into<Method<'m>>) {
-        frame::write_method(self.out.tail(), id.0, method);
-    }
-
-    /// Writes deliveries of one consumer; returns whether the client had it still (else the driver drops them: the queue takes
-    /// them back with the consumer).
-    pub fn deliver<'m>(
-        &mut self,
-        id: ChannelId,
-        source: SourceId,
-        deliveries: impl Iterator<Item = Delivery<'m>>,
-    ) -> bool {
-        let Some(channel) = self.channels.get_mut(&id.0) else { return false };
-        let Some(consumer) = channel.consumers.get(&source) else { return false };
-        for delivery in deliveries {
-            let outstanding = (!consumer.no_ack).then_some(Outstanding { source, ticket: delivery.ticket });
-            let delivery_tag = channel.unacked.tag(outstanding);
-            frame::write(self.out.tail(), FrameKind::Method, id.0, |out| {
-                encode_deliver(out, &consumer.tag, delivery_tag, &delivery);
-            });
-            write_content(&mut self.out, id, delivery.message, self.frame_max_bytes);
-        }
-        true
-    }
-
-    /// Answers basic.get with a message. `outstanding` is none with no-ack.
-    pub fn get_ok(
-        &mut self,
-        id: ChannelId,
-        outstanding: Option<Outstanding>,
-        redelivered: bool,
-        message_count: u32,
-        message: &Arc<Message>,
-    ) {
-        let Some(channel) = self.channels.get_mut(&id.0) else { return };
-        let get_ok = BasicGetOk {
-            delivery_tag: channel.unacked.tag(outstanding),
-            redelivered,
-            exchange: message.exchange(),
-            routing_key: message.routing_key(),
-            message_count,
-        };
-        frame::write_method(self.out.tail(), id.0, get_ok);
-        write_content(&mut self.out, id, message, self.frame_max_bytes);
-    }
-
-    /// Hands an unroutable mandatory message back (semantics 12.7).
-    pub fn return_message(&mut self, id: ChannelId, code: ReplyCode, message: &Arc<Message>) {
-        let method = BasicReturn {
-            reply_code: code as u16,
-            reply_text: code.name(),
-            exchange: message.exchange(),
-            routing_key: message.routing_key(),
-        };
-        frame::write_method(self.out.tail(), id.0, method);
-        write_content(&mut self.out, id, message, self.frame_max_bytes);
-    }
-
-    /// How many deliveries of a channel wait to be settled.
-    pub fn unacked_count(&self, id: ChannelId) -> usize {
-        self.channels.get(&id.0).map_or(0, |channel| channel.unacked.len())
-    }
-
-    // Confirms
-
-    /// A publish went to so many queues; each will answer.
-    pub fn expect_confirms(&mut self, id: ChannelId, number: u64, queue_count: u32) {
-        self.with_confirms(id, |confirms| confirms.expect(number, queue_count));
-    }
-
-    /// A queue has taken the messages with these numbers, or refused them.
-    pub fn confirm(&mut self, id: ChannelId, numbers: std::ops::RangeInclusive<u64>, is_taken: bool) {
-        self.with_confirms(id, |confirms| {
-            for number in numbers {
-                confirms.answer(number, is_taken);
-            }
-        });
-    }
-
-    fn with_confirms(&mut self, id: ChannelId, change: impl FnOnce(&mut Confirms)) {
-        let Some(confirms) = self.channels.get_mut(&id.0).and_then(|channel| channel.confirms.as_mut()) else { return };
-        let had_answers = confirms.has_answers();
-        change(confirms);
-        if !had_answers && confirms.has_answers() {
-            self.confirming.push(id.0);
-        }
-    }
-
-    /// Writes the confirms that this turn brought.
-    pub fn flush_confirms(&mut self) {
-        for id in std::mem::take(&mut self.confirming) {
-            if let Some(confirms) = self.channels.get_mut(&id).and_then(|channel| channel.confirms.as_mut()) {
-                confirms.flush(ChannelId(id), self.out.tail());
-            }
-        }
-    }
-}
-
-/// A message on its way to a consumer.
-#[derive(Clone, Copy, Debug)]
-pub struct Delivery<'m> {
-    /// The queue's number for it, see [`Outstanding`].
-    pub ticket: u64,
-    /// It was handed out before.
-    pub redelivered: bool,
-    /// What.
-    pub message: &'m Arc<Message>,
 }
 
 /// Whether more frames can be told apart behind an error.
@@ -1006,55 +600,6 @@ enum Framing {
 
 /// Class and method of a close that belongs to no method (semantics 5.14).
 const NO_METHOD: MethodId = MethodId { class: 0, method: 0 };
-
-/// The payload of basic.deliver, straight from the message's bytes: the one method that is written per message.
-#[inline]
-fn encode_deliver(out: &mut Vec<u8>, consumer_tag: &str, delivery_tag: u64, delivery: &Delivery<'_>) {
-    let short_string = |out: &mut Vec<u8>, bytes: &[u8]| {
-        // Tags and names are short strings, so their length fits.
-        out.push(bytes.len() as u8);
-        out.extend_from_slice(bytes);
-    };
-    let (exchange, routing_key) = delivery.message.raw_names();
-    out.extend_from_slice(&BasicDeliver::PREFIX);
-    short_string(out, consumer_tag.as_bytes());
-    out.extend_from_slice(&delivery_tag.to_be_bytes());
-    out.push(u8::from(delivery.redelivered));
-    short_string(out, exchange);
-    short_string(out, routing_key);
-}
-
-/// Header and body frames of a message.
-fn write_content(out: &mut OutBuffer, channel: ChannelId, message: &Arc<Message>, frame_max_bytes: u32) {
-    let body = message.body();
-    let tail = out.tail();
-    frame::write(tail, FrameKind::Header, channel.0, |tail| {
-        tail.extend_from_slice(&[0, 60, 0, 0]);
-        tail.extend_from_slice(&(body.len() as u64).to_be_bytes());
-        tail.extend_from_slice(message.properties().raw());
-    });
-    let piece_bytes_max = match frame_max_bytes as usize {
-        0 => usize::MAX,
-        limit => limit - frame::OVERHEAD_BYTES,
-    };
-    if body.len() < super::out::BORROW_BYTES_MIN {
-        for piece in body.chunks(piece_bytes_max) {
-            frame::write(tail, FrameKind::Body, channel.0, |tail| tail.extend_from_slice(piece));
-        }
-        return;
-    }
-    let mut start = 0;
-    while start < body.len() {
-        let end = body.len().min(start.saturating_add(piece_bytes_max));
-        let [high, low] = channel.0.to_be_bytes();
-        let tail = out.tail();
-        tail.extend_from_slice(&[FrameKind::Body as u8, high, low]);
-        tail.extend_from_slice(&((end - start) as u32).to_be_bytes());
-        out.push_body(message, start..end);
-        out.tail().push(frame::END);
-        start = end;
-    }
-}
 
 fn decode_error(error: MethodError) -> ProtocolError {
     match error {
@@ -1073,34 +618,6 @@ fn decode_error(error: MethodError) -> ProtocolError {
     }
 }
 
-/// Why a method is refused whatever its arguments; none when the driver carries it out.
-fn refusal(method: &Method<'_>) -> Option<ProtocolError> {
-    Some(match method {
-        Method::ChannelOpen(_) => ProtocolError::new(ReplyCode::ChannelError, "second 'channel.open' seen"),
-        Method::ChannelFlow(_) => ProtocolError::new(ReplyCode::NotImplemented, "active=false"),
-        Method::TxSelect(_) | Method::TxCommit(_) | Method::TxRollback(_) => {
-            ProtocolError::new(ReplyCode::NotImplemented, "transactions are not supported by this version")
-        }
-        Method::ExchangeDeclare(_)
-        | Method::ExchangeDelete(_)
-        | Method::ExchangeBind(_)
-        | Method::ExchangeUnbind(_)
-        | Method::QueueDeclare(_)
-        | Method::QueueBind(_)
-        | Method::QueuePurge(_)
-        | Method::QueueDelete(_)
-        | Method::QueueUnbind(_)
-        | Method::BasicQos(_)
-        | Method::BasicConsume(_)
-        | Method::BasicCancel(_)
-        | Method::BasicCancelOk(_)
-        | Method::BasicGet(_)
-        | Method::BasicRecover(_)
-        | Method::BasicRecoverAsync(_) => return None,
-        _ => ProtocolError::new(ReplyCode::CommandInvalid, "unimplemented method"),
-    })
-}
-
 fn state_name(state: State) -> &'static str {
     match state {
         State::Header => "pre_init",
@@ -1111,29 +628,5 @@ fn state_name(state: State) -> &'static str {
         State::Open => "running",
         State::Stopping | State::AwaitCloseOk { .. } => "closing",
         State::Silent { .. } | State::Ended => "closed",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn deliver_is_encoded_as_the_table_of_methods_says() {
-        let parts = Parts { exchange: "orders", routing_key: "order.eu", properties: &[0, 0] };
-        let message = Message::new(parts, b"body");
-        for redelivered in [false, true] {
-            let (mut quick, mut table) = (Vec::new(), Vec::new());
-            encode_deliver(&mut quick, "tag", 7, &Delivery { ticket: 1, redelivered, message: &message });
-            BasicDeliver {
-                consumer_tag: "tag",
-                delivery_tag: 7,
-                redelivered,
-                exchange: parts.exchange,
-                routing_key: parts.routing_key,
-            }
-            .encode(&mut table);
-            assert_eq!(quick, table);
-        }
     }
 }

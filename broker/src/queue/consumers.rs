@@ -210,6 +210,18 @@ impl Consumers {
         self.rings[place].turns.push_back(slot);
     }
 
+    /// Lets a consumer take part again together with all that share its channel's limit, itself first among its equals.
+    pub(super) fn join_ring_with_channel(&mut self, slot: usize) {
+        self.join_ring(slot);
+        let Some(limit) = self.holder_mut(slot).and_then(|holder| holder.limit.clone()) else { return };
+        for other in (slot + 1..self.slots.len()).chain(0..slot) {
+            let other_limit = self.slots[other].as_ref().and_then(|holder| holder.limit.as_ref());
+            if other_limit.is_some_and(|other| Arc::ptr_eq(other, &limit)) {
+                self.join_ring(other);
+            }
+        }
+    }
+
     /// Bytes of the consumer's deliveries were written; it may take more.
     pub(super) fn add_credit(&mut self, slot: usize, bytes: i64) {
         if let Some(consumer) = self.holder_mut(slot).and_then(|holder| holder.consumer.as_mut()) {
@@ -239,22 +251,20 @@ impl Consumers {
     /// Delivers to the consumer whose turn it is.
     #[inline]
     pub(super) fn deliver(&mut self, slot: usize, entry: Entry) -> Handed {
-        let seq = entry.seq;
-        let is_stored = entry.is_stored;
-        let redelivered = entry.redelivered;
-        let message = Arc::clone(&entry.message);
+        let (seq, is_stored, redelivered) = (entry.seq, entry.is_stored, entry.redelivered);
         let Some(Some(holder)) = self.slots.get_mut(slot) else { return Handed::Gone { seq, is_stored } };
         let Some(consumer) = &mut holder.consumer else { return Handed::Gone { seq, is_stored } };
-        consumer.credit_bytes -= message.weight() as i64;
-        let no_ack = consumer.no_ack;
-        let ticket = if no_ack { 0 } else { holder.hold(entry) };
+        consumer.credit_bytes -= entry.message.weight() as i64;
         if holder.batch.is_empty() {
             self.touched.push(slot);
         }
-        holder.batch.push(Delivery { ticket, redelivered, message });
-        if no_ack {
+        if consumer.no_ack {
+            holder.batch.push(Delivery { ticket: 0, redelivered, message: entry.message });
             return Handed::Gone { seq, is_stored };
         }
+        let message = Arc::clone(&entry.message);
+        let ticket = holder.hold(entry);
+        holder.batch.push(Delivery { ticket, redelivered, message });
         self.unacked_count += 1;
         Handed::Held
     }
@@ -277,10 +287,12 @@ impl Consumers {
         self.unacked_count -= count;
         let is_consumer = holder.consumer.is_some();
         let tell = holder.limit.as_ref().is_some_and(|limit| limit.give_back(count));
-        if is_consumer {
-            self.join_ring(slot);
-        } else {
-            self.forget_if_idle(slot);
+        match is_consumer {
+            false => self.forget_if_idle(slot),
+            // Its channel tells all consumers that wait, each in its turn. One that settles must not be before them, or it alone
+            // would be served.
+            true if tell => {}
+            true => self.join_ring(slot),
         }
         tell
     }

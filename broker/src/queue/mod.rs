@@ -11,6 +11,8 @@ mod ready;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_model;
 
 use std::sync::Arc;
 
@@ -133,7 +135,7 @@ impl Queue {
             }
             Input::LimitLifted { holder } => {
                 if let Some(slot) = self.consumers.slot_of(holder) {
-                    self.consumers.join_ring(slot);
+                    self.consumers.join_ring_with_channel(slot);
                     self.dispatch(effects);
                 }
             }

@@ -142,7 +142,7 @@ pub enum Input {
         /// Which.
         limit: Option<Arc<ChannelLimit>>,
     },
-    /// The limit of the consumer's channel has room again.
+    /// The limit of the consumer's channel has room again, for it and for the channel's other consumers of this queue.
     LimitLifted {
         /// Who.
         holder: HolderId,

@@ -1,7 +1,7 @@
 //! Alarms: while one is raised, connections that publish are left unread, and told so (semantics 26).
 //!
-//! Messages are never dropped over it and consumers go on. The memory alarm compares what the process holds for itself (not file
-//! pages) with a watermark; it is cleared a little below, so that it does not flicker.
+//! Messages are never dropped over it and consumers go on. The memory alarm compares what all messages take with a watermark; it is
+//! cleared a little below, so that it does not flicker.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -62,13 +62,6 @@ fn available_bytes() -> u64 {
     total.into_iter().chain(container).min().unwrap_or(2 * 1024 * 1024 * 1024)
 }
 
-/// What the process holds for itself: resident memory without file pages. None where the system does not tell.
-pub fn used_bytes() -> Option<u64> {
-    let text = read("/proc/self/status")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
-}
-
 fn read(path: &str) -> Option<String> {
     std::fs::read_to_string(path).ok()
 }
@@ -89,8 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_process_and_its_machine_have_memory() {
-        let used = used_bytes().expect("this system tells");
-        assert!(used > 0 && used < available_bytes());
+    fn the_machine_has_memory() {
+        assert!(available_bytes() > 64 * 1024 * 1024);
     }
 }

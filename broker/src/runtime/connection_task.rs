@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::broker::Broker;
@@ -35,7 +35,8 @@ enum Turn {
 
 /// Serves one client until the connection is over.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(broker: Arc<Broker>, mut stream: S, peer: std::net::SocketAddr) {
-    let mut session = Session::new(Arc::clone(&broker), peer, Instant::now());
+    let mut served = Served(Session::new(Arc::clone(&broker), peer, Instant::now()));
+    let session = &mut served.0;
     let mut rest = Vec::new();
     let mut has_spoken = false;
     let mut cut_at = None;
@@ -45,27 +46,63 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(broker: Arc<Broker>, mut s
             cut_at = Some(Instant::now() + LAST_WORDS);
         }
         let turn = poll_fn(|cx| {
-            poll_turn(cx, &mut session, Pin::new(&mut stream), &mut rest, &mut has_spoken, timer.as_mut(), cut_at)
+            poll_turn(cx, session, Pin::new(&mut stream), &mut rest, &mut has_spoken, timer.as_mut(), cut_at)
         });
         match turn.await {
             Ok(Turn::Again) => {}
             Ok(Turn::Login) => {
-                login(&broker, &mut session, peer).await;
+                login(&broker, session, peer).await;
                 // Clients may have sent what comes next without waiting.
-                use_rest(&mut session, Instant::now(), &mut rest);
+                use_rest(session, Instant::now(), &mut rest);
             }
             Ok(Turn::Ended) => break None,
             Ok(Turn::PeerClosed) => break Some(None),
             Err(error) => break Some(Some(error)),
         }
     };
-    if let Some(error) = end {
-        report_loss(&session, peer, has_spoken, error.as_ref());
-    }
-    session.abandon();
     if let Some(buffer) = session.out().release() {
         buffers::give_write(buffer);
     }
+    match end {
+        Some(error) => report_loss(session, peer, has_spoken, error.as_ref()),
+        None => {
+            drop(served);
+            linger(stream).await;
+        }
+    }
+}
+
+/// Whatever ends the task, a panic included, everything that the client held goes back.
+struct Served(Session);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let number = self.0.number();
+        if std::thread::panicking() {
+            tracing::error!(connection = number, "the connection's task panicked; what it held goes back");
+        }
+        // A second panic while the first unwinds would end the process.
+        let abandon = std::panic::AssertUnwindSafe(|| self.0.abandon());
+        if std::panic::catch_unwind(abandon).is_err() {
+            tracing::error!(connection = number, "what the connection held could not be given back");
+        }
+    }
+}
+
+/// Reads and forgets what the client still sends. A socket that is closed with unread input is reset, and the reset may overtake the
+/// last frames on their way to the client.
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
+    let forget = async {
+        let mut buffer = [0; 4096];
+        let mut left = LINGER_BYTES_MAX;
+        while let Ok(count) = stream.read(&mut buffer).await
+            && count > 0
+            && left > count
+        {
+            left -= count;
+        }
+    };
+    let _ = tokio::time::timeout(LAST_WORDS, forget).await;
 }
 
 fn report_loss(session: &Session, peer: std::net::SocketAddr, has_spoken: bool, error: Option<&io::Error>) {
@@ -97,10 +134,17 @@ fn poll_turn<S: AsyncRead + AsyncWrite>(
         has_worked = true;
         session.mailbox().stay_awake();
         let now = Instant::now();
+        session.out().lend(buffers::take_write);
         session.on_mail(now);
         use_rest(session, now, rest);
     }
-    if session.wants_input() {
+    if session.has_left_frames() && session.wants_input() {
+        has_worked = true;
+        session.out().lend(buffers::take_write);
+        let used = session.run(Instant::now(), rest);
+        rest.drain(..used);
+    }
+    if session.wants_input() && !session.has_left_frames() {
         match poll_read(cx, session, stream.as_mut(), rest)? {
             Poll::Ready(0) => return Poll::Ready(Ok(Turn::PeerClosed)),
             Poll::Ready(_) => {
@@ -112,6 +156,12 @@ fn poll_turn<S: AsyncRead + AsyncWrite>(
         if let Some(turn) = wants_login(session) {
             return Poll::Ready(Ok(turn));
         }
+    }
+    if !session.wants_input()
+        && session.is_peer_overdue(Instant::now())
+        && let Poll::Ready(0) = poll_sign_of_life(cx, session, stream.as_mut(), rest)?
+    {
+        return Poll::Ready(Ok(Turn::PeerClosed));
     }
     while !session.out().is_empty() {
         match poll_write(cx, session, stream.as_mut())? {
@@ -196,6 +246,32 @@ fn poll_read<S: AsyncRead>(
     })
 }
 
+/// A socket that is left unread is full of the client's heartbeats. A few bytes show that it lives; they are kept for later.
+fn poll_sign_of_life<S: AsyncRead>(
+    cx: &mut Context<'_>,
+    session: &mut Session,
+    stream: Pin<&mut S>,
+    rest: &mut Vec<u8>,
+) -> Poll<io::Result<usize>> {
+    let start = rest.len();
+    if start >= buffers::READ_BYTES {
+        // It has shown so often that it lives that no more can be kept; TCP finds out when it dies.
+        session.on_sign_of_life(Instant::now());
+        return Poll::Pending;
+    }
+    rest.resize(start + SIGN_OF_LIFE_BYTES, 0);
+    let result = read_into(cx, stream, &mut rest[start..]);
+    let count = match &result {
+        Poll::Ready(Ok(count)) => *count,
+        _ => 0,
+    };
+    rest.truncate(start + count);
+    if count > 0 {
+        session.on_sign_of_life(Instant::now());
+    }
+    result
+}
+
 fn read_into<S: AsyncRead>(cx: &mut Context<'_>, stream: Pin<&mut S>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
     let mut buffer = ReadBuf::new(buffer);
     match stream.poll_read(cx, &mut buffer) {
@@ -277,9 +353,119 @@ async fn check_login(
     }
 }
 
+/// A client that still sends so much behind the end has not understood it.
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
 /// A connection that is over is cut after this, also when its last frames could not be written.
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(3);
 /// A read into less room than this is not worth a system call.
 const READ_ROOM_MIN: usize = 64 * 1024;
+/// What is read of a socket that is to be left unread, once in two heartbeat intervals.
+const SIGN_OF_LIFE_BYTES: usize = 64;
 /// An empty buffer for half frames keeps no more than this.
 const REST_KEEP_BYTES_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::time::Duration;
+
+    use plugin_api::value::TableRef;
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+    use crate::amqp::frame::{self, FrameKind, HEARTBEAT};
+    use crate::amqp::handshake::PROTOCOL_HEADER;
+    use crate::amqp::method::*;
+    use crate::runtime::session::tests::broker;
+
+    const BODY_BYTES: usize = 1_500_000;
+
+    /// A login with a heartbeat of a second, and a publish that comes back because nobody takes it.
+    fn requests() -> Vec<u8> {
+        let mut out = PROTOCOL_HEADER.to_vec();
+        let (client_properties, response) = (TableRef::new(&[]), b"\0guest\0guest");
+        let start_ok = ConnectionStartOk { client_properties, mechanism: "PLAIN", response, locale: "en_US" };
+        frame::write_method(&mut out, 0, start_ok);
+        frame::write_method(&mut out, 0, ConnectionTuneOk { channel_max: 2047, frame_max: 131_072, heartbeat: 1 });
+        frame::write_method(&mut out, 0, ConnectionOpen { virtual_host: "/", capabilities: "", insist: false });
+        frame::write_method(&mut out, 1, ChannelOpen { out_of_band: "" });
+        let (exchange, routing_key) = ("", "nobody");
+        let publish = BasicPublish { ticket: 0, exchange, routing_key, mandatory: true, immediate: false };
+        frame::write_method(&mut out, 1, publish);
+        frame::write(&mut out, FrameKind::Header, 1, |out| {
+            out.extend_from_slice(&[0, 60, 0, 0]);
+            out.extend_from_slice(&(BODY_BYTES as u64).to_be_bytes());
+            out.extend_from_slice(&[0, 0]);
+        });
+        for piece in vec![0; BODY_BYTES].chunks(100_000) {
+            frame::write(&mut out, FrameKind::Body, 1, |out| out.extend_from_slice(piece));
+        }
+        out
+    }
+
+    #[test]
+    fn a_panic_gives_back_what_the_connection_held() {
+        let broker = broker();
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let served = Served(Session::new(Arc::clone(&broker), peer, Instant::now()));
+        assert_eq!(broker.connection_count(), 1);
+        let turn = std::panic::AssertUnwindSafe(move || {
+            let _served = served;
+            panic!("a fault of ours");
+        });
+        assert!(std::panic::catch_unwind(turn).is_err());
+        assert_eq!(broker.connection_count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_refuses_to_read_its_end_does_not_reset_it() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let task = tokio::spawn(serve(broker(), server, peer));
+        client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        let mut answer = [0; 8];
+        client.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, PROTOCOL_HEADER);
+        // More than the pipe holds: only a server that still reads lets this through.
+        client.write_all(&[b'x'; 1000]).await.unwrap();
+        drop(client);
+        task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_slowly_is_alive_while_it_sends_heartbeats() {
+        let (mut client, server) = tokio::io::duplex(4096);
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        tokio::spawn(serve(broker(), server, peer));
+        client.write_all(&requests()).await.unwrap();
+        // More than a megabyte waits for this client, so its socket is left unread.
+        let mut heartbeats = tokio::time::interval(Duration::from_millis(400));
+        for _ in 0..9 {
+            heartbeats.tick().await;
+            client.write_all(&HEARTBEAT).await.unwrap();
+        }
+        let mut seen = 0;
+        let mut buffer = vec![0; 65_536];
+        while seen < BODY_BYTES {
+            let count = client.read(&mut buffer).await.unwrap();
+            assert!(count > 0, "cut after {seen} bytes");
+            seen += count;
+        }
+        // What was read as a sign of life is a frame like any other.
+        let mut close = Vec::new();
+        let (reply_code, reply_text, class_id, method_id) = (200, "", 0, 0);
+        frame::write_method(&mut close, 0, ConnectionClose { reply_code, reply_text, class_id, method_id });
+        client.write_all(&close).await.unwrap();
+        let all = tokio::time::timeout(Duration::from_secs(5), client.read_to_end(&mut buffer)).await;
+        assert!(all.is_ok(), "the close was not answered");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_neither_reads_nor_writes_is_cut() {
+        let (mut client, server) = tokio::io::duplex(4096);
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let task = tokio::spawn(serve(broker(), server, peer));
+        client.write_all(&requests()).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(10), task).await.expect("cut after two intervals").unwrap();
+    }
+}

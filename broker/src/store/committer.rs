@@ -52,7 +52,8 @@ impl Gathered {
 
 impl Ledger for Committer {
     fn record(&self, vhost: &str, changes: Vec<Change>) {
-        let entries = changes.iter().map(|change| definitions::entry(vhost, change));
+        // Written down before the lock is taken, which every queue needs.
+        let entries: Vec<Entry> = changes.iter().map(|change| definitions::entry(vhost, change)).collect();
         self.gathered.lock().definitions.extend(entries);
         self.wake.notify_one();
     }

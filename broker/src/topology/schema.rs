@@ -69,7 +69,8 @@ pub struct LimitsDecl {
     pub connections_max: Option<u32>,
     /// How long a stopping broker waits for its clients to go.
     pub shutdown_deadline_secs: u16,
-    /// From so much memory on, publishers are stopped; `None` is 60 % of the machine's or container's.
+    /// From so many bytes of messages in memory on, publishers are stopped; `None` is 60 % of the machine's or container's
+    /// memory.
     pub memory_watermark_bytes: Option<u64>,
 }
 

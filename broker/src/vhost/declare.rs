@@ -70,6 +70,8 @@ const RESERVED_PREFIX: &str = "amq.";
 
 impl Vhost {
     fn permit(&self, by: &mut dyn Authority, permission: Permission, kind: Kind, name: &str) -> Result<(), Error> {
+        // The default exchange has a name for permissions only (semantics 25.5).
+        let name = if kind == Kind::Exchange && name.is_empty() { "amq.default" } else { name };
         if by.permits(permission, name) {
             return Ok(());
         }
@@ -186,10 +188,10 @@ impl Vhost {
         if name.is_empty() {
             return Err(Error::DefaultExchange);
         }
-        self.permit(by, Permission::Configure, Kind::Exchange, name)?;
         if name.starts_with(RESERVED_PREFIX) {
             return Err(Error::SystemExchange { name: name.into(), vhost: self.name.to_string() });
         }
+        self.permit(by, Permission::Configure, Kind::Exchange, name)?;
         let mut tables = self.tables.write();
         let Some(exchange) = tables.exchanges.get(name) else { return Ok(Changed::Nothing) };
         if if_unused && exchange.binding_count() > 0 {
@@ -357,9 +359,7 @@ impl Vhost {
     fn permit_binding(&self, by: &mut dyn Authority, source: &str, binding: &BindingSpec) -> Result<(), Error> {
         let kind = kind_of(binding.destination_kind);
         let is_default_destination = kind == Kind::Exchange && binding.destination.is_empty();
-        if !is_default_destination {
-            self.permit(by, Permission::Write, kind, &binding.destination)?;
-        }
+        self.permit(by, Permission::Write, kind, &binding.destination)?;
         if source.is_empty() || is_default_destination {
             return Err(Error::DefaultExchange);
         }

@@ -21,6 +21,10 @@ use crate::routing::{self, Exchange};
 
 /// An exchange remembers so many keys; then it forgets all and begins again.
 const ROUTES_MAX: usize = 4096;
+/// What all routes of a connection may take in memory, about; then all are forgotten.
+const ROUTES_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What a remembered route takes beside its key and its queues, about.
+const ROUTE_OVERHEAD_BYTES: usize = 128;
 /// So many exchanges are remembered.
 const EXCHANGES_MAX: usize = 256;
 /// The longest expiration: ten years in milliseconds (semantics 12.5).
@@ -61,6 +65,11 @@ struct Target {
 }
 
 impl Target {
+    fn forget_routes(&mut self) {
+        self.routes = HashMap::new();
+        self.last = None;
+    }
+
     /// Where a key led before.
     #[inline]
     fn remembered(&mut self, routing_key: &str) -> Option<Arc<[usize]>> {
@@ -85,6 +94,8 @@ pub struct Publisher {
     targets: Vec<Target>,
     target_of: HashMap<Arc<str>, usize>,
     last_target: usize,
+    /// What the targets' routes have taken since all were forgotten.
+    routes_bytes: usize,
     /// Queues by the place that routes name.
     batches: Vec<Batch>,
     place_of: HashMap<u64, usize>,
@@ -180,6 +191,7 @@ impl Publisher {
     fn forget(&mut self) {
         self.targets.clear();
         self.target_of.clear();
+        self.routes_bytes = 0;
         self.is_stale = !self.filled.is_empty();
         if !self.is_stale {
             self.batches.clear();
@@ -207,6 +219,7 @@ impl Publisher {
         if self.targets.len() >= EXCHANGES_MAX {
             self.targets.clear();
             self.target_of.clear();
+            self.routes_bytes = 0;
         }
         let hooks = context.hooks.chain(&vhost, name);
         let place = self.targets.len();
@@ -242,8 +255,14 @@ impl Publisher {
             if target.routes.len() >= ROUTES_MAX {
                 target.routes.clear();
             }
+            self.routes_bytes += ROUTE_OVERHEAD_BYTES + message.routing_key().len() + size_of_val(&*places);
             target.routes.insert(message.routing_key().into(), Arc::clone(&places));
             target.last = Some((message.routing_key().into(), Arc::clone(&places)));
+            // Each route may lead to any number of queues, so their count alone bounds nothing.
+            if self.routes_bytes > ROUTES_BYTES_MAX {
+                self.routes_bytes = 0;
+                self.targets.iter_mut().for_each(Target::forget_routes);
+            }
         }
         let message = match extra_keys {
             Some(ExtraKeys { has_bcc: true, .. }) => without_bcc(&message)?,
@@ -389,4 +408,64 @@ pub fn without_bcc(message: &Arc<Message>) -> Result<Arc<Message>, Error> {
     }
     let encoded = properties.encode();
     Ok(Message::new(Parts { properties: &encoded, ..message.parts() }, message.body()))
+}
+
+#[cfg(test)]
+mod tests {
+    use plugin_api::exchange::{BindingSpec, DestinationKind};
+
+    use super::super::declare::{Operator, QueueSpec};
+    use super::super::{Change, Ledger, Numbers, QueueFactory, Restored};
+    use super::*;
+    use crate::plugin_host::Registry;
+    use crate::queue::{self, Handle};
+
+    /// Queues that keep nothing, and a ledger that does not either.
+    #[derive(Debug)]
+    struct Nothing;
+
+    impl Handle for Nothing {
+        fn post(&self, _: Input) {}
+    }
+
+    impl Ledger for Nothing {
+        fn record(&self, _: &str, _: Vec<Change>) {}
+    }
+
+    impl QueueFactory for Nothing {
+        fn create(&self, _: &Arc<Vhost>, _: &Arc<str>, _: u64, _: queue::Options, _: Restored) -> Arc<dyn Handle> {
+            Arc::new(Self)
+        }
+    }
+
+    #[test]
+    fn routes_to_many_queues_take_bounded_memory() {
+        let registry = Arc::new(Registry::builtin().unwrap());
+        let numbers = Arc::new(Numbers::starting_at(1));
+        let vhost = Vhost::new("/", registry, Arc::new(Nothing), Arc::new(Nothing), numbers, 1).unwrap();
+        for number in 0..1000 {
+            let name = format!("q{number}");
+            let spec = QueueSpec { name: name.clone(), ..QueueSpec::default() };
+            vhost.declare_queue(&mut Operator, spec, || unreachable!("it has a name")).unwrap();
+            let binding = BindingSpec {
+                destination: name,
+                destination_kind: DestinationKind::Queue,
+                routing_key: String::new(),
+                arguments: plugin_api::value::Table::new(),
+            };
+            vhost.bind(&mut Operator, "amq.fanout", &binding).unwrap();
+        }
+        let hooks = HookSet::default();
+        let context = Context { vhost: &vhost, hooks: &hooks, access_generation: 1 };
+        let mut publisher = Publisher::default();
+        for number in 0..2000 {
+            let routing_key = format!("key{number}");
+            let parts = Parts { exchange: "amq.fanout", routing_key: &routing_key, properties: &[0, 0] };
+            let message = Message::new(parts, b"");
+            publisher.publish(&context, &mut Operator, 1, 0, None, message).unwrap();
+            let remembered = publisher.targets.iter().flat_map(|target| target.routes.values());
+            let bytes: usize = remembered.map(|places| size_of_val(&**places)).sum();
+            assert!(bytes <= ROUTES_BYTES_MAX, "{bytes} bytes after {number} keys");
+        }
+    }
 }

@@ -29,7 +29,7 @@ pub(crate) enum Assembled {
     /// To be routed.
     Message(PublishFlags, Arc<Message>),
     /// Its body was larger than the broker takes; it was read and thrown away (semantics 6.7).
-    TooLarge { body_bytes: u64 },
+    TooLarge { flags: PublishFlags, body_bytes: u64 },
 }
 
 #[derive(Debug)]
@@ -61,6 +61,14 @@ pub(crate) struct Content {
 }
 
 impl Content {
+    /// What is kept of a message whose body is still arriving, in bytes.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        match &self.stage {
+            Stage::Body { body: Body::Kept(builder), .. } => builder.len(),
+            _ => 0,
+        }
+    }
+
     /// A publish begins.
     pub(crate) fn begin(&mut self, publish: &BasicPublish<'_>) {
         self.names.clear();
@@ -147,7 +155,7 @@ impl Content {
         }
         Some(match body {
             Body::Kept(builder) => Assembled::Message(flags, builder.finish()),
-            Body::Skipped => Assembled::TooLarge { body_bytes: total },
+            Body::Skipped => Assembled::TooLarge { flags, body_bytes: total },
         })
     }
 

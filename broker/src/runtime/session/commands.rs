@@ -265,18 +265,18 @@ impl Session {
     /// The limit that all consumers of the channel share, those that are there included (semantics 13.15).
     fn limit_channel(&mut self, channel: ChannelId, max: u16) {
         let Some(state) = self.channels.get_mut(&channel.0) else { return };
-        let is_new = state.limit.is_none();
-        let limit = Arc::clone(state.limit.get_or_insert_with(|| Arc::new(ChannelLimit::new(max))));
-        limit.set_max(max);
+        if let Some(limit) = &state.limit {
+            limit.set_max(max);
+            return self.on_limit_lifted(channel);
+        }
+        let limit = state.limit.insert(Arc::new(ChannelLimit::new(max)));
         for &id in &state.sources {
-            let Some(source) = self.sources.get(&id).filter(|source| source.is_consumer) else { continue };
-            let holder = HolderId { connection: self.number, source: id.0 };
-            let input = if is_new {
-                Input::SetLimit { holder, limit: Some(Arc::clone(&limit)) }
-            } else {
-                Input::LimitLifted { holder }
-            };
-            source.queue.handle.post(input);
+            // Consumers that were cancelled may still hold deliveries, and those count; a getter's do not.
+            let Some(source) = self.sources.get(&id) else { continue };
+            if state.getters.get(&source.queue.number) != Some(&id) {
+                let holder = HolderId { connection: self.number, source: id.0 };
+                source.queue.handle.post(Input::SetLimit { holder, limit: Some(Arc::clone(limit)) });
+            }
         }
     }
 

@@ -11,7 +11,7 @@ mod exclusive;
 mod replies;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,7 +33,8 @@ use crate::queue::{ChannelLimit, HolderId, Input, Notice, Outlet, ReplyTo, Settl
 use crate::vhost::publish::{Context, Published, Publisher, without_bcc};
 use crate::vhost::{QueueRecord, Vhost};
 
-/// While more bytes than this wait to be written, nothing is read: a client that does not read its answers gets no more work done.
+/// While more bytes than this wait to be written, nothing is read and no frame looked at: a client that does not read its answers gets
+/// no more work done.
 const UNSENT_BYTES_MAX: usize = 1024 * 1024;
 /// Below this many unsent bytes, consumers get their credit back.
 const UNSENT_BYTES_LOW: usize = 128 * 1024;
@@ -74,6 +75,8 @@ struct ChannelSession {
     last_queue: String,
     prefetch_count: u16,
     limit: Option<Arc<ChannelLimit>>,
+    /// Whose turn it is to hear first that the limit has room.
+    limit_turn: usize,
     pending: Option<Pending>,
     sources: Vec<SourceId>,
     /// The getter of each queue, by the queue's number.
@@ -107,6 +110,7 @@ pub struct Session {
     /// Channels with a request under way.
     pending_count: usize,
     notices: Vec<Notice>,
+    has_left_frames: bool,
 }
 
 impl Session {
@@ -134,6 +138,7 @@ impl Session {
             ending: None,
             pending_count: 0,
             notices: Vec::new(),
+            has_left_frames: false,
             broker,
         }
     }
@@ -157,9 +162,19 @@ impl Session {
     pub fn wants_input(&self) -> bool {
         !self.conn.is_saturated()
             && !self.conn.is_blocked()
-            && self.conn.unsent_bytes() < UNSENT_BYTES_MAX
+            && !self.has_much_unsent()
             && !self.mailbox.is_out_of_credit()
             && !self.conn.has_ended()
+    }
+
+    /// Small requests may have large answers, so this is looked at before each.
+    fn has_much_unsent(&self) -> bool {
+        self.conn.unsent_bytes() >= UNSENT_BYTES_MAX
+    }
+
+    /// Frames that have arrived were left because too much was unsent: [`Self::run`] must come before more is read.
+    pub fn has_left_frames(&self) -> bool {
+        self.has_left_frames
     }
 
     /// The connection is over once everything in [`Self::out`] is written.
@@ -182,6 +197,17 @@ impl Session {
         self.login.take()
     }
 
+    /// Whether the client is about to be given up because nothing was heard of it.
+    pub fn is_peer_overdue(&self, now: Instant) -> bool {
+        self.conn.is_peer_overdue(now)
+    }
+
+    /// Bytes have arrived that cannot be used yet; they are offered later, by [`Self::run`].
+    pub fn on_sign_of_life(&mut self, now: Instant) {
+        self.conn.on_received(now);
+        self.has_left_frames = true;
+    }
+
     /// Bytes from the client; returns how many were used. The rest is to be offered again, with more or after mail.
     pub fn on_bytes(&mut self, now: Instant, input: &[u8]) -> usize {
         self.conn.on_received(now);
@@ -191,7 +217,10 @@ impl Session {
     /// Tries again with bytes that were not used before.
     pub fn run(&mut self, now: Instant, input: &[u8]) -> usize {
         let mut rest = input;
-        while let Some(event) = self.conn.next_event(now, &mut rest) {
+        self.has_left_frames = false;
+        while !self.has_much_unsent()
+            && let Some(event) = self.conn.next_event(now, &mut rest)
+        {
             self.on_event(now, event);
             if self.pending_count > 0 || self.ending.is_some() {
                 // The queue has most likely answered by now, and what follows need not be held.
@@ -234,11 +263,14 @@ impl Session {
             }
         }
         self.conn.flush_confirms();
+        self.has_left_frames |= self.has_much_unsent();
     }
 
     fn run_held(&mut self, now: Instant) -> bool {
         let mut has_run = false;
-        while let Some((channel, bytes, start)) = self.conn.take_held() {
+        while !self.has_much_unsent()
+            && let Some((channel, bytes, start)) = self.conn.take_held()
+        {
             has_run = true;
             let mut rest = bytes.get(start..).unwrap_or_default();
             while let Some(event) = self.conn.next_event(now, &mut rest) {
@@ -246,7 +278,7 @@ impl Session {
                 if self.pending_count > 0 {
                     self.drain_mail(now);
                 }
-                if self.conn.is_waiting(channel) {
+                if self.conn.is_waiting(channel) || self.has_much_unsent() {
                     break;
                 }
             }
@@ -468,6 +500,10 @@ impl Session {
     }
 
     fn new_source(&mut self, channel: ChannelId, queue: Arc<QueueRecord>, is_consumer: bool, no_ack: bool) -> SourceId {
+        // Each basic.get that is acked makes a new source, so in a long life the numbers come round.
+        while self.sources.contains_key(&SourceId(self.next_source)) {
+            self.next_source = self.next_source.wrapping_add(1);
+        }
         let id = SourceId(self.next_source);
         self.next_source = self.next_source.wrapping_add(1);
         let share = CONSUMER_CREDIT_BYTES / (1 + self.consumer_count);

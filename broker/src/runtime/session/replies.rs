@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use hashbrown::HashSet;
+
 use super::Session;
 use crate::amqp::connection::Delivery;
 use crate::amqp::method::*;
@@ -119,10 +121,15 @@ impl Session {
         self.forget_source_if_idle(id);
     }
 
-    fn on_limit_lifted(&mut self, channel: ChannelId) {
-        let Some(state) = self.channels.get(&channel.0) else { return };
-        for id in &state.sources {
-            if let Some(source) = self.sources.get(id).filter(|source| source.is_consumer) {
+    /// Tells each queue of the channel's consumers. Whoever is told first is served first, so the first is another one each time.
+    pub(super) fn on_limit_lifted(&mut self, channel: ChannelId) {
+        let Some(state) = self.channels.get_mut(&channel.0) else { return };
+        state.limit_turn = state.limit_turn.wrapping_add(1);
+        let (before, after) = state.sources.split_at(state.limit_turn % state.sources.len().max(1));
+        let mut told = HashSet::new();
+        for id in after.iter().chain(before) {
+            let Some(source) = self.sources.get(id).filter(|source| source.is_consumer) else { continue };
+            if told.insert(source.queue.number) {
                 let holder = HolderId { connection: self.number, source: id.0 };
                 source.queue.handle.post(Input::LimitLifted { holder });
             }

@@ -18,7 +18,7 @@ use crate::store::{Committer, Recovery};
 use crate::topology::schema::Topology;
 
 /// A broker whose store never answers: nobody runs its committer.
-fn broker() -> Arc<Broker> {
+pub(crate) fn broker() -> Arc<Broker> {
     let registry = Registry::builtin().expect("built-in plugins work");
     let storage = registry.storage("memory", &serde_json::Value::Null, None).expect("the memory storage works");
     node::build(&Topology::default(), Arc::new(registry), &Committer::new(storage), Recovery::default())
@@ -88,7 +88,20 @@ impl Client {
         self.send(1, BasicConsume { ticket: 0, queue, consumer_tag, no_local, no_ack, exclusive, nowait, arguments });
     }
 
-    /// The methods that the client has been sent since the last look.
+    fn publish(&mut self, queue: &str, body: &[u8]) {
+        let mut frames = Vec::new();
+        let publish = BasicPublish { ticket: 0, exchange: "", routing_key: queue, mandatory: false, immediate: false };
+        frame::write_method(&mut frames, 1, publish);
+        frame::write(&mut frames, FrameKind::Header, 1, |out| {
+            out.extend_from_slice(&[0, 60, 0, 0]);
+            out.extend_from_slice(&(body.len() as u64).to_be_bytes());
+            out.extend_from_slice(&[0, 0]);
+        });
+        frame::write(&mut frames, FrameKind::Body, 1, |out| out.extend_from_slice(body));
+        self.bytes(&frames);
+    }
+
+    /// The methods that the client has been sent since the last look; a delivery as its consumer and delivery tag.
     fn told(&mut self) -> Vec<String> {
         self.session.on_mail(self.now);
         let bytes = self.session.out().take_all();
@@ -98,7 +111,10 @@ impl Client {
         while let Some(frame) = frame::decode(&mut input, 0).expect("the broker frames well") {
             if frame.kind == FrameKind::Method {
                 let method = Method::decode(frame.payload).expect("the broker encodes well");
-                seen.push(format!("{} {}", frame.channel, method.name()));
+                seen.push(match method {
+                    Method::BasicDeliver(deliver) => format!("{} {}", deliver.consumer_tag, deliver.delivery_tag),
+                    other => format!("{} {}", frame.channel, other.name()),
+                });
             }
         }
         seen
@@ -135,15 +151,7 @@ fn a_publish_during_an_alarm_is_taken_and_stops_the_socket() {
     broker.on_memory(u64::MAX);
     client.declare("q");
     assert!(client.session.wants_input(), "a connection that does not publish goes on");
-    let (exchange, routing_key) = ("", "q");
-    let publish = BasicPublish { ticket: 0, exchange, routing_key, mandatory: false, immediate: false };
-    let mut frames = Vec::new();
-    frame::write_method(&mut frames, 1, publish);
-    // Class 60, weight 0, no body, no properties.
-    frame::write(&mut frames, FrameKind::Header, 1, |out| {
-        out.extend_from_slice(&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    });
-    client.bytes(&frames);
+    client.publish("q", b"m");
     assert!(!client.session.wants_input());
     assert_eq!(client.told(), ["1 queue.declare-ok", "0 connection.blocked"]);
     broker.on_memory(0);
@@ -151,4 +159,99 @@ fn a_publish_during_an_alarm_is_taken_and_stops_the_socket() {
     assert!(client.session.wants_input());
     client.send(1, BasicGet { ticket: 0, queue: "q", no_ack: true });
     assert_eq!(client.told(), ["1 basic.get-ok"]);
+}
+
+/// With a limit of one for the channel, its consumers take turns although each ack makes room for any of them.
+fn check_turns(queues: [&str; 2]) {
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.send(1, BasicQos { prefetch_size: 0, prefetch_count: 1, global: true });
+    for (queue, tag) in queues.into_iter().zip(["c0", "c1"]) {
+        client.declare(queue);
+        client.consume(queue, tag);
+        for _ in 0..10 {
+            client.publish(queue, b"m");
+        }
+    }
+    let mut served = [0, 0];
+    for delivery_tag in 1..=8 {
+        let told = client.told();
+        let deliveries: Vec<&String> = told.iter().filter(|line| line.starts_with('c')).collect();
+        match deliveries.as_slice() {
+            [line] => served[usize::from(line.starts_with("c1"))] += 1,
+            other => panic!("one at a time, but {other:?}"),
+        }
+        client.send(1, BasicAck { delivery_tag, multiple: false });
+    }
+    assert!(served[0] > 2 && served[1] > 2, "{queues:?} were served unfairly: {served:?}");
+}
+
+#[test]
+fn consumers_of_a_queue_take_turns_under_the_limit_of_their_channel() {
+    check_turns(["q", "q"]);
+}
+
+#[test]
+fn queues_take_turns_under_the_limit_of_a_channel() {
+    check_turns(["q", "r"]);
+}
+
+#[test]
+fn requests_wait_while_too_much_is_unsent() {
+    const COUNT: usize = 1000;
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.declare("q");
+    for _ in 0..COUNT {
+        client.publish("q", &[0; 8000]);
+    }
+    client.told();
+    let mut input = Vec::new();
+    for _ in 0..COUNT {
+        frame::write_method(&mut input, 1, BasicGet { ticket: 0, queue: "q", no_ack: true });
+    }
+    let mut answers = 0;
+    let mut used = client.session.on_bytes(client.now, &input);
+    loop {
+        assert!(client.session.out().len() < 2 * super::UNSENT_BYTES_MAX, "{}", client.session.out().len());
+        input.drain(..used);
+        match client.told().len() {
+            0 => break,
+            count => answers += count,
+        }
+        used = client.session.run(client.now, &input);
+    }
+    assert_eq!((answers, input.len()), (COUNT, 0));
+}
+
+#[test]
+fn numbers_of_sources_that_come_round_leave_living_ones_alone() {
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.declare("q");
+    client.consume("q", "c0");
+    client.session.next_source = 1;
+    client.consume("q", "c1");
+    client.publish("q", b"m");
+    client.publish("q", b"m");
+    let mut told = client.told();
+    told.retain(|line| line.starts_with('c'));
+    told.sort();
+    assert!(told.len() == 2 && told[0].starts_with("c0") && told[1].starts_with("c1"), "{told:?}");
+}
+
+#[test]
+fn a_connection_that_an_alarm_stopped_can_still_be_closed() {
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.declare("q");
+    broker.on_memory(u64::MAX);
+    client.publish("q", b"m");
+    assert!(!client.session.wants_input());
+    client.told();
+    broker.close_connections("shutdown");
+    assert_eq!(client.told(), ["0 connection.close"]);
+    assert!(client.session.wants_input(), "the answer to close must be read");
+    client.send(0, ConnectionCloseOk {});
+    assert!(client.session.has_ended());
 }

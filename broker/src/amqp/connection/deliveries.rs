@@ -1,0 +1,213 @@
+//! Consumers, deliveries and confirms: what goes out on channels by itself.
+
+use super::*;
+
+impl Connection {
+    /// Whether a consumer tag is taken on a channel.
+    pub fn has_consumer(&self, id: ChannelId, tag: &str) -> bool {
+        self.channels.get(&id.0).is_some_and(|channel| channel.tags.contains_key(tag))
+    }
+
+    /// The source behind a consumer tag.
+    pub fn consumer_source(&self, id: ChannelId, tag: &str) -> Option<SourceId> {
+        self.channels.get(&id.0)?.tags.get(tag).copied()
+    }
+
+    /// Registers a consumer before its first delivery.
+    pub fn add_consumer(&mut self, id: ChannelId, source: SourceId, tag: &str, no_ack: bool) {
+        if let Some(channel) = self.channels.get_mut(&id.0) {
+            channel.tags.insert(tag.into(), source);
+            channel.consumers.insert(source, Consumer { tag: tag.into(), no_ack });
+        }
+    }
+
+    /// Forgets a consumer; returns its tag.
+    pub fn remove_consumer(&mut self, id: ChannelId, source: SourceId) -> Option<Box<str>> {
+        let channel = self.channels.get_mut(&id.0)?;
+        let consumer = channel.consumers.remove(&source)?;
+        channel.tags.remove(&consumer.tag);
+        Some(consumer.tag)
+    }
+
+    /// Writes a method to a channel.
+    pub fn send<'m>(&mut self, id: ChannelId, method: impl Into<Method<'m>>) {
+        frame::write_method(self.out.tail(), id.0, method);
+    }
+
+    /// Writes deliveries of one consumer; returns whether the client had it still (else the driver drops them: the queue takes
+    /// them back with the consumer).
+    pub fn deliver<'m>(
+        &mut self,
+        id: ChannelId,
+        source: SourceId,
+        deliveries: impl Iterator<Item = Delivery<'m>>,
+    ) -> bool {
+        let Some(channel) = self.channels.get_mut(&id.0) else { return false };
+        let Some(consumer) = channel.consumers.get(&source) else { return false };
+        for delivery in deliveries {
+            let outstanding = (!consumer.no_ack).then_some(Outstanding { source, ticket: delivery.ticket });
+            let delivery_tag = channel.unacked.tag(outstanding);
+            frame::write(self.out.tail(), FrameKind::Method, id.0, |out| {
+                encode_deliver(out, &consumer.tag, delivery_tag, &delivery);
+            });
+            write_content(&mut self.out, id, delivery.message, self.frame_max_bytes);
+        }
+        true
+    }
+
+    /// Answers basic.get with a message. `outstanding` is none with no-ack.
+    pub fn get_ok(
+        &mut self,
+        id: ChannelId,
+        outstanding: Option<Outstanding>,
+        redelivered: bool,
+        message_count: u32,
+        message: &Arc<Message>,
+    ) {
+        let Some(channel) = self.channels.get_mut(&id.0) else { return };
+        let get_ok = BasicGetOk {
+            delivery_tag: channel.unacked.tag(outstanding),
+            redelivered,
+            exchange: message.exchange(),
+            routing_key: message.routing_key(),
+            message_count,
+        };
+        frame::write_method(self.out.tail(), id.0, get_ok);
+        write_content(&mut self.out, id, message, self.frame_max_bytes);
+    }
+
+    /// Hands an unroutable mandatory message back (semantics 12.7).
+    pub fn return_message(&mut self, id: ChannelId, code: ReplyCode, message: &Arc<Message>) {
+        let method = BasicReturn {
+            reply_code: code as u16,
+            reply_text: code.name(),
+            exchange: message.exchange(),
+            routing_key: message.routing_key(),
+        };
+        frame::write_method(self.out.tail(), id.0, method);
+        write_content(&mut self.out, id, message, self.frame_max_bytes);
+    }
+
+    /// How many deliveries of a channel wait to be settled.
+    pub fn unacked_count(&self, id: ChannelId) -> usize {
+        self.channels.get(&id.0).map_or(0, |channel| channel.unacked.len())
+    }
+
+    // Confirms
+
+    /// A publish went to so many queues; each will answer.
+    pub fn expect_confirms(&mut self, id: ChannelId, number: u64, queue_count: u32) {
+        self.with_confirms(id, |confirms| confirms.expect(number, queue_count));
+    }
+
+    /// A queue has taken the messages with these numbers, or refused them.
+    pub fn confirm(&mut self, id: ChannelId, numbers: std::ops::RangeInclusive<u64>, is_taken: bool) {
+        self.with_confirms(id, |confirms| {
+            for number in numbers {
+                confirms.answer(number, is_taken);
+            }
+        });
+    }
+
+    fn with_confirms(&mut self, id: ChannelId, change: impl FnOnce(&mut Confirms)) {
+        let Some(confirms) = self.channels.get_mut(&id.0).and_then(|channel| channel.confirms.as_mut()) else { return };
+        let had_answers = confirms.has_answers();
+        change(confirms);
+        if !had_answers && confirms.has_answers() {
+            self.confirming.push(id.0);
+        }
+    }
+
+    /// Writes the confirms that this turn brought.
+    pub fn flush_confirms(&mut self) {
+        for id in std::mem::take(&mut self.confirming) {
+            if let Some(confirms) = self.channels.get_mut(&id).and_then(|channel| channel.confirms.as_mut()) {
+                confirms.flush(ChannelId(id), self.out.tail());
+            }
+        }
+    }
+}
+
+/// A message on its way to a consumer.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery<'m> {
+    /// The queue's number for it, see [`Outstanding`].
+    pub ticket: u64,
+    /// It was handed out before.
+    pub redelivered: bool,
+    /// What.
+    pub message: &'m Arc<Message>,
+}
+
+/// The payload of basic.deliver, straight from the message's bytes: the one method that is written per message.
+#[inline]
+fn encode_deliver(out: &mut Vec<u8>, consumer_tag: &str, delivery_tag: u64, delivery: &Delivery<'_>) {
+    let short_string = |out: &mut Vec<u8>, bytes: &[u8]| {
+        // Tags and names are short strings, so their length fits.
+        out.push(bytes.len() as u8);
+        out.extend_from_slice(bytes);
+    };
+    let (exchange, routing_key) = delivery.message.raw_names();
+    out.extend_from_slice(&BasicDeliver::PREFIX);
+    short_string(out, consumer_tag.as_bytes());
+    out.extend_from_slice(&delivery_tag.to_be_bytes());
+    out.push(u8::from(delivery.redelivered));
+    short_string(out, exchange);
+    short_string(out, routing_key);
+}
+
+/// Header and body frames of a message.
+fn write_content(out: &mut OutBuffer, channel: ChannelId, message: &Arc<Message>, frame_max_bytes: u32) {
+    let body = message.body();
+    let tail = out.tail();
+    frame::write(tail, FrameKind::Header, channel.0, |tail| {
+        tail.extend_from_slice(&[0, 60, 0, 0]);
+        tail.extend_from_slice(&(body.len() as u64).to_be_bytes());
+        tail.extend_from_slice(message.properties().raw());
+    });
+    let piece_bytes_max = match frame_max_bytes as usize {
+        0 => usize::MAX,
+        limit => limit - frame::OVERHEAD_BYTES,
+    };
+    if body.len() < crate::amqp::out::BORROW_BYTES_MIN {
+        for piece in body.chunks(piece_bytes_max) {
+            frame::write(tail, FrameKind::Body, channel.0, |tail| tail.extend_from_slice(piece));
+        }
+        return;
+    }
+    let mut start = 0;
+    while start < body.len() {
+        let end = body.len().min(start.saturating_add(piece_bytes_max));
+        let [high, low] = channel.0.to_be_bytes();
+        let tail = out.tail();
+        tail.extend_from_slice(&[FrameKind::Body as u8, high, low]);
+        tail.extend_from_slice(&((end - start) as u32).to_be_bytes());
+        out.push_body(message, start..end);
+        out.tail().push(frame::END);
+        start = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deliver_is_encoded_as_the_table_of_methods_says() {
+        let parts = Parts { exchange: "orders", routing_key: "order.eu", properties: &[0, 0] };
+        let message = Message::new(parts, b"body");
+        for redelivered in [false, true] {
+            let (mut quick, mut table) = (Vec::new(), Vec::new());
+            encode_deliver(&mut quick, "tag", 7, &Delivery { ticket: 1, redelivered, message: &message });
+            BasicDeliver {
+                consumer_tag: "tag",
+                delivery_tag: 7,
+                redelivered,
+                exchange: parts.exchange,
+                routing_key: parts.routing_key,
+            }
+            .encode(&mut table);
+            assert_eq!(quick, table);
+        }
+    }
+}
