@@ -193,10 +193,11 @@ fn open_storage(
     if let Some(path) = data {
         std::fs::create_dir_all(path).map_err(|error| NodeError::Data { path: path.into(), error })?;
     }
-    let storage = registry.storage(&topology.storage.kind, &topology.storage.config, data)?;
+    let kind = topology.storage.kind.as_deref().unwrap_or(if data.is_some() { "log" } else { "memory" });
+    let storage = registry.storage(kind, &topology.storage.config, data)?;
     if storage.promise() == Durability::ProcessLifetime {
         tracing::warn!(
-            storage = topology.storage.kind,
+            storage = kind,
             "persistent messages live as long as this process: this storage writes nothing to disk"
         );
     }

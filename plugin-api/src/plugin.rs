@@ -1,24 +1,33 @@
 //! What a plugin offers, and the macro that makes a crate a plugin.
 
 use crate::exchange::ExchangeType;
+use crate::storage::StorageType;
 
 /// What a plugin offers. Built by the function that is given to [`crate::export_plugin!`].
 #[derive(Default)]
 pub struct Plugin {
     pub(crate) exchange_types: Vec<Box<dyn ExchangeType>>,
+    pub(crate) storages: Vec<Box<dyn StorageType>>,
 }
 
 impl Plugin {
     /// A plugin that offers nothing yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { exchange_types: Vec::new() }
+        Self { exchange_types: Vec::new(), storages: Vec::new() }
     }
 
     /// Offers an exchange type.
     #[must_use]
     pub fn exchange_type(mut self, exchange_type: impl ExchangeType) -> Self {
         self.exchange_types.push(Box::new(exchange_type));
+        self
+    }
+
+    /// Offers a kind of storage.
+    #[must_use]
+    pub fn storage(mut self, storage: impl StorageType) -> Self {
+        self.storages.push(Box::new(storage));
         self
     }
 }
@@ -40,6 +49,8 @@ impl Plugin {
 /// plugin_api::export_plugin!(exchange_types: [Geo]);
 /// # fn main() {}
 /// ```
+///
+/// A plugin of storages says `storages: [Disk]`; what a storage is configured with reaches it when it is opened.
 ///
 /// A plugin with a configuration gives a function instead, which is called each time that the plugin is loaded:
 ///
@@ -69,6 +80,12 @@ macro_rules! export_plugin {
         $crate::export_plugin!(|config: &$crate::config::Config| {
             config.expect_empty()?;
             Ok($crate::Plugin::new()$(.exchange_type($exchange_type))+)
+        });
+    };
+    (storages: [$($storage:expr),+ $(,)?]) => {
+        $crate::export_plugin!(|config: &$crate::config::Config| {
+            config.expect_empty()?;
+            Ok($crate::Plugin::new()$(.storage($storage))+)
         });
     };
     ($register:expr) => {

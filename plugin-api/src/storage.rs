@@ -45,14 +45,25 @@ pub trait Storage: Send + Sync {
     /// as far as [`Storage::promise`] says; nothing may be confirmed before.
     async fn append(&self, batch: &[Append<'_>]) -> Result<(), StorageError>;
 
+    /// As [`Self::append`], but promises no more than [`Durability::Os`]: the messages survive the broker, not a power cut.
+    /// For messages whose owners chose speed, and for transient ones that must leave memory.
+    async fn append_unsynced(&self, batch: &[Append<'_>]) -> Result<(), StorageError> {
+        self.append(batch).await
+    }
+
     /// Forgets the messages in `ranges`; positions without a message are no error. May be lost in a crash: the messages
     /// are then delivered again.
     async fn settle(&self, ranges: &[Settle]) -> Result<(), StorageError>;
 
-    /// Forgets all messages of `queue`. An unknown queue is no error.
+    /// Forgets all messages of `queue`. An unknown queue is no error. May be lost in a crash as settling may; whoever keeps
+    /// a list of queues by [`Self::put_meta`] deletes those that are found without an entry.
     async fn delete_queue(&self, queue: QueueKey) -> Result<(), StorageError>;
 
-    /// Up to `count_max` live messages of `queue` in ascending order, beginning at `from`; empty when there are none.
+    /// Up to `count_max` live messages of `queue` in ascending order, beginning at `from`; fewer when they are large, and
+    /// none only when there are none.
+    ///
+    /// A damaged message is told once, by [`StorageError::Damaged`] when it is the first that would be read; it is no
+    /// longer live then, so that the next read gets the rest.
     async fn read(
         &self,
         queue: QueueKey,
@@ -63,11 +74,31 @@ pub trait Storage: Send + Sync {
     /// Sets the metadata entry `key`, or removes it. Kept like an append when the future resolves.
     async fn put_meta(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), StorageError>;
 
-    /// What is there: called once, before anything else. Message bodies come later, by [`Storage::read`].
+    /// What is there, asked before anything else. Message bodies come later, by [`Storage::read`].
     async fn recover(&self) -> Result<Recovered, StorageError>;
 
     /// What the end of a future means.
     fn promise(&self) -> Durability;
+
+    /// How it fares; asked now and then, and cheap.
+    fn status(&self) -> StorageStatus {
+        StorageStatus::default()
+    }
+}
+
+/// How a storage fares.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StorageStatus {
+    /// There is no room for messages at present; settling goes on.
+    pub is_full: bool,
+    /// What it takes of the disk.
+    pub file_bytes: u64,
+    /// What live messages take of that.
+    pub live_bytes: u64,
+    /// Live messages, counted once for each queue.
+    pub live_count: u64,
+    /// What it has found damaged since it was opened, one sentence each.
+    pub damage: Vec<String>,
 }
 
 /// A queue, by a number that the broker never uses twice.

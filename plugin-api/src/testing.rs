@@ -24,7 +24,7 @@ pub use fake_host::FakeHost;
 pub use measure::nanos_per_call;
 pub use random::Random;
 pub use routes::routes;
-pub use storage_suite::{StorageSuite, storage};
+pub use storage_suite::{StorageSuite, opened_storages, storage, storages};
 
 /// Waits for a future on this thread, for tests of storages without a runtime.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {

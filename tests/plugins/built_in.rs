@@ -86,7 +86,7 @@ fn type_that_is_there_already_is_refused() {
         "plugin 'exchange_topic' offers the exchange type 'topic', which the built-in plugin 'exchange_topic' offers \
          already: take one of the two out of the topology file"
     );
-    assert_eq!(registry.status().len(), 4, "nothing of it is added");
+    assert_eq!(registry.status().len(), 6, "nothing of it is added");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod check;
 mod logging;
 mod run;
 mod script;
+mod store;
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
@@ -42,6 +43,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Work with Lua hook scripts
     Script(script::ScriptArgs),
+    /// Look at a data folder without changing it
+    Store(store::StoreArgs),
 }
 
 const EXAMPLES: &str = "\
@@ -78,6 +81,7 @@ pub fn main() -> ExitCode {
         Ok(Cli { command: None, run }) => run::run(run),
         Ok(Cli { command: Some(Command::Check(args)), .. }) => check::check(&args),
         Ok(Cli { command: Some(Command::Script(args)), .. }) => script::script(&args),
+        Ok(Cli { command: Some(Command::Store(args)), .. }) => store::store(&args),
         Err(error) => {
             // Help and version come as errors, too. Nobody is left to tell when the output is closed.
             let _ = error.print();

@@ -124,13 +124,13 @@ pub(super) fn limits(reader: &mut Reader<'_>, node: &Node, topology: &mut Topolo
 pub(super) fn storage(reader: &mut Reader<'_>, node: &Node, topology: &mut Topology) {
     if matches!(node.value, Value::Scalar(_)) {
         if let Some(kind) = reader.text(node) {
-            topology.storage = StorageDecl { kind, ..StorageDecl::default() };
+            topology.storage = StorageDecl { kind: Some(kind), ..StorageDecl::default() };
         }
         return;
     }
     let Some(fields) = reader.fields(node, &STORAGE) else { return };
     if let Some(kind) = fields.get("kind").and_then(|node| reader.text(node)) {
-        topology.storage.kind = kind;
+        topology.storage.kind = Some(kind);
     }
     if let Some(config) = fields.get("config") {
         topology.storage.config = json(reader, config);

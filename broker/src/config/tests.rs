@@ -107,7 +107,7 @@ fn settings_of_the_node_are_read() {
     assert_eq!((topology.limits.connections_max, topology.limits.shutdown_deadline_secs), (Some(100), 3));
     assert_eq!(topology.storage.config, serde_json::json!({"sync": [1, 2.5, "on", null, {"a": "b"}]}));
     assert_eq!(topology.bindings_mixed_durability, MixedDurability::Refuse);
-    assert_eq!(good("storage: memory").storage.kind, "memory");
+    assert_eq!(good("storage: memory").storage.kind.as_deref(), Some("memory"));
 }
 
 #[test]

@@ -76,15 +76,15 @@ pub enum LoadError {
     )]
     Failed { plugin: String, reason: String },
     #[error(
-        "plugin '{plugin}' offers the exchange type '{name}', which {owner} offers already: take one of the two out of the \
+        "plugin '{plugin}' offers the {kind} '{name}', which {owner} offers already: take one of the two out of the \
          topology file"
     )]
-    Duplicate { plugin: String, name: String, owner: String },
+    Duplicate { plugin: String, kind: &'static str, name: String, owner: String },
     #[error(
-        "plugin '{plugin}' offers an exchange type with the name '{name}': its author must return 1 to 255 bytes without \
-         white space from `ExchangeType::name`"
+        "plugin '{plugin}' offers something of the kind {kind} with the name '{name}': its author must return 1 to 255 bytes \
+         without white space from its `name`"
     )]
-    BadName { plugin: String, name: String },
+    BadName { plugin: String, kind: &'static str, name: String },
     #[error("folder '{}' cannot be read: {error}: give an existing folder with --plugin-dir", .path.display())]
     UnreadableFolder { path: PathBuf, error: std::io::Error },
     #[error("there is no storage '{name}': use one of {}", .known.join(", "))]

@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use plugin_api::abi::guest::{Guest, Linkage};
+use plugin_api::abi::guest::{CallError, Guest, GuestStorageType, Linkage};
 use plugin_api::abi::{HostTable, LinkedPlugin};
 use plugin_api::config::Config;
-use plugin_api::storage::{Storage, StorageSpec, StorageType};
+use plugin_api::storage::{Storage, StorageSpec};
 use tracing::warn;
 
 use super::inspect::inspect;
@@ -20,8 +20,14 @@ use super::{ExchangeTypeHandle, LoadError, PluginStatus, builtin, loader};
 #[derive(Default)]
 pub struct Registry {
     exchange_types: BTreeMap<String, Arc<ExchangeTypeHandle>>,
-    storages: BTreeMap<String, Box<dyn StorageType>>,
+    storages: BTreeMap<String, StorageKind>,
     plugins: Vec<Arc<Record>>,
+}
+
+/// A kind of storage, and the plugin that it comes from.
+struct StorageKind {
+    guest: GuestStorageType,
+    plugin: Arc<Record>,
 }
 
 /// A plugin file that somebody wants loaded.
@@ -46,6 +52,8 @@ pub struct Loaded {
     pub path: PathBuf,
     /// The exchange types it offers.
     pub exchange_types: Vec<String>,
+    /// The kinds of storage it offers.
+    pub storages: Vec<String>,
 }
 
 impl Registry {
@@ -64,9 +72,6 @@ impl Registry {
         for plugin in builtin::PLUGINS {
             registry.link(plugin, &Config::default())?;
         }
-        for storage in builtin::storages() {
-            registry.storages.insert(storage.name().to_owned(), storage);
-        }
         Ok(registry)
     }
 
@@ -78,7 +83,7 @@ impl Registry {
         let stamp = plugin.stamp().info();
         let host = HostTable::leak(Box::new(PluginLog::new(&stamp.crate_name)), Linkage::LinkedIn);
         let guest = Guest::linked(plugin, host, config).map_err(|error| loader::refused(&stamp.crate_name, error))?;
-        let record = Record::new(stamp.crate_name, stamp.version, names(&guest));
+        let record = Record::new(stamp.crate_name, stamp.version, names(&guest), storage_names(&guest));
         self.add(guest, record)
     }
 
@@ -98,8 +103,9 @@ impl Registry {
             version: stamp.version.clone(),
             path: request.path.clone(),
             exchange_types: names(&guest),
+            storages: storage_names(&guest),
         };
-        let record = Record::new(stamp.crate_name, stamp.version, names(&guest));
+        let record = Record::new(stamp.crate_name, stamp.version, names(&guest), storage_names(&guest));
         self.add(guest, record.loaded_from(request.path.clone(), sha256))?;
         Ok(loaded)
     }
@@ -143,7 +149,12 @@ impl Registry {
             return Err(LoadError::UnknownStorage { name: name.to_owned(), known });
         };
         let spec = StorageSpec { config: Config::new(config.clone()), folder: folder.map(Path::to_path_buf) };
-        storage.open(&spec).map_err(|invalid| LoadError::StorageRefused { name: name.to_owned(), reason: invalid.text })
+        storage.guest.open(&spec).map_err(|error| {
+            if !matches!(error, CallError::Refused(_)) {
+                storage.plugin.fault(&error.to_string());
+            }
+            LoadError::StorageRefused { name: name.to_owned(), reason: error.to_string() }
+        })
     }
 
     /// How all plugins fare, in the order they were loaded.
@@ -154,11 +165,13 @@ impl Registry {
 
     /// Adds everything that a plugin offers, or nothing.
     fn add(&mut self, guest: Guest, record: Record) -> Result<(), LoadError> {
-        for (index, name) in record.exchange_types.iter().enumerate() {
-            self.check_name(name, &record)?;
-            if record.exchange_types.iter().take(index).any(|other| other == name) {
-                let (plugin, owner) = (record.name.clone(), "the same plugin".to_owned());
-                return Err(LoadError::Duplicate { plugin, name: name.clone(), owner });
+        for (kind, names) in [(EXCHANGE_TYPE, &record.exchange_types), (STORAGE, &record.storages)] {
+            for (index, name) in names.iter().enumerate() {
+                self.check_name(kind, name, &record)?;
+                if names.iter().take(index).any(|other| other == name) {
+                    let (plugin, owner) = (record.name.clone(), "the same plugin".to_owned());
+                    return Err(LoadError::Duplicate { plugin, kind, name: name.clone(), owner });
+                }
             }
         }
         for name in &guest.unknown_items {
@@ -170,25 +183,39 @@ impl Registry {
             let handle = ExchangeTypeHandle::new(exchange_type, Arc::clone(&plugin));
             self.exchange_types.insert(name, Arc::new(handle));
         }
+        for guest in guest.storages {
+            let kind = StorageKind { guest, plugin: Arc::clone(&plugin) };
+            self.storages.insert(kind.guest.name().to_owned(), kind);
+        }
         self.plugins.push(plugin);
         Ok(())
     }
 
-    fn check_name(&self, name: &str, record: &Record) -> Result<(), LoadError> {
+    fn check_name(&self, kind: &'static str, name: &str, record: &Record) -> Result<(), LoadError> {
         let (plugin, owned) = (record.name.clone(), name.to_owned());
         if name.is_empty() || name.len() > 255 || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err(LoadError::BadName { plugin, name: owned });
+            return Err(LoadError::BadName { plugin, kind, name: owned });
         }
-        match self.exchange_types.get(name) {
-            Some(other) => Err(LoadError::Duplicate { plugin, name: owned, owner: other.plugin_title() }),
-            None => Ok(()),
-        }
+        let owner = if kind == STORAGE {
+            self.storages.get(name).map(|other| other.plugin.title())
+        } else {
+            self.exchange_types.get(name).map(|other| other.plugin_title())
+        };
+        owner.map_or(Ok(()), |owner| Err(LoadError::Duplicate { plugin, kind, name: owned, owner }))
     }
 }
 
 fn names(guest: &Guest) -> Vec<String> {
     guest.exchange_types.iter().map(|exchange_type| exchange_type.name().to_owned()).collect()
 }
+
+fn storage_names(guest: &Guest) -> Vec<String> {
+    guest.storages.iter().map(|storage| storage.name().to_owned()).collect()
+}
+
+/// What sentences call the kinds of things that plugins offer.
+const EXCHANGE_TYPE: &str = "exchange type";
+const STORAGE: &str = "storage";
 
 fn libraries(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();

@@ -18,6 +18,8 @@ pub struct PluginStatus {
     pub sha256: Option<String>,
     /// The exchange types it offers.
     pub exchange_types: Vec<String>,
+    /// The kinds of storage it offers.
+    pub storages: Vec<String>,
     /// The worst state that something of it is in.
     pub state: PluginState,
     /// How often it has panicked, or broken the rules of the ABI.
@@ -49,6 +51,7 @@ pub(super) struct Record {
     pub(super) path: Option<PathBuf>,
     pub(super) sha256: Option<String>,
     pub(super) exchange_types: Vec<String>,
+    pub(super) storages: Vec<String>,
     faults: AtomicU64,
     last_fault: Mutex<Option<String>>,
     /// Exchanges and types that are no longer asked.
@@ -56,13 +59,14 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn new(name: String, version: String, exchange_types: Vec<String>) -> Self {
+    pub(super) fn new(name: String, version: String, exchange_types: Vec<String>, storages: Vec<String>) -> Self {
         Self {
             name,
             version,
             path: None,
             sha256: None,
             exchange_types,
+            storages,
             faults: AtomicU64::new(0),
             last_fault: Mutex::new(None),
             failed: AtomicU32::new(0),
@@ -87,6 +91,7 @@ impl Record {
             path: self.path.clone(),
             sha256: self.sha256.clone(),
             exchange_types: self.exchange_types.clone(),
+            storages: self.storages.clone(),
             state,
             faults,
             last_fault: self.last_fault.lock().clone(),

@@ -85,13 +85,15 @@ fn state(registry: &Registry) -> (PluginState, u64) {
 }
 
 #[test]
-fn four_types_and_a_storage_are_built_in() {
+fn four_types_and_two_storages_are_built_in() {
     let registry = Registry::builtin().unwrap();
     assert_eq!(registry.exchange_type_names(), ["direct", "fanout", "headers", "topic"]);
     assert!(registry.status().iter().all(|plugin| plugin.state == PluginState::Active && plugin.path.is_none()));
     assert!(registry.storage("memory", &serde_json::Value::Null, None).is_ok());
     let error = registry.storage("disk", &serde_json::Value::Null, None).err().unwrap();
-    assert_eq!(error.to_string(), "there is no storage 'disk': use one of memory");
+    assert_eq!(error.to_string(), "there is no storage 'disk': use one of log, memory");
+    let error = registry.storage("log", &serde_json::Value::Null, None).err().unwrap();
+    assert_eq!(error.to_string(), "storage 'log' refused to start: needs a data folder: give one with --data DIR");
     let error = registry.storage("memory", &serde_json::json!({"size": 1}), None).err().unwrap();
     assert_eq!(error.to_string(), r#"storage 'memory' refused to start: takes no config, but was given {"size":1}"#);
 }

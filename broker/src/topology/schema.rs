@@ -75,10 +75,10 @@ pub struct LimitsDecl {
 }
 
 /// `storage`: the plugin that keeps persistent messages.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct StorageDecl {
-    /// Name of the storage, such as `memory`.
-    pub kind: String,
+    /// Name of the storage, such as `memory`; none is `log` where there is a data folder, and `memory` elsewhere.
+    pub kind: Option<String>,
     /// Handed to the storage as it is.
     pub config: serde_json::Value,
 }
@@ -247,12 +247,6 @@ impl Default for LimitsDecl {
             shutdown_deadline_secs: 10,
             memory_watermark_bytes: None,
         }
-    }
-}
-
-impl Default for StorageDecl {
-    fn default() -> Self {
-        Self { kind: "memory".to_owned(), config: serde_json::Value::Null }
     }
 }
 

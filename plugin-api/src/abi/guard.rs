@@ -33,14 +33,12 @@ pub(crate) unsafe fn guard(sink: *const TextSink, call: impl FnOnce() -> Result<
 }
 
 unsafe fn tell(sink: *const TextSink, text: &str) {
-    // SAFETY: the sink is the host's and lives until the call returns, or there is none.
-    if let Some(sink) = unsafe { sink.as_ref() } {
-        sink.write(text);
-    }
+    // SAFETY: as this function's caller says.
+    unsafe { TextSink::tell(sink, text) };
 }
 
 #[cold]
-fn panic_text(payload: Box<dyn Any + Send>) -> String {
+pub(crate) fn panic_text(payload: Box<dyn Any + Send>) -> String {
     let text = LAST_PANIC.with_borrow_mut(Option::take).unwrap_or_else(|| payload_text(&*payload).to_owned());
     // A payload may itself panic when it is dropped.
     if catch_unwind(AssertUnwindSafe(|| drop(payload))).is_err() {

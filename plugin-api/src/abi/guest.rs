@@ -3,14 +3,19 @@
 //! Used by the broker and by [`crate::testing`]. Which file a plugin comes from, whether it may be loaded, and what
 //! happens after a panic is decided elsewhere; here a call is made and its end is told.
 
+mod storage;
+
 use std::ffi::c_void;
 use std::fmt;
 
+pub use storage::GuestStorageType;
+
 use super::exchange::{ExchangeTypeTable, MessageView};
 use super::host::HostTable;
-use super::plugin::{EntryFn, ITEM_EXCHANGE_TYPE, LinkedPlugin, PluginItem, PluginTable};
+use super::plugin::{EntryFn, ITEM_EXCHANGE_TYPE, ITEM_STORAGE_TYPE, LinkedPlugin, PluginItem, PluginTable};
 use super::raw::{RawBytes, TextSink, status};
 use super::routes::RawRoutes;
+use super::storage::StorageTypeTable;
 use super::{ABI_MAJOR, ABI_MINOR, spec};
 use crate::config::Config;
 use crate::exchange::{BindingSpec, DependsOn, ExchangeSpec};
@@ -79,6 +84,8 @@ impl HostTable {
 pub struct Guest {
     /// The exchange types that it offers.
     pub exchange_types: Vec<GuestExchangeType>,
+    /// The kinds of storage that it offers.
+    pub storages: Vec<GuestStorageType>,
     /// Names of items of a kind that this host does not know.
     pub unknown_items: Vec<String>,
 }
@@ -114,7 +121,7 @@ impl Guest {
         if table.item_size < size_of::<PluginItem>() {
             return Err(broken("its items are too short"));
         }
-        let mut guest = Self { exchange_types: Vec::new(), unknown_items: Vec::new() };
+        let mut guest = Self { exchange_types: Vec::new(), storages: Vec::new(), unknown_items: Vec::new() };
         for index in 0..table.items_count {
             // SAFETY: the table has so many items of that size, each at least as long as this host's.
             let item = unsafe { &*table.items.byte_add(index * table.item_size) };
@@ -128,6 +135,18 @@ impl Guest {
         // SAFETY: names of items live as long as the process.
         let (name, description) = unsafe { (item.name.get(), item.description.get()) };
         let name = String::from_utf8_lossy(name).into_owned();
+        let description = String::from_utf8_lossy(description).into_owned();
+        if item.kind == ITEM_STORAGE_TYPE {
+            let table: *const StorageTypeTable = item.table.cast();
+            // SAFETY: every table begins with its size.
+            if table.is_null() || unsafe { (*table).size as usize } < size_of::<StorageTypeTable>() {
+                return Err(broken("the table of a storage is too short"));
+            }
+            // SAFETY: the table is of this kind and at least as long as this host's.
+            let table = unsafe { *table };
+            self.storages.push(GuestStorageType { table, handle: Handle(item.handle), name, description });
+            return Ok(());
+        }
         if item.kind != ITEM_EXCHANGE_TYPE {
             self.unknown_items.push(name);
             return Ok(());
@@ -139,7 +158,6 @@ impl Guest {
         }
         // SAFETY: the table is of this kind and at least as long as this host's.
         let table = unsafe { *table };
-        let description = String::from_utf8_lossy(description).into_owned();
         self.exchange_types.push(GuestExchangeType { table, handle: Handle(item.handle), name, description });
         Ok(())
     }
@@ -284,7 +302,8 @@ impl Drop for GuestExchange {
 #[derive(Debug)]
 struct Handle(*mut c_void);
 
-// SAFETY: behind a handle is a `Box<dyn ExchangeType>` or a `Box<dyn Exchange>`, both `Send + Sync` by their traits.
+// SAFETY: behind a handle is a type, an exchange or a storage, all `Send + Sync` by their traits, or a future, which is
+// `Send` and used through `&mut` alone.
 unsafe impl Send for Handle {}
 // SAFETY: as above.
 unsafe impl Sync for Handle {}
@@ -326,7 +345,7 @@ unsafe extern "C" fn log(context: *mut c_void, level: u32, target: RawBytes, tex
 }
 
 /// A panic of the host must not unwind into the plugin.
-fn unwinds_not<T: Default>(call: impl FnOnce() -> T) -> T {
+pub(super) fn unwinds_not<T: Default>(call: impl FnOnce() -> T) -> T {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).unwrap_or_default()
 }
 

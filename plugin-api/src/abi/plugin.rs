@@ -7,6 +7,7 @@ use super::guard::{guard, install_panic_hook};
 use super::host::{self, HostTable};
 use super::raw::{RawBytes, TextSink, WORD, status};
 use super::stamp::Stamp;
+use super::storage::{self, StorageTypeTable};
 use super::{ABI_MAJOR, ABI_MINOR};
 use crate::config::Config;
 use crate::error::Invalid;
@@ -78,6 +79,9 @@ const _: () = assert!(size_of::<PluginItem>() == 8 + 6 * WORD);
 /// The item is an exchange type; its table is an [`ExchangeTypeTable`].
 pub const ITEM_EXCHANGE_TYPE: u32 = 1;
 
+/// The item is a kind of storage; its table is a [`StorageTypeTable`].
+pub const ITEM_STORAGE_TYPE: u32 = 2;
+
 /// The whole entry function; what [`crate::export_plugin!`] writes into the plugin's crate only calls it.
 ///
 /// # Safety
@@ -117,7 +121,8 @@ pub unsafe fn run_entry(
 
 /// Moves everything to where it stays for the life of the process.
 fn table(stamp: &'static Stamp, plugin: Plugin) -> *const PluginTable {
-    let items: Vec<PluginItem> = plugin.exchange_types.into_iter().map(exchange_type_item).collect();
+    let exchange_types = plugin.exchange_types.into_iter().map(exchange_type_item);
+    let items: Vec<PluginItem> = exchange_types.chain(plugin.storages.into_iter().map(storage_type_item)).collect();
     let items = Box::leak(items.into_boxed_slice());
     Box::leak(Box::new(PluginTable {
         size: size_of::<PluginTable>() as u32,
@@ -131,7 +136,6 @@ fn table(stamp: &'static Stamp, plugin: Plugin) -> *const PluginTable {
 }
 
 fn exchange_type_item(exchange_type: TypeHandle) -> PluginItem {
-    let leak = |text: &str| RawBytes::new(Box::leak(text.to_owned().into_boxed_str()).as_bytes());
     PluginItem {
         kind: ITEM_EXCHANGE_TYPE,
         reserved: 0,
@@ -141,4 +145,19 @@ fn exchange_type_item(exchange_type: TypeHandle) -> PluginItem {
             .cast(),
         handle: Box::into_raw(Box::new(exchange_type)).cast(),
     }
+}
+
+fn storage_type_item(storage_type: storage::TypeHandle) -> PluginItem {
+    PluginItem {
+        kind: ITEM_STORAGE_TYPE,
+        reserved: 0,
+        name: leak(storage_type.name()),
+        description: leak(storage_type.description()),
+        table: std::ptr::from_ref(Box::leak(Box::new(StorageTypeTable::new()))).cast(),
+        handle: Box::into_raw(Box::new(storage_type)).cast(),
+    }
+}
+
+fn leak(text: &str) -> RawBytes {
+    RawBytes::new(Box::leak(text.to_owned().into_boxed_str()).as_bytes())
 }

@@ -49,6 +49,17 @@ impl TextSink {
         Self { context: std::ptr::from_mut(out).cast(), write: append_text }
     }
 
+    /// Writes to a sink, if there is one.
+    ///
+    /// # Safety
+    /// `sink` is null or the host's sink of this call.
+    pub(crate) unsafe fn tell(sink: *const Self, text: &str) {
+        // SAFETY: the sink is the host's and lives until the call returns, or there is none.
+        if let Some(sink) = unsafe { sink.as_ref() } {
+            sink.write(text);
+        }
+    }
+
     pub(crate) fn write(&self, text: &str) {
         // SAFETY: `write` and `context` come from the host as a pair, and the sink does not outlive the call.
         unsafe { (self.write)(self.context, RawBytes::new(text.as_bytes())) };

@@ -2,6 +2,7 @@
 
 use crate::error::Invalid;
 use crate::exchange::{BindingSpec, DestinationKind, ExchangeSpec};
+use crate::storage::StorageStatus;
 use crate::value::{Table, TableRef, Value, ValueRef};
 
 pub(crate) fn encode_exchange(spec: &ExchangeSpec) -> Vec<u8> {
@@ -47,6 +48,40 @@ pub(crate) fn decode_binding(bytes: &[u8]) -> Result<BindingSpec, Invalid> {
         routing_key: text(table, "routing_key")?,
         arguments: arguments(table)?,
     })
+}
+
+pub(crate) fn status_table(status: &StorageStatus) -> Table {
+    let number = |number: u64| Value::I64(i64::try_from(number).unwrap_or(i64::MAX));
+    let damage = status.damage.iter().map(|text| Value::LongString(text.as_bytes().to_vec())).collect();
+    Table::new()
+        .with("is_full", status.is_full)
+        .with("file_bytes", number(status.file_bytes))
+        .with("live_bytes", number(status.live_bytes))
+        .with("live_count", number(status.live_count))
+        .with("damage", Value::Array(damage))
+}
+
+/// What is missing is as in a status that nothing is known of.
+pub(crate) fn decode_status(bytes: &[u8]) -> StorageStatus {
+    let Ok(table) = Table::decode(bytes) else { return StorageStatus::default() };
+    let number = |key| match table.get(key) {
+        Some(Value::I64(number)) => u64::try_from(*number).unwrap_or_default(),
+        _ => 0,
+    };
+    let text = |value: &Value| match value {
+        Value::LongString(text) => Some(String::from_utf8_lossy(text).into_owned()),
+        _ => None,
+    };
+    StorageStatus {
+        is_full: matches!(table.get("is_full"), Some(Value::Bool(true))),
+        file_bytes: number("file_bytes"),
+        live_bytes: number("live_bytes"),
+        live_count: number("live_count"),
+        damage: match table.get("damage") {
+            Some(Value::Array(texts)) => texts.iter().filter_map(text).collect(),
+            _ => Vec::new(),
+        },
+    }
 }
 
 pub(crate) fn decode_table(bytes: &[u8]) -> Result<Table, Invalid> {
@@ -105,6 +140,19 @@ mod tests {
             let binding = BindingSpec { destination_kind, arguments, ..BindingSpec::to_queue("q", "a.#") };
             assert_eq!(decode_binding(&encode_binding(&binding)), Ok(binding));
         }
+    }
+
+    #[test]
+    fn status_survives_the_crossing() {
+        let status = StorageStatus {
+            is_full: true,
+            file_bytes: 1,
+            live_bytes: 2,
+            live_count: 3,
+            damage: vec!["segment-1 at 7".into(), "é".into()],
+        };
+        assert_eq!(decode_status(&contents(&status_table(&status))), status);
+        assert_eq!(decode_status(b"\xff"), StorageStatus::default());
     }
 
     #[test]

@@ -4,21 +4,53 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{Random, block_on};
+use super::{FakeHost, Random, block_on};
+use crate::abi::LinkedPlugin;
+use crate::abi::guest::{Guest, Linkage};
 use crate::config::Config;
 use crate::storage::{
     Append, Durability, MessageSeq, QueueKey, Recovered, RecoveredQueue, Settle, Storage, StorageSpec, StorageType,
     StoredMessage,
 };
 
-/// The suite for a kind of storage.
-pub fn storage(storage_type: impl StorageType) -> StorageSuite {
-    StorageSuite { storage_type: Box::new(storage_type), config: Config::default() }
+/// The suite for all storages of `plugin`, through the ABI as the broker calls them.
+///
+/// # Panics
+/// When the plugin does not register.
+#[must_use]
+pub fn storages(plugin: &'static LinkedPlugin) -> StorageSuite {
+    let guest = Guest::linked(plugin, FakeHost::new().table(Linkage::LinkedIn), &Config::default())
+        .unwrap_or_else(|error| panic!("the plugin registers: {error}"));
+    assert!(!guest.storages.is_empty(), "the plugin offers a storage");
+    let mut suite = StorageSuite { kinds: Vec::new(), config: Config::default() };
+    for storage in guest.storages {
+        assert!(!storage.name().is_empty(), "the storage has a name");
+        assert!(!storage.description().is_empty(), "the storage has a description");
+        let name = storage.name().to_owned();
+        suite = suite.and(&name, move |spec| storage.open(spec).map_err(|error| error.to_string()));
+    }
+    suite
 }
+
+/// The suite for a kind of storage, called as a Rust trait.
+pub fn storage(storage_type: impl StorageType) -> StorageSuite {
+    let name = storage_type.name().to_owned();
+    opened_storages(&name, move |spec| storage_type.open(spec).map_err(|error| error.to_string()))
+}
+
+/// The suite for whatever `open` opens, such as a storage from a file.
+pub fn opened_storages(
+    name: &str,
+    open: impl Fn(&StorageSpec) -> Result<Arc<dyn Storage>, String> + 'static,
+) -> StorageSuite {
+    StorageSuite { kinds: Vec::new(), config: Config::default() }.and(name, open)
+}
+
+type Open = dyn Fn(&StorageSpec) -> Result<Arc<dyn Storage>, String>;
 
 /// The suite. Each test gets a folder of its own, which is removed afterwards.
 pub struct StorageSuite {
-    storage_type: Box<dyn StorageType>,
+    kinds: Vec<(String, Box<Open>)>,
     config: Config,
 }
 
@@ -35,14 +67,33 @@ impl StorageSuite {
     /// # Panics
     /// With the rule that is broken.
     pub fn run(&self) {
-        assert!(!self.storage_type.name().is_empty(), "the storage has a name");
-        assert!(!self.storage_type.description().is_empty(), "the storage has a description");
+        self.kinds.iter().for_each(|(name, open)| Case { name, open, config: &self.config }.run());
+    }
+
+    fn and(mut self, name: &str, open: impl Fn(&StorageSpec) -> Result<Arc<dyn Storage>, String> + 'static) -> Self {
+        self.kinds.push((name.to_owned(), Box::new(open)));
+        self
+    }
+}
+
+/// One kind of storage.
+struct Case<'a> {
+    name: &'a str,
+    open: &'a Open,
+    config: &'a Config,
+}
+
+impl Case<'_> {
+    fn run(&self) {
         block_on(async {
             self.a_new_storage_is_empty().await;
             self.what_is_appended_can_be_read().await;
             self.settled_messages_are_gone().await;
             self.a_deleted_queue_is_gone().await;
             self.meta_entries_are_set_and_removed().await;
+            self.unsynced_messages_are_there().await;
+            self.contents_are_kept_as_they_are().await;
+            self.calls_of_several_threads_do_not_disturb_each_other().await;
             self.random_calls_agree_with_a_model().await;
             self.opening_again_keeps_the_promise().await;
         });
@@ -102,6 +153,69 @@ impl StorageSuite {
         assert_eq!(storage.recovered().await.meta, expected, "entries are sorted, the last value counts");
     }
 
+    async fn unsynced_messages_are_there(&self) {
+        let storage = self.open();
+        let targets = [(QueueKey(1), MessageSeq(7))];
+        let message = Append { targets: &targets, exchange: "", routing_key: "", properties: &[], body: &[] };
+        let appended = storage.inner.append_unsynced(&[message]).await;
+        appended.unwrap_or_else(|error| panic!("append_unsynced: {error}"));
+        assert_eq!(storage.ranges().await, [(1, vec![(7, 7)])]);
+    }
+
+    async fn contents_are_kept_as_they_are(&self) {
+        let storage = self.open();
+        let bodies: Vec<Vec<u8>> =
+            [0, 1, 255, 4096, 3_000_000].map(|length: usize| vec![length as u8 | 1; length]).into();
+        let long = "é".repeat(127);
+        let targets: Vec<[(QueueKey, MessageSeq); 1]> =
+            (u64::MAX - 4..=u64::MAX).map(|seq| [(QueueKey(u64::MAX), MessageSeq(seq))]).collect();
+        let batch: Vec<Append<'_>> = bodies
+            .iter()
+            .zip(&targets)
+            .map(|(body, targets)| Append { targets, exchange: &long, routing_key: "", properties: PROPERTIES, body })
+            .collect();
+        storage.inner.append(&batch).await.unwrap_or_else(|error| panic!("append: {error}"));
+        let mut found = Vec::new();
+        // A read may answer less than was asked for when messages are large.
+        while found.len() < bodies.len() {
+            let next = u64::MAX - 4 + found.len() as u64;
+            let read = storage.read(u64::MAX, next, 10).await;
+            assert!(!read.is_empty(), "a read answers something when something is there");
+            found.extend(read);
+        }
+        for ((message, body), seq) in found.iter().zip(&bodies).zip(u64::MAX - 4..=u64::MAX) {
+            assert_eq!((message.seq.0, message.exchange.as_str(), message.routing_key.as_str()), (seq, &*long, ""));
+            assert!(message.body == *body && message.properties == PROPERTIES, "body of {} bytes", body.len());
+        }
+    }
+
+    async fn calls_of_several_threads_do_not_disturb_each_other(&self) {
+        let storage = self.open();
+        std::thread::scope(|scope| {
+            for queue in 1..=4 {
+                let storage = &storage.inner;
+                scope.spawn(move || {
+                    for seq in 0..50 {
+                        let targets = [(QueueKey(queue), MessageSeq(seq))];
+                        let body = seq.to_string();
+                        let message = Append {
+                            targets: &targets,
+                            exchange: EXCHANGE,
+                            routing_key: ROUTING_KEY,
+                            properties: PROPERTIES,
+                            body: body.as_bytes(),
+                        };
+                        block_on(storage.append(&[message])).unwrap_or_else(|error| panic!("append: {error}"));
+                        let read = block_on(storage.read(QueueKey(queue), MessageSeq(seq), 2));
+                        assert_eq!(read, Ok(vec![owned((seq, &body))]), "what is appended can be read at once");
+                    }
+                });
+            }
+        });
+        let expected: Vec<(u64, Vec<(u64, u64)>)> = (1..=4).map(|queue| (queue, vec![(0, 49)])).collect();
+        assert_eq!(storage.ranges().await, expected);
+    }
+
     async fn random_calls_agree_with_a_model(&self) {
         let storage = self.open();
         let mut model: Vec<Vec<u64>> = vec![Vec::new(); 4];
@@ -157,7 +271,7 @@ impl StorageSuite {
     fn open(&self) -> Opened {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("storage-suite-{}-{}-{number}", self.storage_type.name(), std::process::id());
+        let name = format!("storage-suite-{}-{}-{number}", self.name, std::process::id());
         let folder = Folder(std::env::temp_dir().join(name));
         std::fs::create_dir_all(&folder.0).unwrap_or_else(|error| panic!("{}: {error}", folder.0.display()));
         Opened::new(self, folder)
@@ -171,13 +285,13 @@ struct Opened {
 }
 
 impl Opened {
-    fn new(suite: &StorageSuite, folder: Folder) -> Self {
+    fn new(suite: &Case<'_>, folder: Folder) -> Self {
         let spec = StorageSpec { config: suite.config.clone(), folder: Some(folder.0.clone()) };
-        let inner = suite.storage_type.open(&spec).unwrap_or_else(|error| panic!("the storage opens: {error}"));
+        let inner = (suite.open)(&spec).unwrap_or_else(|error| panic!("the storage opens: {error}"));
         Self { inner, folder }
     }
 
-    fn reopen(self, suite: &StorageSuite) -> Self {
+    fn reopen(self, suite: &Case<'_>) -> Self {
         drop(self.inner);
         Self::new(suite, self.folder)
     }

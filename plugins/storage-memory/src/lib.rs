@@ -31,6 +31,8 @@ impl StorageType for MemoryType {
     }
 }
 
+plugin_api::export_plugin!(storages: [MemoryType]);
+
 /// One storage in memory.
 #[derive(Default)]
 pub struct Memory {

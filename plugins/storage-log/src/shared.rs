@@ -1,0 +1,157 @@
+//! What the thread that writes and the threads that read have in common.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use plugin_api::host::{self, Level};
+use plugin_api::storage::StorageError;
+
+use crate::disk::{Access, Disk, DiskFile};
+use crate::error::Damage;
+use crate::index::Index;
+use crate::index::pieces::SegmentId;
+use crate::names;
+use crate::options::{Mutant, Options};
+
+/// Shared by the threads of one storage.
+pub(crate) struct Shared {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) options: Options,
+    pub(crate) store: u64,
+    index: Mutex<Index>,
+    files: Mutex<Vec<OpenFile>>,
+    damage: Mutex<Vec<Damage>>,
+    /// Indexes that a read found wrong; the writer makes them again.
+    repairs: Mutex<Vec<SegmentId>>,
+    failure: Mutex<Option<String>>,
+    pub(crate) is_full: AtomicBool,
+}
+
+struct OpenFile {
+    segment: SegmentId,
+    part: Part,
+    file: Arc<dyn DiskFile>,
+}
+
+/// The two files of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Log,
+    Index,
+}
+
+impl Shared {
+    pub(crate) fn new(disk: Arc<dyn Disk>, options: Options, store: u64, index: Index) -> Self {
+        Self {
+            disk,
+            options,
+            store,
+            index: Mutex::new(index),
+            files: Mutex::default(),
+            damage: Mutex::default(),
+            repairs: Mutex::default(),
+            failure: Mutex::default(),
+            is_full: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn index(&self) -> MutexGuard<'_, Index> {
+        lock(&self.index)
+    }
+
+    /// The file of a segment, from the few that are kept open.
+    pub(crate) fn file(&self, segment: SegmentId, part: Part) -> io::Result<Arc<dyn DiskFile>> {
+        let mut files = lock(&self.files);
+        if let Some(place) = files.iter().position(|open| open.segment == segment && open.part == part) {
+            let open = files.remove(place);
+            let file = Arc::clone(&open.file);
+            files.push(open);
+            return Ok(file);
+        }
+        let name = match part {
+            Part::Log => names::segment(segment),
+            Part::Index => names::index(segment),
+        };
+        let file = self.disk.open(&name, Access::Read)?;
+        if files.len() >= OPEN_FILES_MAX {
+            // The one that was used longest ago; it closes when the last read of it has ended.
+            files.remove(0);
+        }
+        files.push(OpenFile { segment, part, file: Arc::clone(&file) });
+        Ok(file)
+    }
+
+    /// The names of this segment's files no longer lead to what was opened.
+    pub(crate) fn forget_files(&self, segment: SegmentId) {
+        lock(&self.files).retain(|open| open.segment != segment);
+    }
+
+    /// Writes down and logs what is wrong.
+    pub(crate) fn report(&self, damage: Damage) {
+        host::log(Level::Error, TARGET, format_args!("damage in '{}': {damage}", self.disk.title()));
+        let mut known = lock(&self.damage);
+        if known.len() < DAMAGE_KEPT_MAX && !known.contains(&damage) {
+            known.push(damage);
+        }
+    }
+
+    pub(crate) fn damage(&self) -> Vec<Damage> {
+        lock(&self.damage).clone()
+    }
+
+    pub(crate) fn ask_repair(&self, segment: SegmentId) {
+        let mut repairs = lock(&self.repairs);
+        if !repairs.contains(&segment) {
+            repairs.push(segment);
+        }
+    }
+
+    pub(crate) fn next_repair(&self) -> Option<SegmentId> {
+        lock(&self.repairs).pop()
+    }
+
+    /// Nothing can be promised any more.
+    pub(crate) fn fail(&self, doing: &str, error: &io::Error) -> StorageError {
+        let mut failure = lock(&self.failure);
+        let text = failure.get_or_insert_with(|| {
+            let text = format!("{doing} failed: {error}");
+            host::log(Level::Error, TARGET, &text);
+            text
+        });
+        StorageError::Failed(text.clone())
+    }
+
+    pub(crate) fn failure(&self) -> Option<StorageError> {
+        lock(&self.failure).clone().map(StorageError::Failed)
+    }
+
+    pub(crate) fn set_full(&self, is_full: bool) {
+        if self.is_full.swap(is_full, Ordering::Relaxed) != is_full {
+            let text = if is_full { "the disk is full; messages are refused" } else { "the disk has room again" };
+            host::log(Level::Warn, TARGET, format_args!("{text} ('{}')", self.disk.title()));
+        }
+    }
+
+    pub(crate) fn sync_data(&self, file: &dyn DiskFile) -> io::Result<()> {
+        if self.options.mutant == Some(Mutant::SkipSyncData) { Ok(()) } else { file.sync_data() }
+    }
+
+    pub(crate) fn sync_folder(&self) -> io::Result<()> {
+        if self.options.mutant == Some(Mutant::SkipSyncFolder) { Ok(()) } else { self.disk.sync_folder() }
+    }
+}
+
+/// No call leaves what these locks guard half changed, so that a panic elsewhere does not matter.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The target of log lines.
+pub(crate) const TARGET: &str = "storage-log";
+
+/// Enough for reads that go back and forth between segments, and far from the limits of a process.
+const OPEN_FILES_MAX: usize = 64;
+
+/// Damage is told to the log in any case; this much is kept for whoever asks.
+const DAMAGE_KEPT_MAX: usize = 1000;
