@@ -1,9 +1,10 @@
 //! Start and end of the broker as an operator sees them.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 use tests::broker_process::{BrokerOptions, BrokerProcess, binary};
 use tests::scenario::connection::{Connection, Login};
-use tests::transport::Target;
+use tests::transport::{Received, Target};
 use tests::wire::Field;
 
 #[test]
@@ -57,8 +58,17 @@ fn bytes_behind_connection_close_do_not_reset_the_socket() {
     connection.call(0, "connection.close", &[]);
     connection.wait_for(0, "connection.close-ok").unwrap();
     let mut transport = connection.into_transport();
+    // The broker has closed its side. A whole other connection later it would have forgotten the socket, if it did.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    assert!(matches!(transport.receive(deadline), Ok(Received::Eof)), "close-ok is the last word");
+    let mut other = Connection::new(broker.target().connect().unwrap());
+    other.login(&Login::guest("/")).unwrap();
     let ack = [1, 0, 1, 0, 0, 0, 13, 0, 60, 0, 80, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0xCE];
     for _ in 0..20 {
         transport.send(&ack).expect("the socket takes what comes late");
+        other.call(1, "channel.open", &[]);
+        other.wait_for(1, "channel.open-ok").unwrap();
+        other.call(1, "channel.close", &[]);
+        other.wait_for(1, "channel.close-ok").unwrap();
     }
 }

@@ -169,7 +169,9 @@ impl Drop for Oracle {
 /// Starts epmd and the node below a shell that ends both as soon as its input closes, so that nothing stays behind even
 /// when the test process is killed. The node may be killed: nobody reads its data again.
 fn supervise(folder: &TempDir, node: &str, port: u16, dist_port: u16, epmd_port: u16) -> Result<Child, String> {
+    // The trap interrupts the read: a signal to the whole group of the test must not end the supervisor before its work.
     const SUPERVISOR: &str = r#"
+        trap : HUP INT TERM
         epmd -address 127.0.0.1 -port "$ERL_EPMD_PORT" </dev/null >/dev/null 2>&1 & epmd=$!
         setsid "$0" </dev/null & node=$!
         read -r _
