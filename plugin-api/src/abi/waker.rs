@@ -120,11 +120,12 @@ mod tests {
         let count = Arc::new(Count::default());
         let waker = Waker::from(Arc::clone(&count));
         let raw = RawHostWaker::lend(&waker);
-        // SAFETY: the waker lives to the end of the test.
         let pointer = &raw const raw;
+        // SAFETY: the waker lives to the end of the test.
         let borrowed = unsafe { RawHostWaker::borrow(&pointer) };
         borrowed.wake_by_ref();
-        let (clone, other) = (borrowed.clone(), borrowed.clone().clone());
+        let clone = borrowed.clone();
+        let other = clone.clone();
         drop(borrowed);
         std::thread::spawn(move || clone.wake()).join().unwrap();
         other.wake_by_ref();
