@@ -131,10 +131,17 @@ impl Committer {
             }
             let is_stored = self.store(&gathered).await;
             gathered.answer(is_stored.is_ok());
-            if let Err(error) = is_stored {
-                tracing::error!(error = %error, "the store failed; nothing is confirmed any more");
-                self.failure.send_replace(Some(Failure(error.to_string())));
-                return self.refuse_for_ever().await;
+            match is_stored {
+                Ok(()) => {}
+                // Nothing of the batch was kept, and its publishers have been told. Room may come again.
+                Err(StorageError::Full(reason)) => {
+                    tracing::error!(reason, "the store is full; persistent messages are refused until there is room");
+                }
+                Err(error @ (StorageError::Failed(_) | StorageError::Damaged(_))) => {
+                    tracing::error!(error = %error, "the store failed; nothing is confirmed any more");
+                    self.failure.send_replace(Some(Failure(error.to_string())));
+                    return self.refuse_for_ever().await;
+                }
             }
         }
     }
@@ -144,11 +151,11 @@ impl Committer {
         for (key, value) in &gathered.definitions {
             self.storage.put_meta(key, value.as_deref()).await?;
         }
-        if !gathered.appends.is_empty() {
-            let groups = group(&gathered.appends);
-            let records: Vec<Record<'_>> = groups.iter().map(|(message, targets)| record(message, targets)).collect();
-            self.storage.append(&records).await?;
-        }
+        // A full disk refuses messages, but what is done with must still be forgotten: that is what makes room.
+        let appended = match self.append(&gathered.appends).await {
+            Err(error @ (StorageError::Failed(_) | StorageError::Damaged(_))) => return Err(error),
+            appended => appended,
+        };
         let ranges: Vec<Settle> = gathered.settled.iter().flat_map(|(queue, seqs)| ranges(*queue, seqs)).collect();
         if !ranges.is_empty() {
             self.storage.settle(&ranges).await?;
@@ -156,7 +163,16 @@ impl Committer {
         for &queue in &gathered.deleted {
             self.storage.delete_queue(queue).await?;
         }
-        Ok(())
+        appended
+    }
+
+    async fn append(&self, appends: &[(QueueKey, Append)]) -> Result<(), StorageError> {
+        if appends.is_empty() {
+            return Ok(());
+        }
+        let groups = group(appends);
+        let records: Vec<Record<'_>> = groups.iter().map(|(message, targets)| record(message, targets)).collect();
+        self.storage.append(&records).await
     }
 
     /// After a failure every publish is refused, so that no publisher waits for a confirm that cannot come.

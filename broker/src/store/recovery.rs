@@ -84,7 +84,15 @@ async fn read(storage: &dyn Storage, queue: &RecoveredQueue) -> Result<Vec<(u64,
     };
     let mut from = *first;
     while from <= *last {
-        let portion = storage.read(QueueKey(key.0), MessageSeq(from), READ_COUNT).await?;
+        let portion = match storage.read(QueueKey(key.0), MessageSeq(from), READ_COUNT).await {
+            Ok(portion) => portion,
+            // Told once; the next read goes on behind it. The rest of the queue is served.
+            Err(StorageError::Damaged(text)) => {
+                tracing::error!(queue = key.0, damage = text, "a stored message cannot be read");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let Some(end) = portion.last().map(|message| message.seq.0) else { break };
         messages.extend(portion.into_iter().map(|stored| {
             let parts =
