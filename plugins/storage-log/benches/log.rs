@@ -4,16 +4,14 @@
 //! `STORE_BENCH_MESSAGES` the number of messages for the recovery (5,000,000 unless set).
 
 use std::fs::File;
-use std::hint::black_box;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use plugin_api::abi::guest::{Guest, Linkage};
 use plugin_api::config::Config;
-use plugin_api::storage::{Append, MessageSeq, QueueKey, Settle, Storage, StorageSpec, StorageType};
-use plugin_api::testing::{FakeHost, block_on};
+use plugin_api::storage::{Append, MessageSeq, QueueKey, Storage, StorageSpec, StorageType};
+use plugin_api::testing::block_on;
 use storage_log::LogType;
 
 const BODY_BYTES: usize = 1024;
@@ -25,7 +23,6 @@ fn main() {
     let base = std::env::var_os("STORE_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
     let folder = base.join(format!("storage-log-bench-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("the folder can be made");
-    overhead_of_the_abi();
     append_rates(&folder);
     recovery(&folder);
     std::fs::remove_dir_all(&folder).expect("the folder can be removed");
@@ -134,34 +131,5 @@ fn recovery(folder: &Path) {
         println!("  paging in one queue: {:.0} messages/s", read as f64 / start.elapsed().as_secs_f64());
         drop(storage);
         std::fs::remove_dir_all(&folder).expect("the folder can be removed");
-    }
-}
-
-/// Storage in memory, so that nothing but the crossing counts: the same calls as a trait and through the ABI.
-fn overhead_of_the_abi() {
-    let host = FakeHost::new().table(Linkage::LinkedIn);
-    let guest =
-        Guest::linked(&storage_memory::PLUGIN, host, &Config::default()).unwrap_or_else(|error| panic!("{error}"));
-    let spec = StorageSpec::default();
-    let kinds = [
-        ("trait", storage_memory::MemoryType.open(&spec).unwrap_or_else(|error| panic!("{error}"))),
-        ("ABI", guest.storages[0].open(&spec).unwrap_or_else(|error| panic!("{error}"))),
-    ];
-    let body = [7; 16];
-    let targets: Vec<[(QueueKey, MessageSeq); 1]> =
-        (0..BATCH as u64).map(|seq| [(QueueKey(1), MessageSeq(seq))]).collect();
-    let batch: Vec<Append<'_>> = targets
-        .iter()
-        .map(|targets| Append { targets, exchange: "x", routing_key: "k", properties: &[0, 0], body: &body })
-        .collect();
-    let none = [Settle { queue: QueueKey(9), first: MessageSeq(0), last: MessageSeq(0) }];
-    for (name, storage) in &kinds {
-        let nanos = plugin_api::testing::nanos_per_call(20, |_| {
-            drop(black_box(block_on(storage.append(black_box(&batch)))));
-        });
-        let small = plugin_api::testing::nanos_per_call(200, |_| {
-            drop(black_box(block_on(storage.settle(black_box(&none)))));
-        });
-        println!("{name}: append of {BATCH} messages {nanos:.0} ns, settle of one range {small:.0} ns");
     }
 }
