@@ -267,11 +267,6 @@ impl Connection {
         self.channels.get(&channel.0).is_some_and(|c| c.is_waiting)
     }
 
-    /// Numbers of the open channels.
-    pub fn channel_ids(&self) -> Vec<ChannelId> {
-        self.channels.keys().copied().map(ChannelId).collect()
-    }
-
     // Input
 
     /// Takes frames off `input` until one of them needs the driver.

@@ -95,11 +95,6 @@ pub struct MethodDescriptor {
     pub fields: &'static [(&'static str, FieldKind)],
 }
 
-/// Finds the row of a method by its name.
-pub fn describe(name: &str) -> Option<&'static MethodDescriptor> {
-    METHODS.iter().find(|m| m.name == name)
-}
-
 /// Why a method frame could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MethodError {

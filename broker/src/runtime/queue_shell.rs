@@ -8,7 +8,6 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::mailbox::Mailbox;
 use crate::queue::{self, Effects, Handle, Input, Queue};
 use crate::store::Committer;
 use crate::vhost::{QueueFactory, Restored, Vhost};
@@ -142,11 +141,4 @@ impl QueueFactory for Shells {
             this: this.clone(),
         })
     }
-}
-
-/// A mailbox that nobody reads, for inputs whose answers nobody needs.
-pub fn nobody() -> Arc<Mailbox> {
-    let mailbox = Mailbox::default();
-    mailbox.close();
-    Arc::new(mailbox)
 }

@@ -71,11 +71,6 @@ impl Unacked {
     pub(crate) fn drain(&mut self, settled: &mut Vec<Outstanding>) {
         self.outstanding.drain_up_to(u64::MAX, |_, outstanding| settled.push(outstanding));
     }
-
-    /// How many deliveries wait to be settled.
-    pub(crate) fn len(&self) -> usize {
-        self.outstanding.len()
-    }
 }
 
 #[cfg(test)]

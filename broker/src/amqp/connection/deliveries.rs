@@ -88,11 +88,6 @@ impl Connection {
         write_content(&mut self.out, id, message, self.frame_max_bytes);
     }
 
-    /// How many deliveries of a channel wait to be settled.
-    pub fn unacked_count(&self, id: ChannelId) -> usize {
-        self.channels.get(&id.0).map_or(0, |channel| channel.unacked.len())
-    }
-
     // Confirms
 
     /// A publish went to so many queues; each will answer.
