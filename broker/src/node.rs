@@ -20,6 +20,7 @@ use crate::amqp::{Identity, Limits};
 use crate::hooks::{HookError, HookSet};
 use crate::message;
 use crate::plugin_host::{LoadError, LoadRequest, Registry, TypeError};
+use crate::queue;
 use crate::runtime::alarms::{self, Alarms};
 use crate::runtime::broker::Parts;
 use crate::runtime::{Broker, Shells, listener};
@@ -232,7 +233,10 @@ pub fn build(
         let factory: Arc<Shells> = Arc::clone(&factory);
         let ledger: Arc<Committer> = Arc::clone(committer);
         let (registry, numbers) = (Arc::clone(&registry), Arc::clone(&numbers));
-        let vhost = Vhost::new(&decl.name, registry, factory, ledger, numbers, first_seq)?;
+        let vhost = Vhost::new(&decl.name, registry, factory, ledger, numbers, first_seq, decl.durability)?;
+        if decl.durability == queue::Durability::Os {
+            tracing::warn!("vhost '{}' confirms before the sync: durability os", decl.name);
+        }
         if let Some(definitions) = recovered.remove(&decl.name) {
             vhost.restore(definitions, &mut messages);
         }

@@ -6,6 +6,7 @@
 
 pub mod channel_limit;
 mod consumers;
+mod durability;
 pub mod ports;
 mod ready;
 
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 pub use self::channel_limit::ChannelLimit;
 use self::consumers::{Consumers, Handed};
+pub use self::durability::Durability;
 pub use self::ports::*;
 use self::ready::{Entry, Ready};
 use crate::message::Message;
@@ -29,6 +31,8 @@ pub struct Options {
     pub durable: bool,
     /// It is deleted when its last consumer goes (semantics 9.16).
     pub auto_delete: bool,
+    /// What the confirms of persistent messages wait for.
+    pub durability: Durability,
 }
 
 /// A message that the store must keep.

@@ -562,7 +562,7 @@ proptest! {
         auto_delete in any::<[bool; 2]>(),
         ops in prop::collection::vec((0..2_usize, op()), 1..150),
     ) {
-        let options = |at: usize| Options { durable: durable[at], auto_delete: auto_delete[at] };
+        let options = |at: usize| Options { durable: durable[at], auto_delete: auto_delete[at], ..Options::default() };
         let mut world = World::new([options(0), options(1)]);
         for (at, op) in ops {
             world.run(at, op);

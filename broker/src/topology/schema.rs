@@ -9,7 +9,7 @@ use std::{
 
 use plugin_api::{exchange::DestinationKind, value::Table};
 
-use crate::{access::HashAlgorithm, hooks::HookDecl};
+use crate::{access::HashAlgorithm, hooks::HookDecl, queue::Durability};
 
 /// Everything one file declares.
 #[derive(Clone, Debug)]
@@ -143,6 +143,8 @@ pub struct PermissionDecl {
 pub struct VhostDecl {
     /// Name, as clients give it in `connection.open`.
     pub name: String,
+    /// What confirms wait for in queues that do not say it themselves.
+    pub durability: Durability,
     /// Exchanges beside the predeclared ones.
     pub exchanges: Vec<ExchangeDecl>,
     /// Queues.

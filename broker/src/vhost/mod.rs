@@ -24,7 +24,7 @@ pub use self::error::Error;
 use self::tables::Tables;
 use crate::message::Message;
 use crate::plugin_host::{Registry, TypeError};
-use crate::queue;
+use crate::queue::{self, Durability};
 use crate::routing::Exchange;
 use crate::routing::exchange::Identity;
 
@@ -39,6 +39,8 @@ pub struct QueueRecord {
     pub durable: bool,
     /// Ends with its last consumer.
     pub auto_delete: bool,
+    /// What its confirms wait for.
+    pub durability: Durability,
     /// The connection that owns it, for exclusive queues.
     pub owner: Option<u64>,
     /// As declared.
@@ -141,6 +143,8 @@ pub struct Vhost {
     numbers: Arc<Numbers>,
     /// The place of the first message of every queue: above all places of earlier runs.
     first_seq: u64,
+    /// That of queues which were declared without one.
+    durability: Durability,
     tables: RwLock<Tables>,
     generation: AtomicU64,
 }
@@ -163,7 +167,7 @@ pub const PREDECLARED: [(&str, &str, bool); 7] = [
 ];
 
 impl Vhost {
-    /// A vhost with its predeclared exchanges.
+    /// A vhost with its predeclared exchanges. `durability` is that of queues which are declared without one.
     ///
     /// # Errors
     /// A built-in exchange type cannot be opened.
@@ -174,6 +178,7 @@ impl Vhost {
         ledger: Arc<dyn Ledger>,
         numbers: Arc<Numbers>,
         first_seq: u64,
+        durability: Durability,
     ) -> Result<Arc<Self>, TypeError> {
         let mut tables = Tables::default();
         for (exchange, kind, internal) in PREDECLARED {
@@ -199,6 +204,7 @@ impl Vhost {
             ledger,
             numbers,
             first_seq,
+            durability,
             tables: RwLock::new(tables),
             generation: AtomicU64::new(1),
         }))
@@ -220,6 +226,16 @@ impl Vhost {
         drop(tables);
         self.generation.fetch_add(1, Ordering::Release);
         changed
+    }
+
+    /// What the live part of a queue needs to know of its declaration. A durability of the queue's own that promises less than the sync is
+    /// logged, so that nobody has it unknowingly.
+    fn queue_options(&self, name: &str, durable: bool, auto_delete: bool, arguments: &Table) -> queue::Options {
+        let durability = queue_arguments::durability(arguments, self.durability);
+        if durable && durability == Durability::Os && arguments.get(queue_arguments::DURABILITY).is_some() {
+            tracing::info!("queue '{name}' in vhost '{}' confirms before the sync: durability os", self.name);
+        }
+        queue::Options { durable, auto_delete, durability }
     }
 
     /// The exchange of that name.

@@ -442,7 +442,8 @@ mod tests {
     fn routes_to_many_queues_take_bounded_memory() {
         let registry = Arc::new(Registry::builtin().unwrap());
         let numbers = Arc::new(Numbers::starting_at(1));
-        let vhost = Vhost::new("/", registry, Arc::new(Nothing), Arc::new(Nothing), numbers, 1).unwrap();
+        let durability = queue::Durability::Synced;
+        let vhost = Vhost::new("/", registry, Arc::new(Nothing), Arc::new(Nothing), numbers, 1, durability).unwrap();
         for number in 0..1000 {
             let name = format!("q{number}");
             let spec = QueueSpec { name: name.clone(), ..QueueSpec::default() };

@@ -8,7 +8,6 @@ use hashbrown::HashMap;
 
 use super::{QueueRecord, Restored, Vhost};
 use crate::message::Message;
-use crate::queue;
 use crate::routing::Exchange;
 use crate::store::definitions::VhostDefinitions;
 
@@ -30,7 +29,7 @@ impl Vhost {
         }
         for queue in definitions.queues {
             let name: Arc<str> = queue.name.into();
-            let options = queue::Options { durable: true, auto_delete: queue.auto_delete };
+            let options = self.queue_options(&name, true, queue.auto_delete, &queue.arguments);
             let messages = messages.remove(&queue.number).unwrap_or_default();
             let restored = Restored { first_seq: self.first_seq, messages };
             tables.add_queue(Arc::new(QueueRecord {
@@ -39,6 +38,7 @@ impl Vhost {
                 number: queue.number,
                 durable: true,
                 auto_delete: queue.auto_delete,
+                durability: options.durability,
                 owner: None,
                 arguments: queue.arguments,
             }));
