@@ -5,10 +5,11 @@
 //! publishers before memory grows. Transient messages never come here.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use plugin_api::storage::{Append as Record, MessageSeq, QueueKey, Settle, Storage, StorageError};
+use plugin_api::storage::{Append as Record, MessageSeq, Meta, QueueKey, Settle, Storage, StorageError};
 use tokio::sync::{Notify, watch};
 
 use super::definitions::{self, Entry};
@@ -148,8 +149,10 @@ impl Committer {
 
     async fn store(&self, gathered: &Gathered) -> Result<(), StorageError> {
         // A queue's definition goes before its messages, and its end behind them.
-        for (key, value) in &gathered.definitions {
-            self.storage.put_meta(key, value.as_deref()).await?;
+        if !gathered.definitions.is_empty() {
+            let entries: Vec<Meta<'_>> =
+                gathered.definitions.iter().map(|(key, value)| Meta { key, value: value.as_deref() }).collect();
+            self.storage.put_meta(&entries).await?;
         }
         // A full disk refuses messages, but what is done with must still be forgotten: that is what makes room.
         let appended = match self.append(&gathered.appends).await {
@@ -171,7 +174,11 @@ impl Committer {
             return Ok(());
         }
         let groups = group(appends);
-        let records: Vec<Record<'_>> = groups.iter().map(|(message, targets)| record(message, targets)).collect();
+        let stamp = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        let records: Vec<Record<'_>> =
+            groups.iter().map(|(message, targets)| record(message, targets, stamp)).collect();
         self.storage.append(&records).await
     }
 
@@ -207,9 +214,10 @@ fn group(appends: &[(QueueKey, Append)]) -> Vec<Group<'_>> {
     groups
 }
 
-fn record<'a>(message: &'a Message, targets: &'a [(QueueKey, MessageSeq)]) -> Record<'a> {
+fn record<'a>(message: &'a Message, targets: &'a [(QueueKey, MessageSeq)], stamp: u64) -> Record<'a> {
     Record {
         targets,
+        stamp,
         exchange: message.exchange(),
         routing_key: message.routing_key(),
         properties: message.properties().raw(),

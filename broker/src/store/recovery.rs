@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use plugin_api::storage::{MessageSeq, QueueKey, RecoveredQueue, Storage, StorageError};
+use plugin_api::storage::{MessageSeq, Meta, RecoveredQueue, Storage, StorageError, Wanted};
 
 use super::definitions::{self, Unreadable, VhostDefinitions};
 use crate::message::{Message, Parts};
@@ -39,6 +39,7 @@ pub enum RecoverError {
 const SEQ_BITS: u32 = 44;
 /// Messages are read in portions of so many.
 const READ_COUNT: usize = 1024;
+const READ_BYTES: usize = 8 << 20;
 /// The metadata entry that counts starts.
 const BOOT_KEY: &[u8] = br#"["boot"]"#;
 
@@ -68,7 +69,7 @@ pub async fn recover(storage: &dyn Storage) -> Result<Recovery, RecoverError> {
         let messages = read(storage, queue).await?;
         recovery.messages.insert(queue.queue.0, messages);
     }
-    storage.put_meta(BOOT_KEY, Some(boot.to_string().as_bytes())).await?;
+    storage.put_meta(&[Meta { key: BOOT_KEY, value: Some(boot.to_string().as_bytes()) }]).await?;
     Ok(recovery)
 }
 
@@ -77,14 +78,16 @@ fn number(value: &[u8]) -> Option<u64> {
 }
 
 async fn read(storage: &dyn Storage, queue: &RecoveredQueue) -> Result<Vec<(u64, Arc<Message>)>, StorageError> {
-    let RecoveredQueue { queue: key, ranges } = queue;
+    let RecoveredQueue { queue: key, ranges, .. } = queue;
     let mut messages = Vec::new();
     let (Some((MessageSeq(first), _)), Some((_, MessageSeq(last)))) = (ranges.first(), ranges.last()) else {
         return Ok(messages);
     };
     let mut from = *first;
     while from <= *last {
-        let portion = match storage.read(QueueKey(key.0), MessageSeq(from), READ_COUNT).await {
+        let (queue, first, last) = (*key, MessageSeq(from), MessageSeq(*last));
+        let wanted = Wanted { queue, first, last, count_max: READ_COUNT, bytes_max: READ_BYTES };
+        let portion = match storage.read(wanted).await {
             Ok(portion) => portion,
             // Told once; the next read goes on behind it. The rest of the queue is served.
             Err(StorageError::Damaged(text)) => {
