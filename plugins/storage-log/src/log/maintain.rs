@@ -6,7 +6,7 @@ use std::sync::Arc;
 use plugin_api::storage::StorageError;
 
 use super::{Log, segments};
-use crate::checkpoint;
+use crate::checkpoint::{self, Head};
 use crate::disk::is_full;
 use crate::index::pieces::SegmentId;
 use crate::names;
@@ -50,9 +50,9 @@ impl Log {
             self.seal(id)?;
         }
         let number = self.checkpoint_number + 1;
-        let bytes =
-            checkpoint::encode(self.shared.store, number, self.next_batch, self.active.id, &self.shared.index());
-        let mut written = write_checkpoint(&self.shared, number, &bytes);
+        let (store, next_batch, segment) = (self.shared.store, self.next_batch, self.active.id);
+        let head = Head { store, number, next_batch, segment };
+        let mut written = write_checkpoint(&self.shared, &head);
         if let Err(error) = &written
             && is_full(error)
             && self.has_room
@@ -60,18 +60,18 @@ impl Log {
             self.has_room = false;
             let given_back = self.shared.disk.remove(names::ROOM);
             given_back.map_err(|error| self.shared.fail("giving room back", &error))?;
-            written = write_checkpoint(&self.shared, number, &bytes);
+            written = write_checkpoint(&self.shared, &head);
         }
-        match written {
-            Ok(()) => {}
+        let bytes = match written {
+            Ok(bytes) => bytes,
             Err(error) if is_full(&error) => {
                 self.shared.set_full(true);
                 return Ok(false);
             }
             Err(error) => return Err(self.shared.fail("writing a checkpoint", &error)),
-        }
+        };
         self.checkpoint_number = number;
-        self.checkpoint_bytes = bytes.len() as u64;
+        self.checkpoint_bytes = bytes;
         self.since_checkpoint_bytes = 0;
         self.has_unwritten = false;
         let removed = self.remove_dead().and_then(|()| self.remove_checkpoints());
@@ -192,20 +192,25 @@ impl Log {
     }
 }
 
-fn write_checkpoint(shared: &Shared, number: u64, bytes: &[u8]) -> io::Result<()> {
-    let name = names::checkpoint(number);
+fn write_checkpoint(shared: &Shared, head: &Head) -> io::Result<u64> {
+    let name = names::checkpoint(head.number);
     let temporary = names::temporary(&name);
     let written = shared.disk.create(&temporary).and_then(|file| {
-        file.write_at(bytes, 0)?;
-        shared.sync_data(&*file)
+        let bytes = checkpoint::write(&*file, head, || shared.index())?;
+        shared.sync_data(&*file)?;
+        Ok(bytes)
     });
-    if let Err(error) = written {
-        // What is left of it is removed at the next start.
-        drop(shared.disk.remove(&temporary));
-        return Err(error);
-    }
+    let bytes = match written {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            // What is left of it is removed at the next start.
+            drop(shared.disk.remove(&temporary));
+            return Err(error);
+        }
+    };
     shared.disk.rename(&temporary, &name)?;
-    shared.sync_folder()
+    shared.sync_folder()?;
+    Ok(bytes)
 }
 
 /// A checkpoint comes after so many times its own length of log.
