@@ -380,7 +380,7 @@ mod tests {
         assert_eq!((found.head, found.index.marks), (head, index.marks));
         assert_eq!((found.index.meta, found.index.queues[&7].from(0).next()), (index.meta, Some((5, piece))));
         assert_eq!((found.index.segments[&3].live_count, found.index.segments[&3].salt), (5, 1));
-        let again = || disk.open("checkpoint", crate::disk::Access::Read).and_then(|file| Ok(read(&*file, true)));
+        let again = || disk.open("checkpoint", crate::disk::Access::Read).map(|file| read(&*file, true));
         for bit in 0..length * 8 {
             disk.flip("checkpoint", bit);
             assert!(matches!(again(), Ok(Err(ReadError::Header(HeaderError::Damaged)))), "bit {bit}");
