@@ -3,6 +3,7 @@
 //! Used at start and by `check`. Whatever speaks against opening a folder is found here, before the first write.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use crate::checkpoint::{self, Checkpoint, ReadError};
 use crate::disk::{Access, Disk, DiskFile};
@@ -184,6 +185,31 @@ fn newer(folder: &str, file: String, found: u32) -> OpenError {
     OpenError::Newer { folder: folder.to_owned(), file, found, known: FORMAT_VERSION }
 }
 
+/// Says now and then how far reading a folder has come, for whoever waits for it.
+struct Progress {
+    next: Instant,
+}
+
+impl Progress {
+    fn new(now: Instant) -> Self {
+        Self { next: now + PROGRESS_EVERY }
+    }
+
+    fn tell(&mut self, done: usize, all: usize) {
+        if let Some(line) = self.line(Instant::now(), done, all) {
+            plugin_api::host::log(plugin_api::host::Level::Info, crate::shared::TARGET, line);
+        }
+    }
+
+    fn line(&mut self, now: Instant, done: usize, all: usize) -> Option<String> {
+        if now < self.next {
+            return None;
+        }
+        self.next = now + PROGRESS_EVERY;
+        Some(format!("recovering: segment {} of {all}", done + 1))
+    }
+}
+
 /// A segment behind the checkpoint, and what its walk found.
 struct Tail {
     id: SegmentId,
@@ -206,7 +232,9 @@ impl Loader<'_> {
     /// Segments before the checkpoint's: they must be there if anything in them is live; they are not read.
     fn settled_segments(&mut self, loaded: &mut Loaded, first_of_tail: SegmentId) -> Result<(), OpenError> {
         let known: Vec<SegmentId> = loaded.index.segments.keys().copied().filter(|id| *id < first_of_tail).collect();
-        for id in known {
+        let mut progress = Progress::new(Instant::now());
+        for (done, id) in known.iter().copied().enumerate() {
+            progress.tell(done, known.len());
             if !self.names.segments.contains(&id) {
                 if loaded.index.segments.get(&id).is_some_and(|state| state.live_count > 0) {
                     return Err(OpenError::MissingSegment { folder: self.folder.clone(), file: names::segment(id) });
@@ -249,7 +277,9 @@ impl Loader<'_> {
             return Err(OpenError::MissingSegment { folder: self.folder.clone(), file: names::segment(first) });
         }
         let mut walks = Vec::new();
-        for id in &ids {
+        let mut progress = Progress::new(Instant::now());
+        for (done, id) in ids.iter().enumerate() {
+            progress.tell(done, ids.len());
             let file = self.open(*id)?;
             let header = self.header(*id, &*file, &mut loaded.damage)?;
             let known = loaded.index.segments.get(id).cloned();
@@ -404,3 +434,22 @@ fn relink(index: &mut Index, id: SegmentId, damage: &mut Vec<Damage>) {
 
 /// How many strange files a sentence names.
 const FOREIGN_SHOWN: usize = 3;
+
+/// Nobody wonders about less.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_told_once_a_second() {
+        let start = Instant::now();
+        let mut progress = Progress::new(start);
+        let mut told = |millis, done| progress.line(start + Duration::from_millis(millis), done, 80);
+        assert_eq!(told(900, 3), None);
+        assert_eq!(told(1100, 11).as_deref(), Some("recovering: segment 12 of 80"));
+        assert_eq!(told(1500, 20), None);
+        assert_eq!(told(2100, 79).as_deref(), Some("recovering: segment 80 of 80"));
+    }
+}
