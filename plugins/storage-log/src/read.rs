@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 use plugin_api::storage::{StorageError, StoredMessage, Wanted};
 
@@ -16,7 +17,6 @@ use crate::index::pieces::SegmentId;
 use crate::names;
 use crate::scan::Walk;
 use crate::shared::{Part, Shared};
-use crate::sidecar::Sidecar;
 
 impl Shared {
     /// See the trait's `read`.
@@ -30,7 +30,8 @@ impl Shared {
         // How much a message takes is known for runs together alone, so that it may take another look.
         while let Some(from) = next.filter(|from| *from <= wanted.last.0 && !found.is_enough) {
             let count_left = wanted.count_max.saturating_sub(found.messages.len());
-            let (parts, segments) = self.places(queue, from, wanted.last.0, count_left, found.bytes_left);
+            let (mut parts, segments) = self.places(queue, from, wanted.last.0, count_left, found.bytes_left);
+            self.look_ahead(&mut parts);
             let read = parts.iter().try_for_each(|part| self.read_part(queue, part, &mut found));
             let mut index = self.index();
             for segment in segments {
@@ -84,7 +85,16 @@ impl Shared {
                     let mine = entries.iter().skip(piece.entry as usize).take(wanted);
                     mine.map(|entry| (entry.offset, entry.length)).collect()
                 });
-            parts.push(Places { segment: piece.segment, first, count: wanted, entry: piece.entry, entries });
+            let is_resident = entries.is_some();
+            parts.push(Places {
+                segment: piece.segment,
+                first,
+                count: wanted,
+                entry: piece.entry,
+                is_resident,
+                entries,
+                file: None,
+            });
         }
         let mut segments: Vec<SegmentId> = parts.iter().map(|part| part.segment).collect();
         segments.dedup();
@@ -96,18 +106,31 @@ impl Shared {
         (parts, segments)
     }
 
+    /// Finds out where the messages are, and lets the disk fetch all that is scattered at once rather than one by one.
+    fn look_ahead(&self, parts: &mut [Places]) {
+        for part in parts.iter_mut() {
+            if part.entries.is_none() {
+                part.entries = self.entries(part);
+            }
+            // What is wrong with a file is told when it is read.
+            part.file = self.file(part.segment, Part::Log).ok();
+        }
+        let is_scattered = parts.len() > 1 || parts.iter().any(|part| part.extents().len() > 1);
+        for part in parts.iter().filter(|_| is_scattered) {
+            if let Some(file) = &part.file {
+                part.extents().into_iter().for_each(|(start, end)| file.will_read(start, end - start));
+            }
+        }
+    }
+
     fn read_part(&self, queue: u64, part: &Places, found: &mut Found) -> Result<(), Bad> {
         if found.is_enough {
             return Ok(());
         }
         let bad = |seq, offset, what: String| Bad { segment: part.segment, seq, offset, what };
-        let file = self
-            .file(part.segment, Part::Log)
-            .map_err(|error| bad(part.first, 0, format!("the segment cannot be opened: {error}")))?;
-        let entries = match &part.entries {
-            Some(entries) => entries.clone(),
-            None => self.entries(part).unwrap_or_default(),
-        };
+        let opened = part.file.clone().map_or_else(|| self.file(part.segment, Part::Log), Ok);
+        let file = opened.map_err(|error| bad(part.first, 0, format!("the segment cannot be opened: {error}")))?;
+        let entries = part.entries.as_deref().unwrap_or_default();
         let mut done = 0;
         let mut chunk = Chunk::default();
         for (place, (offset, length)) in entries.iter().enumerate() {
@@ -132,7 +155,7 @@ impl Shared {
         let mut others = self
             .search(queue, part.segment, &*file, missing, last)
             .map_err(|error| bad(missing, 0, format!("the segment cannot be read: {error}")))?;
-        if part.entries.is_none() && others.contains_key(&missing) {
+        if !part.is_resident && others.contains_key(&missing) {
             self.report(Damage {
                 file: names::index(part.segment),
                 offset: 0,
@@ -154,8 +177,7 @@ impl Shared {
     }
 
     fn entries(&self, part: &Places) -> Option<Vec<(u32, u32)>> {
-        let file = self.file(part.segment, Part::Index).ok()?;
-        let sidecar = Sidecar::open(&*file, self.store, part.segment, self.options.verifies()).ok()?;
+        let (file, sidecar) = self.sidecar(part.segment)?;
         sidecar.entries(&*file, part.entry, part.count).ok()
     }
 
@@ -243,11 +265,27 @@ struct Places {
     first: u64,
     count: usize,
     entry: u32,
-    /// Known already when they are resident.
+    is_resident: bool,
+    /// Offset and length of each. Known at once when they are resident, else read from the index file.
     entries: Option<Vec<(u32, u32)>>,
+    /// Kept until the read has ended, so that it is not opened twice when there are many.
+    file: Option<Arc<dyn DiskFile>>,
 }
 
 impl Places {
+    /// The parts of the file that will be read, with what lies between records that are close together.
+    fn extents(&self) -> Vec<(u64, u64)> {
+        let mut extents: Vec<(u64, u64)> = Vec::new();
+        for (offset, length) in self.entries.iter().flatten() {
+            let (start, end) = (u64::from(*offset), u64::from(*offset) + u64::from(*length));
+            match extents.last_mut() {
+                Some((_, until)) if (*until..=*until + GAP_BYTES_MAX).contains(&start) => *until = end,
+                _ => extents.push((start, end)),
+            }
+        }
+        extents
+    }
+
     const fn last(&self) -> u64 {
         self.first.saturating_add((self.count as u64).saturating_sub(1))
     }
@@ -307,7 +345,26 @@ const CHUNK_BYTES_MAX: u64 = 1 << 20;
 
 /// So many messages, and runs of them, are looked up at once.
 const LOOK_COUNT_MAX: usize = 16 << 10;
-const PARTS_MAX: usize = 256;
+const PARTS_MAX: usize = 64;
 
 /// Records this close together are read with what lies between them: shorter than a second read would take.
 const GAP_BYTES_MAX: u64 = 16 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_close_together_are_one_extent() {
+        let near = 1100 + u32::try_from(GAP_BYTES_MAX).unwrap();
+        let extents = |entries: &[(u32, u32)]| {
+            let entries = Some(entries.to_vec());
+            Places { segment: 1, first: 0, count: 0, entry: 0, is_resident: false, entries, file: None }.extents()
+        };
+        assert_eq!(extents(&[(1000, 100), (1100, 50), (near, 10)]), [(1000, u64::from(near) + 10)]);
+        let far = near + 51;
+        let expected = [(1000, 1150), (u64::from(far), u64::from(far) + 10), (500, 510)];
+        assert_eq!(extents(&[(1000, 100), (1100, 50), (far, 10), (500, 10)]), expected, "moved ones may lie in front");
+        assert_eq!(extents(&[]), []);
+    }
+}

@@ -13,6 +13,7 @@ use crate::index::Index;
 use crate::index::pieces::SegmentId;
 use crate::names;
 use crate::options::{Mutant, Options};
+use crate::sidecar::Sidecar;
 
 /// Shared by the threads of one storage.
 pub(crate) struct Shared {
@@ -32,6 +33,8 @@ struct OpenFile {
     segment: SegmentId,
     part: Part,
     file: Arc<dyn DiskFile>,
+    /// The header of an index that has been read.
+    sidecar: Option<Sidecar>,
 }
 
 /// The two files of a segment.
@@ -78,8 +81,22 @@ impl Shared {
             // The one that was used longest ago; it closes when the last read of it has ended.
             files.remove(0);
         }
-        files.push(OpenFile { segment, part, file: Arc::clone(&file) });
+        files.push(OpenFile { segment, part, file: Arc::clone(&file), sidecar: None });
         Ok(file)
+    }
+
+    /// The index file of a segment with its header, which is read once while the file is open.
+    pub(crate) fn sidecar(&self, segment: SegmentId) -> Option<(Arc<dyn DiskFile>, Sidecar)> {
+        let file = self.file(segment, Part::Index).ok()?;
+        let is_it = |open: &OpenFile| Arc::ptr_eq(&open.file, &file);
+        if let Some(sidecar) = lock(&self.files).iter().find(|open| is_it(open)).and_then(|open| open.sidecar) {
+            return Some((file, sidecar));
+        }
+        let sidecar = Sidecar::open(&*file, self.store, segment, self.options.verifies()).ok()?;
+        if let Some(open) = lock(&self.files).iter_mut().find(|open| is_it(open)) {
+            open.sidecar = Some(sidecar);
+        }
+        Some((file, sidecar))
     }
 
     /// The names of this segment's files no longer lead to what was opened.

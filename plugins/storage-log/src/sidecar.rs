@@ -66,6 +66,7 @@ pub(crate) fn write(
 type Place = (u32, u32);
 
 /// An index file whose header is sound.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Sidecar {
     header: FileHeader,
 }

@@ -61,8 +61,9 @@ pub(crate) fn child(step: &str, queues: u64, folder: &Path) {
             let (cpu, start, calls) = (cpu_secs(), Instant::now(), read_calls());
             let (mut messages, mut bytes) = (0_u64, 0_u64);
             // As many messages as fit a run of some seconds, queue after queue.
-            for queue in 1..=queues {
-                let mut from = 0;
+            for number in 0..queues {
+                // In no order, so that a queue does not find what was fetched for its neighbour. 7919 is a prime.
+                let (queue, mut from) = (number * 7919 % queues + 1, 0);
                 loop {
                     let portion = block_on(storage.read(wanted(queue, from, usize::MAX, 1 << 20)));
                     let portion = portion.unwrap_or_else(|error| panic!("{error}"));

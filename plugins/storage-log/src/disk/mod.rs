@@ -48,6 +48,11 @@ pub trait DiskFile: Send + Sync {
     /// Fills `buffer`, or as much of it as the file has; answers how much that is.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 
+    /// Says that these bytes will be read soon. A disk may begin to fetch them, and may as well do nothing.
+    fn will_read(&self, offset: u64, bytes: u64) {
+        let _ = (offset, bytes);
+    }
+
     /// Writes all of `bytes`. After an error any part of them may be there.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 

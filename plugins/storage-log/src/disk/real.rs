@@ -119,6 +119,16 @@ impl DiskFile for RealFile {
         Ok(done)
     }
 
+    #[cfg(target_os = "linux")]
+    fn will_read(&self, offset: u64, bytes: u64) {
+        use std::os::fd::AsRawFd;
+
+        if let (Ok(offset), Ok(bytes)) = (libc::off_t::try_from(offset), libc::off_t::try_from(bytes)) {
+            // SAFETY: the descriptor is open for as long as `self` lives. An error changes nothing, and is of no interest.
+            unsafe { libc::posix_fadvise(self.0.as_raw_fd(), offset, bytes, libc::POSIX_FADV_WILLNEED) };
+        }
+    }
+
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.0.write_all_at(bytes, offset)
     }
