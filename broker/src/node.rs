@@ -23,6 +23,7 @@ use crate::plugin_host::{LoadError, LoadRequest, Registry, TypeError};
 use crate::queue;
 use crate::runtime::alarms::{self, Alarms};
 use crate::runtime::broker::Parts;
+use crate::runtime::disk::DiskWatch;
 use crate::runtime::{Broker, Shells, listener};
 use crate::store::definitions::VhostDefinitions;
 use crate::store::{self, Committer, Failure, RecoverError, Recovery};
@@ -129,6 +130,8 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     let registry = Arc::new(load_plugins(&topology, &plugin_dirs)?);
     let storage = open_storage(&registry, &topology, data.as_deref())?;
     let recovery = store::recovery::recover(&*storage).await?;
+    let disk_watch =
+        DiskWatch { folder: data, free_bytes_min: topology.limits.disk_free_bytes_min, storage: Arc::clone(&storage) };
     let committer = Committer::new(storage);
     tokio::spawn(Arc::clone(&committer).run());
     let broker = build(&topology, registry, &committer, recovery)?;
@@ -143,6 +146,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
         accepting.spawn(listener::accept(Arc::clone(&broker), listener, Arc::clone(&connections)));
     }
     accepting.spawn(watch_memory(Arc::clone(&broker)));
+    accepting.spawn(disk_watch.run(Arc::clone(&broker)));
     let failure = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,

@@ -31,12 +31,14 @@ pub(super) const LIMITS: Section = Section {
         "connections_max",
         "shutdown_deadline_secs",
         "memory_watermark_bytes",
+        "disk_free_bytes_min",
     ],
     hints: &[
         ("frame_max", Hint::Instead("did you mean 'frame_max_bytes'?")),
         ("heartbeat", Hint::Instead("did you mean 'heartbeat_secs'?")),
         ("max_message_size", Hint::Instead("did you mean 'message_bytes_max'?")),
         ("vm_memory_high_watermark", Hint::Instead("did you mean 'memory_watermark_bytes'?")),
+        ("disk_free_limit", Hint::Instead("did you mean 'disk_free_bytes_min'?")),
         ("connection_max", Hint::Instead("did you mean 'connections_max'?")),
     ],
 };
@@ -54,6 +56,9 @@ const MESSAGE_BYTES_MAX: std::ops::RangeInclusive<u64> = 1..=512 * 1024 * 1024;
 
 /// Less than this leaves no room for a broker at all.
 const MEMORY_WATERMARK_BYTES: std::ops::RangeInclusive<u64> = 16 * 1024 * 1024..=1 << 50;
+
+/// 0 leaves it to the storage to say that the disk is full; nobody has more than a pebibyte to keep free.
+const DISK_FREE_BYTES_MIN: std::ops::RangeInclusive<u64> = 0..=1 << 50;
 
 /// An hour is longer than anyone waits for a handshake or a shutdown.
 const WAIT_SECS_MAX: u64 = 3600;
@@ -103,12 +108,16 @@ pub(super) fn limits(reader: &mut Reader<'_>, node: &Node, topology: &mut Topolo
         connections_max,
         shutdown_deadline_secs,
         memory_watermark_bytes,
+        disk_free_bytes_min,
     } = &mut topology.limits;
     let mut size = |key, range| fields.get(key).and_then(|node| reader.size(node, range));
     set(frame_max_bytes, size("frame_max_bytes", FRAME_MAX_BYTES));
     set(message_bytes_max, size("message_bytes_max", MESSAGE_BYTES_MAX));
     if let Some(bytes) = size("memory_watermark_bytes", MEMORY_WATERMARK_BYTES) {
         *memory_watermark_bytes = Some(bytes);
+    }
+    if let Some(bytes) = size("disk_free_bytes_min", DISK_FREE_BYTES_MIN) {
+        *disk_free_bytes_min = Some(bytes);
     }
     let mut number = |key, range| fields.get(key).and_then(|node| reader.number(node, range));
     set(channel_max, number("channel_max", 1..=u64::from(u16::MAX)));

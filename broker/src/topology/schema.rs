@@ -72,6 +72,9 @@ pub struct LimitsDecl {
     /// From so many bytes of messages in memory on, publishers are stopped; `None` is 60 % of the machine's or container's
     /// memory.
     pub memory_watermark_bytes: Option<u64>,
+    /// With less than so many bytes free on the file system of the data folder, publishers are stopped; `None` is 50 MB, or a tenth
+    /// of a file system below 500 MB.
+    pub disk_free_bytes_min: Option<u64>,
 }
 
 /// `storage`: the plugin that keeps persistent messages.
@@ -248,6 +251,7 @@ impl Default for LimitsDecl {
             // Less than the 30 s after which service managers and container runtimes kill.
             shutdown_deadline_secs: 10,
             memory_watermark_bytes: None,
+            disk_free_bytes_min: None,
         }
     }
 }
