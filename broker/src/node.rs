@@ -1,7 +1,10 @@
 //! Wiring: the only place that knows every module, the order of the start and the order of the end.
 //!
 //! Start: plugins, storage and what it kept, hooks, users, vhosts with their topology, listeners (semantics 27.7: who connects finds everything in its place).
-//! End, on SIGTERM or SIGINT: listeners close, clients get connection.close 320 and a deadline, then the process ends.
+//! End, on SIGTERM or SIGINT: listeners close, clients get connection.close 320 and a deadline, the store takes what is left, then the
+//! process ends.
+
+mod store;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,7 +13,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plugin_api::storage::{Durability, Storage};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -26,7 +28,7 @@ use crate::runtime::broker::Parts;
 use crate::runtime::disk::DiskWatch;
 use crate::runtime::{Broker, Shells, listener};
 use crate::store::definitions::VhostDefinitions;
-use crate::store::{self, Committer, Failure, RecoverError, Recovery};
+use crate::store::{Committer, Failure, RecoverError, Recovery};
 use crate::topology::apply::{ApplyError, apply};
 use crate::topology::schema::{Topology, VhostDecl};
 use crate::vhost::{Numbers, Vhost};
@@ -128,12 +130,11 @@ const VERSION: &str = "4.2.1";
 pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     let NodeOptions { topology, listen, data, plugin_dirs } = options;
     let registry = Arc::new(load_plugins(&topology, &plugin_dirs)?);
-    let storage = open_storage(&registry, &topology, data.as_deref())?;
-    let recovery = store::recovery::recover(&*storage).await?;
+    let (storage, recovery) = store::recover(&registry, &topology.storage, data.clone()).await?;
     let disk_watch =
         DiskWatch { folder: data, free_bytes_min: topology.limits.disk_free_bytes_min, storage: Arc::clone(&storage) };
-    let committer = Committer::new(storage);
-    tokio::spawn(Arc::clone(&committer).run());
+    let committer = Committer::new(Arc::clone(&storage));
+    let committing = tokio::spawn(Arc::clone(&committer).run());
     let broker = build(&topology, registry, &committer, recovery)?;
     let addresses = if listen.is_empty() { topology.listeners.amqp.clone() } else { listen };
     let listeners = addresses.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
@@ -161,6 +162,16 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     if tokio::time::timeout(deadline, all_closed).await.is_err() {
         tracing::warn!(connections = broker.connection_count(), "clients did not close in time");
     }
+    // From here on nobody submits anything any more.
+    connections.shutdown().await;
+    drop(broker);
+    if failure.is_none() {
+        store::flush(&committer).await;
+    }
+    committing.abort();
+    let _ = committing.await;
+    drop(committer);
+    store::close(storage).await;
     match failure {
         Some(failure) => Err(failure.into()),
         None => Ok(()),
@@ -188,25 +199,6 @@ fn load_plugins(topology: &Topology, folders: &[PathBuf]) -> Result<Registry, No
         }
     }
     Ok(registry)
-}
-
-fn open_storage(
-    registry: &Registry,
-    topology: &Topology,
-    data: Option<&std::path::Path>,
-) -> Result<Arc<dyn Storage>, NodeError> {
-    if let Some(path) = data {
-        std::fs::create_dir_all(path).map_err(|error| NodeError::Data { path: path.into(), error })?;
-    }
-    let kind = topology.storage.kind.as_deref().unwrap_or(if data.is_some() { "log" } else { "memory" });
-    let storage = registry.storage(kind, &topology.storage.config, data)?;
-    if storage.promise() == Durability::ProcessLifetime {
-        tracing::warn!(
-            storage = kind,
-            "persistent messages live as long as this process: this storage writes nothing to disk"
-        );
-    }
-    Ok(storage)
 }
 
 /// Everything between the store and the listeners: hooks, users, vhosts with what the topology declares.
