@@ -28,7 +28,7 @@ use crate::runtime::broker::Parts;
 use crate::runtime::disk::DiskWatch;
 use crate::runtime::{Broker, Shells, listener};
 use crate::store::definitions::VhostDefinitions;
-use crate::store::{Committer, Failure, RecoverError, Recovery};
+use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
 use crate::topology::apply::{ApplyError, apply};
 use crate::topology::schema::{Topology, VhostDecl};
 use crate::vhost::{Numbers, Vhost};
@@ -134,7 +134,8 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     let disk_watch =
         DiskWatch { folder: data, free_bytes_min: topology.limits.disk_free_bytes_min, storage: Arc::clone(&storage) };
     let committer = Committer::new(Arc::clone(&storage));
-    let committing = tokio::spawn(Arc::clone(&committer).run());
+    let mut storing = JoinSet::new();
+    storing.spawn(Arc::clone(&committer).run());
     let broker = build(&topology, registry, &committer, recovery)?;
     let addresses = if listen.is_empty() { topology.listeners.amqp.clone() } else { listen };
     let listeners = addresses.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
@@ -168,8 +169,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     if failure.is_none() {
         store::flush(&committer).await;
     }
-    committing.abort();
-    let _ = committing.await;
+    storing.shutdown().await;
     drop(committer);
     store::close(storage).await;
     match failure {
@@ -214,6 +214,7 @@ pub fn build(
     let hooks = HookSet::load(&topology.hooks).map_err(NodeError::Hooks)?;
     let access = Access::new(&topology.users);
     let factory = Shells::new(Arc::clone(committer));
+    let ledger = StoreLedger::new(Arc::clone(committer));
     let Recovery { vhosts: recovered, mut messages, first_seq, first_number } = recovery;
     let numbers = Arc::new(Numbers::starting_at(first_number));
     let mut recovered: BTreeMap<String, VhostDefinitions> = recovered.into_iter().collect();
@@ -227,7 +228,7 @@ pub fn build(
     let mut errors = Vec::new();
     for decl in topology.vhosts.iter().chain(&forgotten) {
         let factory: Arc<Shells> = Arc::clone(&factory);
-        let ledger: Arc<Committer> = Arc::clone(committer);
+        let ledger: Arc<StoreLedger> = Arc::clone(&ledger);
         let (registry, numbers) = (Arc::clone(&registry), Arc::clone(&numbers));
         let vhost = Vhost::new(&decl.name, registry, factory, ledger, numbers, first_seq, decl.durability)?;
         if decl.durability == queue::Durability::Os {

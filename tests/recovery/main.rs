@@ -1,5 +1,7 @@
 //! What a restart keeps and what it forgets, on the machine: one broker after another on the same storage.
 
+mod held;
+
 use plugin_api::storage::Storage;
 use std::sync::Arc;
 use tests::broker_process;

@@ -99,24 +99,31 @@ pub(super) async fn close(storage: Arc<dyn Storage>) {
 
 #[cfg(test)]
 mod tests {
-    use plugin_api::storage::{Append, MessageSeq, QueueKey};
+    use plugin_api::exchange::{BindingSpec, DestinationKind};
+    use plugin_api::value::Table;
 
     use super::*;
+    use crate::routing::exchange::Identity;
+    use crate::vhost::{Change, Ledger};
 
     #[test]
     fn what_was_submitted_before_the_end_reaches_the_store() {
         let storage = Registry::builtin().unwrap().storage("memory", &serde_json::Value::Null, None).unwrap();
+        let binding = BindingSpec {
+            destination: "q".into(),
+            destination_kind: DestinationKind::Queue,
+            routing_key: String::new(),
+            arguments: Table::new(),
+        };
+        let (source, identity) = ("x".into(), Identity::of(&binding));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let left = runtime.block_on(async {
-            let targets = [(QueueKey(1), MessageSeq(1))];
-            let message = Append { targets: &targets, exchange: "", routing_key: "q", properties: &[0, 0], body: b"m" };
-            storage.append(&[message]).await.unwrap();
+        let entries = runtime.block_on(async {
             let committer = Committer::new(Arc::clone(&storage));
             tokio::spawn(Arc::clone(&committer).run());
-            committer.delete_queue(1);
+            committer.record("/", vec![Change::BindingAdded { source, identity, arguments: Table::new() }]);
             flush(&committer).await;
-            storage.recover().await.unwrap().queues
+            storage.recover().await.unwrap().meta.len()
         });
-        assert_eq!(left, []);
+        assert_eq!(entries, 1);
     }
 }

@@ -5,7 +5,9 @@
 
 mod committer;
 pub mod definitions;
+mod ledger;
 pub mod recovery;
 
 pub use committer::{Committer, Failure};
+pub use ledger::StoreLedger;
 pub use recovery::{RecoverError, Recovery};

@@ -1,0 +1,164 @@
+//! Who declares something durable waits for the store, also when somebody else made it and the store has it not yet.
+
+use plugin_api::async_trait;
+use plugin_api::storage::{
+    Append, Durability, MessageSeq, QueueKey, Recovered, Settle, Storage, StorageError, StoredMessage,
+};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use tests::machine::MachineTarget;
+use tests::scenario::connection::{Connection, Event, Login, describe};
+use tests::transport::Target;
+use tests::wire::Field;
+
+/// A storage that keeps definitions only when it may.
+struct Held {
+    inner: Arc<dyn Storage>,
+    is_held: AtomicBool,
+}
+
+#[async_trait]
+impl Storage for Held {
+    async fn append(&self, batch: &[Append<'_>]) -> Result<(), StorageError> {
+        self.inner.append(batch).await
+    }
+
+    async fn settle(&self, ranges: &[Settle]) -> Result<(), StorageError> {
+        self.inner.settle(ranges).await
+    }
+
+    async fn delete_queue(&self, queue: QueueKey) -> Result<(), StorageError> {
+        self.inner.delete_queue(queue).await
+    }
+
+    async fn read(
+        &self,
+        queue: QueueKey,
+        from: MessageSeq,
+        count_max: usize,
+    ) -> Result<Vec<StoredMessage>, StorageError> {
+        self.inner.read(queue, from, count_max).await
+    }
+
+    async fn put_meta(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), StorageError> {
+        poll_fn(|_| if self.is_held.load(Ordering::SeqCst) { Poll::Pending } else { Poll::Ready(()) }).await;
+        self.inner.put_meta(key, value).await
+    }
+
+    async fn recover(&self) -> Result<Recovered, StorageError> {
+        self.inner.recover().await
+    }
+
+    fn promise(&self) -> Durability {
+        self.inner.promise()
+    }
+}
+
+/// A method with its arguments, and the answer to it.
+type Call<'a> = (&'a str, Vec<(&'a str, Field)>, &'a str);
+
+struct Bench {
+    storage: Arc<Held>,
+    machine: MachineTarget,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let storage = Arc::new(Held { inner: super::storage(), is_held: AtomicBool::new(false) });
+        let topology = broker::topology::schema::Topology::default();
+        let machine = MachineTarget::on(Arc::<Held>::clone(&storage), &topology).expect("the machine starts");
+        Self { storage, machine }
+    }
+
+    fn open(&self) -> Connection {
+        let mut connection = Connection::new(self.machine.connect().expect("a machine takes connections"));
+        connection.login(&Login::guest("/")).expect("guest may log in");
+        connection.call(1, "channel.open", &[]);
+        connection.wait_for(1, "channel.open-ok").expect("a channel");
+        connection
+    }
+
+    fn hold(&self, is_held: bool) {
+        self.storage.is_held.store(is_held, Ordering::SeqCst);
+    }
+}
+
+fn call(connection: &mut Connection, (method, fields, _): &Call<'_>) {
+    connection.call(1, method, fields);
+}
+
+#[track_caller]
+fn check_waits(connection: &mut Connection, what: &str) {
+    let event = connection.next(1).expect("the broker sends frames");
+    assert!(matches!(event, Event::Nothing), "{what} was answered before it was stored: {}", describe(&event));
+}
+
+fn text(text: &str) -> Field {
+    Field::String(text.as_bytes().to_vec())
+}
+
+fn declare_exchange<'a>() -> Call<'a> {
+    let fields = vec![("exchange", text("x")), ("type", text("fanout")), ("durable", Field::Bit(true))];
+    ("exchange.declare", fields, "exchange.declare-ok")
+}
+
+fn declare_queue<'a>() -> Call<'a> {
+    ("queue.declare", vec![("queue", text("q")), ("durable", Field::Bit(true))], "queue.declare-ok")
+}
+
+fn bind<'a>() -> Call<'a> {
+    ("queue.bind", vec![("queue", text("q")), ("exchange", text("x"))], "queue.bind-ok")
+}
+
+fn unbind<'a>() -> Call<'a> {
+    ("queue.unbind", vec![("queue", text("q")), ("exchange", text("x"))], "queue.unbind-ok")
+}
+
+fn delete_queue<'a>() -> Call<'a> {
+    ("queue.delete", vec![("queue", text("q"))], "queue.delete-ok")
+}
+
+fn delete_exchange<'a>() -> Call<'a> {
+    ("exchange.delete", vec![("exchange", text("x"))], "exchange.delete-ok")
+}
+
+#[test]
+fn the_second_declarer_waits_for_the_store_of_the_first() {
+    let bench = Bench::new();
+    let (mut one, mut other) = (bench.open(), bench.open());
+    for step in [declare_exchange(), declare_queue(), bind(), unbind(), bind(), delete_queue(), delete_exchange()] {
+        let (method, _, answer) = &step;
+        bench.hold(true);
+        call(&mut one, &step);
+        check_waits(&mut one, method);
+        call(&mut other, &step);
+        check_waits(&mut other, &format!("a second {method}"));
+        bench.hold(false);
+        one.wait_for(1, answer).expect("the first has its answer when it is stored");
+        other.wait_for(1, answer).expect("and so has the second");
+    }
+}
+
+#[test]
+fn what_is_stored_or_transient_or_only_looked_at_is_answered_at_once() {
+    let bench = Bench::new();
+    let (mut one, mut other) = (bench.open(), bench.open());
+    let stored = declare_exchange();
+    call(&mut one, &stored);
+    one.wait_for(1, stored.2).expect("nothing is held");
+    bench.hold(true);
+    call(&mut other, &stored);
+    other.wait_for(1, stored.2).expect("it is stored already");
+
+    let unstored = declare_queue();
+    call(&mut one, &unstored);
+    check_waits(&mut one, "the declaration");
+    other.call(1, "queue.declare", &[("queue", text("q")), ("passive", Field::Bit(true))]);
+    other.wait_for(1, "queue.declare-ok").expect("a passive declaration only looks");
+    other.call(1, "queue.declare", &[("queue", text("transient"))]);
+    other.wait_for(1, "queue.declare-ok").expect("nothing of a transient queue is stored");
+    bench.hold(false);
+    one.wait_for(1, unstored.2).expect("it is stored now");
+}
