@@ -40,7 +40,7 @@ pub struct NodeOptions {
     pub topology: Topology,
     /// Addresses for AMQP that win over the file's.
     pub listen: Vec<SocketAddr>,
-    /// The folder for what must survive.
+    /// The folder for what must survive; it wins over the file's.
     pub data: Option<PathBuf>,
     /// Folders whose plugins are loaded.
     pub plugin_dirs: Vec<PathBuf>,
@@ -129,6 +129,7 @@ const VERSION: &str = "4.2.1";
 /// See [`NodeError`].
 pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     let NodeOptions { topology, listen, data, plugin_dirs } = options;
+    let data = data.or_else(|| topology.storage.data.clone());
     let registry = Arc::new(load_plugins(&topology, &plugin_dirs)?);
     let (storage, recovery) = store::recover(&registry, &topology.storage, data.clone()).await?;
     let disk_watch =

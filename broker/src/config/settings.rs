@@ -43,7 +43,15 @@ pub(super) const LIMITS: Section = Section {
     ],
 };
 
-pub(super) const STORAGE: Section = Section { what: "storage", keys: &["kind", "config"], hints: &[] };
+pub(super) const STORAGE: Section = Section {
+    what: "storage",
+    keys: &["kind", "data", "config"],
+    hints: &[
+        ("folder", Hint::Instead("did you mean 'data'?")),
+        ("path", Hint::Instead("did you mean 'data'?")),
+        ("dir", Hint::Instead("did you mean 'data'?")),
+    ],
+};
 
 pub(super) const PLUGIN: Section =
     Section { what: "a plugin", keys: &["path", "sha256", "required", "config"], hints: &[] };
@@ -140,6 +148,13 @@ pub(super) fn storage(reader: &mut Reader<'_>, node: &Node, topology: &mut Topol
     let Some(fields) = reader.fields(node, &STORAGE) else { return };
     if let Some(kind) = fields.get("kind").and_then(|node| reader.text(node)) {
         topology.storage.kind = Some(kind);
+    }
+    if let Some(node) = fields.get("data") {
+        topology.storage.data = reader.path(node);
+        if topology.storage.kind.as_deref() == Some("memory") {
+            let cause = "storage 'memory' writes nothing into a data folder";
+            reader.warning(node.span, cause, "use 'kind: log' to keep messages, or leave 'data' out");
+        }
     }
     if let Some(config) = fields.get("config") {
         topology.storage.config = json(reader, config);

@@ -109,6 +109,9 @@ fn settings_of_the_node_are_read() {
     assert_eq!(topology.storage.config, serde_json::json!({"sync": [1, 2.5, "on", null, {"a": "b"}]}));
     assert_eq!(topology.bindings_mixed_durability, MixedDurability::Refuse);
     assert_eq!(good("storage: memory").storage.kind.as_deref(), Some("memory"));
+    assert_eq!(good("storage: { data: data }").storage.data, Some(PathBuf::from("./data")));
+    assert_eq!(good("storage: { data: /var/lib/broker }").storage.data, Some(PathBuf::from("/var/lib/broker")));
+    check_warnings("storage: { kind: memory, data: data }", &["storage 'memory' writes nothing into a data folder"]);
 }
 
 #[test]

@@ -82,6 +82,8 @@ pub struct LimitsDecl {
 pub struct StorageDecl {
     /// Name of the storage, such as `memory`; none is `log` where there is a data folder, and `memory` elsewhere.
     pub kind: Option<String>,
+    /// The data folder, relative paths resolved against the topology file's folder; `--data` wins over it.
+    pub data: Option<PathBuf>,
     /// Handed to the storage as it is.
     pub config: serde_json::Value,
 }
