@@ -7,6 +7,7 @@
 mod boot;
 mod build;
 mod built_in;
+mod check;
 mod example;
 mod panics;
 mod refusals;

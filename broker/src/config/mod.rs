@@ -131,6 +131,18 @@ impl Loaded {
     pub fn error_at(&self, place: &check::Place, cause: &str, help: &str) -> Diagnostic {
         Diagnostic::new(Severity::Error, &self.source, self.places.span(place), cause, help)
     }
+
+    /// An error that has no place in the file.
+    #[must_use]
+    pub fn error_of_file(&self, cause: &str) -> Diagnostic {
+        Diagnostic::of_file(&self.source.path, cause.to_owned())
+    }
+
+    /// As [`Self::error_at`], for what does not keep the broker from starting.
+    #[must_use]
+    pub fn warning_at(&self, place: &check::Place, cause: &str, help: &str) -> Diagnostic {
+        Diagnostic::new(Severity::Warning, &self.source, self.places.span(place), cause, help)
+    }
 }
 
 fn topology(reader: &mut Reader<'_>, root: &Node) -> Topology {

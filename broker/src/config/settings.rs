@@ -165,6 +165,7 @@ pub(super) fn plugins(reader: &mut Reader<'_>, node: &Node, topology: &mut Topol
     for item in reader.items(node) {
         if matches!(item.value, Value::Scalar(_)) {
             if let Some(path) = plugin_file(reader, item, true) {
+                reader.place(Item::Plugin(topology.plugins.len()), Part::Whole, item.span);
                 topology.plugins.push(PluginDecl {
                     path,
                     sha256: None,
@@ -180,7 +181,9 @@ pub(super) fn plugins(reader: &mut Reader<'_>, node: &Node, topology: &mut Topol
         let config = fields.get("config").map_or(serde_json::Value::Null, |node| json(reader, node));
         match fields.get("path") {
             Some(path) => {
-                if let Some(path) = plugin_file(reader, path, required) {
+                if let Some(file) = plugin_file(reader, path, required) {
+                    reader.place(Item::Plugin(topology.plugins.len()), Part::Whole, path.span);
+                    let path = file;
                     topology.plugins.push(PluginDecl { path, sha256, required, config });
                 }
             }
