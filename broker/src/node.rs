@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use plugin_api::storage::Durability;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -26,6 +27,7 @@ use crate::queue;
 use crate::runtime::alarms::{self, Alarms};
 use crate::runtime::broker::Parts;
 use crate::runtime::disk::DiskWatch;
+use crate::runtime::paging::{self, Paging};
 use crate::runtime::{Broker, Shells, listener};
 use crate::store::definitions::VhostDefinitions;
 use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
@@ -123,6 +125,9 @@ const PRODUCT: &str = "RabbitMQ";
 /// The version of it whose behaviour this broker follows where versions differ (semantics 33.10).
 const VERSION: &str = "4.2.1";
 
+/// So many queues may read from the store at a time.
+const READS_MAX: usize = 4;
+
 /// Runs a node until SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -137,6 +142,9 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     let committer = Committer::new(Arc::clone(&storage));
     let mut storing = JoinSet::new();
     storing.spawn(Arc::clone(&committer).run());
+    for _ in 0..READS_MAX {
+        storing.spawn(Arc::clone(&committer).page());
+    }
     let broker = build(&topology, registry, &committer, recovery)?;
     let addresses = if listen.is_empty() { topology.listeners.amqp.clone() } else { listen };
     let listeners = addresses.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
@@ -214,9 +222,15 @@ pub fn build(
 ) -> Result<Arc<Broker>, NodeError> {
     let hooks = HookSet::load(&topology.hooks).map_err(NodeError::Hooks)?;
     let access = Access::new(&topology.users);
-    let factory = Shells::new(Arc::clone(committer));
+    // Where nothing is written to disk, moving messages to the store would gain nothing.
+    let queue_memory = topology
+        .limits
+        .queue_memory_bytes
+        .or((committer.promise() != Durability::ProcessLifetime).then_some(paging::DEFAULT_BYTES));
+    let paging = Arc::new(Paging::new(queue_memory));
+    let factory = Shells::new(Arc::clone(committer), Arc::clone(&paging));
     let ledger = StoreLedger::new(Arc::clone(committer));
-    let Recovery { vhosts: recovered, mut messages, first_seq, first_number } = recovery;
+    let Recovery { vhosts: recovered, mut backlogs, first_seq, first_number } = recovery;
     let numbers = Arc::new(Numbers::starting_at(first_number));
     let mut recovered: BTreeMap<String, VhostDefinitions> = recovered.into_iter().collect();
     // A vhost that the topology no longer names is kept as long as something durable is in it.
@@ -236,7 +250,7 @@ pub fn build(
             tracing::warn!("vhost '{}' confirms before the sync: durability os", decl.name);
         }
         if let Some(definitions) = recovered.remove(&decl.name) {
-            vhost.restore(definitions, &mut messages);
+            vhost.restore(definitions, &mut backlogs);
         }
         errors.extend(apply(&vhost, decl).err().unwrap_or_default());
         let (exchanges, queues) = vhost.counts();
@@ -268,6 +282,7 @@ pub fn build(
         hooks: Arc::new(hooks),
         committer: Arc::clone(committer),
         alarms: Alarms::new(topology.limits.memory_watermark_bytes),
+        paging,
     };
     Ok(Broker::new(parts, vhosts))
 }
@@ -278,6 +293,7 @@ async fn watch_memory(broker: Arc<Broker>) {
     loop {
         look.tick().await;
         broker.on_memory(message::live_bytes());
+        broker.committer.retry();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use plugin_api::async_trait;
 use plugin_api::storage::{
-    Append, Durability, MessageSeq, QueueKey, Recovered, Settle, Storage, StorageError, StoredMessage,
+    Append, Durability, Meta, QueueKey, Recovered, Settle, Storage, StorageError, StoredMessage, Wanted,
 };
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -33,18 +33,13 @@ impl Storage for Held {
         self.inner.delete_queue(queue).await
     }
 
-    async fn read(
-        &self,
-        queue: QueueKey,
-        from: MessageSeq,
-        count_max: usize,
-    ) -> Result<Vec<StoredMessage>, StorageError> {
-        self.inner.read(queue, from, count_max).await
+    async fn read(&self, wanted: Wanted) -> Result<Vec<StoredMessage>, StorageError> {
+        self.inner.read(wanted).await
     }
 
-    async fn put_meta(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), StorageError> {
+    async fn put_meta(&self, entries: &[Meta<'_>]) -> Result<(), StorageError> {
         poll_fn(|_| if self.is_held.load(Ordering::SeqCst) { Poll::Pending } else { Poll::Ready(()) }).await;
-        self.inner.put_meta(key, value).await
+        self.inner.put_meta(entries).await
     }
 
     async fn recover(&self) -> Result<Recovered, StorageError> {

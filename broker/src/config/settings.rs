@@ -32,6 +32,7 @@ pub(super) const LIMITS: Section = Section {
         "shutdown_deadline_secs",
         "memory_watermark_bytes",
         "disk_free_bytes_min",
+        "queue_memory_bytes",
     ],
     hints: &[
         ("frame_max", Hint::Instead("did you mean 'frame_max_bytes'?")),
@@ -67,6 +68,9 @@ const MEMORY_WATERMARK_BYTES: std::ops::RangeInclusive<u64> = 16 * 1024 * 1024..
 
 /// 0 leaves it to the storage to say that the disk is full; nobody has more than a pebibyte to keep free.
 const DISK_FREE_BYTES_MIN: std::ops::RangeInclusive<u64> = 0..=1 << 50;
+
+/// Every queue may keep a little in memory, so very small budgets would not be kept.
+const QUEUE_MEMORY_BYTES: std::ops::RangeInclusive<u64> = 1024 * 1024..=1 << 50;
 
 /// An hour is longer than anyone waits for a handshake or a shutdown.
 const WAIT_SECS_MAX: u64 = 3600;
@@ -117,6 +121,7 @@ pub(super) fn limits(reader: &mut Reader<'_>, node: &Node, topology: &mut Topolo
         shutdown_deadline_secs,
         memory_watermark_bytes,
         disk_free_bytes_min,
+        queue_memory_bytes,
     } = &mut topology.limits;
     let mut size = |key, range| fields.get(key).and_then(|node| reader.size(node, range));
     set(frame_max_bytes, size("frame_max_bytes", FRAME_MAX_BYTES));
@@ -126,6 +131,9 @@ pub(super) fn limits(reader: &mut Reader<'_>, node: &Node, topology: &mut Topolo
     }
     if let Some(bytes) = size("disk_free_bytes_min", DISK_FREE_BYTES_MIN) {
         *disk_free_bytes_min = Some(bytes);
+    }
+    if let Some(bytes) = size("queue_memory_bytes", QUEUE_MEMORY_BYTES) {
+        *queue_memory_bytes = Some(bytes);
     }
     let mut number = |key, range| fields.get(key).and_then(|node| reader.number(node, range));
     set(channel_max, number("channel_max", 1..=u64::from(u16::MAX)));

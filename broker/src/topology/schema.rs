@@ -75,6 +75,9 @@ pub struct LimitsDecl {
     /// With less than so many bytes free on the file system of the data folder, publishers are stopped; `None` is 50 MB, or a tenth
     /// of a file system below 500 MB.
     pub disk_free_bytes_min: Option<u64>,
+    /// What messages may take in memory before queues put them out of it; `None` is 128 MiB, and no limit where nothing is
+    /// written to disk.
+    pub queue_memory_bytes: Option<u64>,
 }
 
 /// `storage`: the plugin that keeps persistent messages.
@@ -254,6 +257,7 @@ impl Default for LimitsDecl {
             shutdown_deadline_secs: 10,
             memory_watermark_bytes: None,
             disk_free_bytes_min: None,
+            queue_memory_bytes: None,
         }
     }
 }

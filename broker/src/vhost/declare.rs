@@ -11,8 +11,9 @@ use plugin_api::value::{Table, Value};
 
 use super::arguments;
 use super::error::{Error, Kind};
-use super::{Changed, QueueRecord, Restored, Vhost};
+use super::{Changed, QueueRecord, Vhost};
 use crate::access::Permission;
+use crate::queue;
 use crate::routing::exchange::{ALTERNATE_EXCHANGE, Bound, Exchange};
 
 /// On whose behalf something is changed.
@@ -280,7 +281,7 @@ impl Vhost {
         let number = self.numbers.next();
         let name: Arc<str> = spec.name.into();
         let options = self.queue_options(&name, spec.durable, spec.auto_delete, &spec.arguments);
-        let restored = Restored { first_seq: self.first_seq, messages: Vec::new() };
+        let restored = queue::Restored { first_seq: self.first_seq, ..queue::Restored::default() };
         let record = Arc::new(QueueRecord {
             handle: self.factory.create(self, &name, number, options, restored),
             name,
@@ -405,7 +406,7 @@ mod tests {
             _: &Arc<str>,
             _: u64,
             _: queue::Options,
-            _: Restored,
+            _: queue::Restored,
         ) -> Arc<dyn queue::Handle> {
             unreachable!("no queue is declared here")
         }
@@ -422,7 +423,7 @@ mod tests {
             _: &Arc<str>,
             _: u64,
             options: queue::Options,
-            _: Restored,
+            _: queue::Restored,
         ) -> Arc<dyn queue::Handle> {
             self.0.lock().push(options);
             Arc::new(NoQueues)

@@ -22,7 +22,6 @@ use plugin_api::value::Table;
 
 pub use self::error::Error;
 use self::tables::Tables;
-use crate::message::Message;
 use crate::plugin_host::{Registry, TypeError};
 use crate::queue::{self, Durability};
 use crate::routing::Exchange;
@@ -49,15 +48,6 @@ pub struct QueueRecord {
     pub handle: Arc<dyn queue::Handle>,
 }
 
-/// What a queue begins with.
-#[derive(Debug, Default)]
-pub struct Restored {
-    /// The place of its next message.
-    pub first_seq: u64,
-    /// Stored messages with their places, in order.
-    pub messages: Vec<(u64, Arc<Message>)>,
-}
-
 /// Makes the live part of queues; the runtime's business.
 pub trait QueueFactory: fmt::Debug + Send + Sync {
     /// A queue. When it ends by itself, it calls [`Vhost::forget_queue`].
@@ -67,7 +57,7 @@ pub trait QueueFactory: fmt::Debug + Send + Sync {
         name: &Arc<str>,
         number: u64,
         options: queue::Options,
-        restored: Restored,
+        restored: queue::Restored,
     ) -> Arc<dyn queue::Handle>;
 }
 
@@ -257,6 +247,11 @@ impl Vhost {
     /// The queue of that name.
     pub fn queue(&self, name: &str) -> Option<Arc<QueueRecord>> {
         self.tables.read().queues.get(name).cloned()
+    }
+
+    /// All queues at this moment, in no order.
+    pub fn queues(&self) -> Vec<Arc<QueueRecord>> {
+        self.tables.read().queues.values().cloned().collect()
     }
 
     /// How many exchanges and queues there are.

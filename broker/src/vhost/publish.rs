@@ -415,7 +415,7 @@ mod tests {
     use plugin_api::exchange::{BindingSpec, DestinationKind};
 
     use super::super::declare::{Operator, QueueSpec};
-    use super::super::{Change, Ledger, Numbers, QueueFactory, Restored};
+    use super::super::{Change, Ledger, Numbers, QueueFactory};
     use super::*;
     use crate::plugin_host::Registry;
     use crate::queue::{self, Handle};
@@ -433,7 +433,14 @@ mod tests {
     }
 
     impl QueueFactory for Nothing {
-        fn create(&self, _: &Arc<Vhost>, _: &Arc<str>, _: u64, _: queue::Options, _: Restored) -> Arc<dyn Handle> {
+        fn create(
+            &self,
+            _: &Arc<Vhost>,
+            _: &Arc<str>,
+            _: u64,
+            _: queue::Options,
+            _: queue::Restored,
+        ) -> Arc<dyn Handle> {
             Arc::new(Self)
         }
     }
