@@ -1,4 +1,4 @@
-//! Who declares something durable waits for the store, also when somebody else made it and the store has it not yet.
+//! Who waits for the store, and for what of it: declarations, also of what somebody else made and the store has not yet, and confirms.
 
 use plugin_api::async_trait;
 use plugin_api::storage::{
@@ -11,18 +11,30 @@ use std::task::Poll;
 use tests::machine::MachineTarget;
 use tests::scenario::connection::{Connection, Event, Login, describe};
 use tests::transport::Target;
-use tests::wire::Field;
+use tests::wire::value::Value;
+use tests::wire::{Field, spec};
 
-/// A storage that keeps definitions only when it may.
+/// A storage that keeps definitions, and messages that have to be synced, only when it may.
 struct Held {
     inner: Arc<dyn Storage>,
     is_held: AtomicBool,
 }
 
+impl Held {
+    async fn released(&self) {
+        poll_fn(|_| if self.is_held.load(Ordering::SeqCst) { Poll::Pending } else { Poll::Ready(()) }).await;
+    }
+}
+
 #[async_trait]
 impl Storage for Held {
     async fn append(&self, batch: &[Append<'_>]) -> Result<(), StorageError> {
+        self.released().await;
         self.inner.append(batch).await
+    }
+
+    async fn append_unsynced(&self, batch: &[Append<'_>]) -> Result<(), StorageError> {
+        self.inner.append_unsynced(batch).await
     }
 
     async fn settle(&self, ranges: &[Settle]) -> Result<(), StorageError> {
@@ -38,7 +50,7 @@ impl Storage for Held {
     }
 
     async fn put_meta(&self, entries: &[Meta<'_>]) -> Result<(), StorageError> {
-        poll_fn(|_| if self.is_held.load(Ordering::SeqCst) { Poll::Pending } else { Poll::Ready(()) }).await;
+        self.released().await;
         self.inner.put_meta(entries).await
     }
 
@@ -156,4 +168,41 @@ fn what_is_stored_or_transient_or_only_looked_at_is_answered_at_once() {
     other.wait_for(1, "queue.declare-ok").expect("nothing of a transient queue is stored");
     bench.hold(false);
     one.wait_for(1, unstored.2).expect("it is stored now");
+}
+
+/// Publishes a persistent message.
+fn publish(connection: &mut Connection, exchange: &str, routing_key: &str) {
+    let method = spec::by_name("basic.publish").expect("a method of the table");
+    let mut fields: Vec<Field> = method.arguments.iter().map(|(_, kind)| Field::default_of(*kind)).collect();
+    (fields[1], fields[2]) = (text(exchange), text(routing_key));
+    let properties = vec![("delivery-mode", Field::Number(2))];
+    connection.send_method(1, method, &fields, Some((properties, b"m".to_vec())));
+}
+
+#[test]
+fn confirms_of_durability_os_do_not_wait_for_the_sync() {
+    let bench = Bench::new();
+    let mut connection = bench.open();
+    for (queue, durability) in [("quick", "os"), ("safe", "synced")] {
+        let arguments = Field::Table(vec![(b"x-durability".to_vec(), Value::Text(durability.into()))]);
+        let fields = [("queue", text(queue)), ("durable", Field::Bit(true)), ("arguments", arguments)];
+        connection.call(1, "queue.declare", &fields);
+        connection.wait_for(1, "queue.declare-ok").expect("a queue");
+        connection.call(1, "queue.bind", &[("queue", text(queue)), ("exchange", text("amq.fanout"))]);
+        connection.wait_for(1, "queue.bind-ok").expect("a binding");
+    }
+    connection.call(1, "confirm.select", &[]);
+    connection.wait_for(1, "confirm.select-ok").expect("confirms");
+    bench.hold(true);
+    publish(&mut connection, "", "quick");
+    connection.wait_for(1, "basic.ack").expect("the write is enough");
+    publish(&mut connection, "amq.fanout", "");
+    check_waits(&mut connection, "a message for both");
+    bench.hold(false);
+    connection.wait_for(1, "basic.ack").expect("both have it");
+    bench.hold(true);
+    publish(&mut connection, "", "safe");
+    check_waits(&mut connection, "a message that is to be synced");
+    bench.hold(false);
+    connection.wait_for(1, "basic.ack").expect("it is synced");
 }
