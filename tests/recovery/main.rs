@@ -47,14 +47,14 @@ a.1 < basic.get-ok delivery-tag=1 redelivered=false exchange="" routing-key=q me
 a.1 > basic.get queue=q no-ack=true
 a.1 < basic.get-ok delivery-tag=2 .. | delivery-mode=1 | body="transient"
 "#,
-            r#"# they come back in their order, with their properties
+            r#"# they come back in their order, with their properties; what somebody had says so (semantics 13.21)
 a.1 > queue.declare queue=q durable=true passive=true
 a.1 < queue.declare-ok queue=q message-count=3 consumer-count=0
 a.1 > basic.publish routing-key=q | delivery-mode=2 | body="four"
 a.1 > basic.get queue=q no-ack=true
-a.1 < basic.get-ok delivery-tag=1 routing-key=q .. | delivery-mode=2 | body="one"
+a.1 < basic.get-ok delivery-tag=1 redelivered=true exchange="" routing-key=q message-count=3 | delivery-mode=2 | body="one"
 a.1 > basic.get queue=q no-ack=true
-a.1 < basic.get-ok delivery-tag=2 routing-key=q .. | delivery-mode=2 headers={x:1} priority=3 | body="two"
+a.1 < basic.get-ok delivery-tag=2 redelivered=false exchange="" routing-key=q message-count=2 | delivery-mode=2 headers={x:1} priority=3 | body="two"
 "#,
             r#"# and what was acked does not
 a.1 > basic.get queue=q no-ack=true
