@@ -52,6 +52,7 @@ const TOP: Section = Section {
         ("exchanges", Hint::Instead("exchanges belong into a vhost: 'vhosts: { /: { exchanges: … } }'")),
         ("queues", Hint::Instead("queues belong into a vhost: 'vhosts: { /: { queues: … } }'")),
         ("permissions", Hint::Instead("permissions belong into a user: 'users: { app: { permissions: … } }'")),
+        ("durability", Hint::Instead("it belongs into a vhost or a queue")),
         ("policies", Hint::NotYet),
         ("auth", Hint::NotYet),
         ("tests", Hint::NotYet),

@@ -36,11 +36,9 @@ pub(super) async fn recover(
     let queues: usize = recovery.vhosts.iter().map(|(_, vhost)| vhost.queues.len()).sum();
     let messages = storage.status().live_count;
     if queues > 0 || messages > 0 {
-        let (messages, queues) = (counted(messages), counted(queues as u64));
-        tracing::info!(
-            "recovered {messages} messages of {queues} durable queues in {:.1} s",
-            start.elapsed().as_secs_f64()
-        );
+        let messages = format!("{} {}", counted(messages), if messages == 1 { "message" } else { "messages" });
+        let queues = format!("{} durable {}", counted(queues as u64), if queues == 1 { "queue" } else { "queues" });
+        tracing::info!("recovered {messages} of {queues} in {:.1} s", start.elapsed().as_secs_f64());
     }
     Ok((storage, recovery))
 }
