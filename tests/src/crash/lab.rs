@@ -1,0 +1,88 @@
+//! Where the broker under test lives: its data folder, its settings, and what stands between it and the kernel.
+
+use crate::broker_process::{self, BrokerOptions, BrokerProcess};
+use crate::temp::TempDir;
+use plugin_api::testing::Random;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// What is done to the broker's system calls, by strace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tamper {
+    /// fdatasync and fsync return at once, and nothing is synced.
+    SkipSyncs,
+    /// From this call of each thread on, fdatasync fails with EIO. Counted from 1.
+    FailSyncs { from: u32 },
+}
+
+/// One data folder and how brokers are started on it.
+#[derive(Debug)]
+pub struct Lab {
+    data: PathBuf,
+    scratch: TempDir,
+}
+
+/// Small, so that a round goes through several; any start may have another one.
+const SEGMENT_BYTES: [u32; 4] = [256 << 10, 1 << 20, 4 << 20, 32 << 20];
+
+impl Lab {
+    /// With this data folder, which need not exist.
+    pub fn new(data: PathBuf) -> Self {
+        Self { data, scratch: TempDir::new("lab") }
+    }
+
+    /// The data folder.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Starts a broker and waits until it listens.
+    ///
+    /// # Errors
+    /// When it ends or says nothing; the text is its log.
+    pub fn start(&self, random: &mut Random, tamper: Option<&Tamper>) -> Result<BrokerProcess, String> {
+        let mut options = BrokerOptions::default().topology(self.topology(random));
+        if let Some(tamper) = tamper {
+            options = options.under(self.strace(tamper));
+        }
+        options.argument("--data").argument(self.data.display().to_string()).start()
+    }
+
+    /// Starts a broker and kills it after a while, mostly in the middle of its recovery.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_and_kill(&self, random: &mut Random, after: Duration) -> Result<(), String> {
+        let mut command = Command::new(broker_process::binary()?);
+        command.args(["--listen", "127.0.0.1:0", "--log", "off", "--topology"]).arg(self.topology(random));
+        command.arg("--data").arg(&self.data).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().map_err(|error| format!("the broker does not start: {error}"))?;
+        pause(after);
+        child.kill().and_then(|()| child.wait()).map(drop).map_err(|error| error.to_string())
+    }
+
+    fn topology(&self, random: &mut Random) -> PathBuf {
+        let bytes = random.pick(&SEGMENT_BYTES);
+        self.scratch.write("topology.yaml", &format!("storage: {{kind: log, config: {{segment_bytes: {bytes}}}}}\n"))
+    }
+
+    fn strace(&self, tamper: &Tamper) -> Vec<String> {
+        let inject = match tamper {
+            Tamper::SkipSyncs => "inject=fdatasync,fsync:retval=0".to_owned(),
+            Tamper::FailSyncs { from } => format!("inject=fdatasync:error=EIO:when={from}+"),
+        };
+        // With -D the broker is our child, and strace is not in the way of signals and the exit code. Calls that are not
+        // traced cost nothing with the filter in the kernel.
+        let trace = self.scratch.path().join("strace").display().to_string();
+        let words = ["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-o", &trace, "-e", "trace=fdatasync,fsync", "-e"];
+        words.into_iter().map(str::to_owned).chain([inject]).collect()
+    }
+}
+
+/// Lets time pass where the moment is meant to be any, and nothing could be waited for.
+pub fn pause(time: Duration) {
+    let (_sender, receiver) = std::sync::mpsc::channel::<()>();
+    // Nobody sends: this is the time-out.
+    let _ = receiver.recv_timeout(time);
+}

@@ -1,0 +1,236 @@
+//! Rounds of work, accident, restart and judgement on one data folder: by `kill -9`, or by a power cut of its file system.
+
+use super::client::Client;
+use super::definitions::Definitions;
+use super::inspect::{Afterwards, look};
+use super::lab::{Lab, Tamper, pause};
+use super::ledger::{Figures, Kind, Ledger, RoundLog, Violation};
+use super::volume::{Access, FileSystem, Volume};
+use super::workload::{self, Plan, Workload};
+use crate::broker_process::BrokerProcess;
+use crate::temp::TempDir;
+use plugin_api::testing::Random;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// What happens to the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accident {
+    /// The process is killed; what it wrote is in the hands of the operating system.
+    Kill,
+    /// The file system stops, and what was not synced is gone.
+    PowerCut(FileSystem),
+}
+
+/// What to do.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub accident: Accident,
+    pub rounds: u32,
+    pub seed: u64,
+    /// The broker's syncs do nothing: rounds must find losses, or they prove nothing.
+    pub skips_syncs: bool,
+    /// Wrong redelivered marks are violations.
+    pub checks_marks: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Summary {
+    pub figures: Figures,
+    pub rounds: u32,
+    /// Rounds in which something was wrong.
+    pub rounds_with_violations: u32,
+    pub slowest_start: Duration,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { figures, rounds, rounds_with_violations, slowest_start } = self;
+        write!(
+            f,
+            "{rounds} rounds, {rounds_with_violations} with violations, slowest start {slowest_start:.2?}: {figures}"
+        )
+    }
+}
+
+/// XFS has no smaller file systems.
+const VOLUME_MIB: u64 = 512;
+
+/// Runs the rounds, with a line for each.
+///
+/// # Errors
+/// When a round cannot be run at all: a tool is missing, or the broker does not start.
+pub fn run(options: &Options) -> Result<Summary, String> {
+    let mut summary = Summary::default();
+    let mut run = None;
+    for round in 0..options.rounds {
+        let mut current = match run.take() {
+            Some(run) => run,
+            None => Run::new(options)?,
+        };
+        let started = Instant::now();
+        let result = current.round(round, options);
+        let figures = match result {
+            Ok((figures, note)) => {
+                println!("round {round}: {note}, {:.1?} in all: {figures}", started.elapsed());
+                figures
+            }
+            // Without syncs a folder may be such that no broker starts on it, which is a way of noticing.
+            Err(error) if options.skips_syncs => {
+                let error = error.lines().next().unwrap_or_default().to_owned();
+                Figures { violations: vec![Violation::new(Kind::Rule, error)], ..Figures::default() }
+            }
+            Err(error) => return Err(format!("round {round}, seed {}: {error}", options.seed)),
+        };
+        for violation in figures.violations.iter().take(TOLD_MAX) {
+            println!("  {}: {}", violation.kind, violation.text);
+        }
+        summary.rounds += 1;
+        summary.rounds_with_violations += u32::from(!figures.violations.is_empty());
+        summary.slowest_start = summary.slowest_start.max(current.slowest_start);
+        summary.figures += figures;
+        // What went wrong once would go wrong again in every later round, and without syncs every round is to prove it alone.
+        if !options.skips_syncs && summary.rounds_with_violations == 0 {
+            run = Some(current);
+        }
+    }
+    Ok(summary)
+}
+
+/// Violations of a round that are told in words.
+const TOLD_MAX: usize = 12;
+
+/// One data folder over its rounds.
+struct Run {
+    lab: Lab,
+    volume: Option<Volume>,
+    /// Keeps the data folder of a run that has no volume.
+    _folder: TempDir,
+    ledger: Ledger,
+    broker: Option<BrokerProcess>,
+    slowest_start: Duration,
+}
+
+impl Run {
+    fn new(options: &Options) -> Result<Self, String> {
+        let folder = TempDir::new("data");
+        let volume = match options.accident {
+            Accident::Kill => None,
+            Accident::PowerCut(file_system) => Some(Volume::new(file_system, VOLUME_MIB)?),
+        };
+        let place = volume.as_ref().map_or_else(|| folder.path().to_path_buf(), Volume::path);
+        let lab = Lab::new(place.join("data"));
+        let ledger = Ledger::default();
+        Ok(Self { lab, volume, _folder: folder, ledger, broker: None, slowest_start: Duration::ZERO })
+    }
+
+    fn round(&mut self, round: u32, options: &Options) -> Result<(Figures, String), String> {
+        let mut random = Random::new(options.seed.wrapping_add(u64::from(round)));
+        let tamper = options.skips_syncs.then_some(&Tamper::SkipSyncs);
+        let broker = match self.broker.take() {
+            Some(broker) => broker,
+            None => self.start(&mut random, tamper)?,
+        };
+        let address = broker.address();
+        let mut client = Client::connect(address)?;
+        client.open(1)?;
+        workload::declare(&mut client)?;
+        let definitions = Definitions::start(address, round, random.next_u64())?;
+        let plan = Plan {
+            round,
+            seed: random.next_u64(),
+            publishers: 1 + u16::try_from(random.below(4)).unwrap_or_default(),
+            has_consumers: true,
+            messages_max: MESSAGES_MAX,
+        };
+        let work = Workload::start(address, plan)?;
+        let began = Instant::now();
+        // Any moment: sometimes as soon as so much is confirmed, sometimes after a time.
+        if random.below(3) == 0 {
+            let wanted = u64::from(random.below(2000));
+            work.progress.wait(LATEST, |counts| counts.confirmed >= wanted);
+        } else {
+            pause(Duration::from_micros(u64::from(random.below(1_000_000))));
+        }
+        let after = began.elapsed();
+        let until = self.strike(broker)?;
+        let (log, definitions) = (work.finish(), definitions.finish());
+        drop(client);
+        if let Some(volume) = &self.volume {
+            volume.mount_again(Access::ReadWrite)?;
+        }
+        let mut note = format!("struck after {after:.2?}");
+        if random.below(3) == 0 {
+            let after = Duration::from_micros(u64::from(random.below(60_000)));
+            note.push_str(&format!(", recovery killed after {after:.0?}"));
+            self.lab.start_and_kill(&mut random, after)?;
+        }
+        let started = Instant::now();
+        let mut broker = self.start(&mut random, None)?;
+        note.push_str(&format!(", started in {:.2?}", started.elapsed()));
+        let mut figures = self.judge(broker.address(), log, until, &mut random)?;
+        figures.violations.extend(definitions.check(broker.address(), until)?);
+        if random.below(4) == 0 {
+            note.push_str(", then a clean restart");
+            let status = broker.terminate()?;
+            if !status.success() {
+                let text = format!("a broker that is told to end answers {status}");
+                figures.violations.push(Violation::new(Kind::Rule, text));
+            }
+            self.ledger.on_clean_end();
+            broker = self.start(&mut random, None)?;
+            let again = self.judge(broker.address(), RoundLog::default(), None, &mut random)?;
+            figures.marks_missing += again.marks_missing;
+            figures.violations.extend(again.violations);
+        }
+        if options.checks_marks && figures.marks_missing + figures.marks_wrong > 0 {
+            let text = format!("{} are missing, {} are wrong", figures.marks_missing, figures.marks_wrong);
+            figures.violations.push(Violation::new(Kind::Mark, text));
+        }
+        self.broker = if options.skips_syncs { None } else { Some(broker) };
+        Ok((figures, note))
+    }
+
+    fn start(&mut self, random: &mut Random, tamper: Option<&Tamper>) -> Result<BrokerProcess, String> {
+        let started = Instant::now();
+        let broker = self.lab.start(random, tamper)?;
+        self.slowest_start = self.slowest_start.max(started.elapsed());
+        Ok(broker)
+    }
+
+    /// The accident. Answers up to which moment confirms count, when not all of them do.
+    fn strike(&self, broker: BrokerProcess) -> Result<Option<Instant>, String> {
+        let Some(volume) = &self.volume else {
+            broker.kill()?;
+            return Ok(None);
+        };
+        let until = Instant::now();
+        volume.cut_power().map_err(|error| format!("the file system cannot be switched off: {error}"))?;
+        broker.kill()?;
+        Ok(Some(until))
+    }
+
+    fn judge(
+        &mut self,
+        address: std::net::SocketAddr,
+        log: RoundLog,
+        until: Option<Instant>,
+        random: &mut Random,
+    ) -> Result<Figures, String> {
+        let afterwards = if random.below(2) == 0 { Afterwards::Drain } else { Afterwards::GiveBack };
+        let (found, violations) = look(address, afterwards)?;
+        let mut figures = self.ledger.judge(log, &found, until);
+        figures.violations.extend(violations);
+        match afterwards {
+            Afterwards::Drain => self.ledger.on_drained(),
+            Afterwards::GiveBack => self.ledger.on_looked_at(),
+        }
+        Ok(figures)
+    }
+}
+
+/// A round ends by its accident, but a fast broker must not fill the memory of the tests.
+const MESSAGES_MAX: u32 = 20_000;
+/// A round that waits for confirms does not wait for ever.
+const LATEST: Duration = Duration::from_secs(2);
