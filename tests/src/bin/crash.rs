@@ -5,8 +5,11 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 use std::process::ExitCode;
-use tests::crash::rounds::{Accident, Options, run};
+use tests::crash::lab::Tamper;
+use tests::crash::ledger::{Figures, Kind};
+use tests::crash::rounds::{self, Accident};
 use tests::crash::volume::FileSystem;
+use tests::crash::{full_disk, sync_error};
 
 #[derive(Parser)]
 #[command(about = "Runs accidents to a broker and judges what is left")]
@@ -18,18 +21,28 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Kill the broker with signal 9 while it works
-    Kill(Rounds),
+    Kill {
+        #[command(flatten)]
+        rounds: Rounds,
+        /// Take wrong redelivered marks for violations
+        #[arg(long)]
+        check_marks: bool,
+    },
     /// Switch its file system off while it works; needs root and loop devices
     Power {
         /// The file system to do it to
         #[arg(long, value_enum, default_value = "ext4")]
         fs: Fs,
-        /// Let all syncs of the broker do nothing: succeeds when the rounds notice
-        #[arg(long)]
-        skip_syncs: bool,
+        /// Let these syncs of the broker do nothing: succeeds when the rounds notice; needs strace
+        #[arg(long, value_enum)]
+        skip: Option<Syncs>,
         #[command(flatten)]
         rounds: Rounds,
     },
+    /// Fill its disk, a file system of 64 MiB; needs root and loop devices
+    FullDisk(Rounds),
+    /// Let fdatasync fail with EIO; needs strace, root and loop devices
+    SyncError(Rounds),
 }
 
 #[derive(clap::Args)]
@@ -40,9 +53,6 @@ struct Rounds {
     /// What the rounds do; random unless given
     #[arg(long)]
     seed: Option<u64>,
-    /// Take wrong redelivered marks for violations
-    #[arg(long)]
-    check_marks: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -51,16 +61,33 @@ enum Fs {
     Xfs,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Syncs {
+    /// Of contents and of names
+    All,
+    /// Of contents: fdatasync
+    Data,
+    /// Of names: fsync
+    Folder,
+}
+
 fn main() -> ExitCode {
     let is_right = match Arguments::parse().command {
-        Command::Kill(rounds) => accidents(Accident::Kill, &rounds, false),
-        Command::Power { fs, skip_syncs, rounds } => {
+        Command::Kill { rounds, check_marks } => accidents(Accident::Kill, &rounds, None, check_marks),
+        Command::Power { fs, skip, rounds } => {
             let file_system = match fs {
                 Fs::Ext4 => FileSystem::Ext4,
                 Fs::Xfs => FileSystem::Xfs,
             };
-            accidents(Accident::PowerCut(file_system), &rounds, skip_syncs)
+            let mutant = skip.map(|skip| match skip {
+                Syncs::All => Tamper::SkipSyncs,
+                Syncs::Data => Tamper::SkipDataSyncs,
+                Syncs::Folder => Tamper::SkipFolderSyncs,
+            });
+            accidents(Accident::PowerCut(file_system), &rounds, mutant, false)
         }
+        Command::FullDisk(rounds) => trials("full disk", &rounds, full_disk::run),
+        Command::SyncError(rounds) => trials("sync error", &rounds, sync_error::run),
     };
     match is_right {
         Ok(true) => ExitCode::SUCCESS,
@@ -72,26 +99,34 @@ fn main() -> ExitCode {
     }
 }
 
-fn accidents(accident: Accident, rounds: &Rounds, skips_syncs: bool) -> Result<bool, String> {
-    let seed = seed(rounds.seed);
+fn accidents(accident: Accident, rounds: &Rounds, mutant: Option<Tamper>, checks_marks: bool) -> Result<bool, String> {
+    let seed = rounds.seed();
     println!("{accident:?}, {} rounds, seed {seed}", rounds.rounds);
-    let options = Options { accident, rounds: rounds.rounds, seed, skips_syncs, checks_marks: rounds.check_marks };
-    let summary = run(&options)?;
+    let summary = rounds::run(&rounds::Options { accident, rounds: rounds.rounds, seed, mutant, checks_marks })?;
     println!("{accident:?}: {summary}");
-    let is_noticed = summary.rounds_with_violations > 0;
-    if skips_syncs {
-        println!(
-            "without syncs: {}",
-            if is_noticed { "noticed" } else { "NOT NOTICED, so these rounds prove nothing" }
-        );
-    }
-    Ok(is_noticed == skips_syncs && summary.rounds > 0)
+    let Some(mutant) = mutant else {
+        return Ok(summary.rounds_with_violations == 0 && summary.rounds > 0);
+    };
+    let lost = summary.figures.count(Kind::Lost);
+    let verdict = if lost > 0 { "noticed" } else { "NOT NOTICED, so these rounds prove nothing" };
+    println!("{mutant:?}: {verdict}, {lost} confirmed messages lost");
+    Ok(lost > 0)
 }
 
-/// The seed, or one that is another each time.
-fn seed(given: Option<u64>) -> u64 {
-    given.unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        now.map_or(0, |now| now.as_nanos() as u64 % 1_000_000_000)
-    })
+fn trials(name: &str, rounds: &Rounds, run: impl FnOnce(u32, u64) -> Result<Figures, String>) -> Result<bool, String> {
+    let seed = rounds.seed();
+    println!("{name}, {} rounds, seed {seed}", rounds.rounds);
+    let figures = run(rounds.rounds, seed)?;
+    println!("{name}: {} rounds: {figures}", rounds.rounds);
+    Ok(figures.violations.is_empty() && rounds.rounds > 0)
+}
+
+impl Rounds {
+    /// The seed, or one that is another each time.
+    fn seed(&self) -> u64 {
+        self.seed.unwrap_or_else(|| {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            now.map_or(0, |now| now.as_nanos() as u64 % 1_000_000_000)
+        })
+    }
 }

@@ -8,10 +8,14 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// What is done to the broker's system calls, by strace.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tamper {
     /// fdatasync and fsync return at once, and nothing is synced.
     SkipSyncs,
+    /// Only fdatasync does so, which syncs contents.
+    SkipDataSyncs,
+    /// Only fsync does so, which syncs the names in a folder.
+    SkipFolderSyncs,
     /// From this call of each thread on, fdatasync fails with EIO. Counted from 1.
     FailSyncs { from: u32 },
 }
@@ -62,6 +66,25 @@ impl Lab {
         child.kill().and_then(|()| child.wait()).map(drop).map_err(|error| error.to_string())
     }
 
+    /// Starts a broker that is going to end by itself before it listens.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn start_in_vain(
+        &self,
+        random: &mut Random,
+        tamper: Option<&Tamper>,
+        patience: Duration,
+    ) -> Result<End, String> {
+        let mut words = tamper.map(|tamper| self.strace(tamper)).unwrap_or_default();
+        words.push(broker_process::binary()?.display().to_string());
+        let (program, arguments) = words.split_first().ok_or("no program")?;
+        let mut command = Command::new(program);
+        command.args(arguments).args(["--listen", "127.0.0.1:0", "--log", "off", "--topology"]);
+        command.arg(self.topology(random)).arg("--data").arg(&self.data);
+        End::of(&mut command, patience)
+    }
+
     fn topology(&self, random: &mut Random) -> PathBuf {
         let bytes = random.pick(&SEGMENT_BYTES);
         self.scratch.write("topology.yaml", &format!("storage: {{kind: log, config: {{segment_bytes: {bytes}}}}}\n"))
@@ -70,6 +93,8 @@ impl Lab {
     fn strace(&self, tamper: &Tamper) -> Vec<String> {
         let inject = match tamper {
             Tamper::SkipSyncs => "inject=fdatasync,fsync:retval=0".to_owned(),
+            Tamper::SkipDataSyncs => "inject=fdatasync:retval=0".to_owned(),
+            Tamper::SkipFolderSyncs => "inject=fsync:retval=0".to_owned(),
             Tamper::FailSyncs { from } => format!("inject=fdatasync:error=EIO:when={from}+"),
         };
         // With -D the broker is our child, and strace is not in the way of signals and the exit code. Calls that are not
@@ -77,6 +102,41 @@ impl Lab {
         let trace = self.scratch.path().join("strace").display().to_string();
         let words = ["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-o", &trace, "-e", "trace=fdatasync,fsync", "-e"];
         words.into_iter().map(str::to_owned).chain([inject]).collect()
+    }
+}
+
+/// How a process ended that was to end by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// The exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// Everything on its standard error.
+    pub errors: String,
+}
+
+impl End {
+    /// Runs a command to its end.
+    ///
+    /// # Errors
+    /// When it cannot be run, or does not end in time; it is killed then.
+    pub fn of(command: &mut Command, patience: Duration) -> Result<Self, String> {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        let mut child = child.map_err(|error| format!("{}: {error}", command.get_program().display()))?;
+        let mut errors = child.stderr.take().ok_or("no standard error")?;
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut text = String::new();
+            let _ = std::io::Read::read_to_string(&mut errors, &mut text);
+            let _ = sender.send(text);
+        });
+        let errors = receiver.recv_timeout(patience);
+        if errors.is_err() {
+            // It has had its time.
+            let _ = child.kill();
+        }
+        let status = child.wait().map_err(|error| error.to_string())?;
+        let errors = errors.map_err(|_| format!("{command:?} does not end"))?;
+        Ok(Self { code: status.code(), errors })
     }
 }
 

@@ -69,6 +69,7 @@ impl ChannelLog {
 /// What one publisher knows at the end of a round.
 #[derive(Debug, Default)]
 pub struct PublisherLog {
+    pub round: u32,
     pub publisher: u16,
     pub channels: BTreeMap<u16, ChannelLog>,
     pub violations: Vec<Violation>,
@@ -88,9 +89,16 @@ pub struct ConsumerLog {
 /// What a round of work leaves with its clients.
 #[derive(Debug, Default)]
 pub struct RoundLog {
-    pub round: u32,
     pub publishers: Vec<PublisherLog>,
     pub consumers: Vec<ConsumerLog>,
+}
+
+impl RoundLog {
+    /// Adds what other clients saw before the same look.
+    pub fn extend(&mut self, other: Self) {
+        self.publishers.extend(other.publishers);
+        self.consumers.extend(other.consumers);
+    }
 }
 
 /// One message as it was found after the accident.
@@ -239,8 +247,8 @@ impl Ledger {
         for publisher in round.publishers {
             for (channel, log) in &publisher.channels {
                 for (number, outcome) in (1..).zip(&log.outcomes) {
-                    let identity =
-                        Identity { round: round.round, publisher: publisher.publisher, channel: *channel, number };
+                    let PublisherLog { round, publisher, .. } = publisher;
+                    let identity = Identity { round, publisher, channel: *channel, number };
                     let outcome = match outcome {
                         Outcome::Confirmed(at) if until.is_some_and(|until| *at >= until) => Outcome::Open,
                         outcome => *outcome,
@@ -299,6 +307,7 @@ impl QueueLedger {
         let (name, fate) = QUEUES[context.place];
         let mut there = HashSet::new();
         let mut last_of: HashMap<(u32, u16, u16), u32> = HashMap::new();
+        let mut last_round = 0;
         let mut say = |kind, text: String| figures.violations.push(Violation::new(kind, format!("{name}: {text}")));
         for Found { identity, is_redelivered } in found {
             if !there.insert(*identity) {
@@ -310,6 +319,10 @@ impl QueueLedger {
                 say(Kind::Order, format!("{identity} stands behind number {last} of its channel"));
             }
             *last = identity.number.max(*last);
+            if last_round > identity.round {
+                say(Kind::Order, format!("{identity} stands behind messages of round {last_round}"));
+            }
+            last_round = identity.round.max(last_round);
             let key = (context.place, *identity);
             let is_new = context.outcomes.contains_key(identity);
             if !is_new && !self.kept.contains_key(identity) && !self.settled.contains(identity) {
@@ -362,8 +375,8 @@ mod tests {
         log.settle(200, true, Outcome::Confirmed(Instant::now())).unwrap();
         let identities = numbers.into_iter().map(|number| Identity { round: 1, publisher: 1, channel: 1, number });
         let identities = identities.filter(wanted).collect();
-        let publisher = PublisherLog { publisher: 1, channels: [(1, log)].into(), violations: Vec::new() };
-        (RoundLog { round: 1, publishers: vec![publisher], consumers: Vec::new() }, identities)
+        let publisher = PublisherLog { round: 1, publisher: 1, channels: [(1, log)].into(), violations: Vec::new() };
+        (RoundLog { publishers: vec![publisher], consumers: Vec::new() }, identities)
     }
 
     const UNTOUCHED: usize = 3;

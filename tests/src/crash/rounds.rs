@@ -6,7 +6,7 @@ use super::inspect::{Afterwards, look};
 use super::lab::{Lab, Tamper, pause};
 use super::ledger::{Figures, Kind, Ledger, RoundLog, Violation};
 use super::volume::{Access, FileSystem, Volume};
-use super::workload::{self, Plan, Workload};
+use super::workload::{self, Consumers, Plan, Workload};
 use crate::broker_process::BrokerProcess;
 use crate::temp::TempDir;
 use plugin_api::testing::Random;
@@ -28,8 +28,8 @@ pub struct Options {
     pub accident: Accident,
     pub rounds: u32,
     pub seed: u64,
-    /// The broker's syncs do nothing: rounds must find losses, or they prove nothing.
-    pub skips_syncs: bool,
+    /// A defect that the rounds must notice, or they prove nothing. Each round then stands for itself.
+    pub mutant: Option<Tamper>,
     /// Wrong redelivered marks are violations.
     pub checks_marks: bool,
 }
@@ -77,21 +77,23 @@ pub fn run(options: &Options) -> Result<Summary, String> {
                 figures
             }
             // Without syncs a folder may be such that no broker starts on it, which is a way of noticing.
-            Err(error) if options.skips_syncs => {
-                let error = error.lines().next().unwrap_or_default().to_owned();
+            Err(error) if options.mutant.is_some() => {
+                println!("round {round}: {error}");
                 Figures { violations: vec![Violation::new(Kind::Rule, error)], ..Figures::default() }
             }
             Err(error) => return Err(format!("round {round}, seed {}: {error}", options.seed)),
         };
-        for violation in figures.violations.iter().take(TOLD_MAX) {
+        let told_max = if options.mutant.is_some() { 1 } else { TOLD_MAX };
+        for violation in figures.violations.iter().take(told_max) {
             println!("  {}: {}", violation.kind, violation.text);
         }
+        let figures_are_right = figures.violations.is_empty();
         summary.rounds += 1;
-        summary.rounds_with_violations += u32::from(!figures.violations.is_empty());
+        summary.rounds_with_violations += u32::from(!figures_are_right);
         summary.slowest_start = summary.slowest_start.max(current.slowest_start);
         summary.figures += figures;
-        // What went wrong once would go wrong again in every later round, and without syncs every round is to prove it alone.
-        if !options.skips_syncs && summary.rounds_with_violations == 0 {
+        // What went wrong once would go wrong again in every later round.
+        if options.mutant.is_none() && figures_are_right {
             run = Some(current);
         }
     }
@@ -122,15 +124,23 @@ impl Run {
         let place = volume.as_ref().map_or_else(|| folder.path().to_path_buf(), Volume::path);
         let lab = Lab::new(place.join("data"));
         let ledger = Ledger::default();
+        if options.mutant.is_some() {
+            // The folder is made by a sound broker, so that what is lost is what was confirmed.
+            let broker = lab.start(&mut Random::new(options.seed), None)?;
+            let mut client = Client::connect(broker.address())?;
+            client.open(1)?;
+            workload::declare(&mut client)?;
+            drop(client);
+            broker.terminate()?;
+        }
         Ok(Self { lab, volume, _folder: folder, ledger, broker: None, slowest_start: Duration::ZERO })
     }
 
     fn round(&mut self, round: u32, options: &Options) -> Result<(Figures, String), String> {
         let mut random = Random::new(options.seed.wrapping_add(u64::from(round)));
-        let tamper = options.skips_syncs.then_some(&Tamper::SkipSyncs);
         let broker = match self.broker.take() {
             Some(broker) => broker,
-            None => self.start(&mut random, tamper)?,
+            None => self.start(&mut random, options.mutant.as_ref())?,
         };
         let address = broker.address();
         let mut client = Client::connect(address)?;
@@ -141,14 +151,14 @@ impl Run {
             round,
             seed: random.next_u64(),
             publishers: 1 + u16::try_from(random.below(4)).unwrap_or_default(),
-            has_consumers: true,
+            consumers: Consumers::ByFate,
             messages_max: MESSAGES_MAX,
         };
         let work = Workload::start(address, plan)?;
         let began = Instant::now();
         // Any moment: sometimes as soon as so much is confirmed, sometimes after a time.
         if random.below(3) == 0 {
-            let wanted = u64::from(random.below(2000));
+            let wanted = u64::from(random.below(10_000));
             work.progress.wait(LATEST, |counts| counts.confirmed >= wanted);
         } else {
             pause(Duration::from_micros(u64::from(random.below(1_000_000))));
@@ -188,7 +198,7 @@ impl Run {
             let text = format!("{} are missing, {} are wrong", figures.marks_missing, figures.marks_wrong);
             figures.violations.push(Violation::new(Kind::Mark, text));
         }
-        self.broker = if options.skips_syncs { None } else { Some(broker) };
+        self.broker = if options.mutant.is_some() { None } else { Some(broker) };
         Ok((figures, note))
     }
 

@@ -71,9 +71,19 @@ pub struct Plan {
     pub round: u32,
     pub seed: u64,
     pub publishers: u16,
-    pub has_consumers: bool,
+    pub consumers: Consumers,
     /// A publisher stops by itself after so many messages.
     pub messages_max: u32,
+}
+
+/// Who consumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consumers {
+    Nobody,
+    /// As the fate of each queue says.
+    ByFate,
+    /// Every message of every queue is acked.
+    AckAll,
 }
 
 /// Declares what the work needs; all of it is durable.
@@ -96,7 +106,6 @@ pub fn declare(client: &mut Client) -> Result<(), String> {
 /// Work that is under way.
 #[derive(Debug)]
 pub struct Workload {
-    round: u32,
     pub progress: Arc<Progress>,
     publishers: Vec<Publisher>,
     consumers: Vec<JoinHandle<ConsumerLog>>,
@@ -110,15 +119,20 @@ impl Workload {
     pub fn start(address: SocketAddr, plan: Plan) -> Result<Self, String> {
         let progress = Arc::<Progress>::default();
         let mut random = Random::new(plan.seed);
-        let consumed = QUEUES.iter().enumerate().filter(|(_, (_, fate))| *fate != Fate::Untouched);
-        let consumed = consumed.filter(|_| plan.has_consumers);
-        let consumers = consumed
-            .map(|(queue, (name, fate))| consume(address, queue, name, *fate, random.next_u64(), Arc::clone(&progress)))
-            .collect::<Result<_, _>>()?;
+        let mut consumers = Vec::new();
+        for (queue, (_, fate)) in QUEUES.iter().enumerate() {
+            let habit = match (plan.consumers, fate) {
+                (Consumers::AckAll, _) => Habit::AckEach,
+                (Consumers::Nobody, _) | (Consumers::ByFate, Fate::Untouched) => continue,
+                (Consumers::ByFate, Fate::Acked) => Habit::AckMost,
+                (Consumers::ByFate, Fate::Held) => Habit::Hold,
+            };
+            consumers.push(consume(address, queue, habit, random.next_u64(), Arc::clone(&progress))?);
+        }
         let publishers = (1..=plan.publishers)
             .map(|publisher| Publisher::start(address, plan, publisher, random.next_u64(), Arc::clone(&progress)))
             .collect::<Result<_, _>>()?;
-        Ok(Self { round: plan.round, progress, publishers, consumers })
+        Ok(Self { progress, publishers, consumers })
     }
 
     /// Publishers stop publishing; their confirms are still read.
@@ -129,7 +143,7 @@ impl Workload {
     /// Everything that the clients saw. The broker is gone, or their connections are: they read to the end.
     pub fn finish(self) -> RoundLog {
         self.stop_publishing();
-        let mut log = RoundLog { round: self.round, ..RoundLog::default() };
+        let mut log = RoundLog::default();
         for publisher in self.publishers {
             log.publishers.push(publisher.finish());
         }
@@ -175,7 +189,7 @@ impl Publisher {
         let mut client = Client::connect(address)?;
         let channels: Vec<u16> = (1..=*random.pick(&[1, 2, 5])).collect();
         let shared = Arc::<Shared>::default();
-        shared.lock().log.publisher = publisher;
+        (shared.lock().log.round, shared.lock().log.publisher) = (plan.round, publisher);
         for channel in &channels {
             client.open(*channel)?;
             client.call(*channel, "confirm.select", &[], "confirm.select-ok")?;
@@ -289,22 +303,21 @@ fn read_confirms(shared: &Shared, mut receiver: Receiver, progress: &Progress) {
 fn consume(
     address: SocketAddr,
     queue: usize,
-    name: &'static str,
-    fate: Fate,
+    habit: Habit,
     seed: u64,
     progress: Arc<Progress>,
 ) -> Result<JoinHandle<ConsumerLog>, String> {
     let mut random = Random::new(seed);
     let mut client = Client::connect(address)?;
     client.open(1)?;
-    let prefetch = if fate == Fate::Held { 40 } else { *random.pick(&[100, 300, 0]) };
+    let prefetch = if habit == Habit::Hold { 40 } else { *random.pick(&[100, 300, 0]) };
     client.call(1, "basic.qos", &[("prefetch-count", Field::Number(prefetch))], "basic.qos-ok")?;
-    client.call(1, "basic.consume", &[("queue", text(name))], "basic.consume-ok")?;
+    client.call(1, "basic.consume", &[("queue", text(QUEUES[queue].0))], "basic.consume-ok")?;
     client.receiver.patience(None)?;
     Ok(std::thread::spawn(move || {
         let mut consumer = Consumer {
             log: ConsumerLog { queue, ..ConsumerLog::default() },
-            fate,
+            habit,
             unacked: Vec::new(),
             last_of: HashMap::new(),
             random,
@@ -332,9 +345,17 @@ fn consume(
     }))
 }
 
+/// What a consumer does with what it receives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Habit {
+    AckEach,
+    AckMost,
+    Hold,
+}
+
 struct Consumer {
     log: ConsumerLog,
-    fate: Fate,
+    habit: Habit,
     unacked: Vec<(u64, Option<Identity>)>,
     /// The last first delivery of each publishing channel.
     last_of: HashMap<(u32, u16, u16), u32>,
@@ -368,8 +389,14 @@ impl Consumer {
             }
         }
         self.unacked.push((tag, identity));
-        if self.fate == Fate::Held {
-            return Vec::new();
+        match self.habit {
+            Habit::Hold => return Vec::new(),
+            Habit::AckEach => {
+                self.unacked.clear();
+                self.log.acked.extend(identity);
+                return vec![(tag, false)];
+            }
+            Habit::AckMost => {}
         }
         match self.random.below(40) {
             // Most are acked soon and together, some late and one by one, the newest not at all.
