@@ -1,4 +1,7 @@
-//! What a restart keeps and what it forgets, on the machine: one broker after another on the same storage.
+//! What a restart keeps and what it forgets: on the machine, one broker after another on the same storage, and as a process on
+//! folders that are not as they should be.
+
+mod folders;
 
 use plugin_api::storage::Storage;
 use std::sync::Arc;

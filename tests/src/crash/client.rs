@@ -177,7 +177,7 @@ impl Sender {
 }
 
 impl Receiver {
-    /// How long [`Self::next`] waits; `None` is for ever.
+    /// How long [`Self::next_event`] waits; `None` is for ever.
     ///
     /// # Errors
     /// When the operating system refuses.
@@ -189,7 +189,7 @@ impl Receiver {
     ///
     /// # Errors
     /// When nothing comes in time, or what comes is no AMQP.
-    pub fn next(&mut self) -> Result<Option<Event>, String> {
+    pub fn next_event(&mut self) -> Result<Option<Event>, String> {
         loop {
             match self.take_frame()? {
                 Some(frame) => {
@@ -209,7 +209,7 @@ impl Receiver {
     /// When it is something else, or nothing comes.
     pub fn wait_for(&mut self, channel: u16, name: &'static str) -> Result<Event, String> {
         loop {
-            let event = self.next()?.ok_or_else(|| format!("the broker hung up where {name} was due"))?;
+            let event = self.next_event()?.ok_or_else(|| format!("the broker hung up where {name} was due"))?;
             if event.channel == channel && event.name == name {
                 return Ok(event);
             }

@@ -134,7 +134,7 @@ fn take_again(address: SocketAddr) -> Result<Duration, String> {
         let properties = vec![("delivery-mode", Field::Number(2))];
         client.sender.publish(1, &[("routing-key", text(PROBE))], &properties, b"is there room?")?;
         loop {
-            match client.receiver.next()? {
+            match client.receiver.next_event()? {
                 Some(event) if event.name == "basic.ack" => return Ok(began.elapsed()),
                 Some(event) if event.name == "basic.nack" => break,
                 Some(event) if event.channel == 0 => {}

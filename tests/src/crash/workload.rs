@@ -243,7 +243,7 @@ fn publish(shared: &Shared, mut sender: Sender, plan: Plan, channels: &[u16], wi
 fn read_confirms(shared: &Shared, mut receiver: Receiver, progress: &Progress) {
     let mut is_blocked = false;
     loop {
-        let event = receiver.next();
+        let event = receiver.next_event();
         let now = Instant::now();
         let mut state = shared.lock();
         let outcome = match &event {
@@ -323,7 +323,7 @@ fn consume(
             random,
         };
         loop {
-            match client.receiver.next() {
+            match client.receiver.next_event() {
                 Ok(Some(event)) if event.name == "basic.deliver" => {
                     let tags = consumer.on_delivery(&event);
                     progress.change(|counts| counts.received += 1);
