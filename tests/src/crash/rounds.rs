@@ -76,11 +76,6 @@ pub fn run(options: &Options) -> Result<Summary, String> {
                 println!("round {round}: {note}, {:.1?} in all: {figures}", started.elapsed());
                 figures
             }
-            // Without syncs a folder may be such that no broker starts on it, which is a way of noticing.
-            Err(error) if options.mutant.is_some() => {
-                println!("round {round}: {error}");
-                Figures { violations: vec![Violation::new(Kind::Rule, error)], ..Figures::default() }
-            }
             Err(error) => return Err(format!("round {round}, seed {}: {error}", options.seed)),
         };
         let told_max = if options.mutant.is_some() { 1 } else { TOLD_MAX };
@@ -177,7 +172,16 @@ impl Run {
             self.lab.start_and_kill(&mut random, after)?;
         }
         let started = Instant::now();
-        let mut broker = self.start(&mut random, None)?;
+        let mut broker = match self.start(&mut random, None) {
+            Ok(broker) => broker,
+            // Without syncs nobody may be able to read the folder any more.
+            Err(error) if options.mutant.is_some() => {
+                let error = error.lines().last().unwrap_or_default().to_owned();
+                let violations = vec![Violation::new(Kind::Lost, error)];
+                return Ok((Figures { violations, ..Figures::default() }, note));
+            }
+            Err(error) => return Err(error),
+        };
         note.push_str(&format!(", started in {:.2?}", started.elapsed()));
         let mut figures = self.judge(broker.address(), log, until, &mut random)?;
         figures.violations.extend(definitions.check(broker.address(), until)?);
