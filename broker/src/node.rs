@@ -20,8 +20,10 @@ use crate::amqp::{Identity, Limits};
 use crate::hooks::{HookError, HookSet};
 use crate::message;
 use crate::plugin_host::{LoadError, LoadRequest, Registry, TypeError};
+use crate::queue;
 use crate::runtime::alarms::{self, Alarms};
 use crate::runtime::broker::Parts;
+use crate::runtime::paging::{self, Paging};
 use crate::runtime::{Broker, Shells, listener};
 use crate::store::definitions::VhostDefinitions;
 use crate::store::{self, Committer, Failure, RecoverError, Recovery};
@@ -119,6 +121,9 @@ const PRODUCT: &str = "RabbitMQ";
 /// The version of it whose behaviour this broker follows where versions differ (semantics 33.10).
 const VERSION: &str = "4.2.1";
 
+/// So many queues may read from the store at a time.
+const READS_MAX: usize = 4;
+
 /// Runs a node until SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -130,6 +135,9 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     let recovery = store::recovery::recover(&*storage).await?;
     let committer = Committer::new(storage);
     tokio::spawn(Arc::clone(&committer).run());
+    for _ in 0..READS_MAX {
+        tokio::spawn(Arc::clone(&committer).page());
+    }
     let broker = build(&topology, registry, &committer, recovery)?;
     let addresses = if listen.is_empty() { topology.listeners.amqp.clone() } else { listen };
     let listeners = addresses.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
@@ -216,8 +224,14 @@ pub fn build(
 ) -> Result<Arc<Broker>, NodeError> {
     let hooks = HookSet::load(&topology.hooks).map_err(NodeError::Hooks)?;
     let access = Access::new(&topology.users);
-    let factory = Shells::new(Arc::clone(committer));
-    let Recovery { vhosts: recovered, mut messages, first_seq, first_number } = recovery;
+    // Where nothing is written to disk, moving messages to the store would gain nothing.
+    let queue_memory = topology
+        .limits
+        .queue_memory_bytes
+        .or((committer.promise() != Durability::ProcessLifetime).then_some(paging::DEFAULT_BYTES));
+    let paging = Arc::new(Paging::new(queue_memory));
+    let factory = Shells::new(Arc::clone(committer), Arc::clone(&paging));
+    let Recovery { vhosts: recovered, mut backlogs, first_seq, first_number } = recovery;
     let numbers = Arc::new(Numbers::starting_at(first_number));
     let mut recovered: BTreeMap<String, VhostDefinitions> = recovered.into_iter().collect();
     // A vhost that the topology no longer names is kept as long as something durable is in it.
@@ -232,9 +246,12 @@ pub fn build(
         let factory: Arc<Shells> = Arc::clone(&factory);
         let ledger: Arc<Committer> = Arc::clone(committer);
         let (registry, numbers) = (Arc::clone(&registry), Arc::clone(&numbers));
-        let vhost = Vhost::new(&decl.name, registry, factory, ledger, numbers, first_seq)?;
+        let vhost = Vhost::new(&decl.name, registry, factory, ledger, numbers, first_seq, decl.durability)?;
+        if decl.durability == queue::Durability::Os {
+            tracing::warn!("vhost '{}' confirms before the sync: durability os", decl.name);
+        }
         if let Some(definitions) = recovered.remove(&decl.name) {
-            vhost.restore(definitions, &mut messages);
+            vhost.restore(definitions, &mut backlogs);
         }
         errors.extend(apply(&vhost, decl).err().unwrap_or_default());
         let (exchanges, queues) = vhost.counts();
@@ -266,6 +283,7 @@ pub fn build(
         hooks: Arc::new(hooks),
         committer: Arc::clone(committer),
         alarms: Alarms::new(topology.limits.memory_watermark_bytes),
+        paging,
     };
     Ok(Broker::new(parts, vhosts))
 }
@@ -276,6 +294,7 @@ async fn watch_memory(broker: Arc<Broker>) {
     loop {
         look.tick().await;
         broker.on_memory(message::live_bytes());
+        broker.committer.retry();
     }
 }
 

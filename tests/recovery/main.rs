@@ -69,6 +69,31 @@ a.1 < basic.get-empty
 }
 
 #[test]
+fn a_durability_of_its_own_stays_with_a_queue() {
+    check(
+        "durability",
+        &[
+            r#"# our own argument, compared as RabbitMQ compares its own (semantics 9.8)
+a.1 > queue.declare queue=q durable=true arguments={x-durability:"os"}
+a.1 < queue.declare-ok queue=q message-count=0 consumer-count=0
+a.1 > queue.declare queue=q durable=true arguments={x-durability:"os"}
+a.1 < queue.declare-ok queue=q message-count=0 consumer-count=0
+a.2 > queue.declare queue=wrong durable=true arguments={x-durability:"memory"}
+a.2 < channel.close code=406 text="PRECONDITION_FAILED - invalid arg 'x-durability' for queue 'wrong' in vhost '$vhost': value 'memory' is not one of synced, os" method=queue.declare
+a.2 > channel.close-ok
+"#,
+            r#"# it is there after a restart
+a.1 > queue.declare queue=q durable=true arguments={x-durability:"os"}
+a.1 < queue.declare-ok queue=q message-count=0 consumer-count=0
+a.1 > queue.declare queue=q durable=true
+a.1 < channel.close code=406 text="PRECONDITION_FAILED - inequivalent arg 'x-durability' for queue 'q' in vhost '$vhost': received 'synced' but current is 'os'" method=queue.declare
+a.1 > channel.close-ok
+"#,
+        ],
+    );
+}
+
+#[test]
 fn bindings_stay_between_durable_ends_only() {
     check(
         "bindings",

@@ -31,6 +31,7 @@ pub(super) const LIMITS: Section = Section {
         "connections_max",
         "shutdown_deadline_secs",
         "memory_watermark_bytes",
+        "queue_memory_bytes",
     ],
     hints: &[
         ("frame_max", Hint::Instead("did you mean 'frame_max_bytes'?")),
@@ -54,6 +55,9 @@ const MESSAGE_BYTES_MAX: std::ops::RangeInclusive<u64> = 1..=512 * 1024 * 1024;
 
 /// Less than this leaves no room for a broker at all.
 const MEMORY_WATERMARK_BYTES: std::ops::RangeInclusive<u64> = 16 * 1024 * 1024..=1 << 50;
+
+/// Every queue may keep a little in memory, so very small budgets would not be kept.
+const QUEUE_MEMORY_BYTES: std::ops::RangeInclusive<u64> = 1024 * 1024..=1 << 50;
 
 /// An hour is longer than anyone waits for a handshake or a shutdown.
 const WAIT_SECS_MAX: u64 = 3600;
@@ -103,12 +107,16 @@ pub(super) fn limits(reader: &mut Reader<'_>, node: &Node, topology: &mut Topolo
         connections_max,
         shutdown_deadline_secs,
         memory_watermark_bytes,
+        queue_memory_bytes,
     } = &mut topology.limits;
     let mut size = |key, range| fields.get(key).and_then(|node| reader.size(node, range));
     set(frame_max_bytes, size("frame_max_bytes", FRAME_MAX_BYTES));
     set(message_bytes_max, size("message_bytes_max", MESSAGE_BYTES_MAX));
     if let Some(bytes) = size("memory_watermark_bytes", MEMORY_WATERMARK_BYTES) {
         *memory_watermark_bytes = Some(bytes);
+    }
+    if let Some(bytes) = size("queue_memory_bytes", QUEUE_MEMORY_BYTES) {
+        *queue_memory_bytes = Some(bytes);
     }
     let mut number = |key, range| fields.get(key).and_then(|node| reader.number(node, range));
     set(channel_max, number("channel_max", 1..=u64::from(u16::MAX)));

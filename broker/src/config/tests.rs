@@ -10,7 +10,7 @@ use plugin_api::{
 use super::*;
 use crate::{
     hooks::{OnError, Scope},
-    topology::schema::{PasswordDecl, PermissionDecl},
+    topology::schema::{PasswordDecl, PermissionDecl, QueueDecl},
 };
 
 fn environment(name: &str) -> Option<String> {
@@ -246,6 +246,38 @@ fn friendly_keys_become_arguments() {
     let vhost = &topology.vhosts[0];
     assert_eq!(vhost.exchanges[0].arguments.get("alternate-exchange"), Some(&Value::from("b")));
     assert_eq!(vhost.queues[0].arguments.get("x-queue-type"), Some(&Value::from("classic")));
+}
+
+#[test]
+fn durability_is_chosen_for_vhosts_and_queues() {
+    let topology = good(
+        "vhosts:\n  /: { queues: { a: , b: { durability: os } } }\n  fast:\n    durability: os\n\
+         \x20   queues: { c: , d: { durability: synced } }\n",
+    );
+    let shown: Vec<_> = topology
+        .vhosts
+        .iter()
+        .flat_map(|vhost| {
+            let own =
+                |queue: &QueueDecl| queue.arguments.get("x-durability").and_then(Value::as_str).map(str::to_owned);
+            vhost.queues.iter().map(move |queue| (vhost.durability.name(), queue.name.as_str(), own(queue)))
+        })
+        .collect();
+    let own = |name: &str| Some(name.to_owned());
+    assert_eq!(
+        shown,
+        [("synced", "a", None), ("synced", "b", own("os")), ("os", "c", None), ("os", "d", own("synced"))]
+    );
+    check_errors("vhosts: { /: { durability: fast } }", &["1:28: 'fast' is not known here"]);
+    check_errors("vhosts: { /: { queues: { q: { durability: true } } } }", &["1:43: expected text, found true"]);
+    check_errors(
+        "vhosts: { /: { queues: { q: { durability: os, arguments: { x-durability: os } } } } }",
+        &["1:43: 'durability' and argument 'x-durability' are the same thing"],
+    );
+    check_warnings(
+        "vhosts: { /: { queues: { q: { durable: false, durability: os } } } }",
+        &["queue 'q' is not durable, so its durability 'os' has no effect"],
+    );
 }
 
 #[test]

@@ -9,10 +9,11 @@ use parking_lot::{Mutex, RwLock};
 
 use super::alarms::Alarms;
 use super::mailbox::Mailbox;
+use super::paging::Paging;
 use crate::access::Access;
 use crate::amqp::{Identity, Limits};
 use crate::hooks::HookSet;
-use crate::queue::{Notice, Outlet};
+use crate::queue::{Input, Notice, Outlet};
 use crate::store::Committer;
 use crate::vhost::Vhost;
 
@@ -33,6 +34,8 @@ pub struct Parts {
     pub committer: Arc<Committer>,
     /// Why publishers are stopped, if they are.
     pub alarms: Alarms,
+    /// What queues may keep in memory.
+    pub paging: Arc<Paging>,
 }
 
 /// See the module.
@@ -85,8 +88,16 @@ impl Broker {
         self.connections.lock().len()
     }
 
-    /// Judges the memory in use (semantics 26.1). Connections that were stopped look again when an alarm ends.
+    /// Judges the memory in use: queues put messages out of it, and when that is not enough, publishers are stopped (semantics 26.1).
+    /// Connections that were stopped look again when an alarm ends.
     pub fn on_memory(&self, used_bytes: u64) {
+        if self.paging.on_memory(used_bytes) {
+            tracing::debug!(used_bytes, queue_bytes = self.paging.queue_bytes(), "queues put messages out of memory");
+            let vhosts: Vec<Arc<Vhost>> = self.vhosts.read().values().cloned().collect();
+            for queue in vhosts.iter().flat_map(|vhost| vhost.queues()) {
+                queue.handle.post(Input::Shrink);
+            }
+        }
         if !self.alarms.on_memory(used_bytes) {
             return;
         }

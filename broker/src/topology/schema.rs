@@ -9,7 +9,7 @@ use std::{
 
 use plugin_api::{exchange::DestinationKind, value::Table};
 
-use crate::{access::HashAlgorithm, hooks::HookDecl};
+use crate::{access::HashAlgorithm, hooks::HookDecl, queue::Durability};
 
 /// Everything one file declares.
 #[derive(Clone, Debug)]
@@ -72,6 +72,9 @@ pub struct LimitsDecl {
     /// From so many bytes of messages in memory on, publishers are stopped; `None` is 60 % of the machine's or container's
     /// memory.
     pub memory_watermark_bytes: Option<u64>,
+    /// What messages may take in memory before queues put them out of it; `None` is 128 MiB, and no limit where nothing is
+    /// written to disk.
+    pub queue_memory_bytes: Option<u64>,
 }
 
 /// `storage`: the plugin that keeps persistent messages.
@@ -143,6 +146,8 @@ pub struct PermissionDecl {
 pub struct VhostDecl {
     /// Name, as clients give it in `connection.open`.
     pub name: String,
+    /// What confirms wait for in queues that do not say it themselves.
+    pub durability: Durability,
     /// Exchanges beside the predeclared ones.
     pub exchanges: Vec<ExchangeDecl>,
     /// Queues.
@@ -246,6 +251,7 @@ impl Default for LimitsDecl {
             // Less than the 30 s after which service managers and container runtimes kill.
             shutdown_deadline_secs: 10,
             memory_watermark_bytes: None,
+            queue_memory_bytes: None,
         }
     }
 }

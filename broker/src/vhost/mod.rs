@@ -22,9 +22,8 @@ use plugin_api::value::Table;
 
 pub use self::error::Error;
 use self::tables::Tables;
-use crate::message::Message;
 use crate::plugin_host::{Registry, TypeError};
-use crate::queue;
+use crate::queue::{self, Durability};
 use crate::routing::Exchange;
 use crate::routing::exchange::Identity;
 
@@ -39,21 +38,14 @@ pub struct QueueRecord {
     pub durable: bool,
     /// Ends with its last consumer.
     pub auto_delete: bool,
+    /// What its confirms wait for.
+    pub durability: Durability,
     /// The connection that owns it, for exclusive queues.
     pub owner: Option<u64>,
     /// As declared.
     pub arguments: Table,
     /// Where to post to.
     pub handle: Arc<dyn queue::Handle>,
-}
-
-/// What a queue begins with.
-#[derive(Debug, Default)]
-pub struct Restored {
-    /// The place of its next message.
-    pub first_seq: u64,
-    /// Stored messages with their places, in order.
-    pub messages: Vec<(u64, Arc<Message>)>,
 }
 
 /// Makes the live part of queues; the runtime's business.
@@ -65,7 +57,7 @@ pub trait QueueFactory: fmt::Debug + Send + Sync {
         name: &Arc<str>,
         number: u64,
         options: queue::Options,
-        restored: Restored,
+        restored: queue::Restored,
     ) -> Arc<dyn queue::Handle>;
 }
 
@@ -141,6 +133,8 @@ pub struct Vhost {
     numbers: Arc<Numbers>,
     /// The place of the first message of every queue: above all places of earlier runs.
     first_seq: u64,
+    /// That of queues which were declared without one.
+    durability: Durability,
     tables: RwLock<Tables>,
     generation: AtomicU64,
 }
@@ -163,7 +157,7 @@ pub const PREDECLARED: [(&str, &str, bool); 7] = [
 ];
 
 impl Vhost {
-    /// A vhost with its predeclared exchanges.
+    /// A vhost with its predeclared exchanges. `durability` is that of queues which are declared without one.
     ///
     /// # Errors
     /// A built-in exchange type cannot be opened.
@@ -174,6 +168,7 @@ impl Vhost {
         ledger: Arc<dyn Ledger>,
         numbers: Arc<Numbers>,
         first_seq: u64,
+        durability: Durability,
     ) -> Result<Arc<Self>, TypeError> {
         let mut tables = Tables::default();
         for (exchange, kind, internal) in PREDECLARED {
@@ -199,6 +194,7 @@ impl Vhost {
             ledger,
             numbers,
             first_seq,
+            durability,
             tables: RwLock::new(tables),
             generation: AtomicU64::new(1),
         }))
@@ -222,6 +218,16 @@ impl Vhost {
         changed
     }
 
+    /// What the live part of a queue needs to know of its declaration. A durability of the queue's own that promises less than the sync is
+    /// logged, so that nobody has it unknowingly.
+    fn queue_options(&self, name: &str, durable: bool, auto_delete: bool, arguments: &Table) -> queue::Options {
+        let durability = queue_arguments::durability(arguments, self.durability);
+        if durable && durability == Durability::Os && arguments.get(queue_arguments::DURABILITY).is_some() {
+            tracing::info!("queue '{name}' in vhost '{}' confirms before the sync: durability os", self.name);
+        }
+        queue::Options { durable, auto_delete, durability }
+    }
+
     /// The exchange of that name.
     pub fn exchange(&self, name: &str) -> Option<Arc<Exchange>> {
         self.tables.read().exchanges.get(name).cloned()
@@ -230,6 +236,11 @@ impl Vhost {
     /// The queue of that name.
     pub fn queue(&self, name: &str) -> Option<Arc<QueueRecord>> {
         self.tables.read().queues.get(name).cloned()
+    }
+
+    /// All queues at this moment, in no order.
+    pub fn queues(&self) -> Vec<Arc<QueueRecord>> {
+        self.tables.read().queues.values().cloned().collect()
     }
 
     /// How many exchanges and queues there are.

@@ -415,7 +415,7 @@ mod tests {
     use plugin_api::exchange::{BindingSpec, DestinationKind};
 
     use super::super::declare::{Operator, QueueSpec};
-    use super::super::{Change, Ledger, Numbers, QueueFactory, Restored};
+    use super::super::{Change, Ledger, Numbers, QueueFactory};
     use super::*;
     use crate::plugin_host::Registry;
     use crate::queue::{self, Handle};
@@ -433,7 +433,14 @@ mod tests {
     }
 
     impl QueueFactory for Nothing {
-        fn create(&self, _: &Arc<Vhost>, _: &Arc<str>, _: u64, _: queue::Options, _: Restored) -> Arc<dyn Handle> {
+        fn create(
+            &self,
+            _: &Arc<Vhost>,
+            _: &Arc<str>,
+            _: u64,
+            _: queue::Options,
+            _: queue::Restored,
+        ) -> Arc<dyn Handle> {
             Arc::new(Self)
         }
     }
@@ -442,7 +449,8 @@ mod tests {
     fn routes_to_many_queues_take_bounded_memory() {
         let registry = Arc::new(Registry::builtin().unwrap());
         let numbers = Arc::new(Numbers::starting_at(1));
-        let vhost = Vhost::new("/", registry, Arc::new(Nothing), Arc::new(Nothing), numbers, 1).unwrap();
+        let durability = queue::Durability::Synced;
+        let vhost = Vhost::new("/", registry, Arc::new(Nothing), Arc::new(Nothing), numbers, 1, durability).unwrap();
         for number in 0..1000 {
             let name = format!("q{number}");
             let spec = QueueSpec { name: name.clone(), ..QueueSpec::default() };

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use plugin_api::config::Config;
-use plugin_api::storage::{Append, MessageSeq, QueueKey, Storage, StorageSpec, StorageType};
+use plugin_api::storage::{Append, MessageSeq, QueueKey, Storage, StorageSpec, StorageType, Wanted};
 use plugin_api::testing::block_on;
 use storage_log::LogType;
 
@@ -42,6 +42,7 @@ fn append(storage: &dyn Storage, first: u64, count: usize, queues: u64, body: &[
             .iter()
             .map(|targets| Append {
                 targets,
+                stamp: 1,
                 exchange: "orders",
                 routing_key: "order.eu",
                 properties: &[0x10, 0, 2],
@@ -104,6 +105,7 @@ fn recovery(folder: &Path) {
                 .iter()
                 .map(|targets| Append {
                     targets,
+                    stamp: 1,
                     exchange: "orders",
                     routing_key: "k",
                     properties: &[0, 0],
@@ -117,14 +119,13 @@ fn recovery(folder: &Path) {
         let start = Instant::now();
         let storage = open(&folder);
         let recovered = block_on(storage.recover()).unwrap_or_else(|error| panic!("{error}"));
-        let first = block_on(storage.read(QueueKey(1), MessageSeq(0), 1)).unwrap_or_else(|error| panic!("{error}"));
+        let first = block_on(storage.read(wanted(0, 1))).unwrap_or_else(|error| panic!("{error}"));
         assert!(first.len() == 1 && recovered.queues.len() as u64 == queues);
         println!("  opened and first message read in {:.3} s", start.elapsed().as_secs_f64());
         let start = Instant::now();
         let (mut from, mut read) = (0, 0);
         while read < 500_000_usize.min(count / usize::try_from(queues).unwrap_or(1)) {
-            let found =
-                block_on(storage.read(QueueKey(1), MessageSeq(from), 1000)).unwrap_or_else(|error| panic!("{error}"));
+            let found = block_on(storage.read(wanted(from, 1000))).unwrap_or_else(|error| panic!("{error}"));
             let Some(last) = found.last() else { break };
             (from, read) = (last.seq.0 + 1, read + found.len());
         }
@@ -132,4 +133,9 @@ fn recovery(folder: &Path) {
         drop(storage);
         std::fs::remove_dir_all(&folder).expect("the folder can be removed");
     }
+}
+
+fn wanted(from: u64, count_max: usize) -> Wanted {
+    let (first, last) = (MessageSeq(from), MessageSeq(u64::MAX));
+    Wanted { queue: QueueKey(1), first, last, count_max, bytes_max: 8 << 20 }
 }

@@ -6,6 +6,7 @@
 //!                torn u64: from u64, to u64
 //! meta u64: key length u32, key, value length u32, value
 //! queues u64: queue u64, pieces u64: first u64, last u64, bytes u64, segment u32, entry u32
+//! marks u64: queue u64, last u64                                                             (not in format 1)
 //! ```
 //!
 //! Two are kept. Segments are removed only when they are dead in both, so that the older one can stand in for the newer.
@@ -55,6 +56,8 @@ pub(crate) fn encode(store: u64, number: u64, next_batch: u64, segment: SegmentI
             out.extend_from_slice(&piece.entry.to_le_bytes());
         }
     }
+    u64s(&mut out, &[index.marks.len() as u64]);
+    index.marks.iter().for_each(|(queue, last)| u64s(&mut out, &[*queue, *last]));
     let body = out.get(HEADER_BYTES..).unwrap_or_default();
     let fields = [body.len() as u64, crc32c::crc32c(body).into(), 0, 0];
     let header = FileHeader { store, number, fields }.encode(FileKind::Checkpoint);
@@ -69,10 +72,11 @@ pub(crate) fn decode(bytes: &[u8], verify: bool) -> Result<Checkpoint, HeaderErr
     if verify && (length != body.len() as u64 || crc != u64::from(crc32c::crc32c(body))) {
         return Err(HeaderError::Damaged);
     }
-    decode_body(&header, body).ok_or(HeaderError::Damaged)
+    let version = FileHeader::version(bytes).unwrap_or_default();
+    decode_body(&header, version, body).ok_or(HeaderError::Damaged)
 }
 
-fn decode_body(header: &FileHeader, body: &[u8]) -> Option<Checkpoint> {
+fn decode_body(header: &FileHeader, version: u32, body: &[u8]) -> Option<Checkpoint> {
     let mut reader = Reader(body);
     let (next_batch, segment) = (reader.u64()?, SegmentId::try_from(reader.u64()?).ok()?);
     let mut index = Index::default();
@@ -101,6 +105,12 @@ fn decode_body(header: &FileHeader, body: &[u8]) -> Option<Checkpoint> {
         }
         index.queues.insert(queue, pieces);
     }
+    if version > 1 {
+        for _ in 0..reader.u64()? {
+            let (queue, last) = (reader.u64()?, reader.u64()?);
+            index.marks.insert(queue, last);
+        }
+    }
     index.count_live();
     Some(Checkpoint { store: header.store, number: header.number, next_batch, segment, index })
 }
@@ -116,10 +126,13 @@ mod tests {
         index.segments.insert(3, Segment { salt: 1, end: 99, next_batch: 8, ..Segment::default() });
         let piece = Piece { last: 9, bytes: 100, segment: 3, entry: 4 };
         index.queues.insert(7, Pieces([(5, piece)].into()));
+        index.mark(7, 6);
+        index.mark(8, 1);
         let bytes = encode(11, 12, 8, 3, &index);
         let found = decode(&bytes, true).unwrap();
         assert_eq!((found.store, found.number, found.next_batch, found.segment), (11, 12, 8, 3));
         assert_eq!((found.index.meta, found.index.queues[&7].0[&5]), (index.meta, piece));
+        assert_eq!(found.index.marks, index.marks);
         assert_eq!((found.index.segments[&3].live_count, found.index.segments[&3].salt), (5, 1));
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();

@@ -111,6 +111,7 @@ pub(crate) fn apply(
         _ if !is_live => {}
         Record::Settle(ranges) => ranges.iter().for_each(|(queue, first, last)| index.settle(queue, first, last)),
         Record::Delete(queue) => index.delete(*queue),
+        Record::Mark(marks) => marks.iter().for_each(|(queue, last)| index.mark(queue, last)),
         Record::PutMeta { key, value } => index.put_meta(key, Some(value)),
         Record::DropMeta { key } => index.put_meta(key, None),
     }

@@ -16,6 +16,8 @@ use self::pieces::{Freed, Piece, Pieces, Place, SegmentId};
 pub(crate) struct Index {
     pub(crate) queues: Map<u64, Pieces>,
     pub(crate) meta: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// The highest mark of each queue, until the queue is deleted or found empty at a start.
+    pub(crate) marks: Map<u64, u64>,
     pub(crate) segments: BTreeMap<SegmentId, Segment>,
     freed: Vec<Freed>,
 }
@@ -90,6 +92,25 @@ impl Index {
     /// A queue is gone.
     pub(crate) fn delete(&mut self, queue: u64) {
         self.settle(queue, 0, u64::MAX);
+        self.marks.remove(&queue);
+    }
+
+    /// Messages up to `last` may have been handed out. They may come later than this.
+    pub(crate) fn mark(&mut self, queue: u64, last: u64) {
+        let marked = self.marks.entry(queue).or_insert(last);
+        *marked = (*marked).max(last);
+    }
+
+    /// Forgets marks beyond the last live message, since nothing is on its way any more; tells whether there were any.
+    pub(crate) fn trim_marks(&mut self) -> bool {
+        let mut is_changed = false;
+        self.marks.retain(|queue, marked| {
+            let last = self.queues.get(queue).and_then(Pieces::last);
+            is_changed |= last.is_none_or(|last| last < *marked);
+            *marked = (*marked).min(last.unwrap_or(0));
+            last.is_some()
+        });
+        is_changed
     }
 
     pub(crate) fn put_meta(&mut self, key: &[u8], value: Option<&[u8]>) {
@@ -177,15 +198,14 @@ impl Index {
     }
 
     pub(crate) fn recovered(&self) -> Recovered {
-        let ranges = |pieces: &Pieces| {
-            pieces.ranges().into_iter().map(|(first, last)| (MessageSeq(first), MessageSeq(last))).collect()
+        let recovered = |(queue, pieces): (&u64, &Pieces)| {
+            let ranges: Vec<(MessageSeq, MessageSeq)> =
+                pieces.ranges().into_iter().map(|(first, last)| (MessageSeq(first), MessageSeq(last))).collect();
+            let (_, last) = *ranges.last()?;
+            let marked = self.marks.get(queue).map(|marked| last.min(MessageSeq(*marked)));
+            Some(RecoveredQueue { queue: QueueKey(*queue), ranges, marked })
         };
-        let mut queues: Vec<RecoveredQueue> = self
-            .queues
-            .iter()
-            .filter(|(_, pieces)| !pieces.is_empty())
-            .map(|(queue, pieces)| RecoveredQueue { queue: QueueKey(*queue), ranges: ranges(pieces) })
-            .collect();
+        let mut queues: Vec<RecoveredQueue> = self.queues.iter().filter_map(recovered).collect();
         queues.sort_unstable_by_key(|queue| queue.queue);
         Recovered { meta: self.meta.iter().map(|(key, value)| (key.clone(), value.clone())).collect(), queues }
     }
@@ -292,6 +312,24 @@ mod tests {
         assert_eq!(index.attach(1, &runs), [(1, 3, 5)]);
         assert_eq!(index.queues[&1].ranges(), [(0, 2), (6, 9)]);
         assert_eq!((index.live_count(), index.live_bytes()), (7, 70));
+    }
+
+    #[test]
+    fn marks_rise_and_are_kept_for_what_is_live() {
+        let mut index = index();
+        (0..10).for_each(|seq| index.add(1, &added(seq % 2, seq, 0), true));
+        let marked = |index: &Index| -> Vec<(u64, Option<u64>)> {
+            let queues = index.recovered().queues;
+            queues.into_iter().map(|queue| (queue.queue.0, queue.marked.map(|seq| seq.0))).collect()
+        };
+        [(0, 4), (0, 2), (1, 99), (7, 1)].into_iter().for_each(|(queue, last)| index.mark(queue, last));
+        assert_eq!(marked(&index), [(0, Some(4)), (1, Some(9))]);
+        assert_eq!(index.marks[&1], 99, "its messages may still come");
+        assert!(index.trim_marks() && !index.trim_marks());
+        assert_eq!((index.marks[&1], index.marks.get(&7)), (9, None));
+        index.delete(1);
+        index.add(1, &added(1, 11, 0), true);
+        assert_eq!(marked(&index), [(0, Some(4)), (1, None)]);
     }
 
     #[test]

@@ -90,6 +90,11 @@ impl Pieces {
         around.into_iter().chain(self.0.range(from..).map(|(start, piece)| (*start, *piece)))
     }
 
+    /// The last position.
+    pub(crate) fn last(&self) -> Option<u64> {
+        self.0.last_key_value().map(|(_, piece)| piece.last)
+    }
+
     /// The segment that the message at this position is in.
     pub(crate) fn segment_of(&self, seq: u64) -> Option<SegmentId> {
         let (_, piece) = self.0.range(..=seq).next_back()?;

@@ -99,6 +99,8 @@ impl Log {
         let resident: Vec<_> =
             loaded.index.segments.iter().filter(|(_, state)| state.resident.is_some()).map(|(id, _)| *id).collect();
         *shared.index() = loaded.index;
+        // Messages that come from now on may get positions below an old mark. The checkpoint below has it in writing.
+        self.has_unwritten |= shared.index().trim_marks();
         self.keep_recycled(loaded.recycled)?;
         for id in resident {
             self.seal(id)?;
