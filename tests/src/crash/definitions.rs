@@ -2,7 +2,7 @@
 //! so afterwards.
 
 use super::client::{Client, Event, text};
-use super::ledger::{Kind, Violation};
+use super::ledger::{Kind, Spared, Violation};
 use crate::wire::Field;
 use plugin_api::testing::Random;
 use std::net::SocketAddr;
@@ -90,13 +90,13 @@ fn define(client: &mut Client, log: &mut DefinitionsLog, round: u32, random: &mu
 }
 
 impl DefinitionsLog {
-    /// Looks at each of them, and removes it. Answers count up to `until`, if there is such a moment.
+    /// Looks at each of them, and removes it.
     ///
     /// # Errors
     /// When the broker does not do what a broker must, so that there is nothing to look at.
-    pub fn check(&self, address: SocketAddr, until: Option<Instant>) -> Result<Vec<Violation>, String> {
+    pub fn check(&self, address: SocketAddr, spared: Spared) -> Result<Vec<Violation>, String> {
         let mut client = Client::connect(address)?;
-        let counts = |at: Option<Instant>| at.is_some_and(|at| until.is_none_or(|until| at < until));
+        let counts = |at: Option<Instant>| at.is_some_and(|at| !matches!(spared, Spared::Disk(until) if at >= until));
         let mut violations = Vec::new();
         for (channel, item) in (1..).zip(&self.items) {
             client.open(channel)?;

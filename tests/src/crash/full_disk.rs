@@ -7,7 +7,7 @@
 use super::client::{Client, DEADLINE, text};
 use super::inspect::{Afterwards, look};
 use super::lab::{Lab, pause};
-use super::ledger::{Figures, Kind, Ledger, RoundLog, Violation};
+use super::ledger::{Figures, Kind, Ledger, RoundLog, Spared, Violation};
 use super::volume::{FileSystem, Volume};
 use super::workload::{self, Consumers, Plan, Workload, wait_for_answers};
 use crate::broker_process::BrokerProcess;
@@ -151,7 +151,7 @@ const PROBE: &str = "probe";
 
 fn judge(ledger: &mut Ledger, address: SocketAddr, log: RoundLog, afterwards: Afterwards) -> Result<Figures, String> {
     let (found, violations) = look(address, afterwards)?;
-    let mut figures = ledger.judge(log, &found, None);
+    let mut figures = ledger.judge(log, &found, Spared::System);
     figures.violations.extend(violations);
     Ok(figures)
 }

@@ -29,6 +29,8 @@ pub struct Lab {
 
 /// Small, so that a round goes through several; any start may have another one.
 const SEGMENT_BYTES: [u32; 4] = [256 << 10, 1 << 20, 4 << 20, 32 << 20];
+/// Mostly less than what a round leaves in queues, so that they have a part of it on the disk alone.
+const QUEUE_MEMORY_BYTES: [u32; 3] = [1 << 20, 4 << 20, 128 << 20];
 
 impl Lab {
     /// With this data folder, which need not exist.
@@ -86,8 +88,11 @@ impl Lab {
     }
 
     fn topology(&self, random: &mut Random) -> PathBuf {
-        let bytes = random.pick(&SEGMENT_BYTES);
-        self.scratch.write("topology.yaml", &format!("storage: {{kind: log, config: {{segment_bytes: {bytes}}}}}\n"))
+        let (segment, memory) = (random.pick(&SEGMENT_BYTES), random.pick(&QUEUE_MEMORY_BYTES));
+        let text = format!(
+            "storage: {{kind: log, config: {{segment_bytes: {segment}}}}}\nlimits: {{queue_memory_bytes: {memory}}}\n"
+        );
+        self.scratch.write("topology.yaml", &text)
     }
 
     fn strace(&self, tamper: &Tamper) -> Vec<String> {

@@ -3,12 +3,13 @@
 //! The ledger counts over all rounds of a run. For each queue it knows which messages have to be there, and which may:
 //!
 //! - confirmed before the accident, and no ack was sent: must be there, as published;
+//! - in the queue that wants no sync, only what the operating system could keep;
 //! - acked: may be there again, since an ack is not synced; it is counted;
 //! - published, but never confirmed: may be there; what is found once has to stay, and what is missing once must not come;
 //! - transient: must not be there after a restart (semantics 27.2);
 //! - in a queue, messages of one channel stand in the order of their publishing, and none stands twice.
 
-use super::message::{Fate, Identity, QUEUES};
+use super::message::{Fate, Identity, QUEUES, UNSYNCED};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::ops::AddAssign;
@@ -106,6 +107,17 @@ impl RoundLog {
 pub struct Found {
     pub identity: Identity,
     pub is_redelivered: bool,
+}
+
+/// What an accident spared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spared {
+    /// All that the operating system had.
+    System,
+    /// What was synced before this moment.
+    Disk(Instant),
+    /// What was synced; the broker knew that syncs failed.
+    DiskAtAnyTime,
 }
 
 /// Something that must not be.
@@ -239,9 +251,8 @@ impl Default for Ledger {
 }
 
 impl Ledger {
-    /// Compares what was found, by queue, with what had to be there. Confirms count up to `until`, if there is such a moment.
-    /// What was found is what has to be there from now on.
-    pub fn judge(&mut self, round: RoundLog, found: &[Vec<Found>], until: Option<Instant>) -> Figures {
+    /// Compares what was found, by queue, with what had to be there. What was found is what has to be there from now on.
+    pub fn judge(&mut self, round: RoundLog, found: &[Vec<Found>], spared: Spared) -> Figures {
         let mut figures = Figures::default();
         let mut outcomes: HashMap<Identity, Outcome> = HashMap::new();
         for publisher in round.publishers {
@@ -250,7 +261,9 @@ impl Ledger {
                     let PublisherLog { round, publisher, .. } = publisher;
                     let identity = Identity { round, publisher, channel: *channel, number };
                     let outcome = match outcome {
-                        Outcome::Confirmed(at) if until.is_some_and(|until| *at >= until) => Outcome::Open,
+                        Outcome::Confirmed(at) if matches!(spared, Spared::Disk(until) if *at >= until) => {
+                            Outcome::Open
+                        }
                         outcome => *outcome,
                     };
                     figures.published += 1;
@@ -270,7 +283,8 @@ impl Ledger {
             figures.violations.extend(consumer.violations);
         }
         for (place, found) in found.iter().enumerate() {
-            let context = Context { place, outcomes: &outcomes, received: &received, acked: &acked };
+            let is_synced = QUEUES[place].0 != UNSYNCED || spared == Spared::System;
+            let context = Context { place, is_synced, outcomes: &outcomes, received: &received, acked: &acked };
             self.queues[place].judge(&context, found, &mut figures);
         }
         figures
@@ -297,6 +311,8 @@ impl Ledger {
 /// What clients of this round say about one queue.
 struct Context<'a> {
     place: usize,
+    /// Whether what was confirmed has to be there.
+    is_synced: bool,
     outcomes: &'a HashMap<Identity, Outcome>,
     received: &'a HashSet<(usize, Identity)>,
     acked: &'a HashSet<(usize, Identity)>,
@@ -344,7 +360,8 @@ impl QueueLedger {
             say(Kind::Lost, format!("{identity} was there at the last look, and is lost"));
         }
         for (identity, outcome) in context.outcomes {
-            let is_wanted = matches!(outcome, Outcome::Confirmed(_))
+            let is_wanted = context.is_synced
+                && matches!(outcome, Outcome::Confirmed(_))
                 && identity.is_persistent()
                 && identity.route().queues.contains(&context.place)
                 && !context.acked.contains(&(context.place, *identity));
@@ -381,33 +398,36 @@ mod tests {
 
     const UNTOUCHED: usize = 3;
 
-    fn judge(change: impl FnOnce(&mut Vec<Found>), until: Option<Instant>) -> Vec<Kind> {
+    fn judge(change: impl FnOnce(&mut Vec<Found>), spared: Spared) -> Vec<Kind> {
         let (round, identities) = round();
         let mut found: Vec<Vec<Found>> = QUEUES.iter().map(|_| Vec::new()).collect();
         found[UNTOUCHED] =
             identities.iter().map(|identity| Found { identity: *identity, is_redelivered: false }).collect();
         change(&mut found[UNTOUCHED]);
-        let figures = Ledger::default().judge(round, &found, until);
+        let figures = Ledger::default().judge(round, &found, spared);
         let of_queue = figures.violations.into_iter().filter(|violation| violation.text.starts_with("untouched:"));
         of_queue.map(|violation| violation.kind).collect()
     }
 
     #[test]
     fn what_was_confirmed_and_is_there_is_right() {
-        assert_eq!(judge(|_| {}, None), []);
+        assert_eq!(judge(|_| {}, Spared::System), []);
     }
 
     #[test]
     fn each_defect_is_named() {
-        assert_eq!(judge(|found| found.truncate(found.len() - 1), None), [Kind::Lost]);
-        assert_eq!(judge(|found| found.swap(3, 4), None), [Kind::Order]);
-        assert_eq!(judge(|found| found.push(found[found.len() - 1]), None), [Kind::Twice]);
-        assert_eq!(judge(|found| found.last_mut().unwrap().identity.round = 9, None), [Kind::Ghost, Kind::Lost]);
+        assert_eq!(judge(|found| found.truncate(found.len() - 1), Spared::System), [Kind::Lost]);
+        assert_eq!(judge(|found| found.swap(3, 4), Spared::System), [Kind::Order]);
+        assert_eq!(judge(|found| found.push(found[found.len() - 1]), Spared::System), [Kind::Twice]);
+        assert_eq!(
+            judge(|found| found.last_mut().unwrap().identity.round = 9, Spared::System),
+            [Kind::Ghost, Kind::Lost]
+        );
     }
 
     #[test]
     fn confirms_after_the_moment_do_not_count() {
-        assert_eq!(judge(Vec::clear, Some(Instant::now() - std::time::Duration::from_secs(1))), []);
+        assert_eq!(judge(Vec::clear, Spared::Disk(Instant::now() - std::time::Duration::from_secs(1))), []);
     }
 
     #[test]
@@ -417,13 +437,13 @@ mod tests {
         let mut all: Vec<Vec<Found>> = QUEUES.iter().map(|_| Vec::new()).collect();
         let mut ledger = Ledger::default();
         all[UNTOUCHED] = vec![one];
-        ledger.judge(first, &all, None);
+        ledger.judge(first, &all, Spared::System);
         ledger.on_drained();
-        let again = ledger.judge(RoundLog::default(), &all, None);
+        let again = ledger.judge(RoundLog::default(), &all, Spared::System);
         assert_eq!((again.reappeared, again.violations.len()), (1, 0));
         ledger.on_drained();
         ledger.on_clean_end();
-        let ghost = ledger.judge(RoundLog::default(), &all, None);
+        let ghost = ledger.judge(RoundLog::default(), &all, Spared::System);
         assert_eq!(ghost.count(Kind::Ghost), 1);
     }
 

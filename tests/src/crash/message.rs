@@ -40,24 +40,29 @@ pub enum Fate {
 }
 
 /// All queues with their fates.
-pub const QUEUES: [(&str, Fate); 6] = [
+pub const QUEUES: [(&str, Fate); 7] = [
     ("work.0", Fate::Acked),
     ("work.1", Fate::Acked),
     ("held", Fate::Held),
     ("untouched", Fate::Untouched),
     ("fan.work", Fate::Acked),
     ("fan.untouched", Fate::Untouched),
+    (UNSYNCED, Fate::Untouched),
 ];
+
+/// The queue that asks for confirms without a sync: it survives the process, and not the machine.
+pub const UNSYNCED: &str = "unsynced";
 
 /// The exchange of the messages for several queues.
 pub const FANOUT: &str = "fan";
 
-const ROUTES: [Route; 5] = [
+const ROUTES: [Route; 6] = [
     Route { exchange: "", routing_key: "work.0", queues: &[0] },
     Route { exchange: "", routing_key: "work.1", queues: &[1] },
     Route { exchange: "", routing_key: "held", queues: &[2] },
     Route { exchange: "", routing_key: "untouched", queues: &[3] },
     Route { exchange: FANOUT, routing_key: "", queues: &[4, 5] },
+    Route { exchange: "", routing_key: UNSYNCED, queues: &[6] },
 ];
 
 impl Identity {

@@ -4,7 +4,7 @@ use super::client::Client;
 use super::definitions::Definitions;
 use super::inspect::{Afterwards, look};
 use super::lab::{Lab, Tamper, pause};
-use super::ledger::{Figures, Kind, Ledger, RoundLog, Violation};
+use super::ledger::{Figures, Kind, Ledger, RoundLog, Spared, Violation};
 use super::volume::{Access, FileSystem, Volume};
 use super::workload::{self, Consumers, Plan, Workload};
 use crate::broker_process::BrokerProcess;
@@ -159,7 +159,7 @@ impl Run {
             pause(Duration::from_micros(u64::from(random.below(1_000_000))));
         }
         let after = began.elapsed();
-        let until = self.strike(broker)?;
+        let spared = self.strike(broker)?;
         let (log, definitions) = (work.finish(), definitions.finish());
         drop(client);
         if let Some(volume) = &self.volume {
@@ -183,8 +183,8 @@ impl Run {
             Err(error) => return Err(error),
         };
         note.push_str(&format!(", started in {:.2?}", started.elapsed()));
-        let mut figures = self.judge(broker.address(), log, until, &mut random)?;
-        figures.violations.extend(definitions.check(broker.address(), until)?);
+        let mut figures = self.judge(broker.address(), log, spared, &mut random)?;
+        figures.violations.extend(definitions.check(broker.address(), spared)?);
         if random.below(4) == 0 {
             note.push_str(", then a clean restart");
             let status = broker.terminate()?;
@@ -194,7 +194,7 @@ impl Run {
             }
             self.ledger.on_clean_end();
             broker = self.start(&mut random, None)?;
-            let again = self.judge(broker.address(), RoundLog::default(), None, &mut random)?;
+            let again = self.judge(broker.address(), RoundLog::default(), Spared::System, &mut random)?;
             figures.marks_missing += again.marks_missing;
             figures.violations.extend(again.violations);
         }
@@ -213,28 +213,28 @@ impl Run {
         Ok(broker)
     }
 
-    /// The accident. Answers up to which moment confirms count, when not all of them do.
-    fn strike(&self, broker: BrokerProcess) -> Result<Option<Instant>, String> {
+    /// The accident.
+    fn strike(&self, broker: BrokerProcess) -> Result<Spared, String> {
         let Some(volume) = &self.volume else {
             broker.kill()?;
-            return Ok(None);
+            return Ok(Spared::System);
         };
         let until = Instant::now();
         volume.cut_power().map_err(|error| format!("the file system cannot be switched off: {error}"))?;
         broker.kill()?;
-        Ok(Some(until))
+        Ok(Spared::Disk(until))
     }
 
     fn judge(
         &mut self,
         address: std::net::SocketAddr,
         log: RoundLog,
-        until: Option<Instant>,
+        spared: Spared,
         random: &mut Random,
     ) -> Result<Figures, String> {
         let afterwards = if random.below(2) == 0 { Afterwards::Drain } else { Afterwards::GiveBack };
         let (found, violations) = look(address, afterwards)?;
-        let mut figures = self.ledger.judge(log, &found, until);
+        let mut figures = self.ledger.judge(log, &found, spared);
         figures.violations.extend(violations);
         match afterwards {
             Afterwards::Drain => self.ledger.on_drained(),

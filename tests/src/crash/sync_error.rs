@@ -7,7 +7,7 @@ use super::client::{Client, DEADLINE};
 use super::definitions::Definitions;
 use super::inspect::{Afterwards, look};
 use super::lab::{Lab, Tamper};
-use super::ledger::{Figures, Kind, Ledger, RoundLog, Violation};
+use super::ledger::{Figures, Kind, Ledger, RoundLog, Spared, Violation};
 use super::volume::{Access, FileSystem, Volume};
 use super::workload::{self, Consumers, Plan, Workload};
 use plugin_api::testing::Random;
@@ -88,7 +88,9 @@ fn one(lab: &Lab, volume: &Volume, ledger: &mut Ledger, round: u32, seed: u64) -
             }
         }
     }
+    let mut spared = Spared::System;
     if random.below(2) == 0 {
+        spared = Spared::DiskAtAnyTime;
         note.push_str(", then the power fails");
         volume.cut_power().map_err(|error| format!("the file system cannot be switched off: {error}"))?;
         volume.mount_again(Access::ReadWrite)?;
@@ -96,11 +98,11 @@ fn one(lab: &Lab, volume: &Volume, ledger: &mut Ledger, round: u32, seed: u64) -
     let broker = lab.start(&mut random, None).map_err(|error| format!("{note}: no start afterwards: {error}"))?;
     let (found, violations) = look(broker.address(), Afterwards::Drain)?;
     // All confirms count, those behind the failure more than any.
-    figures += ledger.judge(log, &found, None);
+    figures += ledger.judge(log, &found, spared);
     ledger.on_drained();
     figures.violations.extend(violations);
     if let Some(definitions) = definitions {
-        figures.violations.extend(definitions.check(broker.address(), None)?);
+        figures.violations.extend(definitions.check(broker.address(), spared)?);
     }
     let status = broker.terminate()?;
     ledger.on_clean_end();

@@ -5,8 +5,9 @@
 
 use super::client::{Client, DEADLINE, Event, Receiver, Sender, text};
 use super::ledger::{ConsumerLog, Kind, Outcome, PublisherLog, RoundLog, Violation};
-use super::message::{FANOUT, Fate, Identity, QUEUES};
+use super::message::{FANOUT, Fate, Identity, QUEUES, UNSYNCED};
 use crate::wire::Field;
+use crate::wire::value::Value;
 use plugin_api::testing::Random;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -50,14 +51,14 @@ impl Progress {
     /// time.
     pub fn wait(&self, patience: Duration, is_there: impl Fn(&Counts) -> bool) -> bool {
         let deadline = Instant::now() + patience;
-        let mut counts = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        while !is_there(&counts) {
+        // The question is asked without the lock, since the answer may need one that is held by whoever changes the counts.
+        while !is_there(&self.now()) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
-            let waited = self.changed.wait_timeout(counts, left.min(LOOK_AGAIN));
-            counts = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let counts = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            drop(self.changed.wait_timeout(counts, left.min(LOOK_AGAIN)));
         }
         true
     }
@@ -95,7 +96,12 @@ pub fn declare(client: &mut Client) -> Result<(), String> {
     let exchange = [("exchange", text(FANOUT)), ("type", text("fanout")), durable.clone()];
     client.call(1, "exchange.declare", &exchange, "exchange.declare-ok")?;
     for (name, _) in QUEUES {
-        client.call(1, "queue.declare", &[("queue", text(name)), durable.clone()], "queue.declare-ok")?;
+        let mut fields = vec![("queue", text(name)), durable.clone()];
+        if name == UNSYNCED {
+            let unsynced = vec![(b"x-durability".to_vec(), Value::Text(b"os".to_vec()))];
+            fields.push(("arguments", Field::Table(unsynced)));
+        }
+        client.call(1, "queue.declare", &fields, "queue.declare-ok")?;
         if name.starts_with(FANOUT) {
             client.call(1, "queue.bind", &[("queue", text(name)), ("exchange", text(FANOUT))], "queue.bind-ok")?;
         }
