@@ -1,7 +1,8 @@
-//! What a restart keeps and what it forgets: on the machine, one broker after another on the same storage, and as a process on
-//! folders that are not as they should be.
+//! What a restart keeps and what it forgets: on the machine, one broker after another on the same storage or on a disk that
+//! forgets, and as a process on folders that are not as they should be.
 
 mod folders;
+mod simulated;
 
 use plugin_api::storage::Storage;
 use std::sync::Arc;
