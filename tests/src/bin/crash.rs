@@ -24,7 +24,7 @@ enum Command {
     Kill {
         #[command(flatten)]
         rounds: Rounds,
-        /// Take wrong redelivered marks for violations
+        /// Take missing redelivered marks for violations: such that a client had the message before the kill
         #[arg(long)]
         check_marks: bool,
     },

@@ -66,7 +66,7 @@ fn one(seed: u64) -> Result<(Figures, String), String> {
     let drain = Plan { consumers: Consumers::AckAll, publishers: 0, ..plan(2, &mut random) };
     let drain = Workload::start(broker.address(), drain)?;
     wait_for_answers(&work).map_err(|error| format!("after consumers had made room: {error}"))?;
-    let waited = take_again(broker.address())?;
+    let waited = take_again(broker.address()).map_err(|error| format!("asking whether there is room: {error}"))?;
     note.push_str(&format!(", takes messages again {waited:.2?} after the answers"));
     let more = Plan { publishers: 3, messages_max: AFTERWARDS, ..plan(3, &mut random) };
     let more = Workload::start(broker.address(), more)?;
@@ -118,10 +118,15 @@ fn still_alive(mut broker: BrokerProcess) -> Result<BrokerProcess, String> {
     if !broker.is_alive() {
         return Err(format!("the broker has ended; its log:\n{}", broker.log().join("\n")));
     }
-    let mut client = Client::connect(broker.address())?;
-    client.open(1)?;
-    client.call(1, "queue.declare", &[("queue", text(PROBE)), ("passive", Field::Bit(true))], "queue.declare-ok")?;
-    Ok(broker)
+    let talk = || {
+        let mut client = Client::connect(broker.address())?;
+        client.open(1)?;
+        client.call(1, "queue.declare", &[("queue", text(PROBE)), ("passive", Field::Bit(true))], "queue.declare-ok")
+    };
+    match talk() {
+        Ok(_) => Ok(broker),
+        Err(error) => Err(format!("asking for a queue: {error}")),
+    }
 }
 
 /// Publishes one message after the other until one is confirmed; answers how long that took.
@@ -150,7 +155,8 @@ fn take_again(address: SocketAddr) -> Result<Duration, String> {
 const PROBE: &str = "probe";
 
 fn judge(ledger: &mut Ledger, address: SocketAddr, log: RoundLog, afterwards: Afterwards) -> Result<Figures, String> {
-    let (found, violations) = look(address, afterwards)?;
+    let (found, violations) =
+        look(address, afterwards).map_err(|error| format!("looking at what is there: {error}"))?;
     let mut figures = ledger.judge(log, &found, Spared::System);
     figures.violations.extend(violations);
     Ok(figures)

@@ -154,6 +154,11 @@ pub enum Kind {
     Rule,
 }
 
+impl Kind {
+    const ALL: [Self; 8] =
+        [Self::Lost, Self::Corrupt, Self::Order, Self::Twice, Self::Ghost, Self::Definition, Self::Mark, Self::Rule];
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -163,7 +168,7 @@ impl fmt::Display for Kind {
             Self::Twice => "twice",
             Self::Ghost => "ghosts",
             Self::Definition => "definitions",
-            Self::Mark => "redelivered marks",
+            Self::Mark => "marks",
             Self::Rule => "other",
         })
     }
@@ -183,8 +188,6 @@ pub struct Figures {
     pub reappeared: u64,
     /// Received by a client before the accident, and now with redelivered=false.
     pub marks_missing: u64,
-    /// In a queue that nobody had read, and now with redelivered=true.
-    pub marks_wrong: u64,
     pub violations: Vec<Violation>,
 }
 
@@ -204,22 +207,21 @@ impl AddAssign for Figures {
         self.found += other.found;
         self.reappeared += other.reappeared;
         self.marks_missing += other.marks_missing;
-        self.marks_wrong += other.marks_wrong;
         self.violations.extend(other.violations);
     }
 }
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { published, confirmed, nacked, received, found, reappeared, marks_missing, marks_wrong, .. } = self;
+        let Self { published, confirmed, nacked, received, found, reappeared, marks_missing, .. } = self;
         write!(
             f,
             "published {published}, confirmed {confirmed}, nacked {nacked}, consumed {received}, found {found}; "
         )?;
-        for kind in [Kind::Lost, Kind::Corrupt, Kind::Order, Kind::Twice, Kind::Ghost, Kind::Definition, Kind::Rule] {
+        for kind in Kind::ALL {
             write!(f, "{kind} {}, ", self.count(kind))?;
         }
-        write!(f, "acked and back {reappeared}, redelivered missing {marks_missing} wrong {marks_wrong}")
+        write!(f, "acked and back {reappeared}, redelivered missing {marks_missing}")
     }
 }
 
@@ -353,7 +355,9 @@ impl QueueLedger {
             let was_received = context.received.contains(&key) || self.kept.get(identity) == Some(&Received::Yes);
             figures.marks_missing += u64::from(was_received && !is_redelivered);
             // In a queue with a consumer, it may have been on its way when the accident came.
-            figures.marks_wrong += u64::from(fate == Fate::Untouched && is_new && *is_redelivered);
+            if fate == Fate::Untouched && is_new && *is_redelivered {
+                say(Kind::Mark, format!("{identity} was never delivered, and is marked as redelivered"));
+            }
         }
         let must_stay = self.kept.keys().filter(|identity| !context.acked.contains(&(context.place, **identity)));
         for identity in must_stay.filter(|identity| !there.contains(*identity)) {

@@ -135,9 +135,11 @@ impl Workload {
             };
             consumers.push(consume(address, queue, habit, random.next_u64(), Arc::clone(&progress))?);
         }
-        let publishers = (1..=plan.publishers)
-            .map(|publisher| Publisher::start(address, plan, publisher, random.next_u64(), Arc::clone(&progress)))
-            .collect::<Result<_, _>>()?;
+        // Nobody publishes before all are connected: what is published has to be remembered.
+        let connected = (1..=plan.publishers)
+            .map(|publisher| Connected::new(address, publisher, random.next_u64()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let publishers = connected.into_iter().map(|connected| connected.start(plan, &progress)).collect();
         Ok(Self { progress, publishers, consumers })
     }
 
@@ -165,13 +167,13 @@ struct Publisher {
     reader: JoinHandle<()>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     state: Mutex<PublisherState>,
     has_room: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct PublisherState {
     log: PublisherLog,
     is_stopped: bool,
@@ -183,39 +185,54 @@ impl Shared {
     }
 }
 
-impl Publisher {
-    fn start(
-        address: SocketAddr,
-        plan: Plan,
-        publisher: u16,
-        seed: u64,
-        progress: Arc<Progress>,
-    ) -> Result<Self, String> {
+/// A publisher that is about to begin.
+struct Connected {
+    publisher: u16,
+    client: Client,
+    channels: Vec<u16>,
+    window: usize,
+    random: Random,
+}
+
+impl Connected {
+    fn new(address: SocketAddr, publisher: u16, seed: u64) -> Result<Self, String> {
         let mut random = Random::new(seed);
         let mut client = Client::connect(address)?;
         let channels: Vec<u16> = (1..=*random.pick(&[1, 2, 5])).collect();
-        let shared = Arc::<Shared>::default();
-        (shared.lock().log.round, shared.lock().log.publisher) = (plan.round, publisher);
         for channel in &channels {
             client.open(*channel)?;
             client.call(*channel, "confirm.select", &[], "confirm.select-ok")?;
-            shared.lock().log.channels.insert(*channel, Default::default());
         }
         // Some publishers wait for each confirm, others are far ahead.
         let window = *random.pick(&[1, 10, 100, 500]);
+        client.receiver.patience(None)?;
+        Ok(Self { publisher, client, channels, window, random })
+    }
+
+    fn start(self, plan: Plan, progress: &Arc<Progress>) -> Publisher {
+        let Self { publisher, client, channels, window, random } = self;
         let Client { sender, receiver } = client;
-        receiver.patience(None)?;
+        let log = PublisherLog {
+            round: plan.round,
+            publisher,
+            channels: channels.iter().map(|channel| (*channel, Default::default())).collect(),
+            violations: Vec::new(),
+        };
+        let state = Mutex::new(PublisherState { log, is_stopped: false });
+        let shared = Arc::new(Shared { state, has_room: Condvar::new() });
         let writer = {
             let shared = Arc::clone(&shared);
             std::thread::spawn(move || publish(&shared, sender, plan, &channels, window, random))
         };
         let reader = {
-            let shared = Arc::clone(&shared);
+            let (shared, progress) = (Arc::clone(&shared), Arc::clone(progress));
             std::thread::spawn(move || read_confirms(&shared, receiver, &progress))
         };
-        Ok(Self { shared, writer, reader })
+        Publisher { shared, writer, reader }
     }
+}
 
+impl Publisher {
     fn finish(self) -> PublisherLog {
         self.shared.has_room.notify_all();
         self.writer.join().expect("no publisher panics");
