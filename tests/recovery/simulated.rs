@@ -10,6 +10,7 @@ use plugin_api::storage::{
     Wanted,
 };
 use plugin_api::testing::Random;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use storage_log::disk::Disk;
@@ -224,8 +225,7 @@ fn get(connection: &mut Connection, queue: &str) -> Result<Option<Got>, String> 
 fn work(connection: &mut Connection, disk: &SimDisk, random: &mut Random, round: u32) -> Result<RoundLog, String> {
     let publish = spec::by_name("basic.publish").ok_or("no basic.publish")?;
     let mut publisher = PublisherLog { round, publisher: 1, ..PublisherLog::default() };
-    let consumers = (0..).zip(QUEUES).map(|(queue, _)| ConsumerLog { queue, ..ConsumerLog::default() });
-    let mut consumers: Vec<ConsumerLog> = consumers.collect();
+    let mut consumers: BTreeMap<usize, ConsumerLog> = BTreeMap::new();
     for channel in 1..=CHANNELS {
         connection.call(channel, "confirm.select", &[]);
         connection.wait_for(channel, "confirm.select-ok")?;
@@ -264,21 +264,23 @@ fn work(connection: &mut Connection, disk: &SimDisk, random: &mut Random, round:
                     && let Some((tag, _, identity)) = get(connection, name)?
                 {
                     let identity = identity.map_err(|error| format!("{name}: {error}"))?;
-                    consumers[queue].received.insert(identity);
+                    let consumer = consumers.entry(queue).or_default();
+                    consumer.queue = queue;
+                    consumer.received.insert(identity);
                     unacked.push((queue, tag, identity));
                 }
             }
             _ if !unacked.is_empty() => {
                 let place = random.below(u32::try_from(unacked.len()).unwrap_or(u32::MAX)) as usize;
                 let (queue, tag, identity) = unacked.remove(place);
-                consumers[queue].acked.insert(identity);
+                consumers.entry(queue).or_default().acked.insert(identity);
                 connection.call(CONSUMING, "basic.ack", &[("delivery-tag", Field::Number(tag))]);
             }
             _ => {}
         }
         read_confirms(connection, &mut publisher)?;
     }
-    Ok(RoundLog { publishers: vec![publisher], consumers })
+    Ok(RoundLog { publishers: vec![publisher], consumers: consumers.into_values().collect() })
 }
 
 fn read_confirms(connection: &mut Connection, publisher: &mut PublisherLog) -> Result<(), String> {

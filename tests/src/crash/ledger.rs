@@ -9,7 +9,7 @@
 //! - transient: must not be there after a restart (semantics 27.2);
 //! - in a queue, messages of one channel stand in the order of their publishing, and none stands twice.
 
-use super::message::{Fate, Identity, QUEUES, UNSYNCED};
+use super::message::{Identity, QUEUES, UNSYNCED};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::ops::AddAssign;
@@ -278,6 +278,7 @@ impl Ledger {
             figures.violations.extend(publisher.violations);
         }
         let (mut received, mut acked) = (HashSet::new(), HashSet::new());
+        let consumed: HashSet<usize> = round.consumers.iter().map(|consumer| consumer.queue).collect();
         for consumer in round.consumers {
             figures.received += consumer.received.len() as u64;
             received.extend(consumer.received.into_iter().map(|identity| (consumer.queue, identity)));
@@ -286,7 +287,9 @@ impl Ledger {
         }
         for (place, found) in found.iter().enumerate() {
             let is_synced = QUEUES[place].0 != UNSYNCED || spared == Spared::System;
-            let context = Context { place, is_synced, outcomes: &outcomes, received: &received, acked: &acked };
+            let is_consumed = consumed.contains(&place);
+            let context =
+                Context { place, is_synced, is_consumed, outcomes: &outcomes, received: &received, acked: &acked };
             self.queues[place].judge(&context, found, &mut figures);
         }
         figures
@@ -315,6 +318,8 @@ struct Context<'a> {
     place: usize,
     /// Whether what was confirmed has to be there.
     is_synced: bool,
+    /// Whether deliveries may have been on their way when the accident came.
+    is_consumed: bool,
     outcomes: &'a HashMap<Identity, Outcome>,
     received: &'a HashSet<(usize, Identity)>,
     acked: &'a HashSet<(usize, Identity)>,
@@ -322,7 +327,7 @@ struct Context<'a> {
 
 impl QueueLedger {
     fn judge(&mut self, context: &Context<'_>, found: &[Found], figures: &mut Figures) {
-        let (name, fate) = QUEUES[context.place];
+        let (name, _) = QUEUES[context.place];
         let mut there = HashSet::new();
         let mut last_of: HashMap<(u32, u16, u16), u32> = HashMap::new();
         let mut last_round = 0;
@@ -354,8 +359,7 @@ impl QueueLedger {
             figures.reappeared += u64::from(context.acked.contains(&key) || self.settled.contains(identity));
             let was_received = context.received.contains(&key) || self.kept.get(identity) == Some(&Received::Yes);
             figures.marks_missing += u64::from(was_received && !is_redelivered);
-            // In a queue with a consumer, it may have been on its way when the accident came.
-            if fate == Fate::Untouched && is_new && *is_redelivered {
+            if !context.is_consumed && is_new && *is_redelivered {
                 say(Kind::Mark, format!("{identity} was never delivered, and is marked as redelivered"));
             }
         }
