@@ -48,8 +48,8 @@ fn one(seed: u64) -> Result<(Figures, String), String> {
     let mut ledger = Ledger::default();
 
     let broker = lab.start(&mut random, None)?;
-    declare(broker.address())?;
-    let work = fill(broker.address(), 0, &mut random)?;
+    explain(&broker, "declaring", declare(broker.address()))?;
+    let work = explain(&broker, "filling the disk", fill(broker.address(), 0, &mut random))?;
     let mut note = format!("full after {} confirms ({})", work.progress.now().confirmed, state(&work));
     let broker = still_alive(broker)?;
     broker.kill()?;
@@ -57,19 +57,20 @@ fn one(seed: u64) -> Result<(Figures, String), String> {
 
     // Nothing has made room since.
     let broker = lab.start(&mut random, None).map_err(|error| format!("no start on a full disk: {error}"))?;
-    let mut figures = judge(&mut ledger, broker.address(), log, Afterwards::GiveBack)?;
+    let looked = judge(&mut ledger, broker.address(), log, Afterwards::GiveBack);
+    let mut figures = explain(&broker, "looking at what is there", looked)?;
     ledger.on_looked_at();
 
-    let work = fill(broker.address(), 1, &mut random)?;
+    let work = explain(&broker, "filling the disk again", fill(broker.address(), 1, &mut random))?;
     work.stop_publishing();
     note.push_str(&format!(", again after {} ({})", work.progress.now().confirmed, state(&work)));
     let drain = Plan { consumers: Consumers::AckAll, publishers: 0, ..plan(2, &mut random) };
-    let drain = Workload::start(broker.address(), drain)?;
-    wait_for_answers(&work).map_err(|error| format!("after consumers had made room: {error}"))?;
-    let waited = take_again(broker.address()).map_err(|error| format!("asking whether there is room: {error}"))?;
+    let drain = explain(&broker, "starting consumers", Workload::start(broker.address(), drain))?;
+    explain(&broker, "waiting for confirms while consumers make room", wait_for_answers(&work))?;
+    let waited = explain(&broker, "asking whether there is room", take_again(broker.address()))?;
     note.push_str(&format!(", takes messages again {waited:.2?} after the answers"));
     let more = Plan { publishers: 3, messages_max: AFTERWARDS, ..plan(3, &mut random) };
-    let more = Workload::start(broker.address(), more)?;
+    let more = explain(&broker, "starting publishers", Workload::start(broker.address(), more))?;
     let wanted = u64::from(AFTERWARDS) * 3;
     let is_answered = more.progress.wait(DEADLINE, |counts| counts.confirmed + counts.nacked >= wanted);
     let counts = more.progress.now();
@@ -82,9 +83,24 @@ fn one(seed: u64) -> Result<(Figures, String), String> {
     log.extend(drain.finish());
     log.extend(more.finish());
     let broker = lab.start(&mut random, None)?;
-    figures += judge(&mut ledger, broker.address(), log, Afterwards::Drain)?;
+    let looked = judge(&mut ledger, broker.address(), log, Afterwards::Drain);
+    figures += explain(&broker, "looking at what is left", looked)?;
     Ok((figures, note))
 }
+
+/// Says at which step something failed, and what the broker warned of.
+fn explain<T>(broker: &BrokerProcess, step: &str, result: Result<T, String>) -> Result<T, String> {
+    result.map_err(|error| {
+        let log = broker.log();
+        let notable = log.iter().filter(|line| line.contains("\"WARN\"") || line.contains("\"ERROR\""));
+        let mut text = format!("{step}: {error}; the broker warned of:");
+        notable.rev().take(WARNINGS_MAX).for_each(|line| text.push_str(&format!("\n{line}")));
+        text
+    })
+}
+
+/// The newest warnings are enough to see what it was about.
+const WARNINGS_MAX: usize = 20;
 
 fn plan(round: u32, random: &mut Random) -> Plan {
     Plan { round, seed: random.next_u64(), publishers: 0, consumers: Consumers::Nobody, messages_max: 0 }
@@ -125,7 +141,7 @@ fn still_alive(mut broker: BrokerProcess) -> Result<BrokerProcess, String> {
     };
     match talk() {
         Ok(_) => Ok(broker),
-        Err(error) => Err(format!("asking for a queue: {error}")),
+        Err(error) => explain(&broker, "asking for a queue", Err(error)),
     }
 }
 
