@@ -8,6 +8,7 @@ use super::client::{Client, DEADLINE, text};
 use super::inspect::{Afterwards, look};
 use super::lab::{Lab, pause};
 use super::ledger::{Figures, Kind, Ledger, RoundLog, Spared, Violation};
+use super::message::QUEUES;
 use super::volume::{FileSystem, Volume};
 use super::workload::{self, Consumers, Plan, Workload, wait_for_answers};
 use crate::broker_process::BrokerProcess;
@@ -93,10 +94,24 @@ fn explain<T>(broker: &BrokerProcess, step: &str, result: Result<T, String>) -> 
     result.map_err(|error| {
         let log = broker.log();
         let notable = log.iter().filter(|line| line.contains("\"WARN\"") || line.contains("\"ERROR\""));
-        let mut text = format!("{step}: {error}; the broker warned of:");
+        let ready = ready_counts(broker.address()).unwrap_or_else(|error| format!("not known ({error})"));
+        let mut text = format!("{step}: {error}; ready messages: {ready}; the broker warned of:");
         notable.rev().take(WARNINGS_MAX).for_each(|line| text.push_str(&format!("\n{line}")));
         text
     })
+}
+
+/// How many messages are ready in each queue.
+fn ready_counts(address: SocketAddr) -> Result<String, String> {
+    let mut client = Client::connect(address)?;
+    client.open(1)?;
+    let mut text = String::new();
+    for name in QUEUES.iter().map(|(name, _)| *name).chain([PROBE]) {
+        let fields = [("queue", super::client::text(name)), ("passive", Field::Bit(true))];
+        let event = client.call(1, "queue.declare", &fields, "queue.declare-ok")?;
+        text.push_str(&format!("{name} {}, ", event.number(1)));
+    }
+    Ok(text)
 }
 
 /// The newest warnings are enough to see what it was about.
