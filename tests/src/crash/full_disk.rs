@@ -18,6 +18,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 const VOLUME_MIB: u64 = 64;
+/// What suits such a disk: it has to hold several segments beside the one that is written, or nothing can be freed.
+const SEGMENT_BYTES: [u32; 3] = [64 << 10, 256 << 10, 1 << 20];
 /// So long without an answer, publishers are taken for stopped.
 const SILENCE: Duration = Duration::from_secs(2);
 /// What a broker that has recovered must take without a refusal, by each publisher.
@@ -45,7 +47,7 @@ pub fn run(rounds: u32, seed: u64) -> Result<Figures, String> {
 fn one(seed: u64) -> Result<(Figures, String), String> {
     let mut random = Random::new(seed);
     let volume = Volume::new(FileSystem::Ext4, VOLUME_MIB)?;
-    let lab = Lab::new(volume.path().join("data"));
+    let lab = Lab::new(volume.path().join("data"), &SEGMENT_BYTES);
     let mut ledger = Ledger::default();
 
     let broker = lab.start(&mut random, None)?;

@@ -24,18 +24,19 @@ pub enum Tamper {
 #[derive(Debug)]
 pub struct Lab {
     data: PathBuf,
+    segment_bytes: &'static [u32],
     scratch: TempDir,
 }
 
 /// Small, so that a round goes through several; any start may have another one.
-const SEGMENT_BYTES: [u32; 4] = [256 << 10, 1 << 20, 4 << 20, 32 << 20];
+pub const SEGMENT_BYTES: [u32; 4] = [256 << 10, 1 << 20, 4 << 20, 32 << 20];
 /// Mostly less than what a round leaves in queues, so that they have a part of it on the disk alone.
 const QUEUE_MEMORY_BYTES: [u32; 3] = [1 << 20, 4 << 20, 128 << 20];
 
 impl Lab {
-    /// With this data folder, which need not exist.
-    pub fn new(data: PathBuf) -> Self {
-        Self { data, scratch: TempDir::new("lab") }
+    /// With this data folder, which need not exist, and with lengths of segments of which each start takes one.
+    pub fn new(data: PathBuf, segment_bytes: &'static [u32]) -> Self {
+        Self { data, segment_bytes, scratch: TempDir::new("lab") }
     }
 
     /// The data folder.
@@ -88,7 +89,7 @@ impl Lab {
     }
 
     fn topology(&self, random: &mut Random) -> PathBuf {
-        let (segment, memory) = (random.pick(&SEGMENT_BYTES), random.pick(&QUEUE_MEMORY_BYTES));
+        let (segment, memory) = (random.pick(self.segment_bytes), random.pick(&QUEUE_MEMORY_BYTES));
         let text = format!(
             "storage: {{kind: log, config: {{segment_bytes: {segment}}}}}\nlimits: {{queue_memory_bytes: {memory}}}\n"
         );

@@ -3,7 +3,7 @@
 use super::client::Client;
 use super::definitions::Definitions;
 use super::inspect::{Afterwards, look};
-use super::lab::{Lab, Tamper, pause};
+use super::lab::{Lab, SEGMENT_BYTES, Tamper, pause};
 use super::ledger::{Figures, Kind, Ledger, RoundLog, Spared, Violation};
 use super::volume::{Access, FileSystem, Volume};
 use super::workload::{self, Consumers, Plan, Workload};
@@ -117,7 +117,7 @@ impl Run {
             Accident::PowerCut(file_system) => Some(Volume::new(file_system, VOLUME_MIB)?),
         };
         let place = volume.as_ref().map_or_else(|| folder.path().to_path_buf(), Volume::path);
-        let lab = Lab::new(place.join("data"));
+        let lab = Lab::new(place.join("data"), &SEGMENT_BYTES);
         let ledger = Ledger::default();
         if options.mutant.is_some() {
             // The folder is made by a sound broker, so that what is lost is what was confirmed.

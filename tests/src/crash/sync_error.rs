@@ -6,7 +6,7 @@
 use super::client::{Client, DEADLINE};
 use super::definitions::Definitions;
 use super::inspect::{Afterwards, look};
-use super::lab::{Lab, Tamper};
+use super::lab::{Lab, SEGMENT_BYTES, Tamper};
 use super::ledger::{Figures, Kind, Ledger, RoundLog, Spared, Violation};
 use super::volume::{Access, FileSystem, Volume};
 use super::workload::{self, Consumers, Plan, Workload};
@@ -24,7 +24,7 @@ const EXIT_CODE: i32 = 74;
 pub fn run(rounds: u32, seed: u64) -> Result<Figures, String> {
     let mut all = Figures::default();
     let volume = Volume::new(FileSystem::Ext4, VOLUME_MIB)?;
-    let lab = Lab::new(volume.path().join("data"));
+    let lab = Lab::new(volume.path().join("data"), &SEGMENT_BYTES);
     let mut ledger = Ledger::default();
     prepare(&lab, seed)?;
     for round in 0..rounds {
