@@ -53,12 +53,15 @@ impl Log {
         let bytes =
             checkpoint::encode(self.shared.store, number, self.next_batch, self.active.id, &self.shared.index());
         let mut written = write_checkpoint(&self.shared, number, &bytes);
-        if let Err(error) = &written
-            && is_full(error)
-            && self.has_room
-        {
-            self.has_room = false;
-            let given_back = self.shared.disk.remove(names::ROOM);
+        // Without a checkpoint nothing is ever freed, so that it may have all the room that was set aside.
+        for name in [names::ROOM, names::RESERVE] {
+            let is_there = if name == names::ROOM { &mut self.has_room } else { &mut self.has_reserve };
+            if !written.as_ref().is_err_and(is_full) || !std::mem::take(is_there) {
+                continue;
+            }
+            // What is left of it is not for messages: they would take the room of the next checkpoint.
+            self.shared.set_full(true);
+            let given_back = self.shared.disk.remove(name);
             given_back.map_err(|error| self.shared.fail("giving room back", &error))?;
             written = write_checkpoint(&self.shared, number, &bytes);
         }
