@@ -38,7 +38,8 @@ impl Log {
         if self.is_full() { Ok(false) } else { self.copy_forward() }
     }
 
-    /// Writes a checkpoint and removes what was dead at the one before. Without room for it, nothing changes.
+    /// Writes a checkpoint and removes what was dead at the one before; the newest two are kept. Without room for it, nothing
+    /// changes.
     pub fn checkpoint(&mut self) -> Result<bool, StorageError> {
         self.flush(true)?;
         let waiting: Vec<SegmentId> = {
@@ -65,6 +66,13 @@ impl Log {
             given_back.map_err(|error| self.shared.fail("giving room back", &error))?;
             written = write_checkpoint(&self.shared, number, &bytes);
         }
+        // With as many segments as this takes, it is larger than the reserves. One checkpoint is enough to start from, so
+        // the older one makes way, as soon as the newer one is known to be sound: it was written in this life.
+        if written.as_ref().is_err_and(is_full) && self.checkpoint_bytes > 0 {
+            let removed = self.remove_checkpoints(self.checkpoint_number);
+            removed.map_err(|error| self.shared.fail("removing old files", &error))?;
+            written = write_checkpoint(&self.shared, number, &bytes);
+        }
         match written {
             Ok(()) => {}
             Err(error) if is_full(&error) => {
@@ -77,7 +85,7 @@ impl Log {
         self.checkpoint_bytes = bytes.len() as u64;
         self.since_checkpoint_bytes = 0;
         self.has_unwritten = false;
-        let removed = self.remove_dead().and_then(|()| self.remove_checkpoints());
+        let removed = self.remove_dead().and_then(|()| self.remove_checkpoints(number.saturating_sub(1)));
         removed.map_err(|error| self.shared.fail("removing old files", &error))?;
         self.dead = self.dead_segments();
         Ok(true)
@@ -183,9 +191,7 @@ impl Log {
         if is_changed { shared.sync_folder() } else { Ok(()) }
     }
 
-    /// Keeps the newest two.
-    fn remove_checkpoints(&self) -> io::Result<()> {
-        let Some(oldest_kept) = self.checkpoint_number.checked_sub(1) else { return Ok(()) };
+    fn remove_checkpoints(&self, oldest_kept: u64) -> io::Result<()> {
         for (name, _) in self.shared.disk.list()? {
             if matches!(names::parse(&name), names::Named::Checkpoint(number) if number < oldest_kept) {
                 self.shared.disk.remove(&name)?;
