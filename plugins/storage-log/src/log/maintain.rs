@@ -66,9 +66,9 @@ impl Log {
             given_back.map_err(|error| self.shared.fail("giving room back", &error))?;
             written = write_checkpoint(&self.shared, number, &bytes);
         }
-        // With as many segments as this takes, it is larger than the reserves. One checkpoint is enough to start from, so
-        // the older one makes way, as soon as the newer one is known to be sound: it was written in this life.
-        if written.as_ref().is_err_and(is_full) && self.checkpoint_bytes > 0 {
+        // With many segments it is larger than the reserves. One checkpoint is enough to start from, so the older one makes
+        // way when the newer one is known to be sound.
+        if written.as_ref().is_err_and(is_full) && self.is_checkpoint_sound {
             let removed = self.remove_checkpoints(self.checkpoint_number);
             removed.map_err(|error| self.shared.fail("removing old files", &error))?;
             written = write_checkpoint(&self.shared, number, &bytes);
@@ -82,6 +82,7 @@ impl Log {
             Err(error) => return Err(self.shared.fail("writing a checkpoint", &error)),
         }
         self.checkpoint_number = number;
+        self.is_checkpoint_sound = true;
         self.checkpoint_bytes = bytes.len() as u64;
         self.since_checkpoint_bytes = 0;
         self.has_unwritten = false;
