@@ -1,4 +1,8 @@
-//! What a restart keeps and what it forgets, on the machine: one broker after another on the same storage.
+//! What a restart keeps and what it forgets: on the machine, one broker after another on the same storage or on a disk that
+//! forgets, and as a process on folders that are not as they should be.
+
+mod folders;
+mod simulated;
 
 mod held;
 mod process;
