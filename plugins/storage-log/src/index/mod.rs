@@ -2,6 +2,7 @@
 //!
 //! The log is the truth; this is what replaying it gives. It knows no files.
 
+mod packed;
 pub(crate) mod pieces;
 
 use std::collections::BTreeMap;
@@ -129,8 +130,7 @@ impl Index {
         for (queue, entries) in queues {
             let seqs = || entries.iter().map(|entry| entry.seq);
             if let (Some(pieces), Some(first), Some(last)) = (self.queues.get_mut(&queue), seqs().min(), seqs().max()) {
-                let mine = pieces.0.range_mut(first..=last).filter(|(_, piece)| piece.segment == segment);
-                mine.for_each(|(_, piece)| piece.entry = piece.entry.saturating_add(base));
+                pieces.shift_entries(first, last, segment, base);
             }
             base = base.saturating_add(u32::try_from(entries.len()).unwrap_or(u32::MAX));
         }
@@ -145,12 +145,8 @@ impl Index {
         let (mut live_count, mut live_bytes) = (0, 0);
         self.queues.retain(|queue, pieces| {
             let runs = by_queue.get(queue).map(Vec::as_slice).unwrap_or_default();
-            if !pieces.0.values().any(|piece| piece.segment == segment) {
-                return true;
-            }
-            let mine: Vec<(u64, Piece)> = pieces.0.extract_if(.., |_, piece| piece.segment == segment).collect();
-            for (first, piece) in mine {
-                let mut rest = Pieces([(first, piece)].into());
+            for (first, piece) in pieces.take_segment(segment) {
+                let mut rest = Pieces::from_iter([(first, piece)]);
                 let mut kept = Vec::new();
                 for run in runs.iter().filter(|run| run.first <= piece.last && run.last() >= first) {
                     let (from, to) = (run.first.max(first), run.last().min(piece.last));
@@ -160,9 +156,9 @@ impl Index {
                     let attached = Piece { last: to, bytes, segment, entry };
                     live_count += attached.count(from);
                     live_bytes += bytes;
-                    pieces.0.insert(from, attached);
+                    pieces.put(from, attached);
                 }
-                lost.extend(rest.0.iter().map(|(first, piece)| (*queue, *first, piece.last)));
+                lost.extend(rest.iter().map(|(first, piece)| (*queue, first, piece.last)));
             }
             !pieces.is_empty()
         });
@@ -177,9 +173,9 @@ impl Index {
         for state in self.segments.values_mut() {
             (state.live_count, state.live_bytes) = (0, 0);
         }
-        for (first, piece) in self.queues.values().flat_map(|pieces| &pieces.0) {
+        for (first, piece) in self.queues.values().flat_map(Pieces::iter) {
             if let Some(state) = self.segments.get_mut(&piece.segment) {
-                state.live_count += piece.count(*first);
+                state.live_count += piece.count(first);
                 state.live_bytes += piece.bytes;
             }
         }
