@@ -5,6 +5,7 @@ mod folders;
 mod simulated;
 
 mod held;
+mod paging;
 mod process;
 
 use plugin_api::storage::Storage;
