@@ -1,7 +1,10 @@
 //! Wiring: the only place that knows every module, the order of the start and the order of the end.
 //!
 //! Start: plugins, storage and what it kept, hooks, users, vhosts with their topology, listeners (semantics 27.7: who connects finds everything in its place).
-//! End, on SIGTERM or SIGINT: listeners close, clients get connection.close 320 and a deadline, then the process ends.
+//! End, on SIGTERM or SIGINT: listeners close, clients get connection.close 320 and a deadline, the store takes what is left, then the
+//! process ends.
+
+mod store;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plugin_api::storage::{Durability, Storage};
+use plugin_api::storage::Durability;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -23,10 +26,11 @@ use crate::plugin_host::{LoadError, LoadRequest, Registry, TypeError};
 use crate::queue;
 use crate::runtime::alarms::{self, Alarms};
 use crate::runtime::broker::Parts;
+use crate::runtime::disk::DiskWatch;
 use crate::runtime::paging::{self, Paging};
 use crate::runtime::{Broker, Shells, listener};
 use crate::store::definitions::VhostDefinitions;
-use crate::store::{self, Committer, Failure, RecoverError, Recovery};
+use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
 use crate::topology::apply::{ApplyError, apply};
 use crate::topology::schema::{Topology, VhostDecl};
 use crate::vhost::{Numbers, Vhost};
@@ -38,7 +42,7 @@ pub struct NodeOptions {
     pub topology: Topology,
     /// Addresses for AMQP that win over the file's.
     pub listen: Vec<SocketAddr>,
-    /// The folder for what must survive.
+    /// The folder for what must survive; it wins over the file's.
     pub data: Option<PathBuf>,
     /// Folders whose plugins are loaded.
     pub plugin_dirs: Vec<PathBuf>,
@@ -130,13 +134,16 @@ const READS_MAX: usize = 4;
 /// See [`NodeError`].
 pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     let NodeOptions { topology, listen, data, plugin_dirs } = options;
+    let data = data.or_else(|| topology.storage.data.clone());
     let registry = Arc::new(load_plugins(&topology, &plugin_dirs)?);
-    let storage = open_storage(&registry, &topology, data.as_deref())?;
-    let recovery = store::recovery::recover(&*storage).await?;
-    let committer = Committer::new(storage);
-    tokio::spawn(Arc::clone(&committer).run());
+    let (storage, recovery) = store::recover(&registry, &topology.storage, data.clone()).await?;
+    let disk_watch =
+        DiskWatch { folder: data, free_bytes_min: topology.limits.disk_free_bytes_min, storage: Arc::clone(&storage) };
+    let committer = Committer::new(Arc::clone(&storage));
+    let mut storing = JoinSet::new();
+    storing.spawn(Arc::clone(&committer).run());
     for _ in 0..READS_MAX {
-        tokio::spawn(Arc::clone(&committer).page());
+        storing.spawn(Arc::clone(&committer).page());
     }
     let broker = build(&topology, registry, &committer, recovery)?;
     let addresses = if listen.is_empty() { topology.listeners.amqp.clone() } else { listen };
@@ -150,6 +157,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
         accepting.spawn(listener::accept(Arc::clone(&broker), listener, Arc::clone(&connections)));
     }
     accepting.spawn(watch_memory(Arc::clone(&broker)));
+    accepting.spawn(disk_watch.run(Arc::clone(&broker)));
     let failure = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
@@ -164,6 +172,15 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     if tokio::time::timeout(deadline, all_closed).await.is_err() {
         tracing::warn!(connections = broker.connection_count(), "clients did not close in time");
     }
+    // From here on nobody submits anything any more.
+    connections.shutdown().await;
+    drop(broker);
+    if failure.is_none() {
+        store::flush(&committer).await;
+    }
+    storing.shutdown().await;
+    drop(committer);
+    store::close(storage).await;
     match failure {
         Some(failure) => Err(failure.into()),
         None => Ok(()),
@@ -193,25 +210,6 @@ fn load_plugins(topology: &Topology, folders: &[PathBuf]) -> Result<Registry, No
     Ok(registry)
 }
 
-fn open_storage(
-    registry: &Registry,
-    topology: &Topology,
-    data: Option<&std::path::Path>,
-) -> Result<Arc<dyn Storage>, NodeError> {
-    if let Some(path) = data {
-        std::fs::create_dir_all(path).map_err(|error| NodeError::Data { path: path.into(), error })?;
-    }
-    let kind = topology.storage.kind.as_deref().unwrap_or(if data.is_some() { "log" } else { "memory" });
-    let storage = registry.storage(kind, &topology.storage.config, data)?;
-    if storage.promise() == Durability::ProcessLifetime {
-        tracing::warn!(
-            storage = kind,
-            "persistent messages live as long as this process: this storage writes nothing to disk"
-        );
-    }
-    Ok(storage)
-}
-
 /// Everything between the store and the listeners: hooks, users, vhosts with what the topology declares.
 ///
 /// # Errors
@@ -231,6 +229,7 @@ pub fn build(
         .or((committer.promise() != Durability::ProcessLifetime).then_some(paging::DEFAULT_BYTES));
     let paging = Arc::new(Paging::new(queue_memory));
     let factory = Shells::new(Arc::clone(committer), Arc::clone(&paging));
+    let ledger = StoreLedger::new(Arc::clone(committer));
     let Recovery { vhosts: recovered, mut backlogs, first_seq, first_number } = recovery;
     let numbers = Arc::new(Numbers::starting_at(first_number));
     let mut recovered: BTreeMap<String, VhostDefinitions> = recovered.into_iter().collect();
@@ -244,7 +243,7 @@ pub fn build(
     let mut errors = Vec::new();
     for decl in topology.vhosts.iter().chain(&forgotten) {
         let factory: Arc<Shells> = Arc::clone(&factory);
-        let ledger: Arc<Committer> = Arc::clone(committer);
+        let ledger: Arc<StoreLedger> = Arc::clone(&ledger);
         let (registry, numbers) = (Arc::clone(&registry), Arc::clone(&numbers));
         let vhost = Vhost::new(&decl.name, registry, factory, ledger, numbers, first_seq, decl.durability)?;
         if decl.durability == queue::Durability::Os {

@@ -44,6 +44,8 @@ impl World {
     /// Lets the store do what has been asked of it, and what follows from that.
     fn commit(&self) {
         let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        // What the node does now and then.
+        self.committer.retry();
         // A storage that never gets on with something must not keep us here.
         for _ in 0..COMMIT_ROUNDS_MAX {
             for future in &mut *store {

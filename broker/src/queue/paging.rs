@@ -12,8 +12,8 @@ use super::ready::{Hot, Run};
 use super::{Append, Effects, Queue, answer};
 use crate::message::Message;
 
-/// A load asks for about so many bytes, less when the budget is small.
-const LOAD_BYTES_MAX: usize = 1024 * 1024;
+/// A load asks for a quarter of the budget, within these bounds.
+const LOAD_BYTES: std::ops::RangeInclusive<usize> = 16 * 1024..=1024 * 1024;
 /// A load asks for so many messages at most.
 const LOAD_COUNT_MAX: u64 = 8192;
 /// A load names so many ranges at most.
@@ -52,7 +52,7 @@ impl Queue {
     }
 
     fn load_bytes(&self) -> usize {
-        (self.budget_bytes / 4).clamp(1, LOAD_BYTES_MAX)
+        (self.budget_bytes / 4).clamp(*LOAD_BYTES.start(), *LOAD_BYTES.end())
     }
 
     /// Makes sure that the store has a message, so that it can leave memory.

@@ -1,13 +1,14 @@
 //! What all connections share.
 
 use std::ops::Deref;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 
-use super::alarms::Alarms;
+use super::alarms::{AlarmChange, Alarms, DiskState};
 use super::mailbox::Mailbox;
 use super::paging::Paging;
 use crate::access::Access;
@@ -98,15 +99,50 @@ impl Broker {
                 queue.handle.post(Input::Shrink);
             }
         }
-        if !self.alarms.on_memory(used_bytes) {
-            return;
-        }
+        let change = self.alarms.on_memory(used_bytes);
         let watermark_bytes = self.alarms.memory_watermark_bytes();
-        if self.alarms.reason().is_some() {
-            tracing::warn!(used_bytes, watermark_bytes, "memory alarm: connections that publish are stopped");
+        match change {
+            AlarmChange::None => {}
+            AlarmChange::Raised => tracing::warn!(
+                used_bytes,
+                watermark_bytes,
+                "memory alarm: connections that publish are stopped until messages take less than the watermark; \
+                 let consumers drain the queues, or raise limits.memory_watermark_bytes"
+            ),
+            AlarmChange::Cleared | AlarmChange::AllCleared => {
+                tracing::warn!(used_bytes, watermark_bytes, "memory alarm is over");
+            }
+        }
+        self.on_alarm_change(change);
+    }
+
+    /// Judges the room on the disk (semantics 26.1); `folder` is the data folder, for the log.
+    pub fn on_disk(&self, disk: DiskState, folder: Option<&Path>) {
+        let change = self.alarms.on_disk(disk);
+        let DiskState { free_bytes, watermark_bytes, is_full } = disk;
+        let folder = folder.map(|folder| folder.display().to_string());
+        match change {
+            AlarmChange::None => {}
+            AlarmChange::Raised => tracing::warn!(
+                free_bytes,
+                watermark_bytes,
+                is_full,
+                folder,
+                "disk alarm: connections that publish are stopped until there is room; let consumers drain the queues, \
+                 free space on the file system of the data folder, or lower limits.disk_free_bytes_min"
+            ),
+            AlarmChange::Cleared | AlarmChange::AllCleared => {
+                tracing::warn!(free_bytes, watermark_bytes, is_full, folder, "disk alarm is over");
+            }
+        }
+        self.on_alarm_change(change);
+    }
+
+    /// Connections are told when the last alarm is cleared (semantics 26.4).
+    fn on_alarm_change(&self, change: AlarmChange) {
+        if change != AlarmChange::AllCleared {
             return;
         }
-        tracing::warn!(used_bytes, watermark_bytes, "memory alarm is over");
         let mailboxes: Vec<Arc<Mailbox>> = self.connections.lock().values().cloned().collect();
         for mailbox in mailboxes {
             mailbox.post(Notice::AlarmsCleared);

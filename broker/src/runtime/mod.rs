@@ -7,6 +7,7 @@ pub mod alarms;
 pub mod broker;
 pub mod buffers;
 pub mod connection_task;
+pub mod disk;
 pub mod entropy;
 pub mod listener;
 pub mod mailbox;

@@ -1,21 +1,23 @@
 //! How much memory the messages of one queue may take, from what all messages take.
 //!
-//! One queue alone may use half of the broker's budget. When all queues together use more than all of it, every queue's share is halved, again
-//! and again, and queues put messages out of memory until they keep to it; when there is room, it grows slowly. So ten long queues
-//! and ten thousand end up with what fits, without anybody counting queues.
+//! One queue alone may use half of the broker's budget. When all queues together use more than all of it, a queue's share becomes half of
+//! what the largest one has, again and again, and queues put messages out of memory until they keep to it; when there is room, it
+//! grows slowly. So ten long queues and ten thousand end up with what fits, without anybody counting queues.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes of messages that all queues may keep in memory, unless the topology says otherwise.
 pub const DEFAULT_BYTES: u64 = 128 * 1024 * 1024;
 /// A queue may always keep so many bytes.
-const QUEUE_BYTES_MIN: usize = 64 * 1024;
+const QUEUE_BYTES_MIN: usize = 4 * 1024;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Paging {
     total_bytes: usize,
     queue_bytes: AtomicUsize,
+    /// What the largest queue that was busy since the last look has in memory.
+    largest: AtomicUsize,
 }
 
 impl Paging {
@@ -23,13 +25,21 @@ impl Paging {
     pub fn new(total_bytes: Option<u64>) -> Self {
         let total_bytes = total_bytes.map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         let queue_bytes = if total_bytes == usize::MAX { total_bytes } else { total_bytes / 2 };
-        Self { total_bytes, queue_bytes: AtomicUsize::new(queue_bytes) }
+        Self { total_bytes, queue_bytes: AtomicUsize::new(queue_bytes), largest: AtomicUsize::new(0) }
     }
 
     /// What one queue may keep in memory, in bytes.
     #[inline]
     pub fn queue_bytes(&self) -> usize {
         self.queue_bytes.load(Ordering::Relaxed)
+    }
+
+    /// A queue has so many bytes in memory.
+    #[inline]
+    pub fn note(&self, queue_bytes: usize) {
+        if queue_bytes > self.largest.load(Ordering::Relaxed) {
+            self.largest.store(queue_bytes, Ordering::Relaxed);
+        }
     }
 
     /// Judges what all messages take; true when queues must put messages out of memory.
@@ -40,8 +50,13 @@ impl Paging {
         let used = usize::try_from(used_bytes).unwrap_or(usize::MAX);
         let share = self.queue_bytes();
         let most = self.total_bytes / 2;
+        let largest = match self.largest.swap(0, Ordering::Relaxed) {
+            // Nobody was busy, so nothing is known.
+            0 => share,
+            largest => largest,
+        };
         let next = match used {
-            _ if used > self.total_bytes => (share / 2).max(QUEUE_BYTES_MIN.min(most)),
+            _ if used > self.total_bytes => (share.min(largest) / 2).max(QUEUE_BYTES_MIN).min(share),
             _ if used < self.total_bytes / 4 * 3 => share.saturating_add(share / 4 + 1).min(most),
             _ => share,
         };
@@ -71,6 +86,14 @@ mod tests {
             paging.on_memory(1024 * mib);
         }
         assert_eq!(paging.queue_bytes(), QUEUE_BYTES_MIN);
+        let paging = Paging::new(Some(128 * mib));
+        paging.note(40 * 1024);
+        paging.note(30 * 1024);
+        assert!(paging.on_memory(129 * mib));
+        assert_eq!(paging.queue_bytes(), 20 * 1024, "many small queues are found at once");
+        for _ in 0..100 {
+            paging.on_memory(1024 * mib);
+        }
         assert!(!paging.on_memory(1024 * mib), "there is nothing more to gain");
     }
 

@@ -63,6 +63,7 @@ impl QueueShell {
                     machine.handle(input, effects);
                 }
                 machine.flush(effects);
+                self.paging.note(machine.memory_bytes());
                 self.carry_out(&mut inside);
                 rounds += 1;
                 if rounds >= ROUNDS_MAX {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use plugin_api::storage::{Append as Record, MessageSeq, QueueKey, Settle};
+use smallvec::{SmallVec, smallvec};
 
 use super::is_paged;
 use crate::message::Message;
@@ -81,7 +82,10 @@ pub(super) fn take_consumed(
 }
 
 /// A message with its places.
-pub(super) type Group<'a> = (&'a Append, Vec<(QueueKey, MessageSeq)>);
+pub(super) type Group<'a> = (&'a Append, Targets);
+
+/// Nearly always one.
+type Targets = SmallVec<[(QueueKey, MessageSeq); 1]>;
 
 /// One record per message, however many queues hold it.
 pub(super) fn group<'a>(appends: impl Iterator<Item = &'a Pending> + Clone) -> Vec<Group<'a>> {
@@ -92,11 +96,11 @@ pub(super) fn group<'a>(appends: impl Iterator<Item = &'a Pending> + Clone) -> V
     for (queue, append) in appends {
         let target = (*queue, MessageSeq(append.seq));
         if is_one_queue {
-            groups.push((append, vec![target]));
+            groups.push((append, smallvec![target]));
             continue;
         }
         let place = *place_of.entry(Arc::as_ptr(&append.message)).or_insert_with(|| {
-            groups.push((append, Vec::new()));
+            groups.push((append, Targets::new()));
             groups.len() - 1
         });
         groups[place].1.push(target);

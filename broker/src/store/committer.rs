@@ -294,7 +294,8 @@ impl Committer {
     /// Stores and confirms messages, those that need the sync and those that do not; the reason if there is no room for them.
     async fn append(&self, appends: &mut Vec<Pending>) -> Result<Option<String>, StorageError> {
         let mut full = None;
-        for is_synced in [true, false] {
+        // What does not wait for the disk does not wait for what does.
+        for is_synced in [false, true] {
             let groups = batch::group(appends.iter().filter(|(_, append)| append.is_synced == is_synced));
             if groups.is_empty() {
                 continue;

@@ -7,12 +7,14 @@
 mod batch;
 mod committer;
 pub mod definitions;
+mod ledger;
 mod pager;
 pub mod recovery;
 
 use plugin_api::storage::QueueKey;
 
 pub use committer::{Committer, Failure, Submission};
+pub use ledger::StoreLedger;
 pub use recovery::{RecoverError, Recovery};
 
 use crate::queue::Stored;

@@ -127,7 +127,7 @@ impl Vhost {
         self.permit(by, Permission::Configure, Kind::Exchange, &spec.name)?;
         let mut tables = self.tables.write();
         if let Some(existing) = tables.exchanges.get(spec.name.as_str()) {
-            return self.compare_exchange(&spec, &existing.spec).map(|()| Changed::Nothing);
+            return self.compare_exchange(&spec, &existing.spec).map(|()| self.unchanged(existing.spec.durable));
         }
         if spec.name.starts_with(RESERVED_PREFIX) {
             return Err(Error::ReservedPrefix { kind: Kind::Exchange, name: spec.name });
@@ -193,7 +193,7 @@ impl Vhost {
         }
         self.permit(by, Permission::Configure, Kind::Exchange, name)?;
         let mut tables = self.tables.write();
-        let Some(exchange) = tables.exchanges.get(name) else { return Ok(Changed::Nothing) };
+        let Some(exchange) = tables.exchanges.get(name) else { return Ok(self.unchanged(true)) };
         if if_unused && exchange.binding_count() > 0 {
             return Err(Error::InUse { kind: Kind::Exchange, name: name.into(), vhost: self.name.to_string() });
         }
@@ -275,7 +275,7 @@ impl Vhost {
         if let Some(existing) = tables.queues.get(spec.name.as_str()) {
             self.check_owner(by, existing)?;
             self.compare_queue(&spec, owner, existing)?;
-            return Ok((Arc::clone(existing), Changed::Nothing));
+            return Ok((Arc::clone(existing), self.unchanged(existing.durable)));
         }
         arguments::check_queue(&spec.arguments, &spec.name, &self.name).map_err(Error::Argument)?;
         let number = self.numbers.next();
@@ -333,10 +333,11 @@ impl Vhost {
         if let crate::routing::Destination::Queue(queue) = &destination {
             self.check_owner(by, queue)?;
         }
+        let is_durable = exchange.spec.durable && destination.is_durable();
         let bound = tables.bind(&exchange, binding, destination)?;
         match bound {
             Bound::New(_) => Ok(self.changed(tables)),
-            Bound::Existing => Ok(Changed::Nothing),
+            Bound::Existing => Ok(self.unchanged(is_durable)),
         }
     }
 
@@ -352,8 +353,12 @@ impl Vhost {
         {
             self.check_owner(by, queue)?;
         }
-        let Some(exchange) = tables.exchanges.get(source).cloned() else { return Ok(Changed::Nothing) };
+        let Some(exchange) = tables.exchanges.get(source).cloned() else { return Ok(self.unchanged(true)) };
         tables.unbind(&exchange, binding);
+        if tables.changes.is_empty() {
+            self.changed(tables);
+            return Ok(self.unchanged(exchange.spec.durable));
+        }
         Ok(self.changed(tables))
     }
 

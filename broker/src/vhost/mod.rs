@@ -93,11 +93,11 @@ pub enum Change {
 /// What an operation changed, so that its caller knows what to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changed {
-    /// Everything was as it should be.
+    /// Everything was as it should be, and nothing of it has to be waited for.
     Nothing,
     /// Only what a restart forgets anyway.
     Transient,
-    /// Something that must survive: it may be answered when it is stored.
+    /// Something that must survive, by this operation or by an earlier one: it may be answered when it is stored.
     Durable,
 }
 
@@ -105,6 +105,11 @@ pub enum Changed {
 pub trait Ledger: fmt::Debug + Send + Sync {
     /// Changes of one vhost, in order.
     fn record(&self, vhost: &str, changes: Vec<Change>);
+
+    /// Whether everything that was recorded is stored. One that does not know says no; then everybody waits.
+    fn is_stored(&self) -> bool {
+        false
+    }
 }
 
 /// Numbers for queues and exchanges, unique in the broker.
@@ -216,6 +221,12 @@ impl Vhost {
         drop(tables);
         self.generation.fetch_add(1, Ordering::Release);
         changed
+    }
+
+    /// What an operation has to wait for that found everything as it should be. Whoever made it so may still be waiting for the store, and
+    /// after a crash it would not be so.
+    pub fn unchanged(&self, is_durable: bool) -> Changed {
+        if is_durable && !self.ledger.is_stored() { Changed::Durable } else { Changed::Nothing }
     }
 
     /// What the live part of a queue needs to know of its declaration. A durability of the queue's own that promises less than the sync is

@@ -43,6 +43,8 @@ pub struct Log {
     since_checkpoint_bytes: u64,
     checkpoint_number: u64,
     checkpoint_bytes: u64,
+    /// The checkpoint of that number was read at the start, or written since.
+    is_checkpoint_sound: bool,
     /// Segments that were dead in the latest checkpoint; they go after the next one.
     dead: Vec<SegmentId>,
     recycled: Vec<(SegmentId, u64)>,

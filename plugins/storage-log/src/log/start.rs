@@ -58,6 +58,7 @@ impl Log {
             since_checkpoint_bytes: 0,
             checkpoint_number: loaded.checkpoint_number,
             checkpoint_bytes: 0,
+            is_checkpoint_sound: loaded.damaged_checkpoints.is_empty(),
             dead: Vec::new(),
             recycled: Vec::new(),
             has_unwritten: false,
