@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use plugin_api::testing::block_on;
 
-use super::{append, open, wanted};
+use super::{BATCH, append, open, settle, wanted};
 
 /// Writes and reads backlogs in one queue and in many.
 pub(crate) fn backlogs(folder: &Path) {
@@ -16,7 +16,7 @@ pub(crate) fn backlogs(folder: &Path) {
     println!("backlog of {count} messages");
     for queues in [1, 100, 10_000] {
         let folder = folder.join(format!("backlog-{queues}"));
-        for step in ["write", "open", "read"] {
+        for step in ["write", "open", "read", "drain"] {
             run(step, queues, &folder);
         }
         std::fs::remove_dir_all(&folder).expect("the folder can be removed");
@@ -85,6 +85,18 @@ pub(crate) fn child(step: &str, queues: u64, folder: &Path) {
                 calls as f64 / messages as f64
             );
         }
+        "drain" => {
+            let (cpu, start) = (cpu_secs(), Instant::now());
+            let until = count().min(DRAIN_COUNT);
+            for first in (0..until).step_by(BATCH) {
+                settle(&*storage, first..until.min(first + BATCH as u64), queues);
+            }
+            println!(
+                "                 settled, {BATCH} a call, with {:.0} messages/s, {:.2} us CPU a message",
+                until as f64 / start.elapsed().as_secs_f64(),
+                (cpu_secs() - cpu) / until as f64 * 1e6
+            );
+        }
         other => panic!("no step is called {other}"),
     }
 }
@@ -93,6 +105,7 @@ fn count() -> u64 {
     std::env::var("STORE_BENCH_MESSAGES").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000_000)
 }
 
+const DRAIN_COUNT: u64 = 2_000_000;
 const READ_COUNT: u64 = 2_000_000;
 const READ_SECS: u64 = 10;
 
