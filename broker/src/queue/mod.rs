@@ -364,10 +364,16 @@ impl Queue {
             settle(SeqRange::one(hot.seq, hot.stored), effects);
         } else {
             self.mark(hot.seq, hot.stored, effects);
-            self.unacked_bytes += message.weight();
+            let mut entry = Entry::from(hot);
+            if self.is_over_budget() {
+                Self::page_out(entry.seq, &message, &mut entry.stored, effects);
+                entry.message = None;
+            } else {
+                self.unacked_bytes += message.weight();
+            }
             let slot = self.consumers.slot_or_new(id, &reply_to.outlet, reply_to.channel);
             if let Some(holder) = self.consumers.holder_mut(slot) {
-                ticket = holder.hold(hot.into());
+                ticket = holder.hold(entry);
             }
             self.consumers.count_held();
         }

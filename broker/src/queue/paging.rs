@@ -77,6 +77,7 @@ impl Queue {
         if self.loading.is_some() {
             return;
         }
+        let others = effects.appends.len();
         while self.is_over_budget()
             && let Some(Hot { seq, message, stored, .. }) = self.ready.last_hot()
         {
@@ -96,6 +97,10 @@ impl Queue {
             }
         }
         self.ready.forget_bytes(freed);
+        // Returned messages stand before all others, so that all places ascend: to the store they are one run, to write and to read.
+        if let Some(paged) = effects.appends.get_mut(others..) {
+            paged.reverse();
+        }
     }
 
     /// Asks for what will be needed next, unless it is in memory or under way.

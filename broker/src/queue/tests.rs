@@ -449,6 +449,29 @@ fn a_smaller_budget_takes_the_last_messages_out_of_memory_first() {
 }
 
 #[test]
+fn unacked_bodies_of_getters_leave_memory_too() {
+    let mut bench = bench(Options::default());
+    let weight = Message::new(Parts { exchange: "", routing_key: "q", properties: &TRANSIENT }, b"a").weight();
+    bench.publish(&["a", "b", "c"]).queue.set_budget(0);
+    bench.get(1, false).get(1, false).get(1, false);
+    bench.expect(&["got a remaining 2", "got b remaining 1", "got c remaining 0"]);
+    assert_eq!((bench.stored.as_slice(), bench.queue.memory_bytes()), (&[1, 2][..], weight));
+    bench.settle(1, &[1], Settlement::Remove).detach(1).get(2, true).expect(&["Detached"]);
+    assert_eq!((bench.wanted(), bench.settled.as_slice()), (vec![(2, 2)], &[1][..]));
+    bench.load(2, &[(2, "b")]).expect(&["got b! remaining 1"]);
+    bench.get(2, true).expect(&["got c! remaining 0"]);
+    assert_eq!((bench.settled.as_slice(), bench.queue.memory_bytes()), (&[1, 2][..], 0));
+}
+
+#[test]
+fn what_leaves_memory_together_goes_to_the_store_in_order() {
+    let mut bench = bench(Options::default());
+    bench.publish(&["a", "b", "c", "d", "e"]).get(1, false).get(1, false).detach(1).queue.set_budget(0);
+    bench.input(Input::Shrink);
+    assert_eq!(bench.stored, [1, 2, 3, 4, 5], "one run, which is read with one look");
+}
+
+#[test]
 fn a_purge_makes_a_load_stale_and_answers_who_waits() {
     let mut bench = bench(durable());
     bench.queue.set_budget(0);
