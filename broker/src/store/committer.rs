@@ -293,21 +293,30 @@ impl Committer {
 
     /// Stores and confirms messages, those that need the sync and those that do not; the reason if there is no room for them.
     async fn append(&self, appends: &mut Vec<Pending>) -> Result<Option<String>, StorageError> {
+        // A disk that is full gets room little by little. What fits is stored, in the order it came, and the rest waits on.
+        let portion_bytes = if self.is_stuck.load(Ordering::Relaxed) { STUCK_PORTION_BYTES } else { usize::MAX };
         let mut full = None;
         // What does not wait for the disk does not wait for what does.
         for is_synced in [false, true] {
-            let groups = batch::group(appends.iter().filter(|(_, append)| append.is_synced == is_synced));
-            if groups.is_empty() {
-                continue;
-            }
-            let records: Vec<Record<'_>> = groups.iter().map(batch::record).collect();
-            let stored = match is_synced {
-                true => self.storage.append(&records).await,
-                false => self.storage.append_unsynced(&records).await,
-            };
-            match or_full(stored)? {
-                Some(reason) => full = Some(reason),
-                None => batch::answer(appends.extract_if(.., |(_, append)| append.is_synced == is_synced), true),
+            let is_mine = |append: &Append| append.is_synced == is_synced;
+            loop {
+                // Whole places of the list, never whole records: a record that several queues share would overtake what stands before
+                // one of its places.
+                let end = portion(appends, portion_bytes, is_mine);
+                let groups = batch::group(appends.iter().take(end).filter(|(_, append)| is_mine(append)));
+                if groups.is_empty() {
+                    break;
+                }
+                let records: Vec<Record<'_>> = groups.iter().map(batch::record).collect();
+                let stored = match is_synced {
+                    true => self.storage.append(&records).await,
+                    false => self.storage.append_unsynced(&records).await,
+                };
+                if let Some(reason) = or_full(stored)? {
+                    full = Some(reason);
+                    break;
+                }
+                batch::answer(appends.extract_if(..end, |(_, append)| is_mine(append)), true);
             }
         }
         Ok(full)
@@ -336,12 +345,29 @@ fn or_full(stored: Result<(), StorageError>) -> Result<Option<String>, StorageEr
     }
 }
 
+/// How many places of the list make a portion of about so many bytes: at least one of those that count, or all.
+fn portion(appends: &[Pending], bytes_max: usize, counts: impl Fn(&Append) -> bool) -> usize {
+    if bytes_max == usize::MAX {
+        return appends.len();
+    }
+    let mut bytes = 0;
+    let is_enough = |(_, append): &Pending| {
+        bytes += if counts(append) { append.message.weight() } else { 0 };
+        bytes >= bytes_max
+    };
+    appends.iter().position(is_enough).map_or(appends.len(), |last| last + 1)
+}
+
 /// What a load asks for and the store does not have yet, for want of room.
 fn waiting(appends: &[Pending], number: u64, load: &Load) -> BTreeMap<u64, Arc<crate::message::Message>> {
     let is_wanted = |queue: QueueKey, seq: u64| {
-        let mut ranges = load.ranges.iter();
-        ranges.any(|range| key(number, range.stored) == queue && (range.first..=range.last).contains(&seq))
+        // The ranges of a load ascend.
+        let range = load.ranges.get(load.ranges.partition_point(|range| range.last < seq));
+        range.is_some_and(|range| key(number, range.stored) == queue && range.first <= seq)
     };
     let wanted = appends.iter().filter(|(queue, append)| is_wanted(*queue, append.seq));
     wanted.map(|(_, append)| (append.seq, Arc::clone(&append.message))).collect()
 }
+
+/// On a full disk, about so much is tried at a time.
+const STUCK_PORTION_BYTES: usize = 1024 * 1024;

@@ -10,6 +10,8 @@ pub mod definitions;
 mod ledger;
 mod pager;
 pub mod recovery;
+#[cfg(test)]
+mod tests;
 
 use plugin_api::storage::QueueKey;
 
