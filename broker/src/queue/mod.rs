@@ -239,10 +239,12 @@ impl Queue {
             // A message that finds the queue empty and a consumer free never stands in the queue.
             let turn = if self.ready.is_empty() { self.consumers.next_turn() } else { None };
             let is_cold = turn.is_none() && (self.ready.has_cold() || self.is_over_budget());
+            // Its body is not kept while its consumer has it.
+            let is_paged = is_cold || turn.is_some_and(|slot| self.is_over_budget() && !self.consumers.is_no_ack(slot));
             if !is_lasting && number != 0 {
                 Numbers::add(&mut numbers, channel, number);
             }
-            let stored = match (is_lasting, is_cold) {
+            let stored = match (is_lasting, is_paged) {
                 (true, _) => Stored::Lasting,
                 (false, true) => Stored::Paged,
                 (false, false) => Stored::Nowhere,

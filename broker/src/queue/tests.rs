@@ -464,6 +464,16 @@ fn unacked_bodies_of_getters_leave_memory_too() {
 }
 
 #[test]
+fn publishers_wait_for_the_store_also_where_unacked_messages_fill_the_budget() {
+    let mut bench = bench(Options::default());
+    let weight = Message::new(Parts { exchange: "", routing_key: "q", properties: &TRANSIENT }, b"a").weight();
+    bench.consume(1).queue.set_budget(0);
+    bench.publish(&["a", "b", "c"]).expect(&["Consuming", "1<a#1", "1<b#2", "1<c#3"]);
+    assert_eq!((bench.stored.as_slice(), bench.queue.memory_bytes()), (&[2, 3][..], weight));
+    assert_eq!(*bench.log.processed_bytes.lock(), weight, "the credit of the others comes from the store");
+}
+
+#[test]
 fn what_leaves_memory_together_goes_to_the_store_in_order() {
     let mut bench = bench(Options::default());
     bench.publish(&["a", "b", "c", "d", "e"]).get(1, false).get(1, false).detach(1).queue.set_budget(0);

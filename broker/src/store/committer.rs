@@ -369,5 +369,5 @@ fn waiting(appends: &[Pending], number: u64, load: &Load) -> BTreeMap<u64, Arc<c
     wanted.map(|(_, append)| (append.seq, Arc::clone(&append.message))).collect()
 }
 
-/// On a full disk, about so much is tried at a time.
-const STUCK_PORTION_BYTES: usize = 1024 * 1024;
+/// On a full disk, about so much is tried at a time: well below a segment, so that one that has been freed is enough.
+const STUCK_PORTION_BYTES: usize = 256 * 1024;

@@ -95,7 +95,7 @@ impl Outlet for Publisher {
     }
 }
 
-const BODY_BYTES: usize = 512 * 1024;
+const BODY_BYTES: usize = 128 * 1024;
 
 fn append(seq: u64, message: &Arc<Message>, publisher: &Arc<Publisher>) -> Append {
     let origin: Arc<dyn Outlet> = Arc::<Publisher>::clone(publisher);
