@@ -44,6 +44,15 @@ pub struct Submission<'a, A> {
     pub load: Option<(Arc<dyn Handle>, Load)>,
 }
 
+/// What a barrier waits for, of what was submitted before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Barrier {
+    /// Definitions. Messages that find no room do not hold it up: who declares may be the consumer that makes room.
+    Definitions,
+    /// Messages, too.
+    Everything,
+}
+
 #[derive(Debug, Default)]
 struct Gathered {
     definitions: Vec<Entry>,
@@ -51,7 +60,7 @@ struct Gathered {
     settled: Vec<Settle>,
     marks: Vec<Mark>,
     deleted: Vec<QueueKey>,
-    barriers: Vec<ReplyTo>,
+    barriers: Vec<(Barrier, ReplyTo)>,
     loads: Vec<(u64, Arc<dyn Handle>, Load)>,
 }
 
@@ -77,8 +86,8 @@ impl Gathered {
         self.loads.extend(later.loads);
     }
 
-    fn answer_barriers(&mut self, is_stored: bool) {
-        for ReplyTo { outlet, channel } in self.barriers.drain(..) {
+    fn answer_barriers(&mut self, is_stored: bool, which: impl Fn(Barrier) -> bool) {
+        for (_, ReplyTo { outlet, channel }) in self.barriers.extract_if(.., |(barrier, _)| which(*barrier)) {
             let reply = if is_stored { Reply::Stored } else { Reply::StoreFailed };
             outlet.post(Notice::Reply { channel, reply });
         }
@@ -86,7 +95,7 @@ impl Gathered {
 
     fn refuse(&mut self) {
         batch::answer(self.appends.drain(..), false);
-        self.answer_barriers(false);
+        self.answer_barriers(false, |_| true);
     }
 }
 
@@ -166,9 +175,9 @@ impl Committer {
         self.wake.notify_one();
     }
 
-    /// Answers with [`Reply::Stored`] when everything that was submitted before is stored.
-    pub fn barrier(&self, reply_to: ReplyTo) {
-        self.gathered.lock().barriers.push(reply_to);
+    /// Answers with [`Reply::Stored`] when what the barrier waits for is stored.
+    pub fn barrier(&self, barrier: Barrier, reply_to: ReplyTo) {
+        self.gathered.lock().barriers.push((barrier, reply_to));
         self.wake.notify_one();
     }
 
@@ -251,6 +260,7 @@ impl Committer {
         batch::answer(consumed.into_iter(), true);
         // A queue's definition goes before its messages, and its end behind them.
         let mut full = self.define(&mut batch.definitions).await?;
+        let is_defined = full.is_none();
         if full.is_none() {
             full = self.append(&mut batch.appends).await?;
         }
@@ -267,9 +277,10 @@ impl Committer {
             self.storage.delete_queue(queue).await?;
         }
         self.tell_of_room(full.as_deref());
-        if full.is_none() {
-            batch.answer_barriers(true);
-        }
+        batch.answer_barriers(true, |barrier| match barrier {
+            Barrier::Definitions => is_defined,
+            Barrier::Everything => full.is_none(),
+        });
         for (number, queue, load) in batch.loads.drain(..) {
             let waiting = waiting(&batch.appends, number, &load);
             self.pager.ask(Request { queue, number, load, waiting });

@@ -15,7 +15,7 @@ mod tests;
 
 use plugin_api::storage::QueueKey;
 
-pub use committer::{Committer, Failure, Submission};
+pub use committer::{Barrier, Committer, Failure, Submission};
 pub use ledger::StoreLedger;
 pub use recovery::{RecoverError, Recovery};
 

@@ -10,11 +10,12 @@ use plugin_api::storage::{
     StoredMessage, Wanted,
 };
 
-use super::{Committer, Submission};
+use super::{Barrier, Committer, StoreLedger, Submission};
 use crate::message::{Message, Parts};
-use crate::queue::{Append, Notice, Numbers, Outlet, SeqRange, Stored};
+use crate::queue::{Append, Notice, Numbers, Outlet, Reply, ReplyTo, SeqRange, Stored};
+use crate::vhost::{Change, Ledger};
 
-/// Has room for so many bytes of bodies, and says what it was given.
+/// Has room for so many bytes of bodies, and says what it was given. Definitions find room, as in a log with a reserve.
 #[derive(Default)]
 struct Small {
     room_bytes: AtomicUsize,
@@ -184,4 +185,43 @@ async fn a_message_of_two_queues_does_not_overtake_on_a_full_disk() {
     submit(&committer, 2, Vec::new(), &[SeqRange { first: 8, last: 10, stored: Stored::Lasting }]);
     settle_down().await;
     assert_eq!(*storage.settled.lock(), [(8, 8)]);
+}
+
+/// What a barrier's owner was told.
+#[derive(Debug, Default)]
+struct Told(Mutex<Vec<&'static str>>);
+
+impl Outlet for Told {
+    fn post(&self, notice: Notice) {
+        self.0.lock().push(match notice {
+            Notice::Reply { reply: Reply::Stored, .. } => "stored",
+            _ => "something else",
+        });
+    }
+
+    fn publishes_processed(&self, _: usize) {}
+}
+
+#[tokio::test]
+async fn definitions_do_not_wait_for_messages_that_find_no_room() {
+    let storage = Arc::new(Small::default());
+    let committer = Committer::new(Arc::<Small>::clone(&storage));
+    tokio::spawn(Arc::clone(&committer).run());
+    let ledger = StoreLedger::new(Arc::clone(&committer));
+    let (publisher, message) = (Arc::new(Publisher::default()), message());
+    submit(&committer, 1, vec![append(1, &message, &publisher)], &[]);
+    settle_down().await;
+    // A consumer that must get in to make room declares first.
+    ledger.record("/", vec![Change::QueueRemoved("q".into())]);
+    let (declared, all) = (Arc::new(Told::default()), Arc::new(Told::default()));
+    let reply_to = |outlet: &Arc<Told>| ReplyTo { outlet: Arc::<Told>::clone(outlet), channel: 1 };
+    committer.barrier(Barrier::Definitions, reply_to(&declared));
+    committer.barrier(Barrier::Everything, reply_to(&all));
+    settle_down().await;
+    assert_eq!((declared.0.lock().as_slice(), all.0.lock().as_slice()), (&["stored"][..], &[][..]));
+    assert!(ledger.is_stored(), "and who declares what is there already need not wait");
+    storage.room_bytes.store(BODY_BYTES, Ordering::SeqCst);
+    committer.retry();
+    settle_down().await;
+    assert_eq!(*all.0.lock(), ["stored"]);
 }
