@@ -99,6 +99,8 @@ pub struct Queue {
     unacked_bytes: usize,
     marked: u64,
     loading: Option<Loading>,
+    /// A shrink came while a load was under way.
+    is_shrink_due: bool,
     next_load: u64,
     waiting_gets: VecDeque<WaitingGet>,
     lost: usize,
@@ -122,6 +124,7 @@ impl Queue {
             unacked_bytes: 0,
             marked: restored.marked,
             loading: None,
+            is_shrink_due: false,
             next_load: 0,
             waiting_gets: VecDeque::new(),
             lost: 0,

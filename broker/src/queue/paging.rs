@@ -74,7 +74,8 @@ impl Queue {
     /// Takes messages out of memory until the budget is kept, those that are needed last first.
     pub(super) fn shrink(&mut self, effects: &mut Effects) {
         // What is loaded now goes behind the head, so the head must stay as it is until then.
-        if self.loading.is_some() {
+        self.is_shrink_due = self.loading.is_some();
+        if self.is_shrink_due {
             return;
         }
         let others = effects.appends.len();
@@ -133,6 +134,10 @@ impl Queue {
             false => self.ready.warm_cold(through, messages),
         };
         self.dispatch(effects);
+        // Nobody says it again once queues have the smallest budget.
+        if self.is_shrink_due {
+            self.shrink(effects);
+        }
     }
 
     /// Answers who waits with basic.get, as far as messages are in memory.

@@ -464,6 +464,20 @@ fn unacked_bodies_of_getters_leave_memory_too() {
 }
 
 #[test]
+fn a_smaller_budget_is_kept_when_the_load_under_way_is_there() {
+    let mut bench = bench(durable());
+    let weight = Message::new(Parts { exchange: "", routing_key: "q", properties: &PERSISTENT }, b"a").weight();
+    bench.queue.set_budget(3 * weight);
+    bench.publish_with(&PERSISTENT, &["a", "b", "c", "d", "e"]).consume_prefetch(1, 1).queue.set_budget(weight);
+    assert_eq!(bench.wanted(), [(5, 5)]);
+    bench.input(Input::Shrink);
+    assert_eq!(bench.queue.memory_bytes(), 4 * weight, "the head must stay as it is");
+    bench.load(5, &[(5, "e")]).expect(&["Consuming", "1<a#1"]);
+    assert_eq!(bench.queue.memory_bytes(), weight);
+    bench.load(5, &[(2, "b"), (3, "c"), (4, "d"), (5, "e")]).settle(1, &[1], Settlement::Remove).expect(&["1<b#2"]);
+}
+
+#[test]
 fn publishers_wait_for_the_store_also_where_unacked_messages_fill_the_budget() {
     let mut bench = bench(Options::default());
     let weight = Message::new(Parts { exchange: "", routing_key: "q", properties: &TRANSIENT }, b"a").weight();
