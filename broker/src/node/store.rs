@@ -12,7 +12,7 @@ use super::NodeError;
 use crate::plugin_host::Registry;
 use crate::progress::{self, counted};
 use crate::queue::{Notice, Outlet, ReplyTo};
-use crate::store::{Committer, Recovery, recovery};
+use crate::store::{Barrier, Committer, Recovery, recovery};
 use crate::topology::schema::StorageDecl;
 
 /// Opens the storage and reads what it kept.
@@ -66,7 +66,7 @@ const FLUSH_DEADLINE: Duration = Duration::from_secs(10);
 pub(super) async fn flush(committer: &Committer) {
     let (stored, is_stored) = oneshot::channel();
     let outlet = Arc::new(Flushed(Mutex::new(Some(stored))));
-    committer.barrier(ReplyTo { outlet, channel: 0 });
+    committer.barrier(Barrier::Everything, ReplyTo { outlet, channel: 0 });
     if tokio::time::timeout(FLUSH_DEADLINE, is_stored).await.is_err() {
         tracing::warn!("the store did not take everything in time; what was acked last may be delivered again");
     }

@@ -99,6 +99,8 @@ pub struct Queue {
     unacked_bytes: usize,
     marked: u64,
     loading: Option<Loading>,
+    /// A shrink came while a load was under way.
+    is_shrink_due: bool,
     next_load: u64,
     waiting_gets: VecDeque<WaitingGet>,
     lost: usize,
@@ -122,6 +124,7 @@ impl Queue {
             unacked_bytes: 0,
             marked: restored.marked,
             loading: None,
+            is_shrink_due: false,
             next_load: 0,
             waiting_gets: VecDeque::new(),
             lost: 0,
@@ -239,10 +242,12 @@ impl Queue {
             // A message that finds the queue empty and a consumer free never stands in the queue.
             let turn = if self.ready.is_empty() { self.consumers.next_turn() } else { None };
             let is_cold = turn.is_none() && (self.ready.has_cold() || self.is_over_budget());
+            // Its body is not kept while its consumer has it.
+            let is_paged = is_cold || turn.is_some_and(|slot| self.is_over_budget() && !self.consumers.is_no_ack(slot));
             if !is_lasting && number != 0 {
                 Numbers::add(&mut numbers, channel, number);
             }
-            let stored = match (is_lasting, is_cold) {
+            let stored = match (is_lasting, is_paged) {
                 (true, _) => Stored::Lasting,
                 (false, true) => Stored::Paged,
                 (false, false) => Stored::Nowhere,
@@ -364,10 +369,16 @@ impl Queue {
             settle(SeqRange::one(hot.seq, hot.stored), effects);
         } else {
             self.mark(hot.seq, hot.stored, effects);
-            self.unacked_bytes += message.weight();
+            let mut entry = Entry::from(hot);
+            if self.is_over_budget() {
+                Self::page_out(entry.seq, &message, &mut entry.stored, effects);
+                entry.message = None;
+            } else {
+                self.unacked_bytes += message.weight();
+            }
             let slot = self.consumers.slot_or_new(id, &reply_to.outlet, reply_to.channel);
             if let Some(holder) = self.consumers.holder_mut(slot) {
-                ticket = holder.hold(hot.into());
+                ticket = holder.hold(entry);
             }
             self.consumers.count_held();
         }

@@ -74,9 +74,11 @@ impl Queue {
     /// Takes messages out of memory until the budget is kept, those that are needed last first.
     pub(super) fn shrink(&mut self, effects: &mut Effects) {
         // What is loaded now goes behind the head, so the head must stay as it is until then.
-        if self.loading.is_some() {
+        self.is_shrink_due = self.loading.is_some();
+        if self.is_shrink_due {
             return;
         }
+        let others = effects.appends.len();
         while self.is_over_budget()
             && let Some(Hot { seq, message, stored, .. }) = self.ready.last_hot()
         {
@@ -96,6 +98,10 @@ impl Queue {
             }
         }
         self.ready.forget_bytes(freed);
+        // Returned messages stand before all others, so that all places ascend: to the store they are one run, to write and to read.
+        if let Some(paged) = effects.appends.get_mut(others..) {
+            paged.reverse();
+        }
     }
 
     /// Asks for what will be needed next, unless it is in memory or under way.
@@ -128,6 +134,10 @@ impl Queue {
             false => self.ready.warm_cold(through, messages),
         };
         self.dispatch(effects);
+        // Nobody says it again once queues have the smallest budget.
+        if self.is_shrink_due {
+            self.shrink(effects);
+        }
     }
 
     /// Answers who waits with basic.get, as far as messages are in memory.

@@ -449,6 +449,53 @@ fn a_smaller_budget_takes_the_last_messages_out_of_memory_first() {
 }
 
 #[test]
+fn unacked_bodies_of_getters_leave_memory_too() {
+    let mut bench = bench(Options::default());
+    let weight = Message::new(Parts { exchange: "", routing_key: "q", properties: &TRANSIENT }, b"a").weight();
+    bench.publish(&["a", "b", "c"]).queue.set_budget(0);
+    bench.get(1, false).get(1, false).get(1, false);
+    bench.expect(&["got a remaining 2", "got b remaining 1", "got c remaining 0"]);
+    assert_eq!((bench.stored.as_slice(), bench.queue.memory_bytes()), (&[1, 2][..], weight));
+    bench.settle(1, &[1], Settlement::Remove).detach(1).get(2, true).expect(&["Detached"]);
+    assert_eq!((bench.wanted(), bench.settled.as_slice()), (vec![(2, 2)], &[1][..]));
+    bench.load(2, &[(2, "b")]).expect(&["got b! remaining 1"]);
+    bench.get(2, true).expect(&["got c! remaining 0"]);
+    assert_eq!((bench.settled.as_slice(), bench.queue.memory_bytes()), (&[1, 2][..], 0));
+}
+
+#[test]
+fn a_smaller_budget_is_kept_when_the_load_under_way_is_there() {
+    let mut bench = bench(durable());
+    let weight = Message::new(Parts { exchange: "", routing_key: "q", properties: &PERSISTENT }, b"a").weight();
+    bench.queue.set_budget(3 * weight);
+    bench.publish_with(&PERSISTENT, &["a", "b", "c", "d", "e"]).consume_prefetch(1, 1).queue.set_budget(weight);
+    assert_eq!(bench.wanted(), [(5, 5)]);
+    bench.input(Input::Shrink);
+    assert_eq!(bench.queue.memory_bytes(), 4 * weight, "the head must stay as it is");
+    bench.load(5, &[(5, "e")]).expect(&["Consuming", "1<a#1"]);
+    assert_eq!(bench.queue.memory_bytes(), weight);
+    bench.load(5, &[(2, "b"), (3, "c"), (4, "d"), (5, "e")]).settle(1, &[1], Settlement::Remove).expect(&["1<b#2"]);
+}
+
+#[test]
+fn publishers_wait_for_the_store_also_where_unacked_messages_fill_the_budget() {
+    let mut bench = bench(Options::default());
+    let weight = Message::new(Parts { exchange: "", routing_key: "q", properties: &TRANSIENT }, b"a").weight();
+    bench.consume(1).queue.set_budget(0);
+    bench.publish(&["a", "b", "c"]).expect(&["Consuming", "1<a#1", "1<b#2", "1<c#3"]);
+    assert_eq!((bench.stored.as_slice(), bench.queue.memory_bytes()), (&[2, 3][..], weight));
+    assert_eq!(*bench.log.processed_bytes.lock(), weight, "the credit of the others comes from the store");
+}
+
+#[test]
+fn what_leaves_memory_together_goes_to_the_store_in_order() {
+    let mut bench = bench(Options::default());
+    bench.publish(&["a", "b", "c", "d", "e"]).get(1, false).get(1, false).detach(1).queue.set_budget(0);
+    bench.input(Input::Shrink);
+    assert_eq!(bench.stored, [1, 2, 3, 4, 5], "one run, which is read with one look");
+}
+
+#[test]
 fn a_purge_makes_a_load_stale_and_answers_who_waits() {
     let mut bench = bench(durable());
     bench.queue.set_budget(0);

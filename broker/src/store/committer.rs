@@ -44,6 +44,15 @@ pub struct Submission<'a, A> {
     pub load: Option<(Arc<dyn Handle>, Load)>,
 }
 
+/// What a barrier waits for, of what was submitted before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Barrier {
+    /// Definitions. Messages that find no room do not hold it up: who declares may be the consumer that makes room.
+    Definitions,
+    /// Messages, too.
+    Everything,
+}
+
 #[derive(Debug, Default)]
 struct Gathered {
     definitions: Vec<Entry>,
@@ -51,7 +60,7 @@ struct Gathered {
     settled: Vec<Settle>,
     marks: Vec<Mark>,
     deleted: Vec<QueueKey>,
-    barriers: Vec<ReplyTo>,
+    barriers: Vec<(Barrier, ReplyTo)>,
     loads: Vec<(u64, Arc<dyn Handle>, Load)>,
 }
 
@@ -77,8 +86,8 @@ impl Gathered {
         self.loads.extend(later.loads);
     }
 
-    fn answer_barriers(&mut self, is_stored: bool) {
-        for ReplyTo { outlet, channel } in self.barriers.drain(..) {
+    fn answer_barriers(&mut self, is_stored: bool, which: impl Fn(Barrier) -> bool) {
+        for (_, ReplyTo { outlet, channel }) in self.barriers.extract_if(.., |(barrier, _)| which(*barrier)) {
             let reply = if is_stored { Reply::Stored } else { Reply::StoreFailed };
             outlet.post(Notice::Reply { channel, reply });
         }
@@ -86,7 +95,7 @@ impl Gathered {
 
     fn refuse(&mut self) {
         batch::answer(self.appends.drain(..), false);
-        self.answer_barriers(false);
+        self.answer_barriers(false, |_| true);
     }
 }
 
@@ -166,9 +175,9 @@ impl Committer {
         self.wake.notify_one();
     }
 
-    /// Answers with [`Reply::Stored`] when everything that was submitted before is stored.
-    pub fn barrier(&self, reply_to: ReplyTo) {
-        self.gathered.lock().barriers.push(reply_to);
+    /// Answers with [`Reply::Stored`] when what the barrier waits for is stored.
+    pub fn barrier(&self, barrier: Barrier, reply_to: ReplyTo) {
+        self.gathered.lock().barriers.push((barrier, reply_to));
         self.wake.notify_one();
     }
 
@@ -251,6 +260,7 @@ impl Committer {
         batch::answer(consumed.into_iter(), true);
         // A queue's definition goes before its messages, and its end behind them.
         let mut full = self.define(&mut batch.definitions).await?;
+        let is_defined = full.is_none();
         if full.is_none() {
             full = self.append(&mut batch.appends).await?;
         }
@@ -267,9 +277,10 @@ impl Committer {
             self.storage.delete_queue(queue).await?;
         }
         self.tell_of_room(full.as_deref());
-        if full.is_none() {
-            batch.answer_barriers(true);
-        }
+        batch.answer_barriers(true, |barrier| match barrier {
+            Barrier::Definitions => is_defined,
+            Barrier::Everything => full.is_none(),
+        });
         for (number, queue, load) in batch.loads.drain(..) {
             let waiting = waiting(&batch.appends, number, &load);
             self.pager.ask(Request { queue, number, load, waiting });
@@ -293,21 +304,30 @@ impl Committer {
 
     /// Stores and confirms messages, those that need the sync and those that do not; the reason if there is no room for them.
     async fn append(&self, appends: &mut Vec<Pending>) -> Result<Option<String>, StorageError> {
+        // A disk that is full gets room little by little. What fits is stored, in the order it came, and the rest waits on.
+        let portion_bytes = if self.is_stuck.load(Ordering::Relaxed) { STUCK_PORTION_BYTES } else { usize::MAX };
         let mut full = None;
         // What does not wait for the disk does not wait for what does.
         for is_synced in [false, true] {
-            let groups = batch::group(appends.iter().filter(|(_, append)| append.is_synced == is_synced));
-            if groups.is_empty() {
-                continue;
-            }
-            let records: Vec<Record<'_>> = groups.iter().map(batch::record).collect();
-            let stored = match is_synced {
-                true => self.storage.append(&records).await,
-                false => self.storage.append_unsynced(&records).await,
-            };
-            match or_full(stored)? {
-                Some(reason) => full = Some(reason),
-                None => batch::answer(appends.extract_if(.., |(_, append)| append.is_synced == is_synced), true),
+            let is_mine = |append: &Append| append.is_synced == is_synced;
+            loop {
+                // Whole places of the list, never whole records: a record that several queues share would overtake what stands before
+                // one of its places.
+                let end = portion(appends, portion_bytes, is_mine);
+                let groups = batch::group(appends.iter().take(end).filter(|(_, append)| is_mine(append)));
+                if groups.is_empty() {
+                    break;
+                }
+                let records: Vec<Record<'_>> = groups.iter().map(batch::record).collect();
+                let stored = match is_synced {
+                    true => self.storage.append(&records).await,
+                    false => self.storage.append_unsynced(&records).await,
+                };
+                if let Some(reason) = or_full(stored)? {
+                    full = Some(reason);
+                    break;
+                }
+                batch::answer(appends.extract_if(..end, |(_, append)| is_mine(append)), true);
             }
         }
         Ok(full)
@@ -336,12 +356,29 @@ fn or_full(stored: Result<(), StorageError>) -> Result<Option<String>, StorageEr
     }
 }
 
+/// How many places of the list make a portion of about so many bytes: at least one of those that count, or all.
+fn portion(appends: &[Pending], bytes_max: usize, counts: impl Fn(&Append) -> bool) -> usize {
+    if bytes_max == usize::MAX {
+        return appends.len();
+    }
+    let mut bytes = 0;
+    let is_enough = |(_, append): &Pending| {
+        bytes += if counts(append) { append.message.weight() } else { 0 };
+        bytes >= bytes_max
+    };
+    appends.iter().position(is_enough).map_or(appends.len(), |last| last + 1)
+}
+
 /// What a load asks for and the store does not have yet, for want of room.
 fn waiting(appends: &[Pending], number: u64, load: &Load) -> BTreeMap<u64, Arc<crate::message::Message>> {
     let is_wanted = |queue: QueueKey, seq: u64| {
-        let mut ranges = load.ranges.iter();
-        ranges.any(|range| key(number, range.stored) == queue && (range.first..=range.last).contains(&seq))
+        // The ranges of a load ascend.
+        let range = load.ranges.get(load.ranges.partition_point(|range| range.last < seq));
+        range.is_some_and(|range| key(number, range.stored) == queue && range.first <= seq)
     };
     let wanted = appends.iter().filter(|(queue, append)| is_wanted(*queue, append.seq));
     wanted.map(|(_, append)| (append.seq, Arc::clone(&append.message))).collect()
 }
+
+/// On a full disk, about so much is tried at a time: well below a segment, so that one that has been freed is enough.
+const STUCK_PORTION_BYTES: usize = 256 * 1024;

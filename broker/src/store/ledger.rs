@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Committer;
+use super::{Barrier, Committer};
 use crate::queue::{Notice, Outlet, Reply, ReplyTo};
 use crate::vhost::{Change, Ledger};
 
@@ -29,7 +29,7 @@ impl Ledger for StoreLedger {
         self.unstored.fetch_add(1, Ordering::AcqRel);
         self.committer.record(vhost, changes);
         let outlet = Arc::new(Mark { unstored: Arc::clone(&self.unstored) });
-        self.committer.barrier(ReplyTo { outlet, channel: 0 });
+        self.committer.barrier(Barrier::Definitions, ReplyTo { outlet, channel: 0 });
     }
 
     fn is_stored(&self) -> bool {

@@ -10,10 +10,12 @@ pub mod definitions;
 mod ledger;
 mod pager;
 pub mod recovery;
+#[cfg(test)]
+mod tests;
 
 use plugin_api::storage::QueueKey;
 
-pub use committer::{Committer, Failure, Submission};
+pub use committer::{Barrier, Committer, Failure, Submission};
 pub use ledger::StoreLedger;
 pub use recovery::{RecoverError, Recovery};
 

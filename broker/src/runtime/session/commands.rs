@@ -14,6 +14,7 @@ use crate::amqp::method::*;
 use crate::amqp::{ChannelId, Outcome, ProtocolError, ReplyCode, SourceId, frame};
 use crate::queue::{ChannelLimit, HolderId, Input, NewConsumer};
 use crate::runtime::entropy::generated_name;
+use crate::store::Barrier;
 use crate::vhost::declare::QueueSpec;
 use crate::vhost::{Changed, Error, QueueRecord};
 
@@ -94,7 +95,7 @@ impl Session {
     /// Sends an encoded answer when everything that was changed so far is stored.
     pub(super) fn wait_for_store(&mut self, channel: ChannelId, answer: Vec<u8>, method: MethodId) {
         self.wait(channel, Pending::Stored { answer, method });
-        self.broker.committer.barrier(self.reply_to(channel));
+        self.broker.committer.barrier(Barrier::Definitions, self.reply_to(channel));
     }
 
     // Exchanges and bindings
@@ -212,7 +213,7 @@ impl Session {
         let reply_to = self.reply_to(channel);
         self.wait(channel, Pending::Declare { queue: Arc::clone(&queue), spec, is_passive });
         if changed == Changed::Durable {
-            self.broker.committer.barrier(reply_to);
+            self.broker.committer.barrier(Barrier::Definitions, reply_to);
         } else {
             queue.handle.post(Input::Status(reply_to));
         }
