@@ -22,6 +22,7 @@ use crate::message;
 use crate::plugin_host::{LoadError, LoadRequest, Registry, TypeError};
 use crate::runtime::alarms::{self, Alarms};
 use crate::runtime::broker::Parts;
+use crate::runtime::holder::{self, MemoryHolder};
 use crate::runtime::{Broker, Shells, listener};
 use crate::store::definitions::VhostDefinitions;
 use crate::store::{self, Committer, Failure, RecoverError, Recovery};
@@ -142,6 +143,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
         accepting.spawn(listener::accept(Arc::clone(&broker), listener, Arc::clone(&connections)));
     }
     accepting.spawn(watch_memory(Arc::clone(&broker)));
+    accepting.spawn(holder::run(Arc::clone(&broker)));
     let failure = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
@@ -217,6 +219,7 @@ pub fn build(
     let hooks = HookSet::load(&topology.hooks).map_err(NodeError::Hooks)?;
     let access = Access::new(&topology.users);
     let factory = Shells::new(Arc::clone(committer));
+    let holder = Arc::new(MemoryHolder::default());
     let Recovery { vhosts: recovered, mut messages, first_seq, first_number } = recovery;
     let numbers = Arc::new(Numbers::starting_at(first_number));
     let mut recovered: BTreeMap<String, VhostDefinitions> = recovered.into_iter().collect();
@@ -232,7 +235,8 @@ pub fn build(
         let factory: Arc<Shells> = Arc::clone(&factory);
         let ledger: Arc<Committer> = Arc::clone(committer);
         let (registry, numbers) = (Arc::clone(&registry), Arc::clone(&numbers));
-        let vhost = Vhost::new(&decl.name, registry, factory, ledger, numbers, first_seq)?;
+        let holder: Arc<MemoryHolder> = Arc::clone(&holder);
+        let vhost = Vhost::new(&decl.name, registry, factory, ledger, holder, numbers, first_seq)?;
         if let Some(definitions) = recovered.remove(&decl.name) {
             vhost.restore(definitions, &mut messages);
         }
@@ -266,6 +270,7 @@ pub fn build(
         hooks: Arc::new(hooks),
         committer: Arc::clone(committer),
         alarms: Alarms::new(topology.limits.memory_watermark_bytes),
+        holder,
     };
     Ok(Broker::new(parts, vhosts))
 }

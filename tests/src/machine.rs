@@ -23,7 +23,7 @@ use std::time::Instant;
 /// What all sessions of a machine share: the clock, and the committer that somebody has to run.
 struct World {
     broker: Arc<Broker>,
-    now: Mutex<Instant>,
+    now: Arc<Mutex<Instant>>,
     committer: Mutex<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
@@ -79,7 +79,10 @@ impl MachineTarget {
         let broker =
             node::build(topology, Arc::new(registry), &committer, recovery).map_err(|error| error.to_string())?;
         let committer = Mutex::new(Box::pin(committer.run()) as Pin<Box<dyn Future<Output = ()> + Send>>);
-        Ok(Self(Arc::new(World { broker, now: Mutex::new(Instant::now()), committer })))
+        let now = Arc::new(Mutex::new(Instant::now()));
+        let clock = Arc::clone(&now);
+        broker.holder.go_by(Arc::new(move || *clock.lock().unwrap_or_else(PoisonError::into_inner)));
+        Ok(Self(Arc::new(World { broker, now, committer })))
     }
 }
 
@@ -152,7 +155,12 @@ impl Transport for MachineTransport {
         self.settle();
         if self.session.out().is_empty() && !self.session.has_ended() {
             // Nothing will come by itself, so whatever comes next comes with time.
-            if let Some(deadline) = self.session.deadline() {
+            let (deadline, due) = (self.session.deadline(), self.world.broker.holder.next_due());
+            if let Some(due) = due.filter(|due| deadline.is_none_or(|deadline| *due <= deadline)) {
+                self.world.jump(due);
+                self.world.broker.release_held(self.world.now());
+                self.settle();
+            } else if let Some(deadline) = deadline {
                 self.world.jump(deadline);
                 self.session.on_deadline(self.world.now());
             }

@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 
 use super::alarms::Alarms;
+use super::holder::MemoryHolder;
 use super::mailbox::Mailbox;
 use crate::access::Access;
 use crate::amqp::{Identity, Limits};
@@ -33,6 +34,8 @@ pub struct Parts {
     pub committer: Arc<Committer>,
     /// Why publishers are stopped, if they are.
     pub alarms: Alarms,
+    /// Who keeps the messages that exchanges put off.
+    pub holder: Arc<MemoryHolder>,
 }
 
 /// See the module.

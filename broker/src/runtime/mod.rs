@@ -8,6 +8,7 @@ pub mod broker;
 pub mod buffers;
 pub mod connection_task;
 pub mod entropy;
+pub mod holder;
 pub mod listener;
 pub mod mailbox;
 pub mod queue_shell;

@@ -148,8 +148,12 @@ impl Vhost {
                 )));
             }
         }
+        // The type itself first: only then can it say what it stands before.
         kind.validate(&spec)?;
-        tables.add_exchange(Arc::new(Exchange::open(self.numbers.next(), spec, &kind)?));
+        let unknown = || Error::UnknownExchangeType(spec.kind.clone());
+        let types = self.registry.exchange_types(&spec)?.ok_or_else(unknown)?;
+        types.validate_inner(&spec)?;
+        tables.add_exchange(Arc::new(Exchange::open(self.numbers.next(), spec, &types)?));
         Ok(self.changed(tables))
     }
 
@@ -326,15 +330,20 @@ impl Vhost {
         let destination = tables
             .destination(binding.destination_kind, &binding.destination)
             .ok_or_else(|| self.not_found(kind_of(binding.destination_kind), &binding.destination))?;
-        if let Some(kind) = self.registry.exchange_type(&exchange.spec.kind) {
-            kind.validate_binding(&exchange.spec, binding)?;
+        if let Some(types) = self.registry.exchange_types(&exchange.spec)? {
+            types.validate_binding(&exchange.spec, binding)?;
         }
         if let crate::routing::Destination::Queue(queue) = &destination {
             self.check_owner(by, queue)?;
         }
-        let bound = tables.bind(&exchange, binding, destination)?;
+        let mut handed = Vec::new();
+        let bound = tables.bind(&exchange, binding, destination.clone(), Some(&mut handed))?;
         match bound {
-            Bound::New(_) => Ok(self.changed(tables)),
+            Bound::New(_) => {
+                let changed = self.changed(tables);
+                self.hand_over(&destination, &handed);
+                Ok(changed)
+            }
             Bound::Existing => Ok(Changed::Nothing),
         }
     }
@@ -378,6 +387,7 @@ fn kind_of(kind: DestinationKind) -> Kind {
 mod tests {
     use super::*;
     use crate::plugin_host::Registry;
+    use crate::vhost::held::NoHolder;
     use crate::vhost::{Change, Ledger, Numbers, QueueFactory};
 
     #[derive(Debug)]
@@ -406,9 +416,16 @@ mod tests {
     #[test]
     fn a_chain_of_auto_delete_exchanges_ends_however_long_it_is() {
         let registry = Arc::new(Registry::builtin().unwrap());
-        let vhost =
-            Vhost::new("/", registry, Arc::new(NoQueues), Arc::new(NoLedger), Arc::new(Numbers::starting_at(1)), 1)
-                .unwrap();
+        let vhost = Vhost::new(
+            "/",
+            registry,
+            Arc::new(NoQueues),
+            Arc::new(NoLedger),
+            Arc::new(NoHolder),
+            Arc::new(Numbers::starting_at(1)),
+            1,
+        )
+        .unwrap();
         let before = vhost.counts();
         let name = |number: u32| format!("x{number}");
         for number in 0..20_000 {
@@ -432,9 +449,16 @@ mod tests {
     #[test]
     fn exchanges_in_a_circle_go_with_their_vhost() {
         let registry = Arc::new(Registry::builtin().unwrap());
-        let vhost =
-            Vhost::new("/", registry, Arc::new(NoQueues), Arc::new(NoLedger), Arc::new(Numbers::starting_at(1)), 1)
-                .unwrap();
+        let vhost = Vhost::new(
+            "/",
+            registry,
+            Arc::new(NoQueues),
+            Arc::new(NoLedger),
+            Arc::new(NoHolder),
+            Arc::new(Numbers::starting_at(1)),
+            1,
+        )
+        .unwrap();
         for (source, destination) in [("amq.fanout", "amq.topic"), ("amq.topic", "amq.fanout")] {
             let binding = BindingSpec {
                 destination: destination.into(),

@@ -6,7 +6,9 @@
 
 pub mod arguments;
 pub mod declare;
+mod deliver;
 pub mod error;
+pub mod held;
 pub mod publish;
 pub mod queue_arguments;
 mod restore;
@@ -21,6 +23,7 @@ use plugin_api::exchange::ExchangeSpec;
 use plugin_api::value::Table;
 
 pub use self::error::Error;
+use self::held::Holder;
 use self::tables::Tables;
 use crate::message::Message;
 use crate::plugin_host::{Registry, TypeError};
@@ -138,6 +141,7 @@ pub struct Vhost {
     registry: Arc<Registry>,
     factory: Arc<dyn QueueFactory>,
     ledger: Arc<dyn Ledger>,
+    holder: Arc<dyn Holder>,
     numbers: Arc<Numbers>,
     /// The place of the first message of every queue: above all places of earlier runs.
     first_seq: u64,
@@ -172,6 +176,7 @@ impl Vhost {
         registry: Arc<Registry>,
         factory: Arc<dyn QueueFactory>,
         ledger: Arc<dyn Ledger>,
+        holder: Arc<dyn Holder>,
         numbers: Arc<Numbers>,
         first_seq: u64,
     ) -> Result<Arc<Self>, TypeError> {
@@ -185,10 +190,10 @@ impl Vhost {
                 internal,
                 ..ExchangeSpec::default()
             };
-            let handle = registry
-                .exchange_type(kind)
+            let types = registry
+                .exchange_types(&spec)?
                 .ok_or_else(|| TypeError::Faulted(format!("the built-in exchange type '{kind}' is missing")))?;
-            tables.add_exchange(Arc::new(Exchange::open(numbers.next(), spec, &handle)?));
+            tables.add_exchange(Arc::new(Exchange::open(numbers.next(), spec, &types)?));
         }
         // Every vhost has these; nobody needs to write them down.
         tables.changes.clear();
@@ -197,6 +202,7 @@ impl Vhost {
             registry,
             factory,
             ledger,
+            holder,
             numbers,
             first_seq,
             tables: RwLock::new(tables),
@@ -212,6 +218,9 @@ impl Vhost {
 
     /// Ends a change: the ledger hears of it before the lock is gone, so that it hears of changes in their order.
     fn changed(&self, mut tables: RwLockWriteGuard<'_, Tables>) -> Changed {
+        for exchange in std::mem::take(&mut tables.ended) {
+            self.holder.forget(exchange);
+        }
         let changes = std::mem::take(&mut tables.changes);
         let changed = if changes.is_empty() { Changed::Transient } else { Changed::Durable };
         if changed == Changed::Durable {
