@@ -31,6 +31,12 @@ pub trait ExchangeType: Send + Sync + 'static {
     /// What a route depends on beside the bindings. Asked once.
     fn depends_on(&self) -> DependsOn;
 
+    /// The same for one exchange, where its arguments make it depend on less.
+    fn depends_on_for(&self, spec: &ExchangeSpec) -> DependsOn {
+        let _ = spec;
+        self.depends_on()
+    }
+
     /// How often a message with several routing keys (`CC` and `BCC`) is routed. Asked once.
     fn asked_per(&self) -> AskedPer {
         AskedPer::Key
@@ -88,7 +94,7 @@ pub trait Exchange: Send + Sync {
     ///
     /// Called right after `bind`, with no route in between: a message that was routed before the binding can be handed
     /// over here, and none is both handed over and routed. Not called for bindings that come back at recovery.
-    fn bound(&self, slot: BindingSlot, deliveries: &mut Deliveries<'_>) {
+    fn bound(&mut self, slot: BindingSlot, deliveries: &mut Deliveries<'_>) {
         let _ = (slot, deliveries);
     }
 

@@ -67,6 +67,14 @@ impl ExchangeTypeHandle {
         self.guest.depends_on()
     }
 
+    /// The same for one exchange.
+    ///
+    /// # Errors
+    /// How the type failed.
+    pub fn depends_on_for(&self, spec: &ExchangeSpec) -> Result<DependsOn, TypeError> {
+        self.watch(spec, || self.guest.depends_on_for(spec))
+    }
+
     /// How often a message with several routing keys is routed.
     #[must_use]
     pub const fn asked_per(&self) -> AskedPer {

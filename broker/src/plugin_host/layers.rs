@@ -42,13 +42,6 @@ impl Registry {
 }
 
 impl ExchangeTypes {
-    /// What a route depends on; the most that any layer says.
-    #[must_use]
-    pub fn depends_on(&self) -> DependsOn {
-        let most = self.0.iter().map(|layer| layer.depends_on()).max_by_key(|depends_on| *depends_on as u32);
-        most.unwrap_or(DependsOn::State)
-    }
-
     /// Judges a declaration of an exchange that does not exist yet, by all types but the outermost, which had to judge it before
     /// it was asked what it stands before.
     ///
@@ -71,15 +64,30 @@ impl ExchangeTypes {
     /// # Errors
     /// A type's reason, or how it failed.
     pub fn open(&self, spec: &ExchangeSpec) -> Result<ExchangeLayers, TypeError> {
-        self.0.iter().map(|layer| layer.open(spec)).collect::<Result<_, _>>().map(ExchangeLayers)
+        let mut opened = ExchangeLayers { layers: Vec::new(), depends_on: DependsOn::Nothing };
+        for layer in &self.0 {
+            opened.layers.push(layer.open(spec)?);
+            let depends_on = layer.depends_on_for(spec)?;
+            opened.depends_on = std::cmp::max_by_key(opened.depends_on, depends_on, |most| *most as u32);
+        }
+        Ok(opened)
     }
 }
 
 /// One exchange, the outermost layer first.
 #[derive(Debug)]
-pub struct ExchangeLayers(Vec<ExchangeInstance>);
+pub struct ExchangeLayers {
+    layers: Vec<ExchangeInstance>,
+    depends_on: DependsOn,
+}
 
 impl ExchangeLayers {
+    /// What a route depends on; the most that any layer says.
+    #[must_use]
+    pub const fn depends_on(&self) -> DependsOn {
+        self.depends_on
+    }
+
     /// Adds a binding under a free slot; `each` gets the messages that the exchange has for it, if anybody wants them.
     ///
     /// # Errors
@@ -90,7 +98,7 @@ impl ExchangeLayers {
         binding: &BindingSpec,
         mut each: Option<&mut dyn FnMut(&Message<'_>)>,
     ) -> Result<(), TypeError> {
-        for index in 0..self.0.len() {
+        for index in 0..self.layers.len() {
             let bind = |layer: &mut ExchangeInstance| {
                 layer.bind(slot, binding)?;
                 match &mut each {
@@ -98,9 +106,9 @@ impl ExchangeLayers {
                     None => Ok(()),
                 }
             };
-            let Some(Err(error)) = self.0.get_mut(index).map(bind) else { continue };
+            let Some(Err(error)) = self.layers.get_mut(index).map(bind) else { continue };
             // A layer that cannot forget is failed by that.
-            self.0.iter_mut().take(index).for_each(|layer| drop(layer.unbind(slot)));
+            self.layers.iter_mut().take(index).for_each(|layer| drop(layer.unbind(slot)));
             return Err(error);
         }
         Ok(())
@@ -112,7 +120,7 @@ impl ExchangeLayers {
     /// A type panicked, after which this exchange is failed; the other layers have forgotten the binding.
     pub fn unbind(&mut self, slot: u32) -> Result<(), TypeError> {
         let mut result = Ok(());
-        for layer in &mut self.0 {
+        for layer in &mut self.layers {
             let unbound = layer.unbind(slot);
             result = result.and(unbound);
         }
@@ -127,7 +135,7 @@ impl ExchangeLayers {
     #[inline]
     pub fn route(&self, message: &Message<'_>, keys: &[&str], out: &mut Vec<u32>) -> Result<Option<Hold>, TypeError> {
         let before = out.len();
-        for layer in &self.0 {
+        for layer in &self.layers {
             let keys = match layer.asked_per() {
                 AskedPer::Key => keys,
                 AskedPer::Message => keys.get(..1).unwrap_or_default(),

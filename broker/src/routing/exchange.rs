@@ -135,7 +135,7 @@ impl Exchange {
     /// What the type says.
     pub fn open(number: u64, spec: ExchangeSpec, types: &ExchangeTypes) -> Result<Self, TypeError> {
         let instance = types.open(&spec)?;
-        Ok(Self::with_instance(number, spec, types.depends_on(), Some(instance)))
+        Ok(Self::with_instance(number, spec, Some(instance)))
     }
 
     /// An exchange that was declared in an earlier run. Without its type, or when that does not take it any more, it is kept and routes
@@ -148,16 +148,15 @@ impl Exchange {
                 None
             }
         });
-        let depends_on = types.map_or(DependsOn::State, ExchangeTypes::depends_on);
-        Self::with_instance(number, spec, depends_on, instance)
+        Self::with_instance(number, spec, instance)
     }
 
-    fn with_instance(number: u64, spec: ExchangeSpec, depends_on: DependsOn, instance: Option<ExchangeLayers>) -> Self {
+    fn with_instance(number: u64, spec: ExchangeSpec, instance: Option<ExchangeLayers>) -> Self {
         let alternate = spec.arguments.get(ALTERNATE_EXCHANGE).and_then(Value::as_str).map(Into::into);
         Self {
             name: spec.name.as_str().into(),
             number,
-            depends_on,
+            depends_on: instance.as_ref().map_or(DependsOn::State, ExchangeLayers::depends_on),
             alternate,
             state: RwLock::new(State { instance, slots: Vec::new(), free: Vec::new(), by_identity: HashMap::new() }),
             spec,

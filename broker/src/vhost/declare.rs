@@ -387,7 +387,7 @@ fn kind_of(kind: DestinationKind) -> Kind {
 mod tests {
     use super::*;
     use crate::plugin_host::Registry;
-    use crate::vhost::held::NoHolder;
+    use crate::vhost::held::tests::NoHolder;
     use crate::vhost::{Change, Ledger, Numbers, QueueFactory};
 
     #[derive(Debug)]

@@ -48,24 +48,6 @@ pub trait Holder: fmt::Debug + Send + Sync {
     fn count(&self, exchange: u64) -> usize;
 }
 
-/// Keeps nothing, for tests in which nothing is put off.
-#[cfg(test)]
-#[derive(Debug)]
-pub(crate) struct NoHolder;
-
-#[cfg(test)]
-impl Holder for NoHolder {
-    fn hold(&self, _: Option<&Arc<dyn Outlet>>, _: Vec<Held>) {
-        unreachable!("nothing is put off here")
-    }
-
-    fn forget(&self, _: u64) {}
-
-    fn count(&self, _: u64) -> usize {
-        0
-    }
-}
-
 /// A message's turn: its due time, and how many were held before it.
 pub type Turn = (Instant, u64);
 
@@ -128,5 +110,72 @@ impl Vhost {
     /// How many messages an exchange has put off.
     pub fn held_count(&self, exchange: &Exchange) -> usize {
         self.holder.count(exchange.number)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use plugin_api::exchange::ExchangeSpec;
+
+    use super::*;
+    use crate::message::Parts;
+
+    /// Keeps nothing, for tests in which nothing is put off.
+    #[derive(Debug)]
+    pub(crate) struct NoHolder;
+
+    impl Holder for NoHolder {
+        fn hold(&self, _: Option<&Arc<dyn Outlet>>, _: Vec<Held>) {
+            unreachable!("nothing is put off here")
+        }
+
+        fn forget(&self, _: u64) {}
+
+        fn count(&self, _: u64) -> usize {
+            0
+        }
+    }
+
+    fn held(exchange: &Arc<Exchange>, key: &str) -> Held {
+        let parts = Parts { exchange: "x", routing_key: key, properties: &[0, 0] };
+        Held {
+            vhost: "/".into(),
+            exchange: Arc::clone(exchange),
+            delay: Duration::ZERO,
+            message: Message::new(parts, b""),
+            channel: 0,
+            number: 0,
+        }
+    }
+
+    fn keys(due: &[Held]) -> Vec<&str> {
+        due.iter().map(|held| held.message.routing_key()).collect()
+    }
+
+    #[test]
+    fn messages_come_back_by_due_time_and_then_in_their_order() {
+        let exchange = Arc::new(Exchange::restore(1, ExchangeSpec::default(), None));
+        let (start, mut messages) = (Instant::now(), HeldMessages::default());
+        for (ms, key) in [(30, "d"), (10, "a"), (20, "b"), (20, "c"), (40, "e")] {
+            messages.insert(start + Duration::from_millis(ms), held(&exchange, key));
+        }
+        assert_eq!(messages.next_due(), Some(start + Duration::from_millis(10)));
+        assert_eq!(keys(&messages.take_due(start + Duration::from_millis(9), 9)), [""; 0]);
+        assert_eq!(keys(&messages.take_due(start + Duration::from_millis(30), 3)), ["a", "b", "c"]);
+        assert_eq!(keys(&messages.take_due(start + Duration::from_millis(30), 3)), ["d"]);
+        assert_eq!((messages.count(1), messages.next_due()), (1, Some(start + Duration::from_millis(40))));
+    }
+
+    #[test]
+    fn messages_of_an_exchange_that_ended_are_dropped_and_others_stay() {
+        let exchanges = [1, 2].map(|number| Arc::new(Exchange::restore(number, ExchangeSpec::default(), None)));
+        let (now, mut messages) = (Instant::now(), HeldMessages::default());
+        for (index, key) in ["a", "b", "c", "d"].into_iter().enumerate() {
+            messages.insert(now, held(&exchanges[index % 2], key));
+        }
+        assert_eq!(messages.forget(1).len(), 2);
+        assert_eq!((messages.count(1), messages.count(2)), (0, 2));
+        assert_eq!(keys(&messages.take_due(now, 9)), ["b", "d"]);
+        assert_eq!((messages.next_due(), messages.count(2)), (None, 0));
     }
 }

@@ -450,7 +450,7 @@ mod tests {
     use plugin_api::exchange::{BindingSpec, DestinationKind};
 
     use super::super::declare::{Operator, QueueSpec};
-    use super::super::held::NoHolder;
+    use super::super::held::tests::NoHolder;
     use super::super::{Change, Ledger, Numbers, QueueFactory, Restored};
     use super::*;
     use crate::plugin_host::Registry;

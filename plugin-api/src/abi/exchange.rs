@@ -42,6 +42,9 @@ pub struct ExchangeTypeTable {
     /// Since 1.2, as all below. [`crate::exchange::AskedPer`] as a number; what the host does not know counts as `Key`.
     pub(crate) asked_per: u32,
     pub(crate) reserved: u32,
+    /// As `depends_on`, for one exchange.
+    pub(crate) depends_on_for:
+        unsafe extern "C" fn(handle: *mut c_void, spec: RawBytes, depends_on: *mut u32, sink: *const TextSink) -> u32,
     /// Leaves the name of a type in `name`, or nothing.
     pub(crate) inner:
         unsafe extern "C" fn(handle: *mut c_void, spec: RawBytes, name: *const TextSink, sink: *const TextSink) -> u32,
@@ -53,7 +56,7 @@ pub struct ExchangeTypeTable {
     ) -> u32,
 }
 
-const _: () = assert!(size_of::<ExchangeTypeTable>() == 16 + 10 * WORD);
+const _: () = assert!(size_of::<ExchangeTypeTable>() == 16 + 11 * WORD);
 
 /// The length of a table of ABI 1.0, which is the shortest that a host takes.
 const TABLE_BYTES_MIN: usize = 8 + 8 * WORD;
@@ -74,6 +77,7 @@ impl ExchangeTypeTable {
             route,
             policy_changed,
             close,
+            depends_on_for,
             inner,
             bound,
         }
@@ -88,7 +92,7 @@ impl ExchangeTypeTable {
         if table.is_null() || unsafe { (*table).size as usize } < TABLE_BYTES_MIN {
             return None;
         }
-        let mut copy = Self { inner: no_inner, bound: no_bound, ..Self::new(0, 0) };
+        let mut copy = Self { depends_on_for: as_the_type, inner: no_inner, bound: no_bound, ..Self::new(0, 0) };
         // SAFETY: so many bytes are there; what they hold is a prefix of the host's structure, which is plain data.
         unsafe {
             let length = ((*table).size as usize).min(size_of::<Self>());
@@ -96,6 +100,10 @@ impl ExchangeTypeTable {
         }
         Some(copy)
     }
+}
+
+unsafe extern "C" fn as_the_type(_: *mut c_void, _: RawBytes, _: *mut u32, _: *const TextSink) -> u32 {
+    status::DONE
 }
 
 unsafe extern "C" fn no_inner(_: *mut c_void, _: RawBytes, _: *const TextSink, _: *const TextSink) -> u32 {
@@ -187,6 +195,21 @@ unsafe extern "C" fn validate_binding(
         guard(sink, || {
             let (spec, binding) = (spec::decode_exchange(bytes.get())?, spec::decode_binding(binding.get())?);
             exchange_type(handle).validate_binding(&spec, &binding)
+        })
+    }
+}
+
+unsafe extern "C" fn depends_on_for(
+    handle: *mut c_void,
+    bytes: RawBytes,
+    depends_on: *mut u32,
+    sink: *const TextSink,
+) -> u32 {
+    // SAFETY: see above; the number is the host's.
+    unsafe {
+        guard(sink, || {
+            *depends_on = exchange_type(handle).depends_on_for(&spec::decode_exchange(bytes.get())?) as u32;
+            Ok(())
         })
     }
 }

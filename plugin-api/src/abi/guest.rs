@@ -185,13 +185,21 @@ impl GuestExchangeType {
     /// What a route depends on beside the bindings.
     #[must_use]
     pub const fn depends_on(&self) -> DependsOn {
-        match self.table.depends_on {
-            0 => DependsOn::Nothing,
-            1 => DependsOn::Key,
-            2 => DependsOn::KeyAndHeaders,
-            // A number of a later ABI: whatever it means, not caching is right.
-            _ => DependsOn::State,
-        }
+        depends_on(self.table.depends_on)
+    }
+
+    /// The same for one exchange.
+    ///
+    /// # Errors
+    /// How the plugin failed.
+    pub fn depends_on_for(&self, spec: &ExchangeSpec) -> Result<DependsOn, CallError> {
+        let spec = spec::encode_exchange(spec);
+        let mut number = self.table.depends_on;
+        // SAFETY: table and handle belong together; bytes and number outlive the call.
+        call(|sink| unsafe {
+            (self.table.depends_on_for)(self.handle.0, RawBytes::new(&spec), &raw mut number, sink)
+        })?;
+        Ok(depends_on(number))
     }
 
     /// How often a message with several routing keys is routed.
@@ -247,6 +255,16 @@ impl GuestExchangeType {
             return Err(broken("open returned no exchange"));
         }
         Ok(GuestExchange { table: self.table, instance: Handle(instance) })
+    }
+}
+
+const fn depends_on(number: u32) -> DependsOn {
+    match number {
+        0 => DependsOn::Nothing,
+        1 => DependsOn::Key,
+        2 => DependsOn::KeyAndHeaders,
+        // A number of a later ABI: whatever it means, not caching is right.
+        _ => DependsOn::State,
     }
 }
 

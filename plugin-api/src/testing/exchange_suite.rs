@@ -163,7 +163,7 @@ impl Case<'_> {
 
     fn route_depends_on_no_more_than_it_says(&self) {
         let exchange = self.bound("depends", 0..self.count());
-        let (keys, headers) = match self.exchange_type.depends_on() {
+        let (keys, headers) = match self.depends_on() {
             DependsOn::Nothing => (false, false),
             DependsOn::Key => (true, false),
             DependsOn::KeyAndHeaders => (true, true),
@@ -249,7 +249,12 @@ impl Case<'_> {
 
     /// Whether the same message may go another way the next time.
     fn is_chance(&self) -> bool {
-        self.exchange_type.depends_on() == DependsOn::State
+        self.depends_on() == DependsOn::State
+    }
+
+    fn depends_on(&self) -> DependsOn {
+        let depends_on = self.exchange_type.depends_on_for(&self.spec("depends"));
+        depends_on.unwrap_or_else(|error| panic!("the type says what the exchange depends on: {error}"))
     }
 
     fn count(&self) -> u32 {
