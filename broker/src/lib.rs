@@ -8,6 +8,7 @@ pub mod hooks;
 pub mod message;
 pub mod node;
 pub mod plugin_host;
+pub mod progress;
 pub mod queue;
 pub mod routing;
 pub mod runtime;

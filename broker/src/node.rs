@@ -1,7 +1,10 @@
 //! Wiring: the only place that knows every module, the order of the start and the order of the end.
 //!
 //! Start: plugins, storage and what it kept, hooks, users, vhosts with their topology, listeners (semantics 27.7: who connects finds everything in its place).
-//! End, on SIGTERM or SIGINT: listeners close, clients get connection.close 320 and a deadline, then the process ends.
+//! End, on SIGTERM or SIGINT: listeners close, clients get connection.close 320 and a deadline, the store takes what is left, then the
+//! process ends.
+
+mod store;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plugin_api::storage::{Durability, Storage};
+use plugin_api::storage::Durability;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -20,15 +23,18 @@ use crate::amqp::{Identity, Limits};
 use crate::hooks::{HookError, HookSet};
 use crate::message;
 use crate::plugin_host::{LoadError, LoadRequest, Registry, TypeError};
+use crate::queue;
 use crate::runtime::alarms::{self, Alarms};
 use crate::runtime::broker::Parts;
+use crate::runtime::disk::DiskWatch;
 use crate::runtime::holder::{self, MemoryHolder};
+use crate::runtime::paging::{self, Paging};
 use crate::runtime::{Broker, Shells, listener};
 use crate::store::definitions::VhostDefinitions;
-use crate::store::{self, Committer, Failure, RecoverError, Recovery};
+use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
 use crate::topology::apply::{ApplyError, apply};
 use crate::topology::schema::{Topology, VhostDecl};
-use crate::vhost::{Numbers, Vhost};
+use crate::vhost::{Numbers, Shared, Vhost};
 
 /// What to run.
 #[derive(Debug, Default)]
@@ -37,7 +43,7 @@ pub struct NodeOptions {
     pub topology: Topology,
     /// Addresses for AMQP that win over the file's.
     pub listen: Vec<SocketAddr>,
-    /// The folder for what must survive.
+    /// The folder for what must survive; it wins over the file's.
     pub data: Option<PathBuf>,
     /// Folders whose plugins are loaded.
     pub plugin_dirs: Vec<PathBuf>,
@@ -120,17 +126,26 @@ const PRODUCT: &str = "RabbitMQ";
 /// The version of it whose behaviour this broker follows where versions differ (semantics 33.10).
 const VERSION: &str = "4.2.1";
 
+/// So many queues may read from the store at a time.
+const READS_MAX: usize = 4;
+
 /// Runs a node until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// See [`NodeError`].
 pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     let NodeOptions { topology, listen, data, plugin_dirs } = options;
+    let data = data.or_else(|| topology.storage.data.clone());
     let registry = Arc::new(load_plugins(&topology, &plugin_dirs)?);
-    let storage = open_storage(&registry, &topology, data.as_deref())?;
-    let recovery = store::recovery::recover(&*storage).await?;
-    let committer = Committer::new(storage);
-    tokio::spawn(Arc::clone(&committer).run());
+    let (storage, recovery) = store::recover(&registry, &topology.storage, data.clone()).await?;
+    let disk_watch =
+        DiskWatch { folder: data, free_bytes_min: topology.limits.disk_free_bytes_min, storage: Arc::clone(&storage) };
+    let committer = Committer::new(Arc::clone(&storage));
+    let mut storing = JoinSet::new();
+    storing.spawn(Arc::clone(&committer).run());
+    for _ in 0..READS_MAX {
+        storing.spawn(Arc::clone(&committer).page());
+    }
     let broker = build(&topology, registry, &committer, recovery)?;
     let addresses = if listen.is_empty() { topology.listeners.amqp.clone() } else { listen };
     let listeners = addresses.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
@@ -144,6 +159,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     }
     accepting.spawn(watch_memory(Arc::clone(&broker)));
     accepting.spawn(holder::run(Arc::clone(&broker)));
+    accepting.spawn(disk_watch.run(Arc::clone(&broker)));
     let failure = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
@@ -158,6 +174,15 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     if tokio::time::timeout(deadline, all_closed).await.is_err() {
         tracing::warn!(connections = broker.connection_count(), "clients did not close in time");
     }
+    // From here on nobody submits anything any more.
+    connections.shutdown().await;
+    drop(broker);
+    if failure.is_none() {
+        store::flush(&committer).await;
+    }
+    storing.shutdown().await;
+    drop(committer);
+    store::close(storage).await;
     match failure {
         Some(failure) => Err(failure.into()),
         None => Ok(()),
@@ -187,25 +212,6 @@ fn load_plugins(topology: &Topology, folders: &[PathBuf]) -> Result<Registry, No
     Ok(registry)
 }
 
-fn open_storage(
-    registry: &Registry,
-    topology: &Topology,
-    data: Option<&std::path::Path>,
-) -> Result<Arc<dyn Storage>, NodeError> {
-    if let Some(path) = data {
-        std::fs::create_dir_all(path).map_err(|error| NodeError::Data { path: path.into(), error })?;
-    }
-    let kind = topology.storage.kind.as_deref().unwrap_or(if data.is_some() { "log" } else { "memory" });
-    let storage = registry.storage(kind, &topology.storage.config, data)?;
-    if storage.promise() == Durability::ProcessLifetime {
-        tracing::warn!(
-            storage = kind,
-            "persistent messages live as long as this process: this storage writes nothing to disk"
-        );
-    }
-    Ok(storage)
-}
-
 /// Everything between the store and the listeners: hooks, users, vhosts with what the topology declares.
 ///
 /// # Errors
@@ -218,9 +224,16 @@ pub fn build(
 ) -> Result<Arc<Broker>, NodeError> {
     let hooks = HookSet::load(&topology.hooks).map_err(NodeError::Hooks)?;
     let access = Access::new(&topology.users);
-    let factory = Shells::new(Arc::clone(committer));
+    // Where nothing is written to disk, moving messages to the store would gain nothing.
+    let queue_memory = topology
+        .limits
+        .queue_memory_bytes
+        .or((committer.promise() != Durability::ProcessLifetime).then_some(paging::DEFAULT_BYTES));
+    let paging = Arc::new(Paging::new(queue_memory));
+    let factory = Shells::new(Arc::clone(committer), Arc::clone(&paging));
+    let ledger = StoreLedger::new(Arc::clone(committer));
+    let Recovery { vhosts: recovered, mut backlogs, first_seq, first_number } = recovery;
     let holder = Arc::new(MemoryHolder::default());
-    let Recovery { vhosts: recovered, mut messages, first_seq, first_number } = recovery;
     let numbers = Arc::new(Numbers::starting_at(first_number));
     let mut recovered: BTreeMap<String, VhostDefinitions> = recovered.into_iter().collect();
     // A vhost that the topology no longer names is kept as long as something durable is in it.
@@ -233,12 +246,16 @@ pub fn build(
     let mut errors = Vec::new();
     for decl in topology.vhosts.iter().chain(&forgotten) {
         let factory: Arc<Shells> = Arc::clone(&factory);
-        let ledger: Arc<Committer> = Arc::clone(committer);
+        let ledger: Arc<StoreLedger> = Arc::clone(&ledger);
         let (registry, numbers) = (Arc::clone(&registry), Arc::clone(&numbers));
-        let holder: Arc<MemoryHolder> = Arc::clone(&holder);
-        let vhost = Vhost::new(&decl.name, registry, factory, ledger, holder, numbers, first_seq)?;
+        let shared =
+            Shared { registry, factory, ledger, holder: Arc::<MemoryHolder>::clone(&holder), numbers, first_seq };
+        let vhost = Vhost::new(&decl.name, shared, decl.durability)?;
+        if decl.durability == queue::Durability::Os {
+            tracing::warn!("vhost '{}' confirms before the sync: durability os", decl.name);
+        }
         if let Some(definitions) = recovered.remove(&decl.name) {
-            vhost.restore(definitions, &mut messages);
+            vhost.restore(definitions, &mut backlogs);
         }
         errors.extend(apply(&vhost, decl).err().unwrap_or_default());
         let (exchanges, queues) = vhost.counts();
@@ -270,6 +287,7 @@ pub fn build(
         hooks: Arc::new(hooks),
         committer: Arc::clone(committer),
         alarms: Alarms::new(topology.limits.memory_watermark_bytes),
+        paging,
         holder,
     };
     Ok(Broker::new(parts, vhosts))
@@ -281,6 +299,7 @@ async fn watch_memory(broker: Arc<Broker>) {
     loop {
         look.tick().await;
         broker.on_memory(message::live_bytes());
+        broker.committer.retry();
     }
 }
 

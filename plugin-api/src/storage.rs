@@ -59,20 +59,26 @@ pub trait Storage: Send + Sync {
     /// a list of queues by [`Self::put_meta`] deletes those that are found without an entry.
     async fn delete_queue(&self, queue: QueueKey) -> Result<(), StorageError>;
 
-    /// Up to `count_max` live messages of `queue` in ascending order, beginning at `from`; fewer when they are large, and
-    /// none only when there are none.
+    /// The live messages that are wanted, in ascending order. Ends early at `count_max`, or when the next message would pass
+    /// `bytes_max`; but there is at least one when there is one and any is wanted.
     ///
     /// A damaged message is told once, by [`StorageError::Damaged`] when it is the first that would be read; it is no
-    /// longer live then, so that the next read gets the rest.
-    async fn read(
-        &self,
-        queue: QueueKey,
-        from: MessageSeq,
-        count_max: usize,
-    ) -> Result<Vec<StoredMessage>, StorageError>;
+    /// longer live then, so that the next read gets the rest. In front of a damaged message a read ends early, too.
+    async fn read(&self, wanted: Wanted) -> Result<Vec<StoredMessage>, StorageError>;
 
-    /// Sets the metadata entry `key`, or removes it. Kept like an append when the future resolves.
-    async fn put_meta(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), StorageError>;
+    /// Remembers that messages of these queues may have been handed to somebody (semantics 13.21). A mark below an earlier
+    /// one changes nothing; deleting a queue forgets its mark. May be lost in a crash as settling may: an earlier mark, or
+    /// none, then stands.
+    ///
+    /// Storages that cannot do this need not: everything that comes back after a restart then looks untouched.
+    async fn mark(&self, marks: &[Mark]) -> Result<(), StorageError> {
+        let _ = marks;
+        Ok(())
+    }
+
+    /// Sets metadata entries, or removes those without a value, in their order. Kept like an append when the future
+    /// resolves, with one sync for all; all or nothing where they fit into one commit of the storage.
+    async fn put_meta(&self, entries: &[Meta<'_>]) -> Result<(), StorageError>;
 
     /// What is there, asked before anything else. Message bodies come later, by [`Storage::read`].
     async fn recover(&self) -> Result<Recovered, StorageError>;
@@ -114,6 +120,9 @@ pub struct MessageSeq(pub u64);
 pub struct Append<'a> {
     /// The queues, and the position in each.
     pub targets: &'a [(QueueKey, MessageSeq)],
+    /// Comes back unchanged with the message. The broker keeps the time there at which the queue took it, in
+    /// milliseconds since 1970.
+    pub stamp: u64,
     /// The exchange it was published to.
     pub exchange: &'a str,
     /// The routing key it was published with.
@@ -135,11 +144,46 @@ pub struct Settle {
     pub last: MessageSeq,
 }
 
+/// What is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// The queue.
+    pub queue: QueueKey,
+    /// The first position.
+    pub first: MessageSeq,
+    /// The last position, inclusive; before `first` nothing is wanted.
+    pub last: MessageSeq,
+    /// At most so many messages.
+    pub count_max: usize,
+    /// At most so many bytes of names, properties and bodies; the first message is read however large it is.
+    pub bytes_max: usize,
+}
+
+/// Messages up to `last` may have been handed to somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// The queue.
+    pub queue: QueueKey,
+    /// The last position, inclusive. It need not have been appended yet.
+    pub last: MessageSeq,
+}
+
+/// A metadata entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meta<'a> {
+    /// What it is found by.
+    pub key: &'a [u8],
+    /// What it says; nothing removes the entry.
+    pub value: Option<&'a [u8]>,
+}
+
 /// A message as it was kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredMessage {
     /// Its position in the queue that was read.
     pub seq: MessageSeq,
+    /// As it was appended with.
+    pub stamp: u64,
     /// The exchange it was published to.
     pub exchange: String,
     /// The routing key it was published with.
@@ -148,6 +192,14 @@ pub struct StoredMessage {
     pub properties: Vec<u8>,
     /// The body.
     pub body: Vec<u8>,
+}
+
+impl StoredMessage {
+    /// What it counts for in [`Wanted::bytes_max`].
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.exchange.len() + self.routing_key.len() + self.properties.len() + self.body.len()
+    }
 }
 
 /// What a storage holds when it is opened.
@@ -166,6 +218,8 @@ pub struct RecoveredQueue {
     pub queue: QueueKey,
     /// Runs of consecutive positions, both ends inclusive, ascending and not touching.
     pub ranges: Vec<(MessageSeq, MessageSeq)>,
+    /// The highest mark, or the last live position where that comes first; none when nothing is marked.
+    pub marked: Option<MessageSeq>,
 }
 
 /// How much a storage survives.

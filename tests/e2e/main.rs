@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper that panics fails its test, which is what it is for")]
 
+mod alarms;
 mod bad_input;
 mod lifecycle;
 mod slow_clients;

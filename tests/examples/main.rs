@@ -6,19 +6,37 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use tests::broker_process::{BrokerOptions, BrokerProcess, repository};
+use tests::temp::TempDir;
 
 /// An example with its broker.
 struct Example {
     folder: PathBuf,
     broker: BrokerProcess,
+    /// Instead of a folder beside the example, which is the user's.
+    data: TempDir,
 }
 
 impl Example {
     fn start(name: &str) -> Self {
         let folder = repository().join("examples").join(name);
-        let broker =
-            BrokerOptions::default().topology(folder.join("topology.yaml")).start().expect("the broker starts");
-        Self { folder, broker }
+        let data = TempDir::new("example");
+        let broker = Self::broker(&folder, &data);
+        Self { folder, broker, data }
+    }
+
+    fn broker(folder: &Path, data: &TempDir) -> BrokerProcess {
+        BrokerOptions::default()
+            .topology(folder.join("topology.yaml"))
+            .argument("--data")
+            .argument(data.path().display().to_string())
+            .start()
+            .expect("the broker starts")
+    }
+
+    fn restart(self) -> Self {
+        let Self { folder, broker, data } = self;
+        assert!(broker.terminate().expect("the broker ends in time").success());
+        Self { broker: Self::broker(&folder, &data), folder, data }
     }
 
     fn command(&self, program: impl AsRef<Path>) -> Command {
@@ -98,18 +116,22 @@ impl Drop for Background {
 
 #[test]
 fn quickstart() {
-    let example = Example::start("quickstart");
-    assert_eq!(
-        lines(&mut example.python("shop.py", &[])),
-        [
-            "orders.eu: order.eu.new",
-            "orders.us: order.us.rush",
-            "orders.rush: order.us.rush",
-            "audit.all: order.eu.new",
-            "audit.all: order.us.rush",
-            "tenants.acme: acme.order.created",
-        ]
-    );
+    let mut example = Example::start("quickstart");
+    // Its data folder is there the second time.
+    for _ in 0..2 {
+        assert_eq!(
+            lines(&mut example.python("shop.py", &[])),
+            [
+                "orders.eu: order.eu.new",
+                "orders.us: order.us.rush",
+                "orders.rush: order.us.rush",
+                "audit.all: order.eu.new",
+                "audit.all: order.us.rush",
+                "tenants.acme: acme.order.created",
+            ]
+        );
+        example = example.restart();
+    }
 }
 
 #[test]

@@ -4,8 +4,10 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod boot;
 mod build;
 mod built_in;
+mod check;
 mod example;
 mod panics;
 mod refusals;

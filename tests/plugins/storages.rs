@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use broker::plugin_host::{LoadRequest, PluginState, Registry};
-use plugin_api::storage::{Append, MessageSeq, QueueKey};
+use plugin_api::storage::{Append, MessageSeq, QueueKey, Wanted};
 use plugin_api::testing::block_on;
 
 use crate::build;
@@ -34,7 +34,8 @@ fn loaded_storages_conform() {
 fn folder_of_a_linked_in_log_is_read_by_a_loaded_one() {
     let folder = build::empty_folder("log-folder");
     let targets = [(QueueKey(1), MessageSeq(1))];
-    let message = Append { targets: &targets, exchange: "x", routing_key: "k", properties: &[0, 0], body: b"kept" };
+    let message =
+        Append { targets: &targets, stamp: 5, exchange: "x", routing_key: "k", properties: &[0, 0], body: b"kept" };
     let open = |registry: &Registry| registry.storage("log", &serde_json::Value::Null, Some(&folder));
     let linked = open(&Registry::builtin().unwrap()).unwrap();
     block_on(linked.append(&[message])).unwrap();
@@ -44,7 +45,9 @@ fn folder_of_a_linked_in_log_is_read_by_a_loaded_one() {
     assert!(error.contains(&expected), "{error}");
     drop(linked);
     let again = open(&registry).unwrap();
-    let found = block_on(again.read(QueueKey(1), MessageSeq(0), 9)).unwrap();
+    let (queue, first) = targets[0];
+    let wanted = Wanted { queue, first, last: first, count_max: 9, bytes_max: 9 };
+    let found = block_on(again.read(wanted)).unwrap();
     assert_eq!(found.iter().map(|message| message.body.as_slice()).collect::<Vec<_>>(), [b"kept"]);
     assert_eq!(again.status().live_count, 1);
 }

@@ -1,4 +1,12 @@
-//! What a restart keeps and what it forgets, on the machine: one broker after another on the same storage.
+//! What a restart keeps and what it forgets: on the machine, one broker after another on the same storage or on a disk that
+//! forgets, and as a process on folders that are not as they should be.
+
+mod folders;
+mod simulated;
+
+mod held;
+mod paging;
+mod process;
 
 use plugin_api::storage::Storage;
 use std::sync::Arc;
@@ -44,14 +52,14 @@ a.1 < basic.get-ok delivery-tag=1 redelivered=false exchange="" routing-key=q me
 a.1 > basic.get queue=q no-ack=true
 a.1 < basic.get-ok delivery-tag=2 .. | delivery-mode=1 | body="transient"
 "#,
-            r#"# they come back in their order, with their properties
+            r#"# they come back in their order, with their properties; what somebody had says so (semantics 13.21)
 a.1 > queue.declare queue=q durable=true passive=true
 a.1 < queue.declare-ok queue=q message-count=3 consumer-count=0
 a.1 > basic.publish routing-key=q | delivery-mode=2 | body="four"
 a.1 > basic.get queue=q no-ack=true
-a.1 < basic.get-ok delivery-tag=1 routing-key=q .. | delivery-mode=2 | body="one"
+a.1 < basic.get-ok delivery-tag=1 redelivered=true exchange="" routing-key=q message-count=3 | delivery-mode=2 | body="one"
 a.1 > basic.get queue=q no-ack=true
-a.1 < basic.get-ok delivery-tag=2 routing-key=q .. | delivery-mode=2 headers={x:1} priority=3 | body="two"
+a.1 < basic.get-ok delivery-tag=2 redelivered=false exchange="" routing-key=q message-count=2 | delivery-mode=2 headers={x:1} priority=3 | body="two"
 "#,
             r#"# and what was acked does not
 a.1 > basic.get queue=q no-ack=true
@@ -60,6 +68,31 @@ a.1 > basic.get queue=q no-ack=true
 a.1 < basic.get-ok delivery-tag=2 .. | delivery-mode=2 | body="four"
 a.1 > basic.get queue=q no-ack=true
 a.1 < basic.get-empty
+"#,
+        ],
+    );
+}
+
+#[test]
+fn a_durability_of_its_own_stays_with_a_queue() {
+    check(
+        "durability",
+        &[
+            r#"# our own argument, compared as RabbitMQ compares its own (semantics 9.8)
+a.1 > queue.declare queue=q durable=true arguments={x-durability:"os"}
+a.1 < queue.declare-ok queue=q message-count=0 consumer-count=0
+a.1 > queue.declare queue=q durable=true arguments={x-durability:"os"}
+a.1 < queue.declare-ok queue=q message-count=0 consumer-count=0
+a.2 > queue.declare queue=wrong durable=true arguments={x-durability:"memory"}
+a.2 < channel.close code=406 text="PRECONDITION_FAILED - invalid arg 'x-durability' for queue 'wrong' in vhost '$vhost': value 'memory' is not one of synced, os" method=queue.declare
+a.2 > channel.close-ok
+"#,
+            r#"# it is there after a restart
+a.1 > queue.declare queue=q durable=true arguments={x-durability:"os"}
+a.1 < queue.declare-ok queue=q message-count=0 consumer-count=0
+a.1 > queue.declare queue=q durable=true
+a.1 < channel.close code=406 text="PRECONDITION_FAILED - inequivalent arg 'x-durability' for queue 'q' in vhost '$vhost': received 'synced' but current is 'os'" method=queue.declare
+a.1 > channel.close-ok
 "#,
         ],
     );
@@ -118,6 +151,72 @@ a.4 > channel.close-ok
 a.5 > exchange.declare exchange=gone passive=true
 a.5 < channel.close code=404 ..
 a.5 > channel.close-ok
+"#,
+        ],
+    );
+}
+
+#[test]
+fn declarations_come_back_with_everything_that_was_declared() {
+    check(
+        "declarations",
+        &[
+            r#"# semantics 27.1, 27.4
+a.1 > exchange.declare exchange=other type=fanout durable=true
+a.1 < exchange.declare-ok
+a.1 > exchange.declare exchange=all type=topic durable=true internal=true auto-delete=true arguments={alternate-exchange:other, note:1}
+a.1 < exchange.declare-ok
+a.1 > queue.declare queue=q durable=true auto-delete=true arguments={x-queue-mode:lazy, note:2}
+a.1 < queue.declare-ok queue=q message-count=0 consumer-count=0
+a.1 > exchange.bind destination=all source=other routing-key=k
+a.1 < exchange.bind-ok
+a.1 > queue.bind queue=q exchange=all routing-key=#
+a.1 < queue.bind-ok
+"#,
+            r#"# the same declarations are equivalent, others are not
+a.1 > exchange.declare exchange=all type=topic durable=true internal=true auto-delete=true arguments={alternate-exchange:other}
+a.1 < exchange.declare-ok
+a.1 > queue.declare queue=q durable=true auto-delete=true arguments={x-queue-mode:lazy}
+a.1 < queue.declare-ok queue=q message-count=0 consumer-count=0
+a.1 > basic.publish exchange=other routing-key=k | | body="through both"
+a.1 > basic.get queue=q no-ack=true
+a.1 < basic.get-ok exchange=other routing-key=k .. | | body="through both"
+a.1 > queue.declare queue=q durable=true arguments={x-queue-mode:lazy}
+a.1 < channel.close code=406 ..
+a.1 > channel.close-ok
+a.2 > exchange.declare exchange=all type=topic durable=true internal=true auto-delete=true
+a.2 < channel.close code=406 ..
+a.2 > channel.close-ok
+"#,
+            r#"# an auto-delete exchange that lost its last binding is gone for good, with the binding that led to it
+a.1 > queue.unbind queue=q exchange=all routing-key=#
+a.1 < queue.unbind-ok
+"#,
+            r#"# semantics 8.13
+a.1 > exchange.declare exchange=all passive=true
+a.1 < channel.close code=404 ..
+a.1 > channel.close-ok
+a.2 > basic.publish exchange=other routing-key=k mandatory=true | | body="nowhere"
+a.2 < basic.return reply-code=312 .. | | body="nowhere"
+"#,
+        ],
+    );
+}
+
+#[test]
+fn exclusive_queues_are_never_there_after_a_restart() {
+    check(
+        "exclusive",
+        &[
+            r#"# semantics 9.5, 27.8: durable is ignored for them
+a.1 > queue.declare queue=q durable=true exclusive=true
+a.1 < queue.declare-ok queue=q message-count=0 consumer-count=0
+a.1 > basic.publish routing-key=q | delivery-mode=2 | body="m"
+a drop
+"#,
+            r#"# so anybody may declare a queue of that name
+a.1 > queue.declare queue=q durable=true
+a.1 < queue.declare-ok queue=q message-count=0 consumer-count=0
 "#,
         ],
     );

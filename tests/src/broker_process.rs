@@ -22,6 +22,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 pub struct BrokerOptions {
     topology: Option<PathBuf>,
     arguments: Vec<String>,
+    under: Vec<String>,
 }
 
 impl BrokerOptions {
@@ -37,12 +38,26 @@ impl BrokerOptions {
         self
     }
 
+    /// Starts it by this command, which gets the broker's own as its last arguments. The process has to become the broker.
+    pub fn under(mut self, command: Vec<String>) -> Self {
+        self.under = command;
+        self
+    }
+
     /// Starts the broker and waits until it listens.
     ///
     /// # Errors
     /// When it ends or says nothing; the text is its log.
     pub fn start(self) -> Result<BrokerProcess, String> {
-        let mut command = Command::new(binary()?);
+        let binary = binary()?;
+        let mut command = match self.under.split_first() {
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(binary);
+                command
+            }
+            None => Command::new(binary),
+        };
         command.args(["--listen", "127.0.0.1:0", "--log", "debug"]).args(&self.arguments);
         if let Some(topology) = &self.topology {
             command.arg("--topology").arg(topology);
@@ -122,8 +137,29 @@ impl BrokerProcess {
     /// When it does not end in time.
     pub fn terminate(mut self) -> Result<ExitStatus, String> {
         signal(self.pid(), "TERM")?;
+        self.wait_for_end()
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn wait_for_end(&mut self) -> Result<ExitStatus, String> {
         self.log.wait_for_end()?;
         self.child.wait().map_err(|error| error.to_string())
+    }
+
+    /// Whether it still runs.
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Kills it, as `kill -9` does, and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it has ended before, and by itself.
+    pub fn kill(mut self) -> Result<(), String> {
+        self.child.kill().and_then(|()| self.child.wait()).map(drop).map_err(|error| error.to_string())
     }
 }
 

@@ -20,11 +20,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+/// One batch leads to the next where a queue loads portion after portion.
+const COMMIT_ROUNDS_MAX: usize = 10_000;
+
 /// What all sessions of a machine share: the clock, and the committer that somebody has to run.
 struct World {
     broker: Arc<Broker>,
     now: Arc<Mutex<Instant>>,
-    committer: Mutex<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    committer: Arc<Committer>,
+    store: Mutex<[Pin<Box<dyn Future<Output = ()> + Send>>; 2]>,
 }
 
 impl World {
@@ -37,10 +41,20 @@ impl World {
         *now = to.max(*now);
     }
 
-    /// Lets the store do what has been asked of it.
+    /// Lets the store do what has been asked of it, and what follows from that.
     fn commit(&self) {
-        let mut committer = self.committer.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = committer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        // What the node does now and then.
+        self.committer.retry();
+        // A storage that never gets on with something must not keep us here.
+        for _ in 0..COMMIT_ROUNDS_MAX {
+            for future in &mut *store {
+                let _ = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            }
+            if self.committer.is_idle() {
+                return;
+            }
+        }
     }
 }
 
@@ -78,11 +92,12 @@ impl MachineTarget {
         let committer = Committer::new(storage);
         let broker =
             node::build(topology, Arc::new(registry), &committer, recovery).map_err(|error| error.to_string())?;
-        let committer = Mutex::new(Box::pin(committer.run()) as Pin<Box<dyn Future<Output = ()> + Send>>);
         let now = Arc::new(Mutex::new(Instant::now()));
         let clock = Arc::clone(&now);
         broker.holder.go_by(Arc::new(move || *clock.lock().unwrap_or_else(PoisonError::into_inner)));
-        Ok(Self(Arc::new(World { broker, now, committer })))
+        let store: [Pin<Box<dyn Future<Output = ()> + Send>>; 2] =
+            [Box::pin(Arc::clone(&committer).run()), Box::pin(Arc::clone(&committer).page())];
+        Ok(Self(Arc::new(World { broker, now, committer, store: Mutex::new(store) })))
     }
 }
 

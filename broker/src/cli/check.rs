@@ -7,7 +7,8 @@ use std::{
 
 use clap::Args;
 
-use super::{exit, known_exchange_types, print_report};
+use super::plugins::Plugins;
+use super::{exit, print_report};
 use crate::{
     config::{self, Diagnostic},
     topology::schema::Topology,
@@ -18,7 +19,8 @@ pub(super) const LONG_ABOUT: &str = "\
 Read a topology file and report every mistake in it, without running anything.
 
 Environment variables that the file refers to must be set, as for a run. Hook scripts are compiled. \
-Plugins are not loaded: a file that names some may use exchange types that are not known here.
+Plugins that the file names are inspected, which runs nothing of them; so it is not known which exchange types they bring, and \
+the report says what it did not judge. With --load-plugins they are loaded as for a run, and judged, too.
 
 Exit code 0: the broker can start with it; warnings do not change that. 65: it has mistakes. 66: it cannot be read.";
 
@@ -28,22 +30,23 @@ pub(super) struct CheckArgs {
     #[arg(value_name = "FILE")]
     file: PathBuf,
 
-    /// Folder with plugins, as for a run: exchange types that are not built in are then taken to come from them
+    /// Folder with plugins, as for a run
     #[arg(long, value_name = "DIR", env = "BROKER_PLUGIN_DIR", value_delimiter = ':')]
     plugin_dir: Vec<PathBuf>,
+
+    /// Load the plugins, which runs their code, to know which exchange types they bring
+    #[arg(long)]
+    load_plugins: bool,
 }
 
 pub(super) fn check(args: &CheckArgs) -> u8 {
-    let (report, code) = report(&args.file, &args.plugin_dir, &|name| std::env::var(name).ok());
+    let plugins = Plugins { folders: &args.plugin_dir, load: args.load_plugins };
+    let (report, code) = report(&args.file, plugins, &|name| std::env::var(name).ok());
     print_report(&report, code)
 }
 
 /// The whole output with the exit code.
-pub(super) fn report(
-    file: &Path,
-    plugin_dirs: &[PathBuf],
-    environment: &dyn Fn(&str) -> Option<String>,
-) -> (String, u8) {
+pub(super) fn report(file: &Path, plugins: Plugins<'_>, environment: &dyn Fn(&str) -> Option<String>) -> (String, u8) {
     let name = file.display();
     let mut report = String::new();
     let loaded = match config::load(file, environment) {
@@ -57,15 +60,20 @@ pub(super) fn report(
         }
     };
     let mut diagnostics = loaded.warnings.clone();
-    if let Some(types) = known_exchange_types(&loaded, plugin_dirs) {
-        diagnostics.extend(loaded.check_exchange_types(types));
-    }
+    let unjudged = plugins.check(&loaded, &mut diagnostics);
     diagnostics.extend(super::script::compile_errors(&loaded));
     diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
     append(&mut report, &diagnostics);
     if diagnostics.iter().any(Diagnostic::is_error) {
         let _ = writeln!(report, "{name}: {}", counts(&diagnostics));
         return (report, exit::DATA);
+    }
+    if !unjudged.is_empty() {
+        let types = unjudged.join(", ");
+        let _ = writeln!(
+            report,
+            "{name}: not judged, because plugins have to bring them: exchange types {types}; --load-plugins judges them"
+        );
     }
     let _ = writeln!(report, "{name}: {}, {}", summary(&loaded.topology), counts(&diagnostics));
     (report, exit::OK)

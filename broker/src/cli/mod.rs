@@ -5,13 +5,15 @@
 
 mod check;
 mod logging;
+mod plugins;
 mod run;
 mod script;
 mod store;
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{ffi::OsStr, io::Write as _, path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::config::Loaded;
 
@@ -55,7 +57,7 @@ Examples:
   broker check topology.yaml         report all mistakes of the file
   broker script test scripts/        run the tests beside the scripts
 
-Every option can be given by its environment variable instead; the command line wins.";
+Every option can be given by its environment variable instead; the command line wins, and an empty variable counts as none.";
 
 /// Exit codes of sysexits(3), as far as they are used.
 mod exit {
@@ -77,7 +79,7 @@ mod exit {
 /// Runs the command of this process and gives its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    ExitCode::from(match Cli::try_parse() {
+    ExitCode::from(match parse() {
         Ok(Cli { command: None, run }) => run::run(run),
         Ok(Cli { command: Some(Command::Check(args)), .. }) => check::check(&args),
         Ok(Cli { command: Some(Command::Script(args)), .. }) => script::script(&args),
@@ -88,6 +90,28 @@ pub fn main() -> ExitCode {
             if error.use_stderr() { exit::USAGE } else { exit::OK }
         }
     })
+}
+
+fn parse() -> Result<Cli, clap::Error> {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    Cli::from_arg_matches(&without_variables(Cli::command(), &is_empty).try_get_matches()?)
+}
+
+/// A variable that is set to nothing counts as not set: scripts and container files cannot always leave one out.
+fn without_variables(mut command: clap::Command, is_empty: &dyn Fn(&OsStr) -> bool) -> clap::Command {
+    let empty: Vec<clap::Id> = command
+        .get_arguments()
+        .filter(|argument| argument.get_env().is_some_and(is_empty))
+        .map(|argument| argument.get_id().clone())
+        .collect();
+    for id in empty {
+        command = command.mut_arg(id, |argument| argument.env(Resettable::Reset));
+    }
+    let names: Vec<String> = command.get_subcommands().map(|inner| inner.get_name().to_owned()).collect();
+    for name in names {
+        command = command.mut_subcommand(name, |inner| without_variables(inner, is_empty));
+    }
+    command
 }
 
 /// Prints the result of a command and gives its exit code, or another one when it cannot be printed.

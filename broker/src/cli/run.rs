@@ -34,7 +34,7 @@ pub(super) struct RunArgs {
     )]
     pub(super) listen: Vec<SocketAddr>,
 
-    /// Folder for what has to survive a restart
+    /// Folder for what has to survive a restart; replaces the one that the topology names
     #[arg(long, value_name = "DIR", env = "BROKER_DATA")]
     pub(super) data: Option<PathBuf>,
 

@@ -17,13 +17,13 @@ enum StoreCommand {
     /// Verify every frame of a data folder and report damage by file and offset
     #[command(long_about = CHECK_ABOUT)]
     Check {
-        /// The folder that was given to --data
+        /// The folder that --data or the topology names
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },
     /// Count what is in a data folder
     Stats {
-        /// The folder that was given to --data
+        /// The folder that --data or the topology names
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use clap::{CommandFactory as _, Parser as _};
-
+use super::plugins::Plugins;
 use super::*;
 
 fn parse(line: &str) -> Result<Cli, String> {
@@ -51,6 +50,18 @@ fn every_option_has_its_variable() {
 }
 
 #[test]
+fn variables_that_are_set_to_nothing_are_not_set() {
+    let is_empty = |name: &OsStr| name == "BROKER_LISTEN" || name == "BROKER_PLUGIN_DIR";
+    let command = without_variables(Cli::command(), &is_empty);
+    let with_variable = |command: &clap::Command| -> Vec<String> {
+        let with = command.get_arguments().filter(|argument| argument.get_env().is_some());
+        with.map(|argument| argument.get_id().to_string()).collect()
+    };
+    assert_eq!(with_variable(&command), ["topology", "data", "log"]);
+    assert!(command.get_subcommands().all(|inner| with_variable(inner).is_empty()));
+}
+
+#[test]
 fn wrong_command_lines_have_a_way_out() {
     check_refused("broker --listen rabbit:5672", "is not ADDR:PORT with an IP address, such as 127.0.0.1:5672");
     check_refused("broker --log inof", "did you mean 'info'?");
@@ -68,7 +79,7 @@ fn check_prints_diagnostics_and_a_summary() {
     let name = file.display();
     let report = |text: &str| {
         std::fs::write(&file, text).unwrap();
-        check::report(&file, &[], &|_| None)
+        check::report(&file, Plugins::default(), &|_| None)
     };
     assert_eq!(
         report("vhosts: { /: { exchanges: [a: topic], queues: [q, r], bindings: [a -> q] }, eu: {} }"),
@@ -84,7 +95,18 @@ fn check_prints_diagnostics_and_a_summary() {
     let (text, code) = report("vhosts: { /: { exchanges: [a: topik] } }");
     assert!(text.contains("did you mean 'topic'?") && text.ends_with(": 1 error\n"), "{text}");
     assert_eq!(code, 65);
-    assert_eq!(check::report(&file, std::slice::from_ref(&folder), &|_| None).1, 0, "the type may come from a plugin");
+    let with_plugins = Plugins { folders: std::slice::from_ref(&folder), load: false };
+    let (text, code) = check::report(&file, with_plugins, &|_| None);
+    assert!(text.contains("exchange type 'topik' is not built in") && text.contains("did you mean 'topic'?"), "{text}");
+    assert_eq!(code, 0, "the type may come from a plugin");
+    std::fs::write(&file, "vhosts: { /: { exchanges: [a: x-geo, b: x-geo, c: x-hash] } }").unwrap();
+    let (text, code) = check::report(&file, with_plugins, &|_| None);
+    assert!(text.starts_with(&format!("{name}: not judged, because plugins")), "{text}");
+    assert!(text.contains("exchange types x-geo, x-hash;"), "{text}");
+    assert_eq!(code, 0);
+    let (text, code) = report("plugins: [topology.yaml]");
+    assert!(text.starts_with(&format!("{name}:1:11: the plugin cannot be used: ")), "{text}");
+    assert_eq!(code, 65);
 
     std::fs::write(folder.join("broken.lua"), "return {\n  on_publish = functoin(msg) end\n}\n").unwrap();
     let (text, code) = report("vhosts: { /: { hooks: [broken.lua] } }");
@@ -94,13 +116,13 @@ fn check_prints_diagnostics_and_a_summary() {
 
     std::fs::remove_dir_all(&folder).unwrap();
     let missing = format!("{name}: no such file; check the path, which is relative to the current folder\n");
-    assert_eq!(check::report(&file, &[], &|_| None), (missing, 66));
+    assert_eq!(check::report(&file, Plugins::default(), &|_| None), (missing, 66));
 }
 
 #[test]
 fn quickstart_topology_is_good() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/quickstart/topology.yaml");
-    let (text, code) = check::report(&file, &[], &|_| None);
+    let (text, code) = check::report(&file, Plugins::default(), &|_| None);
     assert_eq!(code, 0, "{text}");
     assert!(text.ends_with("no errors\n") && text.lines().count() == 1, "{text}");
 }

@@ -52,6 +52,7 @@ const TOP: Section = Section {
         ("exchanges", Hint::Instead("exchanges belong into a vhost: 'vhosts: { /: { exchanges: … } }'")),
         ("queues", Hint::Instead("queues belong into a vhost: 'vhosts: { /: { queues: … } }'")),
         ("permissions", Hint::Instead("permissions belong into a user: 'users: { app: { permissions: … } }'")),
+        ("durability", Hint::Instead("it belongs into a vhost or a queue")),
         ("policies", Hint::NotYet),
         ("auth", Hint::NotYet),
         ("tests", Hint::NotYet),
@@ -130,6 +131,18 @@ impl Loaded {
     #[must_use]
     pub fn error_at(&self, place: &check::Place, cause: &str, help: &str) -> Diagnostic {
         Diagnostic::new(Severity::Error, &self.source, self.places.span(place), cause, help)
+    }
+
+    /// An error that has no place in the file.
+    #[must_use]
+    pub fn error_of_file(&self, cause: &str) -> Diagnostic {
+        Diagnostic::of_file(&self.source.path, cause.to_owned())
+    }
+
+    /// As [`Self::error_at`], for what does not keep the broker from starting.
+    #[must_use]
+    pub fn warning_at(&self, place: &check::Place, cause: &str, help: &str) -> Diagnostic {
+        Diagnostic::new(Severity::Warning, &self.source, self.places.span(place), cause, help)
     }
 }
 

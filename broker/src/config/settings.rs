@@ -31,17 +31,28 @@ pub(super) const LIMITS: Section = Section {
         "connections_max",
         "shutdown_deadline_secs",
         "memory_watermark_bytes",
+        "disk_free_bytes_min",
+        "queue_memory_bytes",
     ],
     hints: &[
         ("frame_max", Hint::Instead("did you mean 'frame_max_bytes'?")),
         ("heartbeat", Hint::Instead("did you mean 'heartbeat_secs'?")),
         ("max_message_size", Hint::Instead("did you mean 'message_bytes_max'?")),
         ("vm_memory_high_watermark", Hint::Instead("did you mean 'memory_watermark_bytes'?")),
+        ("disk_free_limit", Hint::Instead("did you mean 'disk_free_bytes_min'?")),
         ("connection_max", Hint::Instead("did you mean 'connections_max'?")),
     ],
 };
 
-pub(super) const STORAGE: Section = Section { what: "storage", keys: &["kind", "config"], hints: &[] };
+pub(super) const STORAGE: Section = Section {
+    what: "storage",
+    keys: &["kind", "data", "config"],
+    hints: &[
+        ("folder", Hint::Instead("did you mean 'data'?")),
+        ("path", Hint::Instead("did you mean 'data'?")),
+        ("dir", Hint::Instead("did you mean 'data'?")),
+    ],
+};
 
 pub(super) const PLUGIN: Section =
     Section { what: "a plugin", keys: &["path", "sha256", "required", "config"], hints: &[] };
@@ -54,6 +65,12 @@ const MESSAGE_BYTES_MAX: std::ops::RangeInclusive<u64> = 1..=512 * 1024 * 1024;
 
 /// Less than this leaves no room for a broker at all.
 const MEMORY_WATERMARK_BYTES: std::ops::RangeInclusive<u64> = 16 * 1024 * 1024..=1 << 50;
+
+/// 0 leaves it to the storage to say that the disk is full; nobody has more than a pebibyte to keep free.
+const DISK_FREE_BYTES_MIN: std::ops::RangeInclusive<u64> = 0..=1 << 50;
+
+/// Every queue may keep a little in memory, so very small budgets would not be kept.
+const QUEUE_MEMORY_BYTES: std::ops::RangeInclusive<u64> = 1024 * 1024..=1 << 50;
 
 /// An hour is longer than anyone waits for a handshake or a shutdown.
 const WAIT_SECS_MAX: u64 = 3600;
@@ -103,12 +120,20 @@ pub(super) fn limits(reader: &mut Reader<'_>, node: &Node, topology: &mut Topolo
         connections_max,
         shutdown_deadline_secs,
         memory_watermark_bytes,
+        disk_free_bytes_min,
+        queue_memory_bytes,
     } = &mut topology.limits;
     let mut size = |key, range| fields.get(key).and_then(|node| reader.size(node, range));
     set(frame_max_bytes, size("frame_max_bytes", FRAME_MAX_BYTES));
     set(message_bytes_max, size("message_bytes_max", MESSAGE_BYTES_MAX));
     if let Some(bytes) = size("memory_watermark_bytes", MEMORY_WATERMARK_BYTES) {
         *memory_watermark_bytes = Some(bytes);
+    }
+    if let Some(bytes) = size("disk_free_bytes_min", DISK_FREE_BYTES_MIN) {
+        *disk_free_bytes_min = Some(bytes);
+    }
+    if let Some(bytes) = size("queue_memory_bytes", QUEUE_MEMORY_BYTES) {
+        *queue_memory_bytes = Some(bytes);
     }
     let mut number = |key, range| fields.get(key).and_then(|node| reader.number(node, range));
     set(channel_max, number("channel_max", 1..=u64::from(u16::MAX)));
@@ -132,6 +157,13 @@ pub(super) fn storage(reader: &mut Reader<'_>, node: &Node, topology: &mut Topol
     if let Some(kind) = fields.get("kind").and_then(|node| reader.text(node)) {
         topology.storage.kind = Some(kind);
     }
+    if let Some(node) = fields.get("data") {
+        topology.storage.data = reader.path(node);
+        if topology.storage.kind.as_deref() == Some("memory") {
+            let cause = "storage 'memory' writes nothing into a data folder";
+            reader.warning(node.span, cause, "use 'kind: log' to keep messages, or leave 'data' out");
+        }
+    }
     if let Some(config) = fields.get("config") {
         topology.storage.config = json(reader, config);
     }
@@ -141,6 +173,7 @@ pub(super) fn plugins(reader: &mut Reader<'_>, node: &Node, topology: &mut Topol
     for item in reader.items(node) {
         if matches!(item.value, Value::Scalar(_)) {
             if let Some(path) = plugin_file(reader, item, true) {
+                reader.place(Item::Plugin(topology.plugins.len()), Part::Whole, item.span);
                 topology.plugins.push(PluginDecl {
                     path,
                     sha256: None,
@@ -156,7 +189,9 @@ pub(super) fn plugins(reader: &mut Reader<'_>, node: &Node, topology: &mut Topol
         let config = fields.get("config").map_or(serde_json::Value::Null, |node| json(reader, node));
         match fields.get("path") {
             Some(path) => {
-                if let Some(path) = plugin_file(reader, path, required) {
+                if let Some(file) = plugin_file(reader, path, required) {
+                    reader.place(Item::Plugin(topology.plugins.len()), Part::Whole, path.span);
+                    let path = file;
                     topology.plugins.push(PluginDecl { path, sha256, required, config });
                 }
             }

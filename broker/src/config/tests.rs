@@ -10,7 +10,7 @@ use plugin_api::{
 use super::*;
 use crate::{
     hooks::{OnError, Scope},
-    topology::schema::{PasswordDecl, PermissionDecl},
+    topology::schema::{PasswordDecl, PermissionDecl, QueueDecl},
 };
 
 fn environment(name: &str) -> Option<String> {
@@ -96,7 +96,7 @@ fn settings_of_the_node_are_read() {
         "node: { product: Orders, version: 4.2.0, cluster_name: rabbit@eu }\n\
          listeners: { amqp: ['127.0.0.1:${PORT}', '[::1]:5672'] }\n\
          limits: { frame_max_bytes: 64KiB, channel_max: 10, handshake_timeout_secs: 5, message_bytes_max: 1MiB,\n\
-         \x20         connections_max: 100, shutdown_deadline_secs: 3 }\n\
+         \x20         connections_max: 100, shutdown_deadline_secs: 3, disk_free_bytes_min: 1GiB }\n\
          storage: { kind: memory, config: { sync: [1, 2.5, on, ~, {a: b}] } }\n\
          bindings: { mixed_durability: refuse }\n",
     );
@@ -105,9 +105,13 @@ fn settings_of_the_node_are_read() {
     assert_eq!(addresses, ["127.0.0.1:5673", "[::1]:5672"]);
     assert_eq!((topology.limits.frame_max_bytes, topology.limits.message_bytes_max), (65536, 1 << 20));
     assert_eq!((topology.limits.connections_max, topology.limits.shutdown_deadline_secs), (Some(100), 3));
+    assert_eq!(topology.limits.disk_free_bytes_min, Some(1 << 30));
     assert_eq!(topology.storage.config, serde_json::json!({"sync": [1, 2.5, "on", null, {"a": "b"}]}));
     assert_eq!(topology.bindings_mixed_durability, MixedDurability::Refuse);
     assert_eq!(good("storage: memory").storage.kind.as_deref(), Some("memory"));
+    assert_eq!(good("storage: { data: data }").storage.data, Some(PathBuf::from("./data")));
+    assert_eq!(good("storage: { data: /var/lib/broker }").storage.data, Some(PathBuf::from("/var/lib/broker")));
+    check_warnings("storage: { kind: memory, data: data }", &["storage 'memory' writes nothing into a data folder"]);
 }
 
 #[test]
@@ -246,6 +250,38 @@ fn friendly_keys_become_arguments() {
     let vhost = &topology.vhosts[0];
     assert_eq!(vhost.exchanges[0].arguments.get("alternate-exchange"), Some(&Value::from("b")));
     assert_eq!(vhost.queues[0].arguments.get("x-queue-type"), Some(&Value::from("classic")));
+}
+
+#[test]
+fn durability_is_chosen_for_vhosts_and_queues() {
+    let topology = good(
+        "vhosts:\n  /: { queues: { a: , b: { durability: os } } }\n  fast:\n    durability: os\n\
+         \x20   queues: { c: , d: { durability: synced } }\n",
+    );
+    let shown: Vec<_> = topology
+        .vhosts
+        .iter()
+        .flat_map(|vhost| {
+            let own =
+                |queue: &QueueDecl| queue.arguments.get("x-durability").and_then(Value::as_str).map(str::to_owned);
+            vhost.queues.iter().map(move |queue| (vhost.durability.name(), queue.name.as_str(), own(queue)))
+        })
+        .collect();
+    let own = |name: &str| Some(name.to_owned());
+    assert_eq!(
+        shown,
+        [("synced", "a", None), ("synced", "b", own("os")), ("os", "c", None), ("os", "d", own("synced"))]
+    );
+    check_errors("vhosts: { /: { durability: fast } }", &["1:28: 'fast' is not known here"]);
+    check_errors("vhosts: { /: { queues: { q: { durability: true } } } }", &["1:43: expected text, found true"]);
+    check_errors(
+        "vhosts: { /: { queues: { q: { durability: os, arguments: { x-durability: os } } } } }",
+        &["1:43: 'durability' and argument 'x-durability' are the same thing"],
+    );
+    check_warnings(
+        "vhosts: { /: { queues: { q: { durable: false, durability: os } } } }",
+        &["queue 'q' is not durable, so its durability 'os' has no effect"],
+    );
 }
 
 #[test]

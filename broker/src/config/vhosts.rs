@@ -9,15 +9,17 @@ use super::{
 };
 use crate::{
     hooks::HookDecl,
+    queue::Durability,
     topology::{
         check::{Item, Part},
         schema::{ExchangeDecl, QueueDecl, Topology, VhostDecl},
     },
+    vhost::queue_arguments::DURABILITY,
 };
 
 pub(super) const VHOST: Section = Section {
     what: "a vhost",
-    keys: &["exchanges", "queues", "bindings", "hooks"],
+    keys: &["durability", "exchanges", "queues", "bindings", "hooks"],
     hints: &[
         ("policies", Hint::NotYet),
         ("limits", Hint::NotYet),
@@ -39,7 +41,7 @@ pub(super) const EXCHANGE: Section = Section {
 /// The friendly keys of features to come are refused by name, so that nobody believes to have a limit.
 pub(super) const QUEUE: Section = Section {
     what: "a queue",
-    keys: &["type", "durable", "auto_delete", "arguments"],
+    keys: &["type", "durable", "durability", "auto_delete", "arguments"],
     hints: &[
         ("ttl", Hint::NotYet),
         ("message_ttl", Hint::NotYet),
@@ -57,6 +59,8 @@ pub(super) const QUEUE: Section = Section {
         ("bindings", Hint::Instead("bindings belong into the vhost, beside 'queues'")),
     ],
 };
+
+const DURABILITIES: [(&str, Durability); 2] = [("synced", Durability::Synced), ("os", Durability::Os)];
 
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node, topology: &mut Topology) {
     for named in reader.named(node, &VHOST) {
@@ -77,6 +81,9 @@ fn read_vhost(
     vhost: &mut VhostDecl,
     hook_decls: &mut Vec<HookDecl>,
 ) {
+    if let Some(durability) = fields.get("durability").and_then(|node| reader.choice(node, &DURABILITIES)) {
+        vhost.durability = durability;
+    }
     if let Some(node) = fields.get("hooks") {
         hooks::of_vhost(reader, node, &vhost.name, hook_decls);
     }
@@ -174,6 +181,11 @@ fn queue(reader: &mut Reader<'_>, named: &Named<'_>, item: Item) -> QueueDecl {
         && let Some(kind) = reader.text(node)
     {
         friendly(reader, node, ("type", "x-queue-type"), &kind, item, &mut queue.arguments);
+    }
+    if let Some(node) = fields.get("durability")
+        && let Some(durability) = reader.choice(node, &DURABILITIES)
+    {
+        friendly(reader, node, ("durability", DURABILITY), durability.name(), item, &mut queue.arguments);
     }
     queue
 }

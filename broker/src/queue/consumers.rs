@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 
 use super::channel_limit::ChannelLimit;
 use super::ports::{Delivery, HolderId, NewConsumer, Outlet};
-use super::ready::Entry;
+use super::ready::{Entry, Hot};
 use crate::window::Window;
 
 /// The subscribing half of a holder.
@@ -82,7 +82,7 @@ pub(super) enum Handed {
     /// Delivered; the consumer will settle it.
     Held,
     /// Delivered and settled by that.
-    Gone { seq: u64, is_stored: bool },
+    Gone,
 }
 
 #[derive(Debug)]
@@ -248,21 +248,32 @@ impl Consumers {
         None
     }
 
-    /// Delivers to the consumer whose turn it is.
+    /// Whether what the consumer gets is settled by handing it over.
     #[inline]
-    pub(super) fn deliver(&mut self, slot: usize, entry: Entry) -> Handed {
-        let (seq, is_stored, redelivered) = (entry.seq, entry.is_stored, entry.redelivered);
-        let Some(Some(holder)) = self.slots.get_mut(slot) else { return Handed::Gone { seq, is_stored } };
-        let Some(consumer) = &mut holder.consumer else { return Handed::Gone { seq, is_stored } };
-        consumer.credit_bytes -= entry.message.weight() as i64;
+    pub(super) fn is_no_ack(&self, slot: usize) -> bool {
+        let holder = self.slots.get(slot).and_then(Option::as_ref);
+        holder.and_then(|holder| holder.consumer.as_ref()).is_some_and(|consumer| consumer.no_ack)
+    }
+
+    /// Delivers to the consumer whose turn it is. What it must settle is kept with or without its body.
+    #[inline]
+    pub(super) fn deliver(&mut self, slot: usize, hot: Hot, keeps_body: bool) -> Handed {
+        let Some(Some(holder)) = self.slots.get_mut(slot) else { return Handed::Gone };
+        let Some(consumer) = &mut holder.consumer else { return Handed::Gone };
+        consumer.credit_bytes -= hot.message.weight() as i64;
         if holder.batch.is_empty() {
             self.touched.push(slot);
         }
+        let redelivered = hot.redelivered;
         if consumer.no_ack {
-            holder.batch.push(Delivery { ticket: 0, redelivered, message: entry.message });
-            return Handed::Gone { seq, is_stored };
+            holder.batch.push(Delivery { ticket: 0, redelivered, message: hot.message });
+            return Handed::Gone;
         }
-        let message = Arc::clone(&entry.message);
+        let message = Arc::clone(&hot.message);
+        let mut entry = Entry::from(hot);
+        if !keeps_body {
+            entry.message = None;
+        }
         let ticket = holder.hold(entry);
         holder.batch.push(Delivery { ticket, redelivered, message });
         self.unacked_count += 1;

@@ -6,6 +6,8 @@
 
 pub mod channel_limit;
 mod consumers;
+mod durability;
+mod paging;
 pub mod ports;
 mod ready;
 
@@ -14,12 +16,15 @@ mod tests;
 #[cfg(test)]
 mod tests_model;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub use self::channel_limit::ChannelLimit;
 use self::consumers::{Consumers, Handed};
+pub use self::durability::Durability;
+use self::paging::{Loading, WaitingGet};
 pub use self::ports::*;
-use self::ready::{Entry, Ready};
+use self::ready::{Entry, Hot, Ready};
 use crate::message::Message;
 
 /// What a queue was declared with, as far as the machine cares.
@@ -29,6 +34,8 @@ pub struct Options {
     pub durable: bool,
     /// It is deleted when its last consumer goes (semantics 9.16).
     pub auto_delete: bool,
+    /// What the confirms of persistent messages wait for.
+    pub durability: Durability,
 }
 
 /// A message that the store must keep.
@@ -38,6 +45,10 @@ pub struct Append {
     pub seq: u64,
     /// What.
     pub message: Arc<Message>,
+    /// Lasting, or only out of memory.
+    pub stored: Stored,
+    /// Its confirm waits for the disk, not only for the operating system.
+    pub is_synced: bool,
     /// Who gets the confirm, and whose credit it uses.
     pub origin: Option<Arc<dyn Outlet>>,
     /// The channel that published it.
@@ -54,11 +65,26 @@ pub struct Effects {
     /// Messages for the store, in order.
     pub appends: Vec<Append>,
     /// Places of stored messages that are done with.
-    pub settled: Vec<u64>,
+    pub settled: Vec<SeqRange>,
+    /// Lasting messages up to this place may be in somebody's hands now; 0 when that is known already (semantics 13.21).
+    pub marked: u64,
+    /// Stored messages that are needed in memory.
+    pub load: Option<Load>,
     /// Publishers whose bytes are processed.
     pub processed: Vec<(Arc<dyn Outlet>, usize)>,
     /// The queue has ended: take it out of all tables before the notices go out.
     pub has_ended: bool,
+}
+
+/// What an earlier run left of a queue.
+#[derive(Clone, Debug, Default)]
+pub struct Restored {
+    /// New messages get places from here on, which is above all that were ever used.
+    pub first_seq: u64,
+    /// Lasting messages: runs of places, both ends inclusive, ascending.
+    pub ranges: Vec<(u64, u64)>,
+    /// The last place that may have been handed out; 0 for none.
+    pub marked: u64,
 }
 
 /// See the module.
@@ -68,22 +94,48 @@ pub struct Queue {
     ready: Ready,
     consumers: Consumers,
     next_seq: u64,
+    budget_bytes: usize,
+    /// Of the bodies of unacked messages.
+    unacked_bytes: usize,
+    marked: u64,
+    loading: Option<Loading>,
+    next_load: u64,
+    waiting_gets: VecDeque<WaitingGet>,
+    lost: usize,
     has_ended: bool,
 }
 
 impl Queue {
     /// An empty queue.
     pub fn new(options: Options) -> Self {
-        Self::restore(options, 1, Vec::new())
+        Self::restore(options, &Restored { first_seq: 1, ..Restored::default() })
     }
 
-    /// A queue with stored messages of an earlier run, in order. New ones get places from `first_seq` on, which is above all of theirs.
-    pub fn restore(options: Options, first_seq: u64, messages: Vec<(u64, Arc<Message>)>) -> Self {
-        let mut ready = Ready::default();
-        for (seq, message) in messages {
-            ready.push(Entry { seq, message, redelivered: false, is_stored: true });
+    /// A queue with stored messages of an earlier run.
+    pub fn restore(options: Options, restored: &Restored) -> Self {
+        let mut queue = Self {
+            options,
+            ready: Ready::default(),
+            consumers: Consumers::default(),
+            next_seq: restored.first_seq,
+            budget_bytes: usize::MAX,
+            unacked_bytes: 0,
+            marked: restored.marked,
+            loading: None,
+            next_load: 0,
+            waiting_gets: VecDeque::new(),
+            lost: 0,
+            has_ended: false,
+        };
+        for &(first, last) in &restored.ranges {
+            queue.restore_run(first, last, restored.marked);
         }
-        Self { options, ready, consumers: Consumers::default(), next_seq: first_seq, has_ended: false }
+        queue
+    }
+
+    /// Messages that the store should have had and did not, since the start.
+    pub fn lost_count(&self) -> usize {
+        self.lost
     }
 
     /// Ready messages.
@@ -106,6 +158,13 @@ impl Queue {
         if self.has_ended {
             return refuse_as_gone(input, effects);
         }
+        self.take(input, effects);
+        if self.ready.has_cold() || !self.ready.has_hot() && !self.ready.is_empty() {
+            self.read_ahead(effects);
+        }
+    }
+
+    fn take(&mut self, input: Input, effects: &mut Effects) {
         match input {
             Input::Publish { origin, messages } => return self.on_publish(origin, messages, effects),
             Input::Settle { holder, tickets, settlement } => {
@@ -145,9 +204,12 @@ impl Queue {
             }
             Input::Purge(reply_to) => {
                 let count = self.ready.len();
-                effects.settled.extend(self.ready.drain().filter(|entry| entry.is_stored).map(|entry| entry.seq));
+                self.forget_ready(|range| settle(range, effects));
                 answer(&reply_to, Reply::Purged(count), effects);
+                self.serve_gets(effects);
             }
+            Input::Loaded { id, through, messages } => self.on_loaded(id, through, messages, effects),
+            Input::Shrink => self.shrink(effects),
             Input::Delete { if_unused, if_empty, reply_to } => {
                 self.on_delete(if_unused, if_empty, reply_to.as_ref(), effects);
             }
@@ -170,31 +232,41 @@ impl Queue {
         let mut numbers = Vec::new();
         let mut processed_bytes = 0;
         for incoming in messages {
+            let Incoming { message, channel, number } = incoming;
             let seq = self.next_seq;
             self.next_seq += 1;
-            let is_stored = self.options.durable && incoming.message.is_persistent();
-            if is_stored {
+            let is_lasting = self.options.durable && message.is_persistent();
+            // A message that finds the queue empty and a consumer free never stands in the queue.
+            let turn = if self.ready.is_empty() { self.consumers.next_turn() } else { None };
+            let is_cold = turn.is_none() && (self.ready.has_cold() || self.is_over_budget());
+            if !is_lasting && number != 0 {
+                Numbers::add(&mut numbers, channel, number);
+            }
+            let stored = match (is_lasting, is_cold) {
+                (true, _) => Stored::Lasting,
+                (false, true) => Stored::Paged,
+                (false, false) => Stored::Nowhere,
+            };
+            if stored == Stored::Nowhere {
+                processed_bytes += message.weight();
+            } else {
+                // The publisher's credit comes back from the store, so that a slow disk stops it.
+                let number = if is_lasting { number } else { 0 };
+                let message = Arc::clone(&message);
                 effects.appends.push(Append {
                     seq,
-                    message: Arc::clone(&incoming.message),
+                    message,
+                    stored,
+                    is_synced: is_lasting && self.options.durability == Durability::Synced,
                     origin: origin.clone(),
-                    channel: incoming.channel,
-                    number: incoming.number,
+                    channel,
+                    number,
                 });
-            } else {
-                processed_bytes += incoming.message.weight();
-                if incoming.number != 0 {
-                    Numbers::add(&mut numbers, incoming.channel, incoming.number);
-                }
             }
-            let entry = Entry { seq, message: incoming.message, redelivered: false, is_stored };
-            // A message that finds the queue empty and a consumer free never stands in the queue.
-            if self.ready.is_empty()
-                && let Some(slot) = self.consumers.next_turn()
-            {
-                self.hand_over(slot, entry, effects);
-            } else {
-                self.ready.push(entry);
+            match turn {
+                Some(slot) => self.hand_over(slot, Hot { seq, message, redelivered: false, stored }, effects),
+                None if is_cold => self.ready.push_cold(seq, stored),
+                None => self.ready.push(Hot { seq, message, redelivered: false, stored }),
             }
         }
         if let Some(origin) = origin {
@@ -209,29 +281,51 @@ impl Queue {
 
     /// Hands ready messages to consumers while there are both.
     fn dispatch(&mut self, effects: &mut Effects) {
-        while !self.ready.is_empty() {
+        self.serve_gets(effects);
+        while self.ready.has_hot() {
             let Some(slot) = self.consumers.next_turn() else { return };
-            if let Some(entry) = self.ready.pop() {
-                self.hand_over(slot, entry, effects);
+            if let Some(hot) = self.ready.pop() {
+                self.hand_over(slot, hot, effects);
             }
         }
     }
 
     #[inline]
-    fn hand_over(&mut self, slot: usize, entry: Entry, effects: &mut Effects) {
-        if let Handed::Gone { seq, is_stored: true } = self.consumers.deliver(slot, entry) {
-            effects.settled.push(seq);
+    fn hand_over(&mut self, slot: usize, mut hot: Hot, effects: &mut Effects) {
+        let bytes = hot.message.weight();
+        let (seq, stored) = (hot.seq, hot.stored);
+        let keeps_body = !self.is_over_budget() || self.consumers.is_no_ack(slot);
+        if !keeps_body {
+            Self::page_out(hot.seq, &hot.message, &mut hot.stored, effects);
+        }
+        match self.consumers.deliver(slot, hot, keeps_body) {
+            Handed::Held => {
+                self.unacked_bytes += if keeps_body { bytes } else { 0 };
+                self.mark(seq, stored, effects);
+            }
+            Handed::Gone => settle(SeqRange::one(seq, stored), effects),
+        }
+    }
+
+    /// A message is in somebody's hands and may come back.
+    #[inline]
+    fn mark(&mut self, seq: u64, stored: Stored, effects: &mut Effects) {
+        if stored == Stored::Lasting && seq > self.marked {
+            self.marked = seq;
+            effects.marked = seq;
         }
     }
 
     fn on_settle(&mut self, id: HolderId, tickets: &[u64], settlement: Settlement, effects: &mut Effects) {
         let Some(slot) = self.consumers.slot_of(id) else { return };
         let tell = self.limit_listener(slot);
-        let ready = &mut self.ready;
-        let has_room = self.consumers.settle(slot, tickets, |entry| match settlement {
-            Settlement::Remove if entry.is_stored => effects.settled.push(entry.seq),
-            Settlement::Remove => {}
-            Settlement::Requeue => ready.put_back(Entry { redelivered: true, ..entry }),
+        let Self { ready, consumers, unacked_bytes, .. } = self;
+        let has_room = consumers.settle(slot, tickets, |entry| {
+            *unacked_bytes -= entry.message.as_ref().map_or(0, |message| message.weight());
+            match settlement {
+                Settlement::Remove => settle(SeqRange::one(entry.seq, entry.stored), effects),
+                Settlement::Requeue => ready.put_back(Entry { redelivered: true, ..entry }),
+            }
         });
         self.tell_limit_lifted(has_room, tell, effects);
         self.dispatch(effects);
@@ -257,16 +351,23 @@ impl Queue {
         answer(reply_to, Reply::Cancelled, effects);
     }
 
-    fn on_get(&mut self, id: HolderId, no_ack: bool, reply_to: &ReplyTo, effects: &mut Effects) {
-        let Some(entry) = self.ready.pop() else { return answer(reply_to, Reply::Empty, effects) };
-        let (redelivered, message) = (entry.redelivered, Arc::clone(&entry.message));
+    fn on_get(&mut self, holder: HolderId, no_ack: bool, reply_to: &ReplyTo, effects: &mut Effects) {
+        self.waiting_gets.push_back(WaitingGet { holder, no_ack, reply_to: reply_to.clone() });
+        self.serve_gets(effects);
+    }
+
+    fn answer_get(&mut self, get: &WaitingGet, hot: Hot, effects: &mut Effects) {
+        let &WaitingGet { holder: id, no_ack, ref reply_to } = get;
+        let (redelivered, message) = (hot.redelivered, Arc::clone(&hot.message));
         let mut ticket = 0;
         if no_ack {
-            effects.settled.extend(entry.is_stored.then_some(entry.seq));
+            settle(SeqRange::one(hot.seq, hot.stored), effects);
         } else {
+            self.mark(hot.seq, hot.stored, effects);
+            self.unacked_bytes += message.weight();
             let slot = self.consumers.slot_or_new(id, &reply_to.outlet, reply_to.channel);
             if let Some(holder) = self.consumers.holder_mut(slot) {
-                ticket = holder.hold(entry);
+                ticket = holder.hold(hot.into());
             }
             self.consumers.count_held();
         }
@@ -275,11 +376,15 @@ impl Queue {
     }
 
     fn on_detach(&mut self, id: HolderId, reply_to: &ReplyTo, effects: &mut Effects) {
+        self.waiting_gets.retain(|get| get.holder != id);
         if let Some(slot) = self.consumers.slot_of(id) {
             let had_consumers = self.consumers.consumer_count();
             let tell = self.limit_listener(slot);
-            let ready = &mut self.ready;
-            let has_room = self.consumers.detach(slot, |entry| ready.put_back(Entry { redelivered: true, ..entry }));
+            let Self { ready, consumers, unacked_bytes, .. } = self;
+            let has_room = consumers.detach(slot, |entry| {
+                *unacked_bytes -= entry.message.as_ref().map_or(0, |message| message.weight());
+                ready.put_back(Entry { redelivered: true, ..entry });
+            });
             self.tell_limit_lifted(has_room, tell, effects);
             if self.consumers.consumer_count() < had_consumers {
                 self.end_if_abandoned(effects);
@@ -327,8 +432,12 @@ impl Queue {
                 effects.notices.push((Arc::clone(&holder.outlet), notice));
             }
         }
-        self.ready = Ready::default();
+        for get in std::mem::take(&mut self.waiting_gets) {
+            answer(&get.reply_to, Reply::Gone, effects);
+        }
+        self.forget_ready(|_| {});
         self.consumers = Consumers::default();
+        self.unacked_bytes = 0;
         self.has_ended = true;
         effects.has_ended = true;
     }
@@ -349,6 +458,18 @@ impl Queue {
 
 fn answer(reply_to: &ReplyTo, reply: Reply, effects: &mut Effects) {
     effects.notices.push((Arc::clone(&reply_to.outlet), Notice::Reply { channel: reply_to.channel, reply }));
+}
+
+/// The store may forget these, if it knows them.
+#[inline]
+fn settle(range: SeqRange, effects: &mut Effects) {
+    if range.stored == Stored::Nowhere {
+        return;
+    }
+    match effects.settled.last_mut() {
+        Some(last) if last.stored == range.stored && last.last + 1 == range.first => last.last = range.last,
+        _ => effects.settled.push(range),
+    }
 }
 
 /// Answers what reaches a queue that has ended. Messages that were routed to it count as taken (semantics 14.6).
@@ -379,6 +500,8 @@ fn refuse_as_gone(input: Input, effects: &mut Effects) {
         | Input::Settle { .. }
         | Input::Credit { .. }
         | Input::SetLimit { .. }
-        | Input::LimitLifted { .. } => {}
+        | Input::LimitLifted { .. }
+        | Input::Loaded { .. }
+        | Input::Shrink => {}
     }
 }

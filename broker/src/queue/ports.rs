@@ -41,6 +41,65 @@ pub struct ReplyTo {
     pub channel: u16,
 }
 
+/// Where the store has a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stored {
+    /// Nowhere; it lives in memory.
+    Nowhere,
+    /// To stay: it survives a restart.
+    Lasting,
+    /// To be out of memory: it does not survive a restart (semantics 27.2).
+    Paged,
+}
+
+/// Neighbouring places of a queue that the store knows in the same way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeqRange {
+    /// The first place.
+    pub first: u64,
+    /// The last, which is part of it.
+    pub last: u64,
+    /// Not [`Stored::Nowhere`], where it comes out of a queue.
+    pub stored: Stored,
+}
+
+impl SeqRange {
+    /// A single place.
+    pub fn one(seq: u64, stored: Stored) -> Self {
+        Self { first: seq, last: seq, stored }
+    }
+
+    /// How many places.
+    pub fn len(&self) -> usize {
+        usize::try_from(self.last + 1 - self.first).unwrap_or(usize::MAX)
+    }
+
+    /// Whether there are none, which no range of a queue is.
+    pub fn is_empty(&self) -> bool {
+        self.last < self.first
+    }
+
+    /// Adds a place to a list of ranges, extending the last range where it fits.
+    #[inline]
+    pub fn add(ranges: &mut Vec<Self>, seq: u64, stored: Stored) {
+        match ranges.last_mut() {
+            Some(range) if range.stored == stored && range.last + 1 == seq => range.last = seq,
+            _ => ranges.push(Self::one(seq, stored)),
+        }
+    }
+}
+
+/// Stored messages that a queue wants back in memory. Answer: [`Input::Loaded`].
+#[derive(Debug)]
+pub struct Load {
+    /// Comes back with the answer.
+    pub id: u64,
+    /// What, in ascending order.
+    pub ranges: Vec<SeqRange>,
+    /// About so many bytes; at least one message.
+    pub bytes_max: usize,
+}
+
 /// A message that is published to a queue.
 #[derive(Clone, Debug)]
 pub struct Incoming {
@@ -147,6 +206,17 @@ pub enum Input {
         /// Who.
         holder: HolderId,
     },
+    /// Messages that were asked for by a [`Load`].
+    Loaded {
+        /// Its number.
+        id: u64,
+        /// The ranges that were asked for have been read up to here; what is missing no longer exists.
+        through: u64,
+        /// The messages with their places, ascending.
+        messages: Vec<(u64, Arc<Message>)>,
+    },
+    /// The budget has shrunk: messages leave memory until it is kept.
+    Shrink,
     /// How full it is. Answer: [`Reply::Status`].
     Status(ReplyTo),
     /// Throws ready messages away. Answer: [`Reply::Purged`].

@@ -53,6 +53,7 @@ struct Bench {
     effects: Effects,
     stored: Vec<u64>,
     settled: Vec<u64>,
+    loads: Vec<Load>,
     published: u64,
     has_ended: bool,
 }
@@ -64,6 +65,7 @@ fn bench(options: Options) -> Bench {
         effects: Effects::default(),
         stored: Vec::new(),
         settled: Vec::new(),
+        loads: Vec::new(),
         published: 0,
         has_ended: false,
     }
@@ -83,7 +85,8 @@ impl Bench {
         self.queue.flush(&mut self.effects);
         self.has_ended |= std::mem::take(&mut self.effects.has_ended);
         self.stored.extend(self.effects.appends.drain(..).map(|append| append.seq));
-        self.settled.append(&mut self.effects.settled);
+        self.settled.extend(self.effects.settled.drain(..).flat_map(|range| range.first..=range.last));
+        self.loads.extend(self.effects.load.take());
         for (outlet, bytes) in self.effects.processed.drain(..) {
             outlet.publishes_processed(bytes);
         }
@@ -158,6 +161,23 @@ impl Bench {
     fn detach(&mut self, source: u32) -> &mut Self {
         let reply_to = self.reply_to();
         self.input(Input::Detach { holder: holder(source), reply_to })
+    }
+
+    /// Answers the only load with these bodies at these places.
+    fn load(&mut self, through: u64, bodies: &[(u64, &str)]) -> &mut Self {
+        let load = self.loads.pop().expect("a load");
+        assert!(self.loads.is_empty(), "one load at a time");
+        let message = |body: &str| {
+            Message::new(Parts { exchange: "", routing_key: "q", properties: &PERSISTENT }, body.as_bytes())
+        };
+        let messages = bodies.iter().map(|(seq, body)| (*seq, message(body))).collect();
+        self.input(Input::Loaded { id: load.id, through, messages })
+    }
+
+    /// What the only load asks for.
+    fn wanted(&self) -> Vec<(u64, u64)> {
+        let [load] = self.loads.as_slice() else { return Vec::new() };
+        load.ranges.iter().map(|range| (range.first, range.last)).collect()
     }
 
     /// What was told since the last look.
@@ -362,4 +382,115 @@ fn an_ended_queue_gives_publishers_their_credit_and_confirm() {
     bench.input(Input::Delete { if_unused: false, if_empty: false, reply_to: None });
     bench.publish_with(&PERSISTENT, &["a"]).expect(&["confirmed 1-1"]);
     assert!(*bench.log.processed_bytes.lock() > 0);
+}
+
+fn durable() -> Options {
+    Options { durable: true, ..Options::default() }
+}
+
+#[test]
+fn beyond_the_budget_messages_wait_in_the_store_and_keep_their_order() {
+    let mut bench = bench(durable());
+    bench.queue.set_budget(1);
+    bench.publish_with(&PERSISTENT, &["a", "b", "c"]).get(1, true).expect(&["got a remaining 2"]);
+    assert!(bench.loads.is_empty(), "nobody waits");
+    bench.get(1, true).get(2, true).expect(&[]);
+    assert_eq!(bench.wanted(), [(2, 3)]);
+    bench.load(2, &[(2, "b")]).expect(&["got b remaining 1"]);
+    bench.load(3, &[(3, "c")]).expect(&["got c remaining 0"]);
+    assert_eq!((bench.settled.as_slice(), bench.queue.memory_bytes()), (&[1, 2, 3][..], 0));
+}
+
+#[test]
+fn transient_messages_leave_memory_too_and_are_confirmed_at_once() {
+    let mut bench = bench(Options::default());
+    bench.queue.set_budget(1);
+    bench.publish_with(&TRANSIENT, &["a", "b"]).expect(&["confirmed 1-2"]);
+    assert_eq!(bench.stored, [2]);
+    bench.consume(1).load(2, &[(2, "b")]).expect(&["Consuming", "1<a#1", "1<b#2"]);
+    bench.settle(1, &[1, 2], Settlement::Remove);
+    assert_eq!(bench.settled, [2]);
+}
+
+#[test]
+fn what_the_store_has_lost_is_skipped() {
+    let mut bench = bench(durable());
+    bench.queue.set_budget(1);
+    bench.publish_with(&PERSISTENT, &["a", "b", "c", "d"]).consume(1).expect(&["Consuming", "1<a#1"]);
+    bench.load(4, &[(3, "c")]).expect(&["1<c#2"]);
+    assert_eq!((bench.queue.ready_count(), bench.queue.lost_count()), (0, 2));
+    bench.get(2, true).expect(&["Empty"]);
+}
+
+#[test]
+fn unacked_bodies_leave_memory_and_come_back_when_they_are_requeued() {
+    let mut bench = bench(durable());
+    bench.consume(1).publish_with(&PERSISTENT, &["a", "b"]);
+    bench.queue.set_budget(0);
+    bench.publish_with(&PERSISTENT, &["c"]).expect(&["Consuming", "1<a#1", "1<b#2", "1<c#3"]);
+    bench.settle(1, &[1, 2], Settlement::Remove);
+    assert_eq!(bench.queue.memory_bytes(), 0, "the third is unacked and only in the store");
+    bench.detach(1).get(2, true).expect(&["Detached"]);
+    assert_eq!(bench.wanted(), [(3, 3)]);
+    bench.load(3, &[(3, "c")]).expect(&["got c! remaining 0"]);
+}
+
+#[test]
+fn a_smaller_budget_takes_the_last_messages_out_of_memory_first() {
+    let mut bench = bench(durable());
+    let weight = Message::new(Parts { exchange: "", routing_key: "q", properties: &PERSISTENT }, b"a").weight();
+    bench.publish_with(&PERSISTENT, &["a", "b", "c", "d"]).queue.set_budget(weight);
+    bench.input(Input::Shrink);
+    assert_eq!(bench.queue.memory_bytes(), weight);
+    bench.get(1, true).expect(&["got a remaining 3"]);
+    assert_eq!(bench.loads.len(), 0, "nobody waits");
+    bench.get(1, true).expect(&[]);
+    assert_eq!(bench.wanted(), [(2, 4)]);
+}
+
+#[test]
+fn a_purge_makes_a_load_stale_and_answers_who_waits() {
+    let mut bench = bench(durable());
+    bench.queue.set_budget(0);
+    bench.publish_with(&PERSISTENT, &["a", "b"]).get(1, true).get(2, true).expect(&["got a remaining 1"]);
+    let reply_to = bench.reply_to();
+    bench.input(Input::Purge(reply_to)).expect(&["Purged(1)", "Empty"]);
+    bench.publish_with(&PERSISTENT, &["c"]).load(2, &[(2, "b")]).expect(&[]);
+    bench.get(1, true).expect(&["got c remaining 0"]);
+}
+
+#[test]
+fn the_end_answers_who_waits_for_a_load() {
+    let mut bench = bench(durable());
+    bench.queue.set_budget(0);
+    bench.publish_with(&PERSISTENT, &["a", "b"]).get(1, true).get(2, true).get(3, true).told();
+    bench.detach(3).expect(&["Detached"]);
+    bench.input(Input::Delete { if_unused: false, if_empty: false, reply_to: None }).expect(&["Gone"]);
+}
+
+#[test]
+fn a_restored_queue_reads_when_somebody_asks_and_marks_what_may_have_been_delivered() {
+    let restored = Restored { first_seq: 100, ranges: vec![(1, 2), (5, 6)], marked: 5 };
+    let mut bench = Bench { queue: Queue::restore(durable(), &restored), ..bench(durable()) };
+    assert_eq!(bench.queue.ready_count(), 4);
+    bench.publish_with(&PERSISTENT, &["new"]);
+    assert!(bench.loads.is_empty());
+    bench.consume(1);
+    assert_eq!(bench.wanted(), [(1, 2), (5, 5), (6, 6), (100, 100)]);
+    bench.load(100, &[(1, "a"), (2, "b"), (5, "c"), (6, "d"), (100, "new")]);
+    bench.expect(&["Consuming", "1<a!#1", "1<b!#2", "1<c!#3", "1<d#4", "1<new#5"]);
+}
+
+#[test]
+fn lasting_messages_are_marked_when_they_may_come_back() {
+    let mut bench = bench(durable());
+    let marked = |bench: &mut Bench| std::mem::take(&mut bench.effects.marked);
+    bench.publish_with(&PERSISTENT, &["a", "b"]).publish_with(&TRANSIENT, &["c"]).get(1, true);
+    assert_eq!(marked(&mut bench), 0, "it is gone");
+    bench.get(1, false);
+    assert_eq!(marked(&mut bench), 2);
+    bench.detach(1).get(1, false);
+    assert_eq!(marked(&mut bench), 0, "that is known");
+    bench.get(1, false);
+    assert_eq!(marked(&mut bench), 0, "nobody sees it after a restart");
 }

@@ -1,36 +1,72 @@
 //! Alarms: while one is raised, connections that publish are left unread, and told so (semantics 26).
 //!
-//! Messages are never dropped over it and consumers go on. The memory alarm compares what all messages take with a watermark; it is
-//! cleared a little below, so that it does not flicker.
+//! Messages are never dropped over it and consumers go on. The memory alarm compares what all messages take with a watermark, the disk
+//! alarm what is free on the file system of the data folder. Both are cleared only some way off their watermark, so that they do not
+//! flicker. Who looks at the disk is [`super::disk`].
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The part of the machine's or container's memory that may be used unless the topology says otherwise (semantics 26.1).
 const MEMORY_SHARE: f64 = 0.6;
-/// An alarm ends below this share of its watermark.
-const CLEAR_SHARE: f64 = 0.95;
+/// The memory alarm ends below this share of its watermark.
+const MEMORY_CLEAR_SHARE: f64 = 0.95;
+/// The disk alarm ends when so many parts of a hundred more than its watermark are free.
+const DISK_CLEAR_PERCENT: u64 = 5;
 /// How often memory is looked at. At 2 GB of messages a second it grows by 200 MB meanwhile.
 pub const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Bits of the alarms that are raised.
+const MEMORY: u8 = 1;
+const DISK: u8 = 2;
 
 /// Which alarms are raised.
 #[derive(Debug, Default)]
 pub struct Alarms {
-    memory: AtomicBool,
+    raised: AtomicU8,
     watermark_bytes: AtomicU64,
+}
+
+/// What a look at one of the alarms has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlarmChange {
+    /// Nothing.
+    None,
+    /// It was raised.
+    Raised,
+    /// It was cleared, while another alarm still is raised.
+    Cleared,
+    /// It was cleared, and was the last.
+    AllCleared,
+}
+
+/// A look at the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskState {
+    /// What is free on the file system of the data folder; none without such a folder.
+    pub free_bytes: Option<u64>,
+    /// What has to be free there.
+    pub watermark_bytes: u64,
+    /// The storage itself has no room for messages.
+    pub is_full: bool,
 }
 
 impl Alarms {
     /// With a watermark; none takes the default.
     pub fn new(memory_watermark_bytes: Option<u64>) -> Self {
         let watermark = memory_watermark_bytes.unwrap_or_else(|| (available_bytes() as f64 * MEMORY_SHARE) as u64);
-        Self { memory: AtomicBool::new(false), watermark_bytes: AtomicU64::new(watermark) }
+        Self { raised: AtomicU8::new(0), watermark_bytes: AtomicU64::new(watermark) }
     }
 
     /// Why publishers are stopped, in RabbitMQ's words (semantics 26.3).
     #[inline]
     pub fn reason(&self) -> Option<&'static str> {
-        self.memory.load(Ordering::Relaxed).then_some("low on memory")
+        match self.raised.load(Ordering::Relaxed) {
+            0 => None,
+            MEMORY => Some("low on memory"),
+            DISK => Some("low on disk"),
+            _ => Some("low on memory & low on disk"),
+        }
     }
 
     /// What the memory alarm compares with, in bytes.
@@ -38,14 +74,40 @@ impl Alarms {
         self.watermark_bytes.load(Ordering::Relaxed)
     }
 
-    /// Judges the memory in use; true when the alarm was raised or cleared by it.
-    pub fn on_memory(&self, used_bytes: u64) -> bool {
+    /// Judges the memory in use.
+    pub fn on_memory(&self, used_bytes: u64) -> AlarmChange {
         let watermark = self.memory_watermark_bytes();
-        let is_raised = self.memory.load(Ordering::Relaxed);
-        let should_be =
-            if is_raised { used_bytes as f64 > watermark as f64 * CLEAR_SHARE } else { used_bytes > watermark };
-        self.memory.store(should_be, Ordering::Relaxed);
-        is_raised != should_be
+        let is_low = if self.is_raised(MEMORY) {
+            used_bytes as f64 > watermark as f64 * MEMORY_CLEAR_SHARE
+        } else {
+            used_bytes > watermark
+        };
+        self.set(MEMORY, is_low)
+    }
+
+    /// Judges the room on the disk.
+    pub fn on_disk(&self, disk: DiskState) -> AlarmChange {
+        let DiskState { free_bytes, watermark_bytes, is_full } = disk;
+        let margin_bytes =
+            if self.is_raised(DISK) { (watermark_bytes / 100).saturating_mul(DISK_CLEAR_PERCENT) } else { 0 };
+        let is_low = free_bytes.is_some_and(|free| free < watermark_bytes.saturating_add(margin_bytes));
+        self.set(DISK, is_low || is_full)
+    }
+
+    fn is_raised(&self, alarm: u8) -> bool {
+        self.raised.load(Ordering::Relaxed) & alarm != 0
+    }
+
+    fn set(&self, alarm: u8, is_raised: bool) -> AlarmChange {
+        if is_raised {
+            let before = self.raised.fetch_or(alarm, Ordering::Relaxed);
+            return if before & alarm == 0 { AlarmChange::Raised } else { AlarmChange::None };
+        }
+        match self.raised.fetch_and(!alarm, Ordering::Relaxed) {
+            before if before & alarm == 0 => AlarmChange::None,
+            before if before == alarm => AlarmChange::AllCleared,
+            _ => AlarmChange::Cleared,
+        }
     }
 }
 
@@ -68,17 +130,51 @@ fn read(path: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::AlarmChange::{AllCleared, Cleared, None as Same, Raised};
     use super::*;
 
+    fn disk(free_bytes: u64) -> DiskState {
+        DiskState { free_bytes: Some(free_bytes), watermark_bytes: 1000, is_full: false }
+    }
+
     #[test]
-    fn an_alarm_is_cleared_below_its_watermark() {
+    fn the_memory_alarm_is_cleared_below_its_watermark() {
         let alarms = Alarms::new(Some(1000));
-        let seen: Vec<(bool, bool)> = [1000, 1001, 2000, 960, 950, 1000]
+        let seen: Vec<(AlarmChange, bool)> = [1000, 1001, 2000, 960, 950, 1000]
             .into_iter()
             .map(|bytes| (alarms.on_memory(bytes), alarms.reason().is_some()))
             .collect();
-        let expected = [(false, false), (true, true), (false, true), (false, true), (true, false), (false, false)];
+        let expected = [(Same, false), (Raised, true), (Same, true), (Same, true), (AllCleared, false), (Same, false)];
         assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn the_disk_alarm_is_cleared_above_its_watermark() {
+        let alarms = Alarms::new(None);
+        let seen: Vec<AlarmChange> =
+            [1000, 999, 0, 1000, 1049, 1050, 1000].into_iter().map(|bytes| alarms.on_disk(disk(bytes))).collect();
+        assert_eq!(seen, [Same, Raised, Same, Same, Same, AllCleared, Same]);
+    }
+
+    #[test]
+    fn a_full_storage_raises_the_disk_alarm_with_or_without_a_folder() {
+        let alarms = Alarms::new(None);
+        for free_bytes in [None, Some(u64::MAX)] {
+            let full = DiskState { free_bytes, is_full: true, ..DiskState::default() };
+            assert_eq!(alarms.on_disk(full), Raised);
+            assert_eq!(alarms.on_disk(full), Same);
+            assert_eq!(alarms.on_disk(DiskState { is_full: false, ..full }), AllCleared);
+        }
+        assert_eq!(alarms.on_disk(DiskState { watermark_bytes: u64::MAX, ..DiskState::default() }), Same);
+    }
+
+    #[test]
+    fn alarms_are_named_together_and_end_with_the_last() {
+        let alarms = Alarms::new(Some(1000));
+        assert_eq!((alarms.on_disk(disk(0)), alarms.reason()), (Raised, Some("low on disk")));
+        assert_eq!((alarms.on_memory(2000), alarms.reason()), (Raised, Some("low on memory & low on disk")));
+        assert_eq!((alarms.on_disk(disk(9000)), alarms.reason()), (Cleared, Some("low on memory")));
+        assert_eq!((alarms.on_memory(0), alarms.reason()), (AllCleared, None));
     }
 
     #[test]

@@ -1,19 +1,21 @@
 //! What all connections share.
 
 use std::ops::Deref;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 
-use super::alarms::Alarms;
+use super::alarms::{AlarmChange, Alarms, DiskState};
 use super::holder::MemoryHolder;
 use super::mailbox::Mailbox;
+use super::paging::Paging;
 use crate::access::Access;
 use crate::amqp::{Identity, Limits};
 use crate::hooks::HookSet;
-use crate::queue::{Notice, Outlet};
+use crate::queue::{Input, Notice, Outlet};
 use crate::store::Committer;
 use crate::vhost::Vhost;
 
@@ -34,6 +36,8 @@ pub struct Parts {
     pub committer: Arc<Committer>,
     /// Why publishers are stopped, if they are.
     pub alarms: Alarms,
+    /// What queues may keep in memory.
+    pub paging: Arc<Paging>,
     /// Who keeps the messages that exchanges put off.
     pub holder: Arc<MemoryHolder>,
 }
@@ -88,17 +92,60 @@ impl Broker {
         self.connections.lock().len()
     }
 
-    /// Judges the memory in use (semantics 26.1). Connections that were stopped look again when an alarm ends.
+    /// Judges the memory in use: queues put messages out of it, and when that is not enough, publishers are stopped (semantics 26.1).
+    /// Connections that were stopped look again when an alarm ends.
     pub fn on_memory(&self, used_bytes: u64) {
-        if !self.alarms.on_memory(used_bytes) {
-            return;
+        if self.paging.on_memory(used_bytes) {
+            tracing::debug!(used_bytes, queue_bytes = self.paging.queue_bytes(), "queues put messages out of memory");
+            let vhosts: Vec<Arc<Vhost>> = self.vhosts.read().values().cloned().collect();
+            for queue in vhosts.iter().flat_map(|vhost| vhost.queues()) {
+                queue.handle.post(Input::Shrink);
+            }
         }
+        let change = self.alarms.on_memory(used_bytes);
         let watermark_bytes = self.alarms.memory_watermark_bytes();
-        if self.alarms.reason().is_some() {
-            tracing::warn!(used_bytes, watermark_bytes, "memory alarm: connections that publish are stopped");
+        match change {
+            AlarmChange::None => {}
+            AlarmChange::Raised => tracing::warn!(
+                used_bytes,
+                watermark_bytes,
+                "memory alarm: connections that publish are stopped until messages take less than the watermark; \
+                 let consumers drain the queues, or raise limits.memory_watermark_bytes"
+            ),
+            AlarmChange::Cleared | AlarmChange::AllCleared => {
+                tracing::warn!(used_bytes, watermark_bytes, "memory alarm is over");
+            }
+        }
+        self.on_alarm_change(change);
+    }
+
+    /// Judges the room on the disk (semantics 26.1); `folder` is the data folder, for the log.
+    pub fn on_disk(&self, disk: DiskState, folder: Option<&Path>) {
+        let change = self.alarms.on_disk(disk);
+        let DiskState { free_bytes, watermark_bytes, is_full } = disk;
+        let folder = folder.map(|folder| folder.display().to_string());
+        match change {
+            AlarmChange::None => {}
+            AlarmChange::Raised => tracing::warn!(
+                free_bytes,
+                watermark_bytes,
+                is_full,
+                folder,
+                "disk alarm: connections that publish are stopped until there is room; let consumers drain the queues, \
+                 free space on the file system of the data folder, or lower limits.disk_free_bytes_min"
+            ),
+            AlarmChange::Cleared | AlarmChange::AllCleared => {
+                tracing::warn!(free_bytes, watermark_bytes, is_full, folder, "disk alarm is over");
+            }
+        }
+        self.on_alarm_change(change);
+    }
+
+    /// Connections are told when the last alarm is cleared (semantics 26.4).
+    fn on_alarm_change(&self, change: AlarmChange) {
+        if change != AlarmChange::AllCleared {
             return;
         }
-        tracing::warn!(used_bytes, watermark_bytes, "memory alarm is over");
         let mailboxes: Vec<Arc<Mailbox>> = self.connections.lock().values().cloned().collect();
         for mailbox in mailboxes {
             mailbox.post(Notice::AlarmsCleared);

@@ -7,14 +7,17 @@ pub mod alarms;
 pub mod broker;
 pub mod buffers;
 pub mod connection_task;
+pub mod disk;
 pub mod entropy;
 pub mod holder;
 pub mod listener;
 pub mod mailbox;
+pub mod paging;
 pub mod queue_shell;
 pub mod session;
 
 pub use broker::Broker;
 pub use mailbox::Mailbox;
+pub use paging::Paging;
 pub use queue_shell::{QueueShell, Shells};
 pub use session::Session;

@@ -8,9 +8,10 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::queue::{self, Effects, Handle, Input, Queue};
-use crate::store::Committer;
-use crate::vhost::{QueueFactory, Restored, Vhost};
+use super::paging::Paging;
+use crate::queue::{self, Effects, Handle, Input, Queue, Restored, Stored};
+use crate::store::{Committer, Submission};
+use crate::vhost::{QueueFactory, Vhost};
 
 /// Whoever is inside drains the mailbox so many times; then a task of its own goes on, so that no connection works for others
 /// for ever.
@@ -20,6 +21,9 @@ const ROUNDS_MAX: usize = 32;
 struct Inside {
     machine: Queue,
     effects: Effects,
+    /// The store has something of the queue under its lasting key, under its paged key.
+    has_lasting: bool,
+    has_paged: bool,
 }
 
 /// See the module.
@@ -29,6 +33,7 @@ pub struct QueueShell {
     name: Arc<str>,
     vhost: Weak<Vhost>,
     committer: Arc<Committer>,
+    paging: Arc<Paging>,
     mailbox: Mutex<Vec<Input>>,
     inside: Mutex<Inside>,
     this: Weak<Self>,
@@ -52,12 +57,14 @@ impl QueueShell {
                 if mail.is_empty() {
                     break;
                 }
-                let Inside { machine, effects } = &mut *inside;
+                let Inside { machine, effects, .. } = &mut *inside;
+                machine.set_budget(self.paging.queue_bytes());
                 for input in mail {
                     machine.handle(input, effects);
                 }
                 machine.flush(effects);
-                self.carry_out(effects);
+                self.paging.note(machine.memory_bytes());
+                self.carry_out(&mut inside);
                 rounds += 1;
                 if rounds >= ROUNDS_MAX {
                     break;
@@ -81,7 +88,8 @@ impl QueueShell {
         true
     }
 
-    fn carry_out(&self, effects: &mut Effects) {
+    fn carry_out(&self, inside: &mut Inside) {
+        let Inside { effects, has_lasting, has_paged, .. } = inside;
         let has_ended = std::mem::take(&mut effects.has_ended);
         if has_ended {
             // Nobody may hear of the end while the name still leads here. The vhost's lock is a leaf for us: nobody posts to a
@@ -90,14 +98,15 @@ impl QueueShell {
                 vhost.forget_queue(&self.name, self.number);
             }
             effects.settled.clear();
+            effects.marked = 0;
+            effects.load = None;
         }
-        if !effects.appends.is_empty() || !effects.settled.is_empty() {
-            let settled = std::mem::take(&mut effects.settled);
-            self.committer.submit(self.number, effects.appends.drain(..), settled);
-        }
+        self.submit(effects, has_lasting, has_paged);
         if has_ended {
             // Last: what the store is given for a queue that it has deleted would stay for ever.
-            self.committer.delete_queue(self.number);
+            let lasting = std::mem::take(has_lasting).then_some(Stored::Lasting);
+            let paged = std::mem::take(has_paged).then_some(Stored::Paged);
+            self.committer.delete_queue(self.number, lasting.into_iter().chain(paged));
         }
         for (outlet, bytes) in effects.processed.drain(..) {
             outlet.publishes_processed(bytes);
@@ -106,18 +115,38 @@ impl QueueShell {
             outlet.post(notice);
         }
     }
+
+    fn submit(&self, effects: &mut Effects, has_lasting: &mut bool, has_paged: &mut bool) {
+        let Effects { appends, settled, .. } = effects;
+        let (marked, load) = (std::mem::take(&mut effects.marked), effects.load.take());
+        if appends.is_empty() && settled.is_empty() && marked == 0 && load.is_none() {
+            return;
+        }
+        for append in &*appends {
+            match append.stored {
+                Stored::Lasting => *has_lasting = true,
+                Stored::Paged => *has_paged = true,
+                Stored::Nowhere => {}
+            }
+        }
+        let load = load.and_then(|load| Some((self.this.upgrade()? as Arc<dyn Handle>, load)));
+        let appends = appends.drain(..);
+        self.committer.submit(Submission { queue: self.number, appends, settled, marked, load });
+        settled.clear();
+    }
 }
 
 /// Makes shells for the queues of all vhosts.
 #[derive(Debug)]
 pub struct Shells {
     committer: Arc<Committer>,
+    paging: Arc<Paging>,
 }
 
 impl Shells {
-    /// All shells share one committer.
-    pub fn new(committer: Arc<Committer>) -> Arc<Self> {
-        Arc::new(Self { committer })
+    /// All shells share one committer and one budget.
+    pub fn new(committer: Arc<Committer>, paging: Arc<Paging>) -> Arc<Self> {
+        Arc::new(Self { committer, paging })
     }
 }
 
@@ -130,14 +159,17 @@ impl QueueFactory for Shells {
         options: queue::Options,
         restored: Restored,
     ) -> Arc<dyn Handle> {
-        let machine = Queue::restore(options, restored.first_seq, restored.messages);
+        let machine = Queue::restore(options, &restored);
+        let has_lasting = machine.ready_count() > 0;
+        let inside = Inside { machine, effects: Effects::default(), has_lasting, has_paged: false };
         Arc::new_cyclic(|this| QueueShell {
             number,
             name: Arc::clone(name),
             vhost: Arc::downgrade(vhost),
             committer: Arc::clone(&self.committer),
             mailbox: Mutex::default(),
-            inside: Mutex::new(Inside { machine, effects: Effects::default() }),
+            paging: Arc::clone(&self.paging),
+            inside: Mutex::new(inside),
             this: this.clone(),
         })
     }

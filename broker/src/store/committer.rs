@@ -2,18 +2,26 @@
 //!
 //! Confirms of persistent messages leave here and nowhere else: acks are cumulative, so a second source could overtake the first
 //! and confirm a message that is not stored yet. A publisher's credit comes back with its confirm, so that a slow store stops
-//! publishers before memory grows. Transient messages never come here.
+//! publishers before memory grows. What a consumer has had before its turn to be written came is confirmed without the disk.
+//!
+//! When the disk is full, what wants room waits here and nothing is refused or dropped: its publishers get neither confirm nor credit,
+//! consumers go on, what they settle makes room, and [`Committer::retry`] tries again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use hashbrown::HashMap;
 use parking_lot::Mutex;
-use plugin_api::storage::{Append as Record, MessageSeq, QueueKey, Settle, Storage, StorageError};
+use plugin_api::storage::{
+    Append as Record, Durability, Mark, MessageSeq, Meta, QueueKey, Settle, Storage, StorageError, StorageStatus,
+};
 use tokio::sync::{Notify, watch};
 
+use super::batch::{self, Pending};
 use super::definitions::{self, Entry};
-use crate::message::Message;
-use crate::queue::{Append, Notice, Numbers, Outlet, Reply, ReplyTo};
+use super::key;
+use super::pager::{Pager, Request};
+use crate::queue::{Append, Handle, Load, Notice, Reply, ReplyTo, SeqRange, Stored};
 use crate::vhost::{Change, Ledger};
 
 /// The store has failed; nothing is confirmed any more.
@@ -21,32 +29,64 @@ use crate::vhost::{Change, Ledger};
 #[error("the store failed: {0}")]
 pub struct Failure(pub String);
 
+/// What a queue wants of the store, in order.
+#[derive(Debug)]
+pub struct Submission<'a, A> {
+    /// Its number.
+    pub queue: u64,
+    /// Messages to keep.
+    pub appends: A,
+    /// Messages to forget.
+    pub settled: &'a [SeqRange],
+    /// Lasting messages up to here may be in somebody's hands; 0 for no news.
+    pub marked: u64,
+    /// Messages that it wants back, and where to.
+    pub load: Option<(Arc<dyn Handle>, Load)>,
+}
+
 #[derive(Debug, Default)]
 struct Gathered {
-    appends: Vec<(QueueKey, Append)>,
-    settled: Vec<(QueueKey, Vec<u64>)>,
-    deleted: Vec<QueueKey>,
     definitions: Vec<Entry>,
+    appends: Vec<Pending>,
+    settled: Vec<Settle>,
+    marks: Vec<Mark>,
+    deleted: Vec<QueueKey>,
     barriers: Vec<ReplyTo>,
+    loads: Vec<(u64, Arc<dyn Handle>, Load)>,
 }
 
 impl Gathered {
     fn is_empty(&self) -> bool {
-        self.appends.is_empty()
+        self.definitions.is_empty()
+            && self.appends.is_empty()
             && self.settled.is_empty()
+            && self.marks.is_empty()
             && self.deleted.is_empty()
-            && self.definitions.is_empty()
             && self.barriers.is_empty()
+            && self.loads.is_empty()
     }
-}
 
-impl Gathered {
-    fn answer(self, is_stored: bool) {
-        answer(self.appends, is_stored);
-        for ReplyTo { outlet, channel } in self.barriers {
+    /// Puts what came later behind what is still here.
+    fn extend(&mut self, later: Self) {
+        self.definitions.extend(later.definitions);
+        self.appends.extend(later.appends);
+        self.settled.extend(later.settled);
+        self.marks.extend(later.marks);
+        self.deleted.extend(later.deleted);
+        self.barriers.extend(later.barriers);
+        self.loads.extend(later.loads);
+    }
+
+    fn answer_barriers(&mut self, is_stored: bool) {
+        for ReplyTo { outlet, channel } in self.barriers.drain(..) {
             let reply = if is_stored { Reply::Stored } else { Reply::StoreFailed };
             outlet.post(Notice::Reply { channel, reply });
         }
+    }
+
+    fn refuse(&mut self) {
+        batch::answer(self.appends.drain(..), false);
+        self.answer_barriers(false);
     }
 }
 
@@ -62,8 +102,12 @@ impl Ledger for Committer {
 /// See the module.
 pub struct Committer {
     storage: Arc<dyn Storage>,
+    pager: Pager,
     gathered: Mutex<Gathered>,
     wake: Notify,
+    /// Something waits for room.
+    is_stuck: AtomicBool,
+    retry: AtomicBool,
     failure: watch::Sender<Option<Failure>>,
 }
 
@@ -74,21 +118,39 @@ impl std::fmt::Debug for Committer {
 }
 
 impl Committer {
-    /// A committer for one storage. [`Self::run`] must be running for anything to be confirmed.
+    /// A committer for one storage. [`Self::run`] must be running for anything to be confirmed, and [`Self::page`] for anything to be loaded.
     pub fn new(storage: Arc<dyn Storage>) -> Arc<Self> {
         let (failure, _) = watch::channel(None);
-        Arc::new(Self { storage, gathered: Mutex::default(), wake: Notify::new(), failure })
+        Arc::new(Self {
+            pager: Pager::new(Arc::clone(&storage)),
+            storage,
+            gathered: Mutex::default(),
+            wake: Notify::new(),
+            is_stuck: AtomicBool::new(false),
+            retry: AtomicBool::new(false),
+            failure,
+        })
     }
 
-    /// Takes what a queue wants stored and forgotten, in order; never waits.
-    pub fn submit(&self, queue: u64, appends: impl Iterator<Item = Append>, settled: Vec<u64>) {
-        let queue = QueueKey(queue);
+    /// Takes what a queue wants; never waits.
+    pub fn submit<A: Iterator<Item = Append>>(&self, submission: Submission<'_, A>) {
+        let Submission { queue: number, appends, settled, marked, load } = submission;
         let mut gathered = self.gathered.lock();
         let was_empty = gathered.is_empty();
-        gathered.appends.extend(appends.map(|append| (queue, append)));
-        if !settled.is_empty() {
-            gathered.settled.push((queue, settled));
+        gathered.appends.extend(appends.map(|append| (key(number, append.stored), append)));
+        gathered.settled.extend(settled.iter().map(|range| Settle {
+            queue: key(number, range.stored),
+            first: MessageSeq(range.first),
+            last: MessageSeq(range.last),
+        }));
+        if marked != 0 {
+            let queue = key(number, Stored::Lasting);
+            match gathered.marks.last_mut() {
+                Some(mark) if mark.queue == queue => mark.last = MessageSeq(marked),
+                _ => gathered.marks.push(Mark { queue, last: MessageSeq(marked) }),
+            }
         }
+        gathered.loads.extend(load.map(|(handle, load)| (number, handle, load)));
         let is_empty = gathered.is_empty();
         drop(gathered);
         if was_empty && !is_empty {
@@ -96,9 +158,11 @@ impl Committer {
         }
     }
 
-    /// A queue is gone, with everything that it stored.
-    pub fn delete_queue(&self, queue: u64) {
-        self.gathered.lock().deleted.push(QueueKey(queue));
+    /// A queue is gone, with everything that it has stored of these kinds.
+    pub fn delete_queue(&self, queue: u64, kinds: impl Iterator<Item = Stored>) {
+        let mut gathered = self.gathered.lock();
+        gathered.deleted.extend(kinds.map(|stored| key(queue, stored)));
+        drop(gathered);
         self.wake.notify_one();
     }
 
@@ -106,6 +170,29 @@ impl Committer {
     pub fn barrier(&self, reply_to: ReplyTo) {
         self.gathered.lock().barriers.push(reply_to);
         self.wake.notify_one();
+    }
+
+    /// Tries again what waits for room; to be called now and then.
+    pub fn retry(&self) {
+        if self.is_stuck.load(Ordering::Relaxed) {
+            self.retry.store(true, Ordering::Relaxed);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Whether nothing is gathered and nobody waits for a load. What is under way is not seen here.
+    pub fn is_idle(&self) -> bool {
+        self.gathered.lock().is_empty() && self.pager.is_idle()
+    }
+
+    /// What a confirm means.
+    pub fn promise(&self) -> Durability {
+        self.storage.promise()
+    }
+
+    /// How the storage fares.
+    pub fn storage_status(&self) -> StorageStatus {
+        self.storage.status()
     }
 
     /// Resolves when the store has failed.
@@ -121,162 +208,140 @@ impl Committer {
         }
     }
 
-    /// Stores batch after batch, until the store fails.
+    /// Loads what queues want back, one wish after the other, until the store fails. As many of these may run as there may be reads
+    /// at a time.
+    pub async fn page(self: Arc<Self>) {
+        let error = self.pager.run().await;
+        tracing::error!(error = %error, "the store cannot be read");
+        self.failure.send_replace(Some(Failure(error.to_string())));
+    }
+
+    /// Stores batch after batch, for ever; after a failure it refuses everything.
     pub async fn run(self: Arc<Self>) {
+        let error = self.commit().await;
+        tracing::error!(error = %error, "the store failed; nothing is confirmed any more");
+        self.failure.send_replace(Some(Failure(error.to_string())));
+        // No publisher waits for a confirm that cannot come.
         loop {
-            let gathered = std::mem::take(&mut *self.gathered.lock());
-            if gathered.is_empty() {
-                self.wake.notified().await;
-                continue;
-            }
-            let is_stored = self.store(&gathered).await;
-            gathered.answer(is_stored.is_ok());
-            match is_stored {
-                Ok(()) => {}
-                // Nothing of the batch was kept, and its publishers have been told. Room may come again.
-                Err(StorageError::Full(reason)) => {
-                    tracing::error!(reason, "the store is full; persistent messages are refused until there is room");
-                }
-                Err(error @ (StorageError::Failed(_) | StorageError::Damaged(_))) => {
-                    tracing::error!(error = %error, "the store failed; nothing is confirmed any more");
-                    self.failure.send_replace(Some(Failure(error.to_string())));
-                    return self.refuse_for_ever().await;
-                }
-            }
-        }
-    }
-
-    async fn store(&self, gathered: &Gathered) -> Result<(), StorageError> {
-        // A queue's definition goes before its messages, and its end behind them.
-        for (key, value) in &gathered.definitions {
-            self.storage.put_meta(key, value.as_deref()).await?;
-        }
-        // A full disk refuses messages, but what is done with must still be forgotten: that is what makes room.
-        let appended = match self.append(&gathered.appends).await {
-            Err(error @ (StorageError::Failed(_) | StorageError::Damaged(_))) => return Err(error),
-            appended => appended,
-        };
-        let ranges: Vec<Settle> = gathered.settled.iter().flat_map(|(queue, seqs)| ranges(*queue, seqs)).collect();
-        if !ranges.is_empty() {
-            self.storage.settle(&ranges).await?;
-        }
-        for &queue in &gathered.deleted {
-            self.storage.delete_queue(queue).await?;
-        }
-        appended
-    }
-
-    async fn append(&self, appends: &[(QueueKey, Append)]) -> Result<(), StorageError> {
-        if appends.is_empty() {
-            return Ok(());
-        }
-        let groups = group(appends);
-        let records: Vec<Record<'_>> = groups.iter().map(|(message, targets)| record(message, targets)).collect();
-        self.storage.append(&records).await
-    }
-
-    /// After a failure every publish is refused, so that no publisher waits for a confirm that cannot come.
-    async fn refuse_for_ever(&self) {
-        loop {
-            let gathered = std::mem::take(&mut *self.gathered.lock());
-            gathered.answer(false);
+            let mut gathered = std::mem::take(&mut *self.gathered.lock());
+            gathered.refuse();
             self.wake.notified().await;
         }
     }
-}
 
-type Group<'a> = (&'a Message, Vec<(QueueKey, MessageSeq)>);
-
-/// One record per message, however many queues hold it.
-fn group(appends: &[(QueueKey, Append)]) -> Vec<Group<'_>> {
-    let mut groups: Vec<Group<'_>> = Vec::with_capacity(appends.len());
-    let is_one_queue = appends.windows(2).all(|pair| pair[0].0 == pair[1].0);
-    let mut place_of: HashMap<*const Message, usize> = HashMap::new();
-    for (queue, append) in appends {
-        let target = (*queue, MessageSeq(append.seq));
-        if is_one_queue {
-            groups.push((&append.message, vec![target]));
-            continue;
+    async fn commit(&self) -> StorageError {
+        let mut batch = Gathered::default();
+        loop {
+            let gathered = std::mem::take(&mut *self.gathered.lock());
+            if gathered.is_empty() && !self.retry.swap(false, Ordering::Relaxed) {
+                self.wake.notified().await;
+                continue;
+            }
+            batch.extend(gathered);
+            if let Err(error) = self.store(&mut batch).await {
+                batch.refuse();
+                return error;
+            }
         }
-        let place = *place_of.entry(Arc::as_ptr(&append.message)).or_insert_with(|| {
-            groups.push((&append.message, Vec::new()));
-            groups.len() - 1
-        });
-        groups[place].1.push(target);
     }
-    groups
-}
 
-fn record<'a>(message: &'a Message, targets: &'a [(QueueKey, MessageSeq)]) -> Record<'a> {
-    Record {
-        targets,
-        exchange: message.exchange(),
-        routing_key: message.routing_key(),
-        properties: message.properties().raw(),
-        body: message.body(),
-    }
-}
-
-/// Runs of neighbours as ranges.
-fn ranges(queue: QueueKey, seqs: &[u64]) -> impl Iterator<Item = Settle> {
-    seqs.chunk_by(|a, b| a + 1 == *b).filter_map(move |run| {
-        let (first, last) = (*run.first()?, *run.last()?);
-        Some(Settle { queue, first: MessageSeq(first), last: MessageSeq(last) })
-    })
-}
-
-/// Tells publishers what became of their messages and gives their credit back, one notice per run of the same publisher.
-fn answer(appends: Vec<(QueueKey, Append)>, is_taken: bool) {
-    let mut run: Option<(Arc<dyn Outlet>, Vec<Numbers>, usize)> = None;
-    let finish = |(outlet, numbers, bytes): (Arc<dyn Outlet>, Vec<Numbers>, usize)| {
-        if !numbers.is_empty() {
-            outlet.post(Notice::Confirmed { numbers, is_taken });
+    /// Carries out a batch. What finds no room stays in it.
+    async fn store(&self, batch: &mut Gathered) -> Result<(), StorageError> {
+        let consumed = batch::take_consumed(&mut batch.appends, &mut batch.settled, &batch.deleted);
+        batch::answer(consumed.into_iter(), true);
+        // A queue's definition goes before its messages, and its end behind them.
+        let mut full = self.define(&mut batch.definitions).await?;
+        if full.is_none() {
+            full = self.append(&mut batch.appends).await?;
         }
-        outlet.publishes_processed(bytes);
+        // What is done with is forgotten also on a full disk: that is what makes room.
+        if !batch.settled.is_empty() {
+            self.storage.settle(&batch.settled).await?;
+            batch.settled.clear();
+        }
+        if !batch.marks.is_empty() {
+            self.storage.mark(&batch.marks).await?;
+            batch.marks.clear();
+        }
+        for queue in batch.deleted.drain(..) {
+            self.storage.delete_queue(queue).await?;
+        }
+        self.tell_of_room(full.as_deref());
+        if full.is_none() {
+            batch.answer_barriers(true);
+        }
+        for (number, queue, load) in batch.loads.drain(..) {
+            let waiting = waiting(&batch.appends, number, &load);
+            self.pager.ask(Request { queue, number, load, waiting });
+        }
+        Ok(())
+    }
+
+    /// Stores definitions; the reason if there is no room for them.
+    async fn define(&self, definitions: &mut Vec<Entry>) -> Result<Option<String>, StorageError> {
+        if definitions.is_empty() {
+            return Ok(None);
+        }
+        let entries: Vec<Meta<'_>> =
+            definitions.iter().map(|(key, value)| Meta { key, value: value.as_deref() }).collect();
+        let stored = self.storage.put_meta(&entries).await;
+        if stored.is_ok() {
+            definitions.clear();
+        }
+        or_full(stored)
+    }
+
+    /// Stores and confirms messages, those that need the sync and those that do not; the reason if there is no room for them.
+    async fn append(&self, appends: &mut Vec<Pending>) -> Result<Option<String>, StorageError> {
+        let mut full = None;
+        // What does not wait for the disk does not wait for what does.
+        for is_synced in [false, true] {
+            let groups = batch::group(appends.iter().filter(|(_, append)| append.is_synced == is_synced));
+            if groups.is_empty() {
+                continue;
+            }
+            let records: Vec<Record<'_>> = groups.iter().map(batch::record).collect();
+            let stored = match is_synced {
+                true => self.storage.append(&records).await,
+                false => self.storage.append_unsynced(&records).await,
+            };
+            match or_full(stored)? {
+                Some(reason) => full = Some(reason),
+                None => batch::answer(appends.extract_if(.., |(_, append)| append.is_synced == is_synced), true),
+            }
+        }
+        Ok(full)
+    }
+
+    fn tell_of_room(&self, full: Option<&str>) {
+        let was_stuck = self.is_stuck.swap(full.is_some(), Ordering::Relaxed);
+        match (was_stuck, full) {
+            (false, Some(reason)) => {
+                tracing::error!(
+                    reason,
+                    "the store is full: publishers of persistent messages wait until there is room"
+                );
+            }
+            (true, None) => tracing::warn!("the store has room again"),
+            _ => {}
+        }
+    }
+}
+
+fn or_full(stored: Result<(), StorageError>) -> Result<Option<String>, StorageError> {
+    match stored {
+        Ok(()) => Ok(None),
+        Err(StorageError::Full(reason)) => Ok(Some(reason)),
+        Err(error) => Err(error),
+    }
+}
+
+/// What a load asks for and the store does not have yet, for want of room.
+fn waiting(appends: &[Pending], number: u64, load: &Load) -> BTreeMap<u64, Arc<crate::message::Message>> {
+    let is_wanted = |queue: QueueKey, seq: u64| {
+        let mut ranges = load.ranges.iter();
+        ranges.any(|range| key(number, range.stored) == queue && (range.first..=range.last).contains(&seq))
     };
-    for (_, append) in appends {
-        let Some(origin) = append.origin else { continue };
-        if run.as_ref().is_some_and(|(outlet, ..)| !Arc::ptr_eq(outlet, &origin))
-            && let Some(run) = run.take()
-        {
-            finish(run);
-        }
-        let (_, numbers, bytes) = run.get_or_insert_with(|| (origin, Vec::new(), 0));
-        *bytes += append.message.weight();
-        if append.number != 0 {
-            Numbers::add(numbers, append.channel, append.number);
-        }
-    }
-    if let Some(run) = run {
-        finish(run);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::message::Parts;
-
-    #[test]
-    fn settled_runs_become_ranges() {
-        let ranges: Vec<(u64, u64)> =
-            ranges(QueueKey(1), &[1, 2, 3, 7, 9, 10]).map(|range| (range.first.0, range.last.0)).collect();
-        assert_eq!(ranges, [(1, 3), (7, 7), (9, 10)]);
-    }
-
-    #[test]
-    fn a_message_for_many_queues_is_one_record() {
-        let parts = Parts { exchange: "x", routing_key: "k", properties: &[0, 0] };
-        let (one, other) = (Message::new(parts, b"1"), Message::new(parts, b"2"));
-        let append = |queue, seq, message: &Arc<Message>| {
-            let message = Arc::clone(message);
-            (QueueKey(queue), Append { seq, message, origin: None, channel: 1, number: 0 })
-        };
-        let appends = [append(1, 5, &one), append(1, 6, &other), append(2, 9, &one)];
-        let targets: Vec<Vec<(u64, u64)>> = group(&appends)
-            .into_iter()
-            .map(|(_, targets)| targets.into_iter().map(|(queue, seq)| (queue.0, seq.0)).collect())
-            .collect();
-        assert_eq!(targets, [vec![(1, 5), (2, 9)], vec![(1, 6)]]);
-    }
+    let wanted = appends.iter().filter(|(queue, append)| is_wanted(*queue, append.seq));
+    wanted.map(|(_, append)| (append.seq, Arc::clone(&append.message))).collect()
 }

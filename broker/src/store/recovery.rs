@@ -1,25 +1,25 @@
-//! What the store knows when the broker starts: definitions, and the messages of each queue in order.
+//! What the store knows when the broker starts: definitions, and which messages each queue has.
 //!
-//! Bodies of all messages are read into memory here; a queue that is longer than memory has no place yet.
+//! No body is read here. Queues begin with their backlog in the store and fetch it when somebody wants it, so a start takes as long
+//! with five million messages as with none.
 
-use std::sync::Arc;
-
-use hashbrown::HashMap;
-use plugin_api::storage::{MessageSeq, QueueKey, RecoveredQueue, Storage, StorageError};
+use hashbrown::{HashMap, HashSet};
+use plugin_api::storage::{Meta, RecoveredQueue, Storage, StorageError};
 
 use super::definitions::{self, Unreadable, VhostDefinitions};
-use crate::message::{Message, Parts};
+use super::{is_paged, number_of};
+use crate::queue::Restored;
 
 /// Everything that survived.
 #[derive(Debug, Default)]
 pub struct Recovery {
     /// Definitions by vhost.
     pub vhosts: Vec<(String, VhostDefinitions)>,
-    /// Messages by the number of their queue, each with its place, in order.
-    pub messages: HashMap<u64, Vec<(u64, Arc<Message>)>>,
+    /// What each queue has left, by its number. `first_seq` is not filled in.
+    pub backlogs: HashMap<u64, Restored>,
     /// The first place for new messages: above every place that was ever used.
     pub first_seq: u64,
-    /// The first number for new queues and exchanges: above those of all recovered queues.
+    /// The first number for new queues and exchanges: above those of all queues that left anything.
     pub first_number: u64,
 }
 
@@ -37,8 +37,6 @@ pub enum RecoverError {
 /// Each start gives its messages places of its own: the count of starts stands above so many bits, so no place is used twice however
 /// many messages one run takes (17 trillion a queue).
 const SEQ_BITS: u32 = 44;
-/// Messages are read in portions of so many.
-const READ_COUNT: usize = 1024;
 /// The metadata entry that counts starts.
 const BOOT_KEY: &[u8] = br#"["boot"]"#;
 
@@ -51,55 +49,34 @@ pub async fn recover(storage: &dyn Storage) -> Result<Recovery, RecoverError> {
     let vhosts = definitions::read(&recovered.meta)?;
     let boots = recovered.meta.iter().find(|(key, _)| key == BOOT_KEY).and_then(|(_, value)| number(value));
     let boot = boots.unwrap_or(0) + 1;
-    let known: Vec<u64> = vhosts.iter().flat_map(|(_, vhost)| vhost.queues.iter().map(|queue| queue.number)).collect();
+    let known: HashSet<u64> =
+        vhosts.iter().flat_map(|(_, vhost)| vhost.queues.iter().map(|queue| queue.number)).collect();
     let mut recovery = Recovery {
         first_seq: boot << SEQ_BITS,
         first_number: known.iter().copied().max().unwrap_or(0) + 1,
         vhosts,
-        messages: HashMap::new(),
+        backlogs: HashMap::new(),
     };
-    for queue in &recovered.queues {
-        recovery.first_seq = recovery.first_seq.max(queue.ranges.last().map_or(0, |(_, last)| last.0 + 1));
-        // A queue's definition goes last, so its messages may be all that is left of one that was being deleted.
-        if !known.contains(&queue.queue.0) {
-            storage.delete_queue(queue.queue).await?;
+    for RecoveredQueue { queue, ranges, marked } in recovered.queues {
+        recovery.first_seq = recovery.first_seq.max(ranges.last().map_or(0, |(_, last)| last.0 + 1));
+        recovery.first_number = recovery.first_number.max(number_of(queue) + 1);
+        // Transient messages were there to be out of memory (semantics 27.2). A queue's definition goes last, so messages may be all
+        // that is left of one that was being deleted.
+        if is_paged(queue) || !known.contains(&queue.0) {
+            storage.delete_queue(queue).await?;
             continue;
         }
-        let messages = read(storage, queue).await?;
-        recovery.messages.insert(queue.queue.0, messages);
+        let backlog = Restored {
+            first_seq: 0,
+            ranges: ranges.into_iter().map(|(first, last)| (first.0, last.0)).collect(),
+            marked: marked.map_or(0, |seq| seq.0),
+        };
+        recovery.backlogs.insert(queue.0, backlog);
     }
-    storage.put_meta(BOOT_KEY, Some(boot.to_string().as_bytes())).await?;
+    storage.put_meta(&[Meta { key: BOOT_KEY, value: Some(boot.to_string().as_bytes()) }]).await?;
     Ok(recovery)
 }
 
 fn number(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value).ok()?.parse().ok()
-}
-
-async fn read(storage: &dyn Storage, queue: &RecoveredQueue) -> Result<Vec<(u64, Arc<Message>)>, StorageError> {
-    let RecoveredQueue { queue: key, ranges } = queue;
-    let mut messages = Vec::new();
-    let (Some((MessageSeq(first), _)), Some((_, MessageSeq(last)))) = (ranges.first(), ranges.last()) else {
-        return Ok(messages);
-    };
-    let mut from = *first;
-    while from <= *last {
-        let portion = match storage.read(QueueKey(key.0), MessageSeq(from), READ_COUNT).await {
-            Ok(portion) => portion,
-            // Told once; the next read goes on behind it. The rest of the queue is served.
-            Err(StorageError::Damaged(text)) => {
-                tracing::error!(queue = key.0, damage = text, "a stored message cannot be read");
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        let Some(end) = portion.last().map(|message| message.seq.0) else { break };
-        messages.extend(portion.into_iter().map(|stored| {
-            let parts =
-                Parts { exchange: &stored.exchange, routing_key: &stored.routing_key, properties: &stored.properties };
-            (stored.seq.0, Message::new(parts, &stored.body))
-        }));
-        from = end + 1;
-    }
-    Ok(messages)
 }

@@ -53,6 +53,8 @@ pub struct Place {
 pub enum Item {
     /// `listeners.amqp`
     Listener(usize),
+    /// `plugins`
+    Plugin(usize),
     /// `users`
     User(usize),
     /// User, entry of its `permissions`

@@ -9,7 +9,7 @@ use std::{
 
 use plugin_api::{exchange::DestinationKind, value::Table};
 
-use crate::{access::HashAlgorithm, hooks::HookDecl};
+use crate::{access::HashAlgorithm, hooks::HookDecl, queue::Durability};
 
 /// Everything one file declares.
 #[derive(Clone, Debug)]
@@ -72,6 +72,12 @@ pub struct LimitsDecl {
     /// From so many bytes of messages in memory on, publishers are stopped; `None` is 60 % of the machine's or container's
     /// memory.
     pub memory_watermark_bytes: Option<u64>,
+    /// With less than so many bytes free on the file system of the data folder, publishers are stopped; `None` is 50 MB, or a tenth
+    /// of a file system below 500 MB.
+    pub disk_free_bytes_min: Option<u64>,
+    /// What messages may take in memory before queues put them out of it; `None` is 128 MiB, and no limit where nothing is
+    /// written to disk.
+    pub queue_memory_bytes: Option<u64>,
 }
 
 /// `storage`: the plugin that keeps persistent messages.
@@ -79,6 +85,8 @@ pub struct LimitsDecl {
 pub struct StorageDecl {
     /// Name of the storage, such as `memory`; none is `log` where there is a data folder, and `memory` elsewhere.
     pub kind: Option<String>,
+    /// The data folder, relative paths resolved against the topology file's folder; `--data` wins over it.
+    pub data: Option<PathBuf>,
     /// Handed to the storage as it is.
     pub config: serde_json::Value,
 }
@@ -143,6 +151,8 @@ pub struct PermissionDecl {
 pub struct VhostDecl {
     /// Name, as clients give it in `connection.open`.
     pub name: String,
+    /// What confirms wait for in queues that do not say it themselves.
+    pub durability: Durability,
     /// Exchanges beside the predeclared ones.
     pub exchanges: Vec<ExchangeDecl>,
     /// Queues.
@@ -246,6 +256,8 @@ impl Default for LimitsDecl {
             // Less than the 30 s after which service managers and container runtimes kill.
             shutdown_deadline_secs: 10,
             memory_watermark_bytes: None,
+            disk_free_bytes_min: None,
+            queue_memory_bytes: None,
         }
     }
 }

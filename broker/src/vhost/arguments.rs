@@ -2,11 +2,12 @@
 
 use plugin_api::value::{Table, Value};
 
-use super::queue_arguments::{ArgumentError, check_queue_argument};
+use super::queue_arguments::{ArgumentError, DURABILITY, check_queue_argument, durability};
+use crate::queue::Durability;
 
 /// Arguments that a re-declaration must repeat (semantics 9.9), as far as they are supported.
-const COMPARED: [&str; 5] =
-    ["x-queue-mode", "x-queue-version", "x-queue-type", "x-queue-master-locator", "x-queue-leader-locator"];
+const COMPARED: [&str; 6] =
+    ["x-queue-mode", "x-queue-version", "x-queue-type", "x-queue-master-locator", "x-queue-leader-locator", DURABILITY];
 
 /// The first argument of a new queue that is wrong, in words.
 ///
@@ -21,16 +22,20 @@ pub fn check_queue(arguments: &Table, queue: &str, vhost: &str) -> Result<(), St
             ArgumentError::ValueNotSupported(_, value) => {
                 format!("{invalid}: value {value} is not supported by this version")
             }
+            ArgumentError::NotOneOf(_, value, names) => {
+                format!("{invalid}: value {value} is not one of {}", names.join(", "))
+            }
             ArgumentError::OtherType(..) => format!("{invalid} of queue type classic"),
         })?;
     }
     Ok(())
 }
 
-/// The first compared argument that differs: its name, the received and the current value as errors print them.
-pub fn difference(received: &Table, current: &Table) -> Option<(&'static str, String, String)> {
+/// The first compared argument that differs: its name, the received and the current value as errors print them. `of_vhost` is what
+/// queues without a durability of their own have.
+pub fn difference(received: &Table, current: &Table, of_vhost: Durability) -> Option<(&'static str, String, String)> {
     COMPARED.into_iter().find_map(|key| {
-        let (received, current) = (effective(received, key), effective(current, key));
+        let (received, current) = (effective(received, key, of_vhost), effective(current, key, of_vhost));
         if same(received.as_ref(), current.as_ref()) {
             return None;
         }
@@ -39,10 +44,11 @@ pub fn difference(received: &Table, current: &Table) -> Option<(&'static str, St
     })
 }
 
-/// An absent queue type is the default one (semantics 9.11, 9.12).
-fn effective(arguments: &Table, key: &str) -> Option<Value> {
+/// An absent queue type is the default one (semantics 9.11, 9.12), an absent durability the vhost's.
+fn effective(arguments: &Table, key: &str, of_vhost: Durability) -> Option<Value> {
     match arguments.get(key) {
         None if key == "x-queue-type" => Some(Value::from("classic")),
+        None if key == DURABILITY => Some(Value::from(durability(arguments, of_vhost).name())),
         other => other.cloned(),
     }
 }
@@ -98,14 +104,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn integer_widths_are_equal_and_an_absent_type_is_classic() {
+    fn integer_widths_are_equal_and_what_is_absent_has_its_default() {
         let typed = Table::new().with("x-queue-type", "classic").with("x-queue-version", Value::I32(2));
         let bare = Table::new().with("x-queue-version", Value::I64(2)).with("x-custom", true);
+        let difference = |received: &Table, current: &Table| difference(received, current, Durability::Os);
         assert_eq!(difference(&typed, &bare), None);
         let other = Table::new().with("x-queue-mode", "lazy");
         assert_eq!(
             difference(&other, &Table::new()),
             Some(("x-queue-mode", "the value 'lazy' of type 'longstr'".into(), "none".into()))
+        );
+        assert_eq!(difference(&Table::new().with(DURABILITY, "os"), &Table::new()), None);
+        assert_eq!(
+            difference(&Table::new().with(DURABILITY, "synced"), &Table::new()),
+            Some((DURABILITY, "'synced'".into(), "'os'".into()))
         );
     }
 }

@@ -11,7 +11,7 @@ use plugin_api::value::{Table, Value};
 
 use super::arguments;
 use super::error::{Error, Kind};
-use super::{Changed, QueueRecord, Restored, Vhost};
+use super::{Changed, QueueRecord, Vhost};
 use crate::access::Permission;
 use crate::queue;
 use crate::routing::exchange::{ALTERNATE_EXCHANGE, Bound, Exchange};
@@ -127,7 +127,7 @@ impl Vhost {
         self.permit(by, Permission::Configure, Kind::Exchange, &spec.name)?;
         let mut tables = self.tables.write();
         if let Some(existing) = tables.exchanges.get(spec.name.as_str()) {
-            return self.compare_exchange(&spec, &existing.spec).map(|()| Changed::Nothing);
+            return self.compare_exchange(&spec, &existing.spec).map(|()| self.unchanged(existing.spec.durable));
         }
         if spec.name.starts_with(RESERVED_PREFIX) {
             return Err(Error::ReservedPrefix { kind: Kind::Exchange, name: spec.name });
@@ -197,7 +197,7 @@ impl Vhost {
         }
         self.permit(by, Permission::Configure, Kind::Exchange, name)?;
         let mut tables = self.tables.write();
-        let Some(exchange) = tables.exchanges.get(name) else { return Ok(Changed::Nothing) };
+        let Some(exchange) = tables.exchanges.get(name) else { return Ok(self.unchanged(true)) };
         if if_unused && exchange.binding_count() > 0 {
             return Err(Error::InUse { kind: Kind::Exchange, name: name.into(), vhost: self.name.to_string() });
         }
@@ -279,19 +279,20 @@ impl Vhost {
         if let Some(existing) = tables.queues.get(spec.name.as_str()) {
             self.check_owner(by, existing)?;
             self.compare_queue(&spec, owner, existing)?;
-            return Ok((Arc::clone(existing), Changed::Nothing));
+            return Ok((Arc::clone(existing), self.unchanged(existing.durable)));
         }
         arguments::check_queue(&spec.arguments, &spec.name, &self.name).map_err(Error::Argument)?;
         let number = self.numbers.next();
         let name: Arc<str> = spec.name.into();
-        let options = queue::Options { durable: spec.durable, auto_delete: spec.auto_delete };
-        let restored = Restored { first_seq: self.first_seq, messages: Vec::new() };
+        let options = self.queue_options(&name, spec.durable, spec.auto_delete, &spec.arguments);
+        let restored = queue::Restored { first_seq: self.first_seq, ..queue::Restored::default() };
         let record = Arc::new(QueueRecord {
             handle: self.factory.create(self, &name, number, options, restored),
             name,
             number,
             durable: spec.durable,
             auto_delete: spec.auto_delete,
+            durability: options.durability,
             owner,
             arguments: spec.arguments,
         });
@@ -311,7 +312,7 @@ impl Vhost {
                 return Err(self.inequivalent(Kind::Queue, &current.name, name, received, existing));
             }
         }
-        match arguments::difference(&spec.arguments, &current.arguments) {
+        match arguments::difference(&spec.arguments, &current.arguments, self.durability) {
             Some((key, received, existing)) => {
                 Err(self.inequivalent(Kind::Queue, &current.name, key, received, existing))
             }
@@ -336,6 +337,7 @@ impl Vhost {
         if let crate::routing::Destination::Queue(queue) = &destination {
             self.check_owner(by, queue)?;
         }
+        let is_durable = exchange.spec.durable && destination.is_durable();
         let mut handed = Vec::new();
         let bound = tables.bind(&exchange, binding, destination.clone(), Some(&mut handed))?;
         match bound {
@@ -344,7 +346,7 @@ impl Vhost {
                 self.hand_over(&destination, &handed);
                 Ok(changed)
             }
-            Bound::Existing => Ok(Changed::Nothing),
+            Bound::Existing => Ok(self.unchanged(is_durable)),
         }
     }
 
@@ -360,8 +362,12 @@ impl Vhost {
         {
             self.check_owner(by, queue)?;
         }
-        let Some(exchange) = tables.exchanges.get(source).cloned() else { return Ok(Changed::Nothing) };
+        let Some(exchange) = tables.exchanges.get(source).cloned() else { return Ok(self.unchanged(true)) };
         tables.unbind(&exchange, binding);
+        if tables.changes.is_empty() {
+            self.changed(tables);
+            return Ok(self.unchanged(exchange.spec.durable));
+        }
         Ok(self.changed(tables))
     }
 
@@ -387,8 +393,12 @@ fn kind_of(kind: DestinationKind) -> Kind {
 mod tests {
     use super::*;
     use crate::plugin_host::Registry;
+    use crate::queue::{self, Durability};
+    use crate::store::definitions::{QueueDefinition, VhostDefinitions};
+    use crate::vhost::Shared;
     use crate::vhost::held::tests::NoHolder;
     use crate::vhost::{Change, Ledger, Numbers, QueueFactory};
+    use parking_lot::Mutex;
 
     #[derive(Debug)]
     struct NoQueues;
@@ -407,25 +417,70 @@ mod tests {
             _: &Arc<str>,
             _: u64,
             _: queue::Options,
-            _: Restored,
+            _: queue::Restored,
         ) -> Arc<dyn queue::Handle> {
             unreachable!("no queue is declared here")
         }
     }
 
+    /// Remembers what queues were made with.
+    #[derive(Debug, Default)]
+    struct Made(Mutex<Vec<queue::Options>>);
+
+    impl QueueFactory for Made {
+        fn create(
+            &self,
+            _: &Arc<Vhost>,
+            _: &Arc<str>,
+            _: u64,
+            options: queue::Options,
+            _: queue::Restored,
+        ) -> Arc<dyn queue::Handle> {
+            self.0.lock().push(options);
+            Arc::new(NoQueues)
+        }
+    }
+
+    impl queue::Handle for NoQueues {
+        fn post(&self, _: queue::Input) {}
+    }
+
+    fn vhost(factory: Arc<dyn QueueFactory>, durability: Durability) -> Arc<Vhost> {
+        let registry = Arc::new(Registry::builtin().unwrap());
+        let numbers = Arc::new(Numbers::starting_at(1));
+        let (ledger, holder) = (Arc::new(NoLedger), Arc::new(NoHolder));
+        let shared = Shared { registry, factory, ledger, holder, numbers, first_seq: 1 };
+        Vhost::new("/", shared, durability).unwrap()
+    }
+
+    #[test]
+    fn queues_have_the_durability_of_their_vhost_or_their_own() {
+        let made = Arc::new(Made::default());
+        let arguments = |own: Option<&str>| own.map_or_else(Table::new, |own| Table::new().with("x-durability", own));
+        for of_vhost in [Durability::Synced, Durability::Os] {
+            let vhost = vhost(Arc::<Made>::clone(&made), of_vhost);
+            for own in [None, Some("synced"), Some("os")] {
+                let name = format!("new {own:?}");
+                let spec = QueueSpec { name, durable: true, arguments: arguments(own), ..QueueSpec::default() };
+                let (queue, _) = vhost.declare_queue(&mut Operator, spec, || unreachable!("it has a name")).unwrap();
+                let restored = QueueDefinition {
+                    name: format!("restored {own:?}"),
+                    number: 1000,
+                    auto_delete: false,
+                    arguments: arguments(own),
+                };
+                let definitions = VhostDefinitions { queues: vec![restored], ..VhostDefinitions::default() };
+                vhost.restore(definitions, &mut hashbrown::HashMap::new());
+                let expected = own.and_then(Durability::from_name).unwrap_or(of_vhost);
+                let made: Vec<Durability> = made.0.lock().drain(..).map(|options| options.durability).collect();
+                assert_eq!((queue.durability, made), (expected, vec![expected; 2]), "{own:?} in {of_vhost}");
+            }
+        }
+    }
+
     #[test]
     fn a_chain_of_auto_delete_exchanges_ends_however_long_it_is() {
-        let registry = Arc::new(Registry::builtin().unwrap());
-        let vhost = Vhost::new(
-            "/",
-            registry,
-            Arc::new(NoQueues),
-            Arc::new(NoLedger),
-            Arc::new(NoHolder),
-            Arc::new(Numbers::starting_at(1)),
-            1,
-        )
-        .unwrap();
+        let vhost = vhost(Arc::new(NoQueues), Durability::Synced);
         let before = vhost.counts();
         let name = |number: u32| format!("x{number}");
         for number in 0..20_000 {
@@ -448,17 +503,7 @@ mod tests {
 
     #[test]
     fn exchanges_in_a_circle_go_with_their_vhost() {
-        let registry = Arc::new(Registry::builtin().unwrap());
-        let vhost = Vhost::new(
-            "/",
-            registry,
-            Arc::new(NoQueues),
-            Arc::new(NoLedger),
-            Arc::new(NoHolder),
-            Arc::new(Numbers::starting_at(1)),
-            1,
-        )
-        .unwrap();
+        let vhost = vhost(Arc::new(NoQueues), Durability::Synced);
         for (source, destination) in [("amq.fanout", "amq.topic"), ("amq.topic", "amq.fanout")] {
             let binding = BindingSpec {
                 destination: destination.into(),

@@ -25,9 +25,8 @@ use plugin_api::value::Table;
 pub use self::error::Error;
 use self::held::Holder;
 use self::tables::Tables;
-use crate::message::Message;
 use crate::plugin_host::{Registry, TypeError};
-use crate::queue;
+use crate::queue::{self, Durability};
 use crate::routing::Exchange;
 use crate::routing::exchange::Identity;
 
@@ -42,21 +41,14 @@ pub struct QueueRecord {
     pub durable: bool,
     /// Ends with its last consumer.
     pub auto_delete: bool,
+    /// What its confirms wait for.
+    pub durability: Durability,
     /// The connection that owns it, for exclusive queues.
     pub owner: Option<u64>,
     /// As declared.
     pub arguments: Table,
     /// Where to post to.
     pub handle: Arc<dyn queue::Handle>,
-}
-
-/// What a queue begins with.
-#[derive(Debug, Default)]
-pub struct Restored {
-    /// The place of its next message.
-    pub first_seq: u64,
-    /// Stored messages with their places, in order.
-    pub messages: Vec<(u64, Arc<Message>)>,
 }
 
 /// Makes the live part of queues; the runtime's business.
@@ -68,7 +60,7 @@ pub trait QueueFactory: fmt::Debug + Send + Sync {
         name: &Arc<str>,
         number: u64,
         options: queue::Options,
-        restored: Restored,
+        restored: queue::Restored,
     ) -> Arc<dyn queue::Handle>;
 }
 
@@ -104,11 +96,11 @@ pub enum Change {
 /// What an operation changed, so that its caller knows what to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changed {
-    /// Everything was as it should be.
+    /// Everything was as it should be, and nothing of it has to be waited for.
     Nothing,
     /// Only what a restart forgets anyway.
     Transient,
-    /// Something that must survive: it may be answered when it is stored.
+    /// Something that must survive, by this operation or by an earlier one: it may be answered when it is stored.
     Durable,
 }
 
@@ -116,6 +108,11 @@ pub enum Changed {
 pub trait Ledger: fmt::Debug + Send + Sync {
     /// Changes of one vhost, in order.
     fn record(&self, vhost: &str, changes: Vec<Change>);
+
+    /// Whether everything that was recorded is stored. One that does not know says no; then everybody waits.
+    fn is_stored(&self) -> bool {
+        false
+    }
 }
 
 /// Numbers for queues and exchanges, unique in the broker.
@@ -134,6 +131,22 @@ impl Numbers {
     }
 }
 
+/// What all vhosts of a broker share.
+pub struct Shared {
+    /// Exchange types.
+    pub registry: Arc<Registry>,
+    /// Makes queues.
+    pub factory: Arc<dyn QueueFactory>,
+    /// Writes down what must survive.
+    pub ledger: Arc<dyn Ledger>,
+    /// Keeps messages that exchanges put off.
+    pub holder: Arc<dyn Holder>,
+    /// Numbers queues and exchanges.
+    pub numbers: Arc<Numbers>,
+    /// The place of the first message of every queue: above all places of earlier runs.
+    pub first_seq: u64,
+}
+
 /// See the module.
 pub struct Vhost {
     /// Its name.
@@ -145,6 +158,8 @@ pub struct Vhost {
     numbers: Arc<Numbers>,
     /// The place of the first message of every queue: above all places of earlier runs.
     first_seq: u64,
+    /// That of queues which were declared without one.
+    durability: Durability,
     tables: RwLock<Tables>,
     generation: AtomicU64,
 }
@@ -167,19 +182,12 @@ pub const PREDECLARED: [(&str, &str, bool); 7] = [
 ];
 
 impl Vhost {
-    /// A vhost with its predeclared exchanges.
+    /// A vhost with its predeclared exchanges. `durability` is that of queues which are declared without one.
     ///
     /// # Errors
     /// A built-in exchange type cannot be opened.
-    pub fn new(
-        name: &str,
-        registry: Arc<Registry>,
-        factory: Arc<dyn QueueFactory>,
-        ledger: Arc<dyn Ledger>,
-        holder: Arc<dyn Holder>,
-        numbers: Arc<Numbers>,
-        first_seq: u64,
-    ) -> Result<Arc<Self>, TypeError> {
+    pub fn new(name: &str, shared: Shared, durability: Durability) -> Result<Arc<Self>, TypeError> {
+        let Shared { registry, factory, ledger, holder, numbers, first_seq } = shared;
         let mut tables = Tables::default();
         for (exchange, kind, internal) in PREDECLARED {
             let spec = ExchangeSpec {
@@ -205,6 +213,7 @@ impl Vhost {
             holder,
             numbers,
             first_seq,
+            durability,
             tables: RwLock::new(tables),
             generation: AtomicU64::new(1),
         }))
@@ -231,6 +240,22 @@ impl Vhost {
         changed
     }
 
+    /// What an operation has to wait for that found everything as it should be. Whoever made it so may still be waiting for the store, and
+    /// after a crash it would not be so.
+    pub fn unchanged(&self, is_durable: bool) -> Changed {
+        if is_durable && !self.ledger.is_stored() { Changed::Durable } else { Changed::Nothing }
+    }
+
+    /// What the live part of a queue needs to know of its declaration. A durability of the queue's own that promises less than the sync is
+    /// logged, so that nobody has it unknowingly.
+    fn queue_options(&self, name: &str, durable: bool, auto_delete: bool, arguments: &Table) -> queue::Options {
+        let durability = queue_arguments::durability(arguments, self.durability);
+        if durable && durability == Durability::Os && arguments.get(queue_arguments::DURABILITY).is_some() {
+            tracing::info!("queue '{name}' in vhost '{}' confirms before the sync: durability os", self.name);
+        }
+        queue::Options { durable, auto_delete, durability }
+    }
+
     /// The exchange of that name.
     pub fn exchange(&self, name: &str) -> Option<Arc<Exchange>> {
         self.tables.read().exchanges.get(name).cloned()
@@ -239,6 +264,11 @@ impl Vhost {
     /// The queue of that name.
     pub fn queue(&self, name: &str) -> Option<Arc<QueueRecord>> {
         self.tables.read().queues.get(name).cloned()
+    }
+
+    /// All queues at this moment, in no order.
+    pub fn queues(&self) -> Vec<Arc<QueueRecord>> {
+        self.tables.read().queues.values().cloned().collect()
     }
 
     /// How many exchanges and queues there are.

@@ -451,7 +451,7 @@ mod tests {
 
     use super::super::declare::{Operator, QueueSpec};
     use super::super::held::tests::NoHolder;
-    use super::super::{Change, Ledger, Numbers, QueueFactory, Restored};
+    use super::super::{Change, Ledger, Numbers, QueueFactory, Shared};
     use super::*;
     use crate::plugin_host::Registry;
     use crate::queue::{self, Handle};
@@ -469,7 +469,14 @@ mod tests {
     }
 
     impl QueueFactory for Nothing {
-        fn create(&self, _: &Arc<Vhost>, _: &Arc<str>, _: u64, _: queue::Options, _: Restored) -> Arc<dyn Handle> {
+        fn create(
+            &self,
+            _: &Arc<Vhost>,
+            _: &Arc<str>,
+            _: u64,
+            _: queue::Options,
+            _: queue::Restored,
+        ) -> Arc<dyn Handle> {
             Arc::new(Self)
         }
     }
@@ -478,8 +485,15 @@ mod tests {
     fn routes_to_many_queues_take_bounded_memory() {
         let registry = Arc::new(Registry::builtin().unwrap());
         let numbers = Arc::new(Numbers::starting_at(1));
-        let vhost =
-            Vhost::new("/", registry, Arc::new(Nothing), Arc::new(Nothing), Arc::new(NoHolder), numbers, 1).unwrap();
+        let shared = Shared {
+            registry,
+            factory: Arc::new(Nothing),
+            ledger: Arc::new(Nothing),
+            holder: Arc::new(NoHolder),
+            numbers,
+            first_seq: 1,
+        };
+        let vhost = Vhost::new("/", shared, queue::Durability::Synced).unwrap();
         for number in 0..1000 {
             let name = format!("q{number}");
             let spec = QueueSpec { name: name.clone(), ..QueueSpec::default() };

@@ -1,10 +1,12 @@
-//! Which declaration arguments of queues and exchanges this version knows, as one table.
+//! Which declaration arguments of queues this version knows, as one table.
 //!
 //! An argument that RabbitMQ gives a meaning and this version does not yet have is refused, never ignored: a queue without
 //! its length limit or its dead-letter exchange is not the queue that was asked for. Arguments that no queue type knows are
 //! accepted and kept, as RabbitMQ does.
 
-use plugin_api::value::Value;
+use plugin_api::value::{Table, Value};
+
+use crate::queue::Durability;
 
 /// What the broker does about a queue argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +15,8 @@ pub enum Support {
     NoEffect,
     /// Only the given long string is accepted.
     Only(&'static str),
+    /// One of these long strings.
+    OneOf(&'static [&'static str]),
     /// Has a meaning that this version does not have yet.
     NotYet,
     /// Belongs to another queue type than `classic`.
@@ -28,18 +32,25 @@ pub enum ArgumentError {
     /// A value that RabbitMQ accepts and this version does not.
     #[error("queue argument '{0}' with value {1} is not supported by this version")]
     ValueNotSupported(&'static str, String),
+    /// A value that the argument does not have.
+    #[error("queue argument '{0}' with value {1} is not one of {names}", names = .2.join(", "))]
+    NotOneOf(&'static str, String, &'static [&'static str]),
     /// Meaningless for a classic queue.
     #[error("queue argument '{0}' belongs to queues of type {1}, which are not supported by this version")]
     OtherType(&'static str, &'static str),
 }
 
-/// RabbitMQ's queue arguments (pages "Queues", "Quorum Queues", "Streams"), each with what this version does about it.
+/// Our own argument: what the queue's confirms wait for, see [`Durability`]. Without it the queue follows its vhost.
+pub const DURABILITY: &str = "x-durability";
+
+/// RabbitMQ's queue arguments (pages "Queues", "Quorum Queues", "Streams") and our own, each with what this version does about it.
 pub const QUEUE_ARGUMENTS: &[(&str, Support)] = &[
     ("x-consumer-timeout", Support::NotYet),
     ("x-dead-letter-exchange", Support::NotYet),
     ("x-dead-letter-routing-key", Support::NotYet),
     ("x-dead-letter-strategy", Support::OtherType("quorum")),
     ("x-delivery-limit", Support::OtherType("quorum")),
+    (DURABILITY, Support::OneOf(Durability::NAMES)),
     ("x-expires", Support::NotYet),
     ("x-initial-cluster-size", Support::OtherType("stream")),
     ("x-max-age", Support::OtherType("stream")),
@@ -70,13 +81,24 @@ pub fn check_queue_argument(name: &str, value: &Value) -> Result<(), ArgumentErr
     match support {
         Support::NoEffect => Ok(()),
         Support::Only(only) if value.as_str() == Some(only) => Ok(()),
-        Support::Only(_) => {
-            let shown =
-                value.as_str().map_or_else(|| format!("of type {}", value.type_name()), |text| format!("'{text}'"));
-            Err(ArgumentError::ValueNotSupported(name, shown))
-        }
+        Support::Only(_) => Err(ArgumentError::ValueNotSupported(name, shown(value))),
+        Support::OneOf(names) if value.as_str().is_some_and(|value| names.contains(&value)) => Ok(()),
+        Support::OneOf(names) => Err(ArgumentError::NotOneOf(name, shown(value), names)),
         Support::NotYet => Err(ArgumentError::NotSupported(name)),
         Support::OtherType(kind) => Err(ArgumentError::OtherType(name, kind)),
+    }
+}
+
+fn shown(value: &Value) -> String {
+    value.as_str().map_or_else(|| format!("of type {}", value.type_name()), |text| format!("'{text}'"))
+}
+
+/// What the confirms of a queue with these arguments wait for, where its vhost has `of_vhost`. A value that no declaration could have
+/// had is taken for the safe one.
+pub fn durability(arguments: &Table, of_vhost: Durability) -> Durability {
+    match arguments.get(DURABILITY) {
+        None => of_vhost,
+        Some(value) => value.as_str().and_then(Durability::from_name).unwrap_or_default(),
     }
 }
 
@@ -111,6 +133,18 @@ mod tests {
                 "queue argument 'x-max-age' belongs to queues of type stream, which are not supported by this version",
             ),
         );
+        check("x-durability", Value::from("os"), None);
+        check("x-durability", Value::from("synced"), None);
+        check(
+            "x-durability",
+            Value::from("fast"),
+            Some("queue argument 'x-durability' with value 'fast' is not one of synced, os"),
+        );
+        check(
+            "x-durability",
+            Value::Bool(true),
+            Some("queue argument 'x-durability' with value of type bool is not one of synced, os"),
+        );
         for name in [
             "x-message-ttl",
             "x-expires",
@@ -124,6 +158,16 @@ mod tests {
         ] {
             check(name, Value::from(1i64), Some(&format!("queue argument '{name}' is not supported by this version")));
         }
+    }
+
+    #[test]
+    fn durability_is_the_argument_or_that_of_the_vhost() {
+        let check = |arguments: &Table, of_vhost, expected| assert_eq!(durability(arguments, of_vhost), expected);
+        check(&Table::new(), Durability::Os, Durability::Os);
+        check(&Table::new(), Durability::Synced, Durability::Synced);
+        check(&Table::new().with(DURABILITY, "synced"), Durability::Os, Durability::Synced);
+        check(&Table::new().with(DURABILITY, "os"), Durability::Synced, Durability::Os);
+        check(&Table::new().with(DURABILITY, "of a later version"), Durability::Os, Durability::Synced);
     }
 
     #[test]

@@ -6,19 +6,14 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::{QueueRecord, Restored, Vhost};
-use crate::message::Message;
+use super::{QueueRecord, Vhost};
 use crate::queue;
 use crate::routing::Exchange;
 use crate::store::definitions::VhostDefinitions;
 
 impl Vhost {
-    /// Adds durable exchanges, queues with their messages, and bindings. Messages are taken out of `messages` by their queue's number.
-    pub fn restore(
-        self: &Arc<Self>,
-        definitions: VhostDefinitions,
-        messages: &mut HashMap<u64, Vec<(u64, Arc<Message>)>>,
-    ) {
+    /// Adds durable exchanges, queues with what the store has for them, and bindings. Backlogs are taken out of `backlogs` by their queue's number.
+    pub fn restore(self: &Arc<Self>, definitions: VhostDefinitions, backlogs: &mut HashMap<u64, queue::Restored>) {
         let mut tables = self.tables.write();
         for spec in definitions.exchanges {
             let types = match self.registry.exchange_types(&spec) {
@@ -38,15 +33,16 @@ impl Vhost {
         }
         for queue in definitions.queues {
             let name: Arc<str> = queue.name.into();
-            let options = queue::Options { durable: true, auto_delete: queue.auto_delete };
-            let messages = messages.remove(&queue.number).unwrap_or_default();
-            let restored = Restored { first_seq: self.first_seq, messages };
+            let options = self.queue_options(&name, true, queue.auto_delete, &queue.arguments);
+            let backlog = backlogs.remove(&queue.number).unwrap_or_default();
+            let restored = queue::Restored { first_seq: self.first_seq, ..backlog };
             tables.add_queue(Arc::new(QueueRecord {
                 handle: self.factory.create(self, &name, queue.number, options, restored),
                 name,
                 number: queue.number,
                 durable: true,
                 auto_delete: queue.auto_delete,
+                durability: options.durability,
                 owner: None,
                 arguments: queue.arguments,
             }));

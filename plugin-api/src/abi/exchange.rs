@@ -39,7 +39,7 @@ pub struct ExchangeTypeTable {
     pub(crate) policy_changed:
         unsafe extern "C" fn(instance: *mut c_void, policy: RawBytes, sink: *const TextSink) -> u32,
     pub(crate) close: unsafe extern "C" fn(instance: *mut c_void, sink: *const TextSink) -> u32,
-    /// Since 1.2, as all below. [`crate::exchange::AskedPer`] as a number; what the host does not know counts as `Key`.
+    /// Since 2.1, as all below. [`crate::exchange::AskedPer`] as a number; what the host does not know counts as `Key`.
     pub(crate) asked_per: u32,
     pub(crate) reserved: u32,
     /// As `depends_on`, for one exchange.
@@ -58,7 +58,7 @@ pub struct ExchangeTypeTable {
 
 const _: () = assert!(size_of::<ExchangeTypeTable>() == 16 + 11 * WORD);
 
-/// The length of a table of ABI 1.0, which is the shortest that a host takes.
+/// The length of a table of ABI 2.0, which is the shortest that a host takes.
 const TABLE_BYTES_MIN: usize = 8 + 8 * WORD;
 
 impl ExchangeTypeTable {

@@ -40,10 +40,12 @@ pub use plugin::{
 pub use raw::{RawBytes, TextSink};
 pub use routes::RawRoutes;
 pub use stamp::{ENTRY_PREFIX, STAMP_SECTION, STAMP_SECTION_MACH_O, Stamp, StampError, StampInfo};
-pub use storage::{AnswerSink, RawAppend, RawRange, RawStored, RawTarget, StorageTypeTable};
+pub use storage::{
+    AnswerSink, RawAppend, RawMeta, RawRange, RawRecoveredQueue, RawStored, RawTarget, RawWanted, StorageTypeTable,
+};
 pub use waker::RawHostWaker;
 
 /// Changes when tables or their meaning change other than by additions: plugins must be built again.
-pub const ABI_MAJOR: u16 = 1;
+pub const ABI_MAJOR: u16 = 2;
 /// Counts additions. A host takes plugins of its own and of lower minors.
-pub const ABI_MINOR: u16 = 2;
+pub const ABI_MINOR: u16 = 1;

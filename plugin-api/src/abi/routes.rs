@@ -20,7 +20,7 @@ pub struct RawRoutes {
     overflowed: u32,
     reserved: u32,
     held: *mut c_void,
-    /// Since 1.2: puts the message off. Properties without bytes mean that it keeps its own.
+    /// Since 2.1: puts the message off. Properties without bytes mean that it keeps its own.
     hold: unsafe extern "C" fn(held: *mut c_void, delay_ms: u64, properties: RawBytes),
 }
 

@@ -15,8 +15,8 @@ use super::waker::RawHostWaker;
 use crate::config::Config;
 use crate::error::Invalid;
 use crate::storage::{
-    Append, Durability, MessageSeq, QueueKey, Recovered, Settle, Storage, StorageError, StorageSpec, StorageType,
-    StoredMessage,
+    Append, Durability, Mark, MessageSeq, Meta, QueueKey, Recovered, Settle, Storage, StorageError, StorageSpec,
+    StorageType, StoredMessage, Wanted,
 };
 
 /// The functions of one kind of storage and of its storages. All may be called from any thread; `close` needs the storage
@@ -57,17 +57,22 @@ pub struct StorageTypeTable {
         unsafe extern "C" fn(instance: *mut c_void, queue: u64, future: *mut *mut c_void, sink: *const TextSink) -> u32,
     pub(crate) read: unsafe extern "C" fn(
         instance: *mut c_void,
-        queue: u64,
-        from: u64,
-        count_max: usize,
+        wanted: *const RawWanted,
         future: *mut *mut c_void,
         sink: *const TextSink,
     ) -> u32,
+    pub(crate) mark: unsafe extern "C" fn(
+        instance: *mut c_void,
+        marks: *const RawTarget,
+        count: usize,
+        future: *mut *mut c_void,
+        sink: *const TextSink,
+    ) -> u32,
+    /// Keys and values are borrowed until the future is dropped.
     pub(crate) put_meta: unsafe extern "C" fn(
         instance: *mut c_void,
-        key: RawBytes,
-        value: RawBytes,
-        has_value: u32,
+        entries: *const RawMeta,
+        count: usize,
         future: *mut *mut c_void,
         sink: *const TextSink,
     ) -> u32,
@@ -84,7 +89,7 @@ pub struct StorageTypeTable {
     pub(crate) close: unsafe extern "C" fn(instance: *mut c_void, sink: *const TextSink) -> u32,
 }
 
-const _: () = assert!(size_of::<StorageTypeTable>() == 8 + 12 * WORD);
+const _: () = assert!(size_of::<StorageTypeTable>() == 8 + 13 * WORD);
 
 impl StorageTypeTable {
     /// The table of a type whose handle is a `Box<dyn StorageType>` behind a pointer.
@@ -99,6 +104,7 @@ impl StorageTypeTable {
             settle,
             delete_queue,
             read,
+            mark,
             put_meta,
             recover,
             poll,
@@ -114,20 +120,21 @@ impl StorageTypeTable {
 pub struct RawAppend {
     pub(crate) targets: *const RawTarget,
     pub(crate) targets_count: usize,
+    pub(crate) stamp: u64,
     pub(crate) exchange: RawBytes,
     pub(crate) routing_key: RawBytes,
     pub(crate) properties: RawBytes,
     pub(crate) body: RawBytes,
 }
 
-const _: () = assert!(size_of::<RawAppend>() == 10 * WORD);
+const _: () = assert!(size_of::<RawAppend>() == 8 + 10 * WORD);
 
 // SAFETY: the pointers lead to bytes that the host lends for reading, which any thread may do.
 unsafe impl Send for RawAppend {}
 // SAFETY: as above.
 unsafe impl Sync for RawAppend {}
 
-/// Queue and position.
+/// Queue and position: of a message, or of a mark.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct RawTarget {
@@ -144,18 +151,63 @@ pub struct RawRange {
     pub(crate) last: u64,
 }
 
+/// What is to be read, copied before the call returns.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct RawWanted {
+    pub(crate) queue: u64,
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    pub(crate) count_max: usize,
+    pub(crate) bytes_max: usize,
+}
+
+const _: () = assert!(size_of::<RawWanted>() == 24 + 2 * WORD);
+
+/// A metadata entry, borrowed.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct RawMeta {
+    pub(crate) key: RawBytes,
+    pub(crate) value: RawBytes,
+    /// 0 when the entry is to be removed.
+    pub(crate) has_value: u64,
+}
+
+const _: () = assert!(size_of::<RawMeta>() == 8 + 4 * WORD);
+
+// SAFETY: the pointers lead to bytes that the host lends for reading, which any thread may do.
+unsafe impl Send for RawMeta {}
+// SAFETY: as above.
+unsafe impl Sync for RawMeta {}
+
+/// The live positions of one queue, borrowed for the time of one call of the sink.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct RawRecoveredQueue {
+    pub(crate) queue: u64,
+    pub(crate) marked: u64,
+    /// 0 when nothing is marked.
+    pub(crate) is_marked: u64,
+    pub(crate) ranges: *const RawRange,
+    pub(crate) ranges_count: usize,
+}
+
+const _: () = assert!(size_of::<RawRecoveredQueue>() == 24 + 2 * WORD);
+
 /// A message that was read, borrowed for the time of one call of the sink.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct RawStored {
     pub(crate) seq: u64,
+    pub(crate) stamp: u64,
     pub(crate) exchange: RawBytes,
     pub(crate) routing_key: RawBytes,
     pub(crate) properties: RawBytes,
     pub(crate) body: RawBytes,
 }
 
-const _: () = assert!(size_of::<RawStored>() == 8 + 8 * WORD);
+const _: () = assert!(size_of::<RawStored>() == 16 + 8 * WORD);
 
 /// Where a call leaves its answer: callbacks of the host, which copy. Grows at its end only.
 #[derive(Debug)]
@@ -166,7 +218,7 @@ pub struct AnswerSink {
     pub(crate) context: *mut c_void,
     pub(crate) message: unsafe extern "C" fn(context: *mut c_void, message: *const RawStored),
     pub(crate) meta: unsafe extern "C" fn(context: *mut c_void, key: RawBytes, value: RawBytes),
-    pub(crate) ranges: unsafe extern "C" fn(context: *mut c_void, ranges: *const RawRange, count: usize),
+    pub(crate) queue: unsafe extern "C" fn(context: *mut c_void, queue: *const RawRecoveredQueue),
     /// A field table with how the storage fares.
     pub(crate) status: unsafe extern "C" fn(context: *mut c_void, table: RawBytes),
 }
@@ -272,6 +324,7 @@ unsafe extern "C" fn append(
                         rest = others;
                         Append {
                             targets: mine,
+                            stamp: message.stamp,
                             exchange: std::str::from_utf8_unchecked(message.exchange.get()),
                             routing_key: std::str::from_utf8_unchecked(message.routing_key.get()),
                             properties: message.properties.get(),
@@ -331,35 +384,60 @@ unsafe extern "C" fn delete_queue(
 
 unsafe extern "C" fn read(
     instance: *mut c_void,
-    queue: u64,
-    from: u64,
-    count_max: usize,
+    wanted: *const RawWanted,
     future: *mut *mut c_void,
     sink: *const TextSink,
 ) -> u32 {
     // SAFETY: see above.
     unsafe {
         start(future, sink, || {
-            let storage = storage(instance);
-            async move { storage.read(QueueKey(queue), MessageSeq(from), count_max).await.map(Answer::Messages) }
+            let (storage, raw) = (storage(instance), &*wanted);
+            let wanted = Wanted {
+                queue: QueueKey(raw.queue),
+                first: MessageSeq(raw.first),
+                last: MessageSeq(raw.last),
+                count_max: raw.count_max,
+                bytes_max: raw.bytes_max,
+            };
+            async move { storage.read(wanted).await.map(Answer::Messages) }
+        })
+    }
+}
+
+unsafe extern "C" fn mark(
+    instance: *mut c_void,
+    marks: *const RawTarget,
+    count: usize,
+    future: *mut *mut c_void,
+    sink: *const TextSink,
+) -> u32 {
+    // SAFETY: see above.
+    unsafe {
+        start(future, sink, || {
+            let (storage, raw) = (storage(instance), slice(marks, count));
+            let marks: Vec<Mark> =
+                raw.iter().map(|mark| Mark { queue: QueueKey(mark.queue), last: MessageSeq(mark.seq) }).collect();
+            async move { storage.mark(&marks).await.map(|()| Answer::Nothing) }
         })
     }
 }
 
 unsafe extern "C" fn put_meta(
     instance: *mut c_void,
-    key: RawBytes,
-    value: RawBytes,
-    has_value: u32,
+    entries: *const RawMeta,
+    count: usize,
     future: *mut *mut c_void,
     sink: *const TextSink,
 ) -> u32 {
     // SAFETY: see above.
     unsafe {
         start(future, sink, || {
-            let (storage, key) = (storage(instance), key.get());
-            let value = (has_value != 0).then(|| value.get());
-            async move { storage.put_meta(key, value).await.map(|()| Answer::Nothing) }
+            let (storage, raw) = (storage(instance), slice(entries, count));
+            let entries: Vec<Meta<'_>> = raw
+                .iter()
+                .map(|entry| Meta { key: entry.key.get(), value: (entry.has_value != 0).then(|| entry.value.get()) })
+                .collect();
+            async move { storage.put_meta(&entries).await.map(|()| Answer::Nothing) }
         })
     }
 }
@@ -454,6 +532,7 @@ impl Answer {
                 for message in &messages {
                     let raw = RawStored {
                         seq: message.seq.0,
+                        stamp: message.stamp,
                         exchange: RawBytes::new(message.exchange.as_bytes()),
                         routing_key: RawBytes::new(message.routing_key.as_bytes()),
                         properties: RawBytes::new(&message.properties),
@@ -475,8 +554,15 @@ impl Answer {
                         last: last.0,
                     };
                     let ranges: Vec<RawRange> = queue.ranges.iter().map(range).collect();
+                    let raw = RawRecoveredQueue {
+                        queue: queue.queue.0,
+                        marked: queue.marked.map_or(0, |marked| marked.0),
+                        is_marked: queue.marked.is_some().into(),
+                        ranges: ranges.as_ptr(),
+                        ranges_count: ranges.len(),
+                    };
                     // SAFETY: as above.
-                    unsafe { (sink.ranges)(sink.context, ranges.as_ptr(), ranges.len()) };
+                    unsafe { (sink.queue)(sink.context, &raw const raw) };
                 }
             }
         }

@@ -9,8 +9,8 @@ use crate::abi::LinkedPlugin;
 use crate::abi::guest::{Guest, Linkage};
 use crate::config::Config;
 use crate::storage::{
-    Append, Durability, MessageSeq, QueueKey, Recovered, RecoveredQueue, Settle, Storage, StorageSpec, StorageType,
-    StoredMessage,
+    Append, Durability, Mark, MessageSeq, Meta, QueueKey, Recovered, RecoveredQueue, Settle, Storage, StorageSpec,
+    StorageType, StoredMessage, Wanted,
 };
 
 /// The suite for all storages of `plugin`, through the ABI as the broker calls them.
@@ -88,9 +88,12 @@ impl Case<'_> {
         block_on(async {
             self.a_new_storage_is_empty().await;
             self.what_is_appended_can_be_read().await;
+            self.a_read_ends_where_it_is_told().await;
             self.settled_messages_are_gone().await;
             self.a_deleted_queue_is_gone().await;
             self.meta_entries_are_set_and_removed().await;
+            self.many_meta_entries_are_put_at_once().await;
+            self.marks_rise_and_go_with_their_queue().await;
             self.unsynced_messages_are_there().await;
             self.contents_are_kept_as_they_are().await;
             self.calls_of_several_threads_do_not_disturb_each_other().await;
@@ -120,6 +123,47 @@ impl Case<'_> {
         assert_eq!(storage.read(1, 0, 0).await, []);
         assert_eq!(storage.read(2, 0, 10).await, [(9, "both")].map(owned), "each queue has its own position");
         assert_eq!(storage.ranges().await, [(1, vec![(5, 6), (8, 8)]), (2, vec![(9, 9)])]);
+    }
+
+    async fn a_read_ends_where_it_is_told(&self) {
+        let storage = self.open();
+        // Of differing length, so that an average does not do; each counts its names and properties, too.
+        let body = |seq: u64| "b".repeat(usize::try_from(seq * 37 % 100).unwrap_or_default());
+        let seqs: Vec<u64> = (10..60).filter(|seq| seq % 7 != 0).collect();
+        for chunk in seqs.chunks(9) {
+            let bodies: Vec<([(u64, u64); 1], String)> = chunk.iter().map(|seq| ([(1, *seq)], body(*seq))).collect();
+            let batch: Vec<(&[(u64, u64)], &str)> =
+                bodies.iter().map(|(targets, body)| (&targets[..], body.as_str())).collect();
+            storage.append(&batch).await;
+        }
+        for (first, last, count_max, bytes_max) in [
+            (0, u64::MAX, 100, usize::MAX),
+            (12, 30, 100, usize::MAX),
+            (14, 14, 100, usize::MAX),
+            (15, 15, 100, usize::MAX),
+            (30, 12, 100, usize::MAX),
+            (11, 40, 7, usize::MAX),
+            (11, 40, 0, usize::MAX),
+            (0, u64::MAX, 100, 0),
+            (0, u64::MAX, 100, 1000),
+            (0, u64::MAX, 3, 1000),
+            (25, 50, 100, 2000),
+        ] {
+            let mut bytes = 0;
+            let mut expected = Vec::new();
+            for seq in seqs.iter().filter(|seq| (first..=last).contains(*seq)).take(count_max) {
+                let message = owned((*seq, &body(*seq)));
+                bytes += message.bytes();
+                if bytes > bytes_max && !expected.is_empty() {
+                    break;
+                }
+                expected.push(message);
+            }
+            let (first, last) = (MessageSeq(first), MessageSeq(last));
+            let wanted = Wanted { queue: QueueKey(1), first, last, count_max, bytes_max };
+            let found = storage.inner.read(wanted).await.unwrap_or_else(|error| panic!("read: {error}"));
+            assert_eq!(found, expected, "{wanted:?}");
+        }
     }
 
     async fn settled_messages_are_gone(&self) {
@@ -153,10 +197,66 @@ impl Case<'_> {
         assert_eq!(storage.recovered().await.meta, expected, "entries are sorted, the last value counts");
     }
 
+    async fn many_meta_entries_are_put_at_once(&self) {
+        let storage = self.open();
+        let keys: Vec<String> = (0..2000).map(|number| format!("key {number:04}")).collect();
+        let value = |key: &'static [u8]| Some(key);
+        let mut entries: Vec<Meta<'_>> =
+            keys.iter().map(|key| Meta { key: key.as_bytes(), value: value(b"v") }).collect();
+        // Later entries count, as if they were put one after the other.
+        entries.push(Meta { key: b"key 0000", value: None });
+        entries.push(Meta { key: b"key 0001", value: value(b"w") });
+        storage.inner.put_meta(&entries).await.unwrap_or_else(|error| panic!("put_meta: {error}"));
+        storage.inner.put_meta(&[]).await.unwrap_or_else(|error| panic!("put_meta: {error}"));
+        let check = |meta: Vec<(Vec<u8>, Vec<u8>)>| {
+            assert_eq!((meta.len(), &meta[0]), (1999, &(b"key 0001".to_vec(), b"w".to_vec())));
+            assert!(meta[1..].iter().all(|(_, value)| value == b"v"), "entries are set");
+        };
+        check(storage.recovered().await.meta);
+        if storage.inner.promise() != Durability::ProcessLifetime {
+            check(storage.reopen(self).recovered().await.meta);
+        }
+    }
+
+    /// A storage that keeps no marks passes, too; what it does keep must be right.
+    async fn marks_rise_and_go_with_their_queue(&self) {
+        let storage = self.open();
+        let marked = async |storage: &Opened, queue: u64| {
+            let queues = storage.recovered().await.queues;
+            queues.into_iter().find(|found| found.queue.0 == queue).and_then(|found| found.marked).map(|seq| seq.0)
+        };
+        storage.append(&[(&[(1, 5), (2, 5), (3, 5)], "m"), (&[(1, 6), (2, 6)], "m"), (&[(1, 9)], "m")]).await;
+        assert_eq!(marked(&storage, 1).await, None, "nothing is marked at first");
+        storage.mark(&[(1, 6), (2, 5), (7, 1)]).await;
+        if marked(&storage, 1).await.is_none() {
+            return;
+        }
+        storage.mark(&[(1, 5)]).await;
+        assert_eq!((marked(&storage, 1).await, marked(&storage, 2).await), (Some(6), Some(5)), "marks do not fall");
+        assert_eq!(marked(&storage, 3).await, None, "each queue has its own mark");
+        storage.mark(&[(3, 20)]).await;
+        assert_eq!(marked(&storage, 3).await, Some(5), "no mark is beyond the last message");
+        storage.append(&[(&[(3, 19)], "m")]).await;
+        assert_eq!(marked(&storage, 3).await, Some(19), "a message may come behind its mark");
+        storage.settle(&[(1, 5, 6)]).await;
+        storage.delete(2).await;
+        storage.append(&[(&[(2, 7), (4, 1)], "m")]).await;
+        let mut storage = storage;
+        for _ in 0..2 {
+            let found = [marked(&storage, 1).await, marked(&storage, 2).await, marked(&storage, 4).await];
+            assert_eq!(found, [Some(6), None, None], "a deleted queue has no mark");
+            // It need not have survived an end without a sync; the append above syncs.
+            if storage.inner.promise() == Durability::ProcessLifetime {
+                return;
+            }
+            storage = storage.reopen(self);
+        }
+    }
+
     async fn unsynced_messages_are_there(&self) {
         let storage = self.open();
         let targets = [(QueueKey(1), MessageSeq(7))];
-        let message = Append { targets: &targets, exchange: "", routing_key: "", properties: &[], body: &[] };
+        let message = Append { targets: &targets, stamp: 0, exchange: "", routing_key: "", properties: &[], body: &[] };
         let appended = storage.inner.append_unsynced(&[message]).await;
         appended.unwrap_or_else(|error| panic!("append_unsynced: {error}"));
         assert_eq!(storage.ranges().await, [(1, vec![(7, 7)])]);
@@ -169,10 +269,19 @@ impl Case<'_> {
         let long = "é".repeat(127);
         let targets: Vec<[(QueueKey, MessageSeq); 1]> =
             (u64::MAX - 4..=u64::MAX).map(|seq| [(QueueKey(u64::MAX), MessageSeq(seq))]).collect();
+        let stamps = [0, 1, u64::MAX, 1 << 63, 1_700_000_000_000];
         let batch: Vec<Append<'_>> = bodies
             .iter()
             .zip(&targets)
-            .map(|(body, targets)| Append { targets, exchange: &long, routing_key: "", properties: PROPERTIES, body })
+            .zip(stamps)
+            .map(|((body, targets), stamp)| Append {
+                targets,
+                stamp,
+                exchange: &long,
+                routing_key: "",
+                properties: PROPERTIES,
+                body,
+            })
             .collect();
         storage.inner.append(&batch).await.unwrap_or_else(|error| panic!("append: {error}"));
         let mut found = Vec::new();
@@ -183,6 +292,7 @@ impl Case<'_> {
             assert!(!read.is_empty(), "a read answers something when something is there");
             found.extend(read);
         }
+        assert_eq!(found.iter().map(|message| message.stamp).collect::<Vec<_>>(), stamps);
         for ((message, body), seq) in found.iter().zip(&bodies).zip(u64::MAX - 4..=u64::MAX) {
             assert_eq!((message.seq.0, message.exchange.as_str(), message.routing_key.as_str()), (seq, &*long, ""));
             assert!(message.body == *body && message.properties == PROPERTIES, "body of {} bytes", body.len());
@@ -200,13 +310,17 @@ impl Case<'_> {
                         let body = seq.to_string();
                         let message = Append {
                             targets: &targets,
+                            stamp: STAMP,
                             exchange: EXCHANGE,
                             routing_key: ROUTING_KEY,
                             properties: PROPERTIES,
                             body: body.as_bytes(),
                         };
                         block_on(storage.append(&[message])).unwrap_or_else(|error| panic!("append: {error}"));
-                        let read = block_on(storage.read(QueueKey(queue), MessageSeq(seq), 2));
+                        let (first, last) = (MessageSeq(seq), MessageSeq(u64::MAX));
+                        let wanted =
+                            Wanted { queue: QueueKey(queue), first, last, count_max: 2, bytes_max: usize::MAX };
+                        let read = block_on(storage.read(wanted));
                         assert_eq!(read, Ok(vec![owned((seq, &body))]), "what is appended can be read at once");
                     }
                 });
@@ -306,6 +420,7 @@ impl Opened {
             .zip(&targets)
             .map(|((_, body), targets)| Append {
                 targets,
+                stamp: STAMP,
                 exchange: EXCHANGE,
                 routing_key: ROUTING_KEY,
                 properties: PROPERTIES,
@@ -332,12 +447,20 @@ impl Opened {
     }
 
     async fn put_meta(&self, key: &str, value: Option<&str>) {
-        let put = self.inner.put_meta(key.as_bytes(), value.map(str::as_bytes)).await;
+        let put = self.inner.put_meta(&[Meta { key: key.as_bytes(), value: value.map(str::as_bytes) }]).await;
         put.unwrap_or_else(|error| panic!("put_meta: {error}"));
     }
 
+    async fn mark(&self, marks: &[(u64, u64)]) {
+        let marks: Vec<Mark> =
+            marks.iter().map(|(queue, last)| Mark { queue: QueueKey(*queue), last: MessageSeq(*last) }).collect();
+        self.inner.mark(&marks).await.unwrap_or_else(|error| panic!("mark: {error}"));
+    }
+
     async fn read(&self, queue: u64, from: u64, count_max: usize) -> Vec<StoredMessage> {
-        let read = self.inner.read(QueueKey(queue), MessageSeq(from), count_max).await;
+        let (first, last) = (MessageSeq(from), MessageSeq(u64::MAX));
+        let wanted = Wanted { queue: QueueKey(queue), first, last, count_max, bytes_max: 16 << 20 };
+        let read = self.inner.read(wanted).await;
         read.unwrap_or_else(|error| panic!("read: {error}"))
     }
 
@@ -346,7 +469,7 @@ impl Opened {
     }
 
     async fn ranges(&self) -> Vec<(u64, Vec<(u64, u64)>)> {
-        let plain = |RecoveredQueue { queue, ranges }: RecoveredQueue| {
+        let plain = |RecoveredQueue { queue, ranges, .. }: RecoveredQueue| {
             (queue.0, ranges.into_iter().map(|(first, last)| (first.0, last.0)).collect())
         };
         self.recovered().await.queues.into_iter().map(plain).collect()
@@ -363,6 +486,7 @@ impl Drop for Folder {
     }
 }
 
+const STAMP: u64 = 1_700_000_000_123;
 const EXCHANGE: &str = "orders";
 const ROUTING_KEY: &str = "order.eu";
 const PROPERTIES: &[u8] = &[0x10, 0, 2];
@@ -370,6 +494,7 @@ const PROPERTIES: &[u8] = &[0x10, 0, 2];
 fn owned((seq, body): (u64, &str)) -> StoredMessage {
     StoredMessage {
         seq: MessageSeq(seq),
+        stamp: STAMP,
         exchange: EXCHANGE.to_owned(),
         routing_key: ROUTING_KEY.to_owned(),
         properties: PROPERTIES.to_vec(),

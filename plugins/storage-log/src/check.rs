@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use crate::checkpoint;
-use crate::disk::{Access, Disk, RealDisk, read_whole};
+use crate::disk::{Access, Disk, RealDisk};
 use crate::error::{Damage, OpenError};
 use crate::index::{Index, Segment, lay_out};
 use crate::log::lock_to_read;
@@ -125,7 +125,7 @@ pub fn stats_disk(disk: &dyn Disk) -> Result<StatsReport, OpenError> {
         live_bytes: index.live_bytes(),
         live_messages: index.live_count(),
         queues: index.queues.len() as u64,
-        runs: index.queues.values().map(|pieces| pieces.0.len() as u64).sum(),
+        runs: index.queues.values().map(|pieces| pieces.iter().count() as u64).sum(),
         meta_entries: index.meta.len() as u64,
     })
 }
@@ -148,10 +148,11 @@ pub fn check_disk(disk: &dyn Disk) -> Result<CheckReport, OpenError> {
         loaded.checkpoints.iter().copied().filter(|number| !loaded.damaged_checkpoints.contains(number)).collect();
     for number in unread {
         let name = names::checkpoint(number);
-        let bytes = disk.open(&name, Access::Read).and_then(|file| read_whole(&*file)).map_err(failed)?;
-        if checkpoint::decode(&bytes, true).is_err() {
+        let file = disk.open(&name, Access::Read).map_err(failed)?;
+        let bytes = file.length().map_err(failed)?;
+        if checkpoint::read(&*file, true).is_err() {
             let what = "the checkpoint cannot be read".to_owned();
-            report.damage.push(Damage { file: name, offset: 0, bytes: bytes.len() as u64, what });
+            report.damage.push(Damage { file: name, offset: 0, bytes, what });
         }
     }
     for (id, state) in &loaded.index.segments {

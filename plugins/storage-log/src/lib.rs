@@ -33,7 +33,7 @@ pub use check::{CheckReport, StatsReport, check, check_disk, stats, stats_disk};
 pub use error::{Damage, OpenError};
 pub use format::FORMAT_VERSION;
 pub use log::Log;
-pub use operation::{Commit, Operation};
+pub use operation::{Commit, Entry, Operation};
 #[doc(hidden)]
 pub use options::Mutant;
 pub use options::Options;

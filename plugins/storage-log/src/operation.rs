@@ -1,10 +1,10 @@
 //! What is asked of the log.
 
-use plugin_api::storage::{Append, Durability, MessageSeq, QueueKey, Settle};
+use plugin_api::storage::{Append, Durability, Mark, MessageSeq, Meta, QueueKey, Settle};
 
 use crate::format::frame::FRAME_HEADER_BYTES;
 use crate::format::record;
-use crate::index::{Added, Entry};
+use crate::index::{Added, Entry as Place};
 
 /// One commit. Order is kept among all of them.
 #[derive(Debug)]
@@ -15,8 +15,22 @@ pub enum Operation {
     Settle(Vec<Settle>),
     /// A queue is gone.
     Delete(QueueKey),
-    /// A metadata entry, removed when it has no value.
-    PutMeta(Vec<u8>, Option<Vec<u8>>),
+    /// Marks of what may have been handed out.
+    Mark(Vec<Mark>),
+    /// Metadata entries, all or none of them.
+    PutMeta(Vec<Entry>),
+}
+
+/// A metadata entry, removed when it has no value.
+pub type Entry = (Vec<u8>, Option<Vec<u8>>);
+
+impl Operation {
+    /// The metadata entries as an operation.
+    #[must_use]
+    pub fn put_meta(entries: &[Meta<'_>]) -> Self {
+        let owned = entries.iter().map(|entry| (entry.key.to_vec(), entry.value.map(<[u8]>::to_vec)));
+        Self::PutMeta(owned.collect())
+    }
 }
 
 /// Messages in the form that they have in the log, with room for a frame's header in front.
@@ -63,7 +77,7 @@ impl Commit {
         self.records += 1;
         self.added.extend(targets.iter().map(|(queue, seq)| Added {
             queue: queue.0,
-            entry: Entry { seq: seq.0, offset: place(start), length: place(length) },
+            entry: Place { seq: seq.0, offset: place(start), length: place(length) },
             bytes,
         }));
     }

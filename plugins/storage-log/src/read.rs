@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use plugin_api::storage::{MessageSeq, QueueKey, StorageError, StoredMessage};
+use plugin_api::storage::{StorageError, StoredMessage, Wanted};
 
 use crate::disk::DiskFile;
 use crate::error::Damage;
@@ -19,57 +19,62 @@ use crate::shared::{Part, Shared};
 use crate::sidecar::Sidecar;
 
 impl Shared {
-    /// Up to `count_max` live messages from `from` on, fewer when they are large. See the trait's `read`.
+    /// See the trait's `read`.
     ///
     /// # Errors
     /// When the first of them is damaged. It is told once: the message is then no longer live.
-    pub(crate) fn read(
-        &self,
-        queue: QueueKey,
-        from: MessageSeq,
-        count_max: usize,
-    ) -> Result<Vec<StoredMessage>, StorageError> {
-        let (parts, segments) = self.places(queue.0, from.0, count_max);
-        let mut found = Vec::new();
-        let mut damaged = None;
-        for part in &parts {
-            match self.read_part(queue.0, part, &mut found) {
-                Ok(()) => {}
-                Err(bad) => {
-                    damaged = Some(bad);
-                    break;
+    pub(crate) fn read(&self, wanted: &Wanted) -> Result<Vec<StoredMessage>, StorageError> {
+        let queue = wanted.queue.0;
+        let mut found = Found { messages: Vec::new(), bytes_left: wanted.bytes_max, is_enough: false };
+        let mut next = Some(wanted.first.0);
+        // How much a message takes is known for runs together alone, so that it may take another look.
+        while let Some(from) = next.filter(|from| *from <= wanted.last.0 && !found.is_enough) {
+            let count_left = wanted.count_max.saturating_sub(found.messages.len());
+            let (parts, segments) = self.places(queue, from, wanted.last.0, count_left, found.bytes_left);
+            let read = parts.iter().try_for_each(|part| self.read_part(queue, part, &mut found));
+            let mut index = self.index();
+            for segment in segments {
+                if let Some(state) = index.segments.get_mut(&segment) {
+                    state.readers -= 1;
                 }
             }
-        }
-        let mut index = self.index();
-        for segment in segments {
-            if let Some(state) = index.segments.get_mut(&segment) {
-                state.readers -= 1;
+            drop(index);
+            match read {
+                Ok(()) => {}
+                // What is in front of the damage is served first; the next read finds it again.
+                Err(bad) if found.messages.is_empty() => return Err(self.give_up(queue, bad)),
+                Err(_) => break,
             }
+            next = parts.last().and_then(|part| part.last().checked_add(1));
         }
-        drop(index);
-        match damaged {
-            // What is in front of the damage is served first; the next read finds it again.
-            Some(bad) if found.is_empty() => Err(self.give_up(queue.0, bad)),
-            _ => Ok(found),
-        }
+        Ok(found.messages)
     }
 
-    /// Where the messages are, and the segments that are held for it.
-    fn places(&self, queue: u64, from: u64, count_max: usize) -> (Vec<Places>, Vec<SegmentId>) {
+    /// Where about so many messages and bytes are, and the segments that are held for it.
+    fn places(
+        &self,
+        queue: u64,
+        from: u64,
+        to: u64,
+        count_max: usize,
+        bytes_max: usize,
+    ) -> (Vec<Places>, Vec<SegmentId>) {
         let mut index = self.index();
         let index = &mut *index;
         let mut parts: Vec<Places> = Vec::new();
-        let (mut count_left, mut bytes_left) = (count_max as u64, READ_BYTES_MAX);
+        let (mut count_left, mut bytes_left) = (count_max.min(LOOK_COUNT_MAX) as u64, (bytes_max as u64).max(1));
         let pieces = index.queues.get(&queue);
         for (first, piece) in pieces.into_iter().flat_map(|pieces| pieces.from(from)) {
-            if count_left == 0 || bytes_left == 0 {
+            if count_left == 0 || bytes_left == 0 || first > to || parts.len() >= PARTS_MAX {
                 break;
             }
-            let average = (piece.bytes / piece.count(first).max(1)).max(1);
-            let count = piece.count(first).min(count_left).min(bytes_left / average + 1);
+            let share = piece.bytes / piece.count(first).max(1);
+            // A message for many queues has less than a record's overhead as its share.
+            let average = share.saturating_sub(record::OVERHEAD_BYTES as u64).max(share / 4).max(1);
+            let wanted = (to - first).saturating_add(1).min(count_left).min((bytes_left / average).saturating_add(1));
+            let count = piece.count(first).min(wanted);
             count_left -= count;
-            bytes_left = bytes_left.saturating_sub(count * average);
+            bytes_left = bytes_left.saturating_sub(count.saturating_mul(average));
             let wanted = usize::try_from(count).unwrap_or(usize::MAX);
             let state = index.segments.get(&piece.segment);
             let entries = state
@@ -91,7 +96,10 @@ impl Shared {
         (parts, segments)
     }
 
-    fn read_part(&self, queue: u64, part: &Places, found: &mut Vec<StoredMessage>) -> Result<(), Bad> {
+    fn read_part(&self, queue: u64, part: &Places, found: &mut Found) -> Result<(), Bad> {
+        if found.is_enough {
+            return Ok(());
+        }
         let bad = |seq, offset, what: String| Bad { segment: part.segment, seq, offset, what };
         let file = self
             .file(part.segment, Part::Log)
@@ -100,7 +108,7 @@ impl Shared {
             Some(entries) => entries.clone(),
             None => self.entries(part).unwrap_or_default(),
         };
-        let before = found.len();
+        let mut done = 0;
         let mut chunk = Chunk::default();
         for (place, (offset, length)) in entries.iter().enumerate() {
             let seq = part.first.saturating_add(place as u64);
@@ -110,14 +118,17 @@ impl Shared {
                 Some(message) => found.push(message),
                 None => break,
             }
+            if found.is_enough {
+                return Ok(());
+            }
+            done += 1;
         }
-        let done = found.len() - before;
         if done == part.count {
             return Ok(());
         }
         // The index is wrong, or the message is damaged: only reading the segment can tell.
         let missing = part.first.saturating_add(done as u64);
-        let last = part.first.saturating_add((part.count as u64).saturating_sub(1));
+        let last = part.last();
         let mut others = self
             .search(queue, part.segment, &*file, missing, last)
             .map_err(|error| bad(missing, 0, format!("the segment cannot be read: {error}")))?;
@@ -135,6 +146,9 @@ impl Shared {
                 entries.get(usize::try_from(seq - part.first).unwrap_or(usize::MAX)).map_or(0, |entry| entry.0);
             let message = others.remove(&seq).ok_or_else(|| bad(seq, offset, "its record is damaged".to_owned()))?;
             found.push(message);
+            if found.is_enough {
+                break;
+            }
         }
         Ok(())
     }
@@ -200,6 +214,29 @@ impl Shared {
     }
 }
 
+/// What a read has so far.
+struct Found {
+    messages: Vec<StoredMessage>,
+    bytes_left: usize,
+    /// The next message would have been too much.
+    is_enough: bool,
+}
+
+impl Found {
+    /// Takes the message if there is room for it, or if it is the first.
+    fn push(&mut self, message: StoredMessage) {
+        match self.bytes_left.checked_sub(message.bytes()) {
+            Some(left) => self.bytes_left = left,
+            None if self.messages.is_empty() => self.bytes_left = 0,
+            None => {
+                self.is_enough = true;
+                return;
+            }
+        }
+        self.messages.push(message);
+    }
+}
+
 /// Consecutive messages in one segment.
 struct Places {
     segment: SegmentId,
@@ -208,6 +245,12 @@ struct Places {
     entry: u32,
     /// Known already when they are resident.
     entries: Option<Vec<(u32, u32)>>,
+}
+
+impl Places {
+    const fn last(&self) -> u64 {
+        self.first.saturating_add((self.count as u64).saturating_sub(1))
+    }
 }
 
 /// A message that cannot be read.
@@ -259,11 +302,12 @@ impl Chunk {
     }
 }
 
-/// Bounds what one read answers, at least one message all the same.
-const READ_BYTES_MAX: u64 = 8 << 20;
-
 /// One read of the disk covers so much at most, unless a single record is longer.
 const CHUNK_BYTES_MAX: u64 = 1 << 20;
+
+/// So many messages, and runs of them, are looked up at once.
+const LOOK_COUNT_MAX: usize = 16 << 10;
+const PARTS_MAX: usize = 256;
 
 /// Records this close together are read with what lies between them: shorter than a second read would take.
 const GAP_BYTES_MAX: u64 = 16 << 10;

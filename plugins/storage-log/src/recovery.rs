@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::checkpoint::{self, Checkpoint};
-use crate::disk::{Access, Disk, DiskFile, read_whole};
+use crate::checkpoint::{self, Checkpoint, ReadError};
+use crate::disk::{Access, Disk, DiskFile};
 use crate::error::{Damage, OpenError};
 use crate::format::record::Record;
 use crate::format::{FORMAT_VERSION, FileHeader, FileKind, HEADER_BYTES, HEADER_COPY_OFFSET, HeaderError};
@@ -50,13 +50,13 @@ pub(crate) fn load(disk: &dyn Disk, verify: bool) -> Result<Option<Loaded>, Open
     let names = Names::sort(&folder, &files)?;
     let Some(found) = newest(disk, &folder, &names, verify)? else { return Ok(None) };
     let (checkpoint, damaged_checkpoints) = found;
-    let mut loader = Loader { disk, folder, verify, store: checkpoint.store, names: &names, files: &files };
+    let mut loader = Loader { disk, folder, verify, store: checkpoint.head.store, names: &names, files: &files };
     let mut loaded = Loaded {
-        store: checkpoint.store,
-        next_batch: checkpoint.next_batch,
-        promised_batch: checkpoint.next_batch,
+        store: checkpoint.head.store,
+        next_batch: checkpoint.head.next_batch,
+        promised_batch: checkpoint.head.next_batch,
         unsynced: None,
-        checkpoint_number: names.checkpoints.last().copied().unwrap_or(checkpoint.number),
+        checkpoint_number: names.checkpoints.last().copied().unwrap_or(checkpoint.head.number),
         checkpoints: names.checkpoints.iter().copied().collect(),
         damage: damaged_checkpoints
             .iter()
@@ -79,7 +79,7 @@ pub(crate) fn load(disk: &dyn Disk, verify: bool) -> Result<Option<Loaded>, Open
         files: files.clone(),
         index: Index::default(),
     };
-    let (next_batch, segment) = (checkpoint.next_batch, checkpoint.segment);
+    let (next_batch, segment) = (checkpoint.head.next_batch, checkpoint.head.segment);
     loaded.index = checkpoint.index;
     loader.settled_segments(&mut loaded, segment)?;
     loader.tail(&mut loaded, segment, next_batch)?;
@@ -111,6 +111,7 @@ pub(crate) fn apply(
         _ if !is_live => {}
         Record::Settle(ranges) => ranges.iter().for_each(|(queue, first, last)| index.settle(queue, first, last)),
         Record::Delete(queue) => index.delete(*queue),
+        Record::Mark(marks) => marks.iter().for_each(|(queue, last)| index.mark(queue, last)),
         Record::PutMeta { key, value } => index.put_meta(key, Some(value)),
         Record::DropMeta { key } => index.put_meta(key, None),
     }
@@ -163,12 +164,13 @@ fn newest(
     let mut damaged = Vec::new();
     for number in names.checkpoints.iter().rev() {
         let name = names::checkpoint(*number);
-        let bytes = disk.open(&name, Access::Read).and_then(|file| read_whole(&*file));
-        let bytes = bytes.map_err(|error| OpenError::io(folder, "reading a checkpoint", error))?;
-        match checkpoint::decode(&bytes, verify) {
-            Ok(checkpoint) if checkpoint.number == *number => return Ok(Some((checkpoint, damaged))),
-            Ok(_) | Err(HeaderError::Damaged) => damaged.push(*number),
-            Err(HeaderError::Newer(found)) => return Err(newer(folder, name, found)),
+        let failed = |error| OpenError::io(folder, "reading a checkpoint", error);
+        let file = disk.open(&name, Access::Read).map_err(failed)?;
+        match checkpoint::read(&*file, verify) {
+            Ok(checkpoint) if checkpoint.head.number == *number => return Ok(Some((checkpoint, damaged))),
+            Ok(_) | Err(ReadError::Header(HeaderError::Damaged)) => damaged.push(*number),
+            Err(ReadError::Header(HeaderError::Newer(found))) => return Err(newer(folder, name, found)),
+            Err(ReadError::Io(error)) => return Err(failed(error)),
         }
     }
     if damaged.is_empty() && names.segments.is_empty() {

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use plugin_api::async_trait;
 use plugin_api::storage::{
-    Append, Durability, MessageSeq, QueueKey, Recovered, Settle, Storage, StorageError, StorageStatus, StoredMessage,
+    Append, Durability, Mark, Meta, QueueKey, Recovered, Settle, Storage, StorageError, StorageStatus, StoredMessage,
+    Wanted,
 };
 
 use crate::disk::Disk;
@@ -38,9 +39,7 @@ struct Write {
 }
 
 struct Read {
-    queue: QueueKey,
-    from: MessageSeq,
-    count_max: usize,
+    wanted: Wanted,
     answer: oneshot::Sender<Result<Vec<StoredMessage>, StorageError>>,
 }
 
@@ -127,22 +126,33 @@ impl Storage for LogStorage {
         self.write(Operation::Delete(queue)).await
     }
 
-    async fn read(
-        &self,
-        queue: QueueKey,
-        from: MessageSeq,
-        count_max: usize,
-    ) -> Result<Vec<StoredMessage>, StorageError> {
+    async fn read(&self, wanted: Wanted) -> Result<Vec<StoredMessage>, StorageError> {
         let (answer, receiver) = oneshot::channel();
-        let sent = self.reads.as_ref().map(|reads| reads.send(Read { queue, from, count_max, answer }));
+        let sent = self.reads.as_ref().map(|reads| reads.send(Read { wanted, answer }));
         match sent {
             Some(Ok(())) => receiver.await.unwrap_or_else(|| Err(ended())),
             _ => Err(ended()),
         }
     }
 
-    async fn put_meta(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), StorageError> {
-        self.write(Operation::PutMeta(key.to_vec(), value.map(<[u8]>::to_vec))).await
+    async fn mark(&self, marks: &[Mark]) -> Result<(), StorageError> {
+        self.write(Operation::Mark(marks.to_vec())).await
+    }
+
+    async fn put_meta(&self, entries: &[Meta<'_>]) -> Result<(), StorageError> {
+        let mut rest = entries;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = |entry: &&Meta<'_>| {
+                bytes += entry.key.len() + entry.value.map_or(0, <[u8]>::len) + record::META_BYTES;
+                bytes <= PART_BYTES_MAX
+            };
+            let count = rest.iter().take_while(fits).count().max(1);
+            let (part, others) = rest.split_at_checked(count).unwrap_or((rest, &[]));
+            self.write(Operation::put_meta(part)).await?;
+            rest = others;
+        }
+        Ok(())
     }
 
     async fn recover(&self) -> Result<Recovered, StorageError> {
@@ -204,7 +214,7 @@ fn write_all(mut log: Log, writes: &Receiver<Write>, buffers: &Buffers) {
         for write in std::iter::once(first).chain(std::iter::from_fn(|| writes.try_recv().ok())) {
             bytes += match &write.operation {
                 Operation::Append(commit, _) => commit.payload_bytes(),
-                Operation::Settle(_) | Operation::Delete(_) | Operation::PutMeta(..) => 0,
+                Operation::Settle(_) | Operation::Delete(_) | Operation::Mark(_) | Operation::PutMeta(_) => 0,
             };
             operations.push(write.operation);
             answers.push(write.answer);
@@ -225,8 +235,8 @@ fn write_all(mut log: Log, writes: &Receiver<Write>, buffers: &Buffers) {
 fn read_all(shared: &Shared, reads: &Mutex<Receiver<Read>>) {
     loop {
         let next = reads.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Read { queue, from, count_max, answer }) = next else { return };
-        answer.send(shared.read(queue, from, count_max));
+        let Ok(Read { wanted, answer }) = next else { return };
+        answer.send(shared.read(&wanted));
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use plugin_api::storage::{Append, Durability, MessageSeq, QueueKey, Recovered, StorageError};
+use plugin_api::storage::{Append, Durability, MessageSeq, Meta, QueueKey, Recovered, StorageError, Wanted};
 use storage_log::disk::Disk;
 use storage_log::sim::SimDisk;
 use storage_log::{Commit, Log, OpenError, Operation, Options, check_disk, stats_disk};
@@ -23,7 +23,8 @@ fn append(log: &mut Log, queue: u64, seqs: std::ops::Range<u64>) {
     for seq in seqs {
         let targets = [(QueueKey(queue), MessageSeq(seq))];
         let body = vec![seq as u8; 300];
-        let message = Append { targets: &targets, exchange: "x", routing_key: "k", properties: &[0, 0], body: &body };
+        let message =
+            Append { targets: &targets, stamp: 9, exchange: "x", routing_key: "k", properties: &[0, 0], body: &body };
         assert_eq!(log.commit(vec![Operation::Append(Commit::new(&[message]), Durability::Synced)]), [Ok(())]);
     }
 }
@@ -34,11 +35,16 @@ fn ranges(recovered: &Recovered) -> Vec<(u64, u64)> {
     queue.map(|queue| queue.ranges.iter().map(|(first, last)| (first.0, last.0)).collect()).unwrap_or_default()
 }
 
+fn wanted(from: u64) -> Wanted {
+    let (first, last) = (MessageSeq(from), MessageSeq(u64::MAX));
+    Wanted { queue: QueueKey(1), first, last, count_max: 50, bytes_max: usize::MAX }
+}
+
 /// Everything that can be read from queue 1, and how often damage was told on the way.
 fn read_all(log: &Log) -> (Vec<u64>, u32) {
     let (mut seqs, mut from, mut told) = (Vec::new(), 0, 0);
     loop {
-        match log.read(QueueKey(1), MessageSeq(from), 50) {
+        match log.read(&wanted(from)) {
             Ok(found) if found.is_empty() => return (seqs, told),
             Ok(found) => {
                 for message in &found {
@@ -58,7 +64,7 @@ fn folder(is_closed: bool) -> SimDisk {
     let disk = SimDisk::new(1);
     let mut log = open(&disk).unwrap();
     append(&mut log, 1, 0..100);
-    log.commit(vec![Operation::PutMeta(b"k".to_vec(), Some(b"v".to_vec()))]);
+    log.commit(vec![Operation::PutMeta(vec![(b"k".to_vec(), Some(b"v".to_vec()))])]);
     if is_closed {
         log.checkpoint().unwrap();
     }
@@ -105,6 +111,32 @@ fn torn_tail_at_every_byte_loses_the_last_commit_alone() {
         assert_eq!(ranges(&log.recovered()), [expected], "cut at {cut}");
         append(&mut log, 1, 4..5);
         assert_eq!(read_all(&log).0.len() as u64, expected.1 + 2);
+    }
+}
+
+#[test]
+fn definitions_put_together_are_there_together() {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk).unwrap();
+    append(&mut log, 1, 0..1);
+    let name = names(&disk, "segment-", ".log").pop().unwrap();
+    let before = frames_end(&disk.contents(&name).unwrap());
+    let keys: Vec<String> = (0..5).map(|number| format!("key {number}")).collect();
+    let entries: Vec<Meta<'_>> = keys.iter().map(|key| Meta { key: key.as_bytes(), value: Some(b"v") }).collect();
+    let syncs = disk.syncs();
+    assert_eq!(log.commit(vec![Operation::put_meta(&entries)]), [Ok(())]);
+    assert_eq!(disk.syncs() - syncs, 1);
+    drop(log);
+    disk.kill();
+    let whole = disk.contents(&name).unwrap();
+    let end = frames_end(&whole);
+    for cut in before..=end {
+        let disk = disk.copy(2);
+        let mut bytes = whole.clone();
+        bytes[cut..].fill(0);
+        disk.put(&name, &bytes);
+        let expected = if cut < end { 0 } else { 5 };
+        assert_eq!(open(&disk).unwrap().recovered().meta.len(), expected, "cut at {cut}");
     }
 }
 
@@ -215,7 +247,8 @@ fn full_disk_refuses_messages_settles_and_recovers_by_itself() {
     let full = loop {
         let targets = [(QueueKey(1), MessageSeq(seq))];
         let body = vec![seq as u8; 300];
-        let message = Append { targets: &targets, exchange: "x", routing_key: "k", properties: &[0, 0], body: &body };
+        let message =
+            Append { targets: &targets, stamp: 9, exchange: "x", routing_key: "k", properties: &[0, 0], body: &body };
         match log.commit(vec![Operation::Append(Commit::new(&[message]), Durability::Synced)]).remove(0) {
             Ok(()) => seq += 1,
             Err(error) => break error,
@@ -265,7 +298,7 @@ fn refusals_are_one_sentence_and_change_nothing() {
         &|disk| {
             let name = names(disk, "checkpoint-", "").pop().unwrap();
             let mut bytes = disk.contents(&name).unwrap();
-            bytes[8] = 2;
+            bytes[8] = 3;
             let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..64]);
             bytes[12..16].copy_from_slice(&crc.to_le_bytes());
             disk.put(&name, &bytes);

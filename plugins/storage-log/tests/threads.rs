@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use plugin_api::storage::{Append, MessageSeq, QueueKey, Settle, Storage, StorageError};
+use plugin_api::storage::{Append, MessageSeq, Meta, QueueKey, Settle, Storage, StorageError, Wanted};
 use plugin_api::testing::block_on;
 use storage_log::sim::{Faults, SimDisk};
 use storage_log::{LogStorage, Options};
@@ -16,7 +16,8 @@ fn open(disk: &SimDisk) -> LogStorage {
 
 fn append(storage: &LogStorage, seqs: std::ops::Range<u64>) -> Result<(), StorageError> {
     let targets: Vec<[(QueueKey, MessageSeq); 1]> = seqs.map(|seq| [(QueueKey(1), MessageSeq(seq))]).collect();
-    let message = |targets| Append { targets, exchange: "x", routing_key: "k", properties: &[0, 0], body: &[7; 200] };
+    let message =
+        |targets| Append { targets, stamp: 5, exchange: "x", routing_key: "k", properties: &[0, 0], body: &[7; 200] };
     let batch: Vec<Append<'_>> = targets.iter().map(|targets| message(targets)).collect();
     block_on(storage.append(&batch))
 }
@@ -38,7 +39,7 @@ fn failed_sync_confirms_nothing_ever_after_and_a_new_start_is_clean() {
     }
     let settled = Settle { queue: QueueKey(1), first: MessageSeq(0), last: MessageSeq(9) };
     assert!(matches!(block_on(storage.settle(&[settled])), Err(StorageError::Failed(_))));
-    assert!(matches!(block_on(storage.put_meta(b"k", None)), Err(StorageError::Failed(_))));
+    assert!(matches!(block_on(storage.put_meta(&[Meta { key: b"k", value: None }])), Err(StorageError::Failed(_))));
     drop(storage);
     disk.crash();
     let storage = open(&disk);
@@ -110,7 +111,9 @@ fn reads_go_on_while_segments_are_sealed_copied_and_removed() {
             scope.spawn(move || {
                 let mut count = 0;
                 while !is_done.load(order) || count == 0 {
-                    let found = block_on(storage.read(QueueKey(1), MessageSeq(from), 100)).unwrap();
+                    let (first, last) = (MessageSeq(from), MessageSeq(u64::MAX));
+                    let wanted = Wanted { queue: QueueKey(1), first, last, count_max: 100, bytes_max: usize::MAX };
+                    let found = block_on(storage.read(wanted)).unwrap();
                     assert!(found.windows(2).all(|pair| pair[0].seq < pair[1].seq), "in ascending order");
                     assert!(found.iter().all(|message| message.seq.0 >= from && message.body == [7; 200]));
                     count += found.len();

@@ -25,7 +25,7 @@ fn main() {
         (0..BATCH as u64).map(|seq| [(QueueKey(1), MessageSeq(seq))]).collect();
     let batch: Vec<Append<'_>> = targets
         .iter()
-        .map(|targets| Append { targets, exchange: "x", routing_key: "k", properties: &[0, 0], body: &body })
+        .map(|targets| Append { targets, stamp: 1, exchange: "x", routing_key: "k", properties: &[0, 0], body: &body })
         .collect();
     let none = [Settle { queue: QueueKey(9), first: MessageSeq(0), last: MessageSeq(0) }];
     for (name, storage) in &kinds {

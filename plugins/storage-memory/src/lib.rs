@@ -3,14 +3,13 @@
 //! A message is kept once however many queues it goes to, and freed when the last of them has settled it.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use plugin_api::async_trait;
 use plugin_api::error::Invalid;
 use plugin_api::storage::{
-    Append, Durability, MessageSeq, QueueKey, Recovered, RecoveredQueue, Settle, Storage, StorageError, StorageSpec,
-    StorageType, StoredMessage,
+    Append, Durability, Mark, MessageSeq, Meta, QueueKey, Recovered, RecoveredQueue, Settle, Storage, StorageError,
+    StorageSpec, StorageType, StoredMessage, Wanted,
 };
 
 /// The kind of storage, as registered.
@@ -43,10 +42,13 @@ pub struct Memory {
 struct State {
     queues: BTreeMap<QueueKey, BTreeMap<MessageSeq, Arc<Kept>>>,
     meta: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// The highest mark of each queue, until the queue is deleted.
+    marks: BTreeMap<QueueKey, MessageSeq>,
 }
 
 /// A message without its positions.
 struct Kept {
+    stamp: u64,
     exchange: Box<str>,
     routing_key: Box<str>,
     properties: Box<[u8]>,
@@ -92,29 +94,49 @@ impl Storage for Memory {
     }
 
     async fn delete_queue(&self, queue: QueueKey) -> Result<(), StorageError> {
-        let freed = self.state().queues.remove(&queue);
+        let freed = {
+            let mut state = self.state();
+            state.marks.remove(&queue);
+            state.queues.remove(&queue)
+        };
         drop(freed);
         Ok(())
     }
 
-    async fn read(
-        &self,
-        queue: QueueKey,
-        from: MessageSeq,
-        count_max: usize,
-    ) -> Result<Vec<StoredMessage>, StorageError> {
+    async fn read(&self, wanted: Wanted) -> Result<Vec<StoredMessage>, StorageError> {
+        let Wanted { queue, first, last, count_max, bytes_max } = wanted;
         let state = self.state();
-        let Some(messages) = state.queues.get(&queue) else { return Ok(Vec::new()) };
-        let found = messages.range((Bound::Included(from), Bound::Unbounded)).take(count_max);
-        Ok(found.map(|(seq, kept)| kept.at(*seq)).collect())
+        let Some(messages) = state.queues.get(&queue).filter(|_| first <= last) else { return Ok(Vec::new()) };
+        let mut bytes_left = bytes_max;
+        let mut found: Vec<StoredMessage> = Vec::new();
+        for (seq, kept) in messages.range(first..=last).take(count_max) {
+            match bytes_left.checked_sub(kept.bytes()) {
+                Some(left) => bytes_left = left,
+                None if found.is_empty() => bytes_left = 0,
+                None => break,
+            }
+            found.push(kept.at(*seq));
+        }
+        Ok(found)
     }
 
-    async fn put_meta(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), StorageError> {
+    async fn mark(&self, marks: &[Mark]) -> Result<(), StorageError> {
         let mut state = self.state();
-        match value {
-            Some(value) => state.meta.insert(key.to_vec(), value.to_vec()),
-            None => state.meta.remove(key),
-        };
+        for Mark { queue, last } in marks {
+            let marked = state.marks.entry(*queue).or_insert(*last);
+            *marked = (*marked).max(*last);
+        }
+        Ok(())
+    }
+
+    async fn put_meta(&self, entries: &[Meta<'_>]) -> Result<(), StorageError> {
+        let mut state = self.state();
+        for Meta { key, value } in entries {
+            match value {
+                Some(value) => state.meta.insert(key.to_vec(), value.to_vec()),
+                None => state.meta.remove(*key),
+            };
+        }
         Ok(())
     }
 
@@ -125,7 +147,12 @@ impl Storage for Memory {
             queues: state
                 .queues
                 .iter()
-                .map(|(queue, messages)| RecoveredQueue { queue: *queue, ranges: ranges(messages.keys().copied()) })
+                .map(|(queue, messages)| {
+                    let ranges = ranges(messages.keys().copied());
+                    let last = ranges.last().map(|(_, last)| *last);
+                    let marked = state.marks.get(queue).map(|mark| last.map_or(*mark, |last| last.min(*mark)));
+                    RecoveredQueue { queue: *queue, ranges, marked }
+                })
                 .collect(),
         })
     }
@@ -138,6 +165,7 @@ impl Storage for Memory {
 impl Kept {
     fn new(message: &Append<'_>) -> Self {
         Self {
+            stamp: message.stamp,
             exchange: message.exchange.into(),
             routing_key: message.routing_key.into(),
             properties: message.properties.into(),
@@ -145,9 +173,15 @@ impl Kept {
         }
     }
 
+    /// As [`StoredMessage::bytes`].
+    const fn bytes(&self) -> usize {
+        self.exchange.len() + self.routing_key.len() + self.properties.len() + self.body.len()
+    }
+
     fn at(&self, seq: MessageSeq) -> StoredMessage {
         StoredMessage {
             seq,
+            stamp: self.stamp,
             exchange: self.exchange.to_string(),
             routing_key: self.routing_key.to_string(),
             properties: self.properties.to_vec(),

@@ -230,7 +230,8 @@ impl Session {
         let name = self.named_queue(channel, &without_line_ends(delete.queue))?;
         let (Some(vhost), Some(actor)) = (&self.vhost, &mut self.actor) else { return Ok(()) };
         let Some(queue) = vhost.deletable_queue(actor, &name)? else {
-            return self.answer(channel, delete.nowait, QueueDeleteOk { message_count: 0 });
+            let changed = vhost.unchanged(true);
+            return self.answer_stored(channel, changed, delete.nowait, QueueDeleteOk { message_count: 0 });
         };
         let (if_unused, if_empty) = (delete.if_unused, delete.if_empty);
         let pending = Pending::Delete { queue: Arc::clone(&queue), nowait: delete.nowait };

@@ -185,10 +185,9 @@ impl Session {
                 self.answer_stored(channel, changed, nowait, delete_ok)?;
             }
             // Somebody else deleted it first.
-            (Pending::Delete { nowait, .. }, Reply::Gone) => {
-                if !nowait {
-                    self.conn.send(channel, QueueDeleteOk { message_count: 0 });
-                }
+            (Pending::Delete { queue, nowait }, Reply::Gone) => {
+                let changed = self.vhost.as_ref().map_or(Changed::Nothing, |vhost| vhost.unchanged(queue.durable));
+                self.answer_stored(channel, changed, nowait, QueueDeleteOk { message_count: 0 })?;
             }
             (Pending::Delete { queue, .. }, Reply::InUse) => {
                 let (name, vhost) = (queue.name.to_string(), self.vhost_name());

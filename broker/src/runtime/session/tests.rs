@@ -14,6 +14,7 @@ use crate::amqp::method::*;
 use crate::node;
 use crate::plugin_host::Registry;
 use crate::runtime::Broker;
+use crate::runtime::alarms::DiskState;
 use crate::store::{Committer, Recovery};
 use crate::topology::schema::Topology;
 
@@ -159,6 +160,25 @@ fn a_publish_during_an_alarm_is_taken_and_stops_the_socket() {
     assert!(client.session.wants_input());
     client.send(1, BasicGet { ticket: 0, queue: "q", no_ack: true });
     assert_eq!(client.told(), ["1 basic.get-ok"]);
+}
+
+#[test]
+fn a_connection_is_blocked_once_and_unblocked_when_all_alarms_are_clear() {
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.declare("q");
+    client.told();
+    let full = DiskState { is_full: true, ..DiskState::default() };
+    broker.on_disk(full, None);
+    client.publish("q", b"m");
+    assert_eq!(client.told(), ["0 connection.blocked"]);
+    broker.on_memory(u64::MAX);
+    assert_eq!(broker.alarms.reason(), Some("low on memory & low on disk"));
+    broker.on_disk(DiskState::default(), None);
+    assert!(client.told().is_empty() && !client.session.wants_input(), "one alarm is left");
+    broker.on_memory(0);
+    assert_eq!(client.told(), ["0 connection.unblocked"]);
+    assert!(client.session.wants_input());
 }
 
 /// With a limit of one for the channel, its consumers take turns although each ack makes room for any of them.

@@ -32,7 +32,7 @@ fn binding(source: &str, destination: &str, destination_kind: DestinationKind) -
 }
 
 fn topology(exchanges: Vec<ExchangeDecl>, queues: Vec<QueueDecl>, bindings: Vec<BindingDecl>) -> Topology {
-    let vhost = VhostDecl { name: "/".to_owned(), exchanges, queues, bindings };
+    let vhost = VhostDecl { name: "/".to_owned(), exchanges, queues, bindings, ..VhostDecl::default() };
     Topology { vhosts: vec![vhost], ..Topology::default() }
 }
 
@@ -88,6 +88,24 @@ fn durability_of_both_ends_is_compared() {
             (first, Severity::Error, "exchange 'x' is durable but queue 'q' is not"),
             (second, Severity::Error, "exchange 'x' is durable but exchange 'y' is not"),
         ],
+    );
+}
+
+#[test]
+fn durability_of_confirms_is_for_durable_queues() {
+    let with = |durable, value: &str| {
+        let arguments = Table::new().with("x-durability", value);
+        topology(vec![], vec![QueueDecl { arguments, ..queue("q", durable) }], vec![])
+    };
+    let item = Item::Queue(0, 0);
+    check_causes(&with(true, "os"), &[]);
+    check_causes(
+        &with(false, "os"),
+        &[(item, Severity::Warning, "queue 'q' is not durable, so its durability 'os' has no effect")],
+    );
+    check_causes(
+        &with(true, "memory"),
+        &[(item, Severity::Error, "queue argument 'x-durability' with value 'memory' is not one of synced, os")],
     );
 }
 

@@ -13,7 +13,7 @@ use crate::topology::{
     schema::{BindingDecl, ExchangeDecl, MixedDurability, QueueDecl, VhostDecl},
 };
 use crate::vhost::PREDECLARED;
-use crate::vhost::queue_arguments::{QUEUE_ARGUMENTS, check_queue_argument};
+use crate::vhost::queue_arguments::{DURABILITY, QUEUE_ARGUMENTS, check_queue_argument};
 
 /// What `x-match` of a binding to a headers exchange may say.
 const X_MATCH: &[&str] = &["all", "any", "all-with-x", "any-with-x"];
@@ -234,6 +234,12 @@ fn queue_arguments(queue: &QueueDecl, item: Item, findings: &mut Findings) {
         let place = item.part(Part::Argument(name.clone().into_owned()));
         if let Err(error) = check_queue_argument(&name, value) {
             findings.error(place, error.to_string(), format!("remove it from queue '{}'", queue.name));
+            continue;
+        }
+        if name == DURABILITY && !queue.durable {
+            let value = value.as_str().unwrap_or_default();
+            let cause = format!("queue '{}' is not durable, so its durability '{value}' has no effect", queue.name);
+            findings.warning(place, cause, "leave it out, or make the queue durable");
             continue;
         }
         let known = || QUEUE_ARGUMENTS.iter().map(|(known, _)| *known);

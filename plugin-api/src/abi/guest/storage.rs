@@ -9,12 +9,15 @@ use async_trait::async_trait;
 
 use super::super::raw::{RawBytes, TextSink, status};
 use super::super::spec;
-use super::super::storage::{AnswerSink, RawAppend, RawRange, RawStored, RawTarget, StorageTypeTable, ended, slice};
+use super::super::storage::{
+    AnswerSink, RawAppend, RawMeta, RawRange, RawRecoveredQueue, RawStored, RawTarget, RawWanted, StorageTypeTable,
+    ended, slice,
+};
 use super::super::waker::RawHostWaker;
 use super::{CallError, Handle, broken, call, failed};
 use crate::storage::{
-    Append, Durability, MessageSeq, QueueKey, Recovered, RecoveredQueue, Settle, Storage, StorageError, StorageSpec,
-    StorageStatus, StoredMessage,
+    Append, Durability, Mark, MessageSeq, Meta, QueueKey, Recovered, RecoveredQueue, Settle, Storage, StorageError,
+    StorageSpec, StorageStatus, StoredMessage, Wanted,
 };
 
 /// A kind of storage of a plugin.
@@ -119,24 +122,42 @@ impl Storage for GuestStorage {
         started?.await.map(drop)
     }
 
-    async fn read(
-        &self,
-        queue: QueueKey,
-        from: MessageSeq,
-        count_max: usize,
-    ) -> Result<Vec<StoredMessage>, StorageError> {
-        // SAFETY: as in `delete_queue`.
-        let started = self.start(|instance, future, sink| unsafe {
-            (self.table.read)(instance, queue.0, from.0, count_max, future, sink)
-        });
+    async fn read(&self, wanted: Wanted) -> Result<Vec<StoredMessage>, StorageError> {
+        let raw = RawWanted {
+            queue: wanted.queue.0,
+            first: wanted.first.0,
+            last: wanted.last.0,
+            count_max: wanted.count_max,
+            bytes_max: wanted.bytes_max,
+        };
+        // SAFETY: what is wanted is copied before the call returns.
+        let started =
+            self.start(|instance, future, sink| unsafe { (self.table.read)(instance, &raw const raw, future, sink) });
         Ok(started?.await?.messages)
     }
 
-    async fn put_meta(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), StorageError> {
-        // SAFETY: key and value are borrowed for longer than the future lives.
+    async fn mark(&self, marks: &[Mark]) -> Result<(), StorageError> {
+        let marks: Vec<RawTarget> =
+            marks.iter().map(|mark| RawTarget { queue: mark.queue.0, seq: mark.last.0 }).collect();
+        // SAFETY: as in `settle`.
         let started = self.start(|instance, future, sink| unsafe {
-            let raw = RawBytes::new(value.unwrap_or_default());
-            (self.table.put_meta)(instance, RawBytes::new(key), raw, value.is_some().into(), future, sink)
+            (self.table.mark)(instance, marks.as_ptr(), marks.len(), future, sink)
+        });
+        started?.await.map(drop)
+    }
+
+    async fn put_meta(&self, entries: &[Meta<'_>]) -> Result<(), StorageError> {
+        let entries: Vec<RawMeta> = entries
+            .iter()
+            .map(|entry| RawMeta {
+                key: RawBytes::new(entry.key),
+                value: RawBytes::new(entry.value.unwrap_or_default()),
+                has_value: entry.value.is_some().into(),
+            })
+            .collect();
+        // SAFETY: the entries are dropped after the future, and what they borrow lives longer.
+        let started = self.start(|instance, future, sink| unsafe {
+            (self.table.put_meta)(instance, entries.as_ptr(), entries.len(), future, sink)
         });
         started?.await.map(drop)
     }
@@ -196,6 +217,7 @@ impl<'a> RawBatch<'a> {
                 RawAppend {
                     targets: mine.as_ptr(),
                     targets_count: mine.len(),
+                    stamp: message.stamp,
                     exchange: RawBytes::new(message.exchange.as_bytes()),
                     routing_key: RawBytes::new(message.routing_key.as_bytes()),
                     properties: RawBytes::new(message.properties),
@@ -262,7 +284,7 @@ impl Answers {
             context: std::ptr::from_mut(self).cast(),
             message: add_message,
             meta: add_meta,
-            ranges: add_ranges,
+            queue: add_queue,
             status: set_status,
         }
     }
@@ -279,6 +301,7 @@ unsafe extern "C" fn add_message(context: *mut c_void, message: *const RawStored
         unsafe { (raw.exchange.get(), raw.routing_key.get(), raw.properties.get(), raw.body.get()) };
     answers.messages.push(StoredMessage {
         seq: MessageSeq(raw.seq),
+        stamp: raw.stamp,
         exchange: String::from_utf8_lossy(exchange).into_owned(),
         routing_key: String::from_utf8_lossy(routing_key).into_owned(),
         properties: properties.to_vec(),
@@ -292,12 +315,14 @@ unsafe extern "C" fn add_meta(context: *mut c_void, key: RawBytes, value: RawByt
     answers.recovered.meta.push((key.to_vec(), value.to_vec()));
 }
 
-unsafe extern "C" fn add_ranges(context: *mut c_void, ranges: *const RawRange, count: usize) {
+unsafe extern "C" fn add_queue(context: *mut c_void, queue: *const RawRecoveredQueue) {
     // SAFETY: see above.
-    let (answers, ranges) = unsafe { (&mut *context.cast::<Answers>(), slice(ranges, count)) };
-    let Some(first) = ranges.first() else { return };
+    let (answers, raw) = unsafe { (&mut *context.cast::<Answers>(), &*queue) };
+    // SAFETY: see above.
+    let ranges = unsafe { slice(raw.ranges, raw.ranges_count) };
     answers.recovered.queues.push(RecoveredQueue {
-        queue: QueueKey(first.queue),
+        queue: QueueKey(raw.queue),
+        marked: (raw.is_marked != 0).then_some(MessageSeq(raw.marked)),
         ranges: ranges.iter().map(|range| (MessageSeq(range.first), MessageSeq(range.last))).collect(),
     });
 }

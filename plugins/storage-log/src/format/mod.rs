@@ -1,4 +1,6 @@
-//! The bytes on the disk, format 1. The readme of this crate draws them.
+//! The bytes on the disk, format 2. The readme of this crate draws them.
+//!
+//! Format 1 had neither stamps nor marks; it is read as if all stamps were 0.
 //!
 //! All numbers are little endian. Every file begins with a [`FileHeader`] of 64 bytes whose shape is the same in every
 //! format, so that a newer one is recognised. Nothing here reads or writes files.
@@ -7,7 +9,7 @@ pub(crate) mod frame;
 pub(crate) mod record;
 
 /// The format that this version writes.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The length of a [`FileHeader`].
 pub(crate) const HEADER_BYTES: usize = 64;
@@ -73,6 +75,11 @@ impl FileHeader {
         let mut out = [0; HEADER_BYTES];
         out.iter_mut().zip(head).for_each(|(place, byte)| *place = byte);
         out
+    }
+
+    /// The format of a file whose header has been decoded.
+    pub(crate) fn version(bytes: &[u8]) -> Option<u32> {
+        Reader(bytes.get(8..)?).u32()
     }
 
     /// `verify` is false in one test only, which shows that others notice.
@@ -148,7 +155,7 @@ mod tests {
 
     #[test]
     fn newer_format_is_told_from_damage() {
-        let bytes = HEADER.encode_version(FileKind::Checkpoint, 2);
-        assert_eq!(FileHeader::decode(&bytes, FileKind::Checkpoint, true), Err(HeaderError::Newer(2)));
+        let bytes = HEADER.encode_version(FileKind::Checkpoint, FORMAT_VERSION + 1);
+        assert_eq!(FileHeader::decode(&bytes, FileKind::Checkpoint, true), Err(HeaderError::Newer(FORMAT_VERSION + 1)));
     }
 }

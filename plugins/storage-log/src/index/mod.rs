@@ -2,6 +2,7 @@
 //!
 //! The log is the truth; this is what replaying it gives. It knows no files.
 
+mod packed;
 pub(crate) mod pieces;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,8 @@ use self::pieces::{Freed, Piece, Pieces, Place, SegmentId};
 pub(crate) struct Index {
     pub(crate) queues: Map<u64, Pieces>,
     pub(crate) meta: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// The highest mark of each queue, until the queue is deleted or found empty at a start.
+    pub(crate) marks: Map<u64, u64>,
     pub(crate) segments: BTreeMap<SegmentId, Segment>,
     freed: Vec<Freed>,
 }
@@ -90,6 +93,25 @@ impl Index {
     /// A queue is gone.
     pub(crate) fn delete(&mut self, queue: u64) {
         self.settle(queue, 0, u64::MAX);
+        self.marks.remove(&queue);
+    }
+
+    /// Messages up to `last` may have been handed out. They may come later than this.
+    pub(crate) fn mark(&mut self, queue: u64, last: u64) {
+        let marked = self.marks.entry(queue).or_insert(last);
+        *marked = (*marked).max(last);
+    }
+
+    /// Forgets marks beyond the last live message, since nothing is on its way any more; tells whether there were any.
+    pub(crate) fn trim_marks(&mut self) -> bool {
+        let mut is_changed = false;
+        self.marks.retain(|queue, marked| {
+            let last = self.queues.get(queue).and_then(Pieces::last);
+            is_changed |= last.is_none_or(|last| last < *marked);
+            *marked = (*marked).min(last.unwrap_or(0));
+            last.is_some()
+        });
+        is_changed
     }
 
     pub(crate) fn put_meta(&mut self, key: &[u8], value: Option<&[u8]>) {
@@ -108,8 +130,7 @@ impl Index {
         for (queue, entries) in queues {
             let seqs = || entries.iter().map(|entry| entry.seq);
             if let (Some(pieces), Some(first), Some(last)) = (self.queues.get_mut(&queue), seqs().min(), seqs().max()) {
-                let mine = pieces.0.range_mut(first..=last).filter(|(_, piece)| piece.segment == segment);
-                mine.for_each(|(_, piece)| piece.entry = piece.entry.saturating_add(base));
+                pieces.shift_entries(first, last, segment, base);
             }
             base = base.saturating_add(u32::try_from(entries.len()).unwrap_or(u32::MAX));
         }
@@ -124,12 +145,8 @@ impl Index {
         let (mut live_count, mut live_bytes) = (0, 0);
         self.queues.retain(|queue, pieces| {
             let runs = by_queue.get(queue).map(Vec::as_slice).unwrap_or_default();
-            if !pieces.0.values().any(|piece| piece.segment == segment) {
-                return true;
-            }
-            let mine: Vec<(u64, Piece)> = pieces.0.extract_if(.., |_, piece| piece.segment == segment).collect();
-            for (first, piece) in mine {
-                let mut rest = Pieces([(first, piece)].into());
+            for (first, piece) in pieces.take_segment(segment) {
+                let mut rest = Pieces::from_iter([(first, piece)]);
                 let mut kept = Vec::new();
                 for run in runs.iter().filter(|run| run.first <= piece.last && run.last() >= first) {
                     let (from, to) = (run.first.max(first), run.last().min(piece.last));
@@ -139,9 +156,9 @@ impl Index {
                     let attached = Piece { last: to, bytes, segment, entry };
                     live_count += attached.count(from);
                     live_bytes += bytes;
-                    pieces.0.insert(from, attached);
+                    pieces.put(from, attached);
                 }
-                lost.extend(rest.0.iter().map(|(first, piece)| (*queue, *first, piece.last)));
+                lost.extend(rest.iter().map(|(first, piece)| (*queue, first, piece.last)));
             }
             !pieces.is_empty()
         });
@@ -156,9 +173,9 @@ impl Index {
         for state in self.segments.values_mut() {
             (state.live_count, state.live_bytes) = (0, 0);
         }
-        for (first, piece) in self.queues.values().flat_map(|pieces| &pieces.0) {
+        for (first, piece) in self.queues.values().flat_map(Pieces::iter) {
             if let Some(state) = self.segments.get_mut(&piece.segment) {
-                state.live_count += piece.count(*first);
+                state.live_count += piece.count(first);
                 state.live_bytes += piece.bytes;
             }
         }
@@ -177,15 +194,14 @@ impl Index {
     }
 
     pub(crate) fn recovered(&self) -> Recovered {
-        let ranges = |pieces: &Pieces| {
-            pieces.ranges().into_iter().map(|(first, last)| (MessageSeq(first), MessageSeq(last))).collect()
+        let recovered = |(queue, pieces): (&u64, &Pieces)| {
+            let ranges: Vec<(MessageSeq, MessageSeq)> =
+                pieces.ranges().into_iter().map(|(first, last)| (MessageSeq(first), MessageSeq(last))).collect();
+            let (_, last) = *ranges.last()?;
+            let marked = self.marks.get(queue).map(|marked| last.min(MessageSeq(*marked)));
+            Some(RecoveredQueue { queue: QueueKey(*queue), ranges, marked })
         };
-        let mut queues: Vec<RecoveredQueue> = self
-            .queues
-            .iter()
-            .filter(|(_, pieces)| !pieces.is_empty())
-            .map(|(queue, pieces)| RecoveredQueue { queue: QueueKey(*queue), ranges: ranges(pieces) })
-            .collect();
+        let mut queues: Vec<RecoveredQueue> = self.queues.iter().filter_map(recovered).collect();
         queues.sort_unstable_by_key(|queue| queue.queue);
         Recovered { meta: self.meta.iter().map(|(key, value)| (key.clone(), value.clone())).collect(), queues }
     }
@@ -292,6 +308,24 @@ mod tests {
         assert_eq!(index.attach(1, &runs), [(1, 3, 5)]);
         assert_eq!(index.queues[&1].ranges(), [(0, 2), (6, 9)]);
         assert_eq!((index.live_count(), index.live_bytes()), (7, 70));
+    }
+
+    #[test]
+    fn marks_rise_and_are_kept_for_what_is_live() {
+        let mut index = index();
+        (0..10).for_each(|seq| index.add(1, &added(seq % 2, seq, 0), true));
+        let marked = |index: &Index| -> Vec<(u64, Option<u64>)> {
+            let queues = index.recovered().queues;
+            queues.into_iter().map(|queue| (queue.queue.0, queue.marked.map(|seq| seq.0))).collect()
+        };
+        [(0, 4), (0, 2), (1, 99), (7, 1)].into_iter().for_each(|(queue, last)| index.mark(queue, last));
+        assert_eq!(marked(&index), [(0, Some(4)), (1, Some(9))]);
+        assert_eq!(index.marks[&1], 99, "its messages may still come");
+        assert!(index.trim_marks() && !index.trim_marks());
+        assert_eq!((index.marks[&1], index.marks.get(&7)), (9, None));
+        index.delete(1);
+        index.add(1, &added(1, 11, 0), true);
+        assert_eq!(marked(&index), [(0, Some(4)), (1, None)]);
     }
 
     #[test]

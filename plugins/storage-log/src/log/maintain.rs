@@ -6,7 +6,7 @@ use std::sync::Arc;
 use plugin_api::storage::StorageError;
 
 use super::{Log, segments};
-use crate::checkpoint;
+use crate::checkpoint::{self, Head};
 use crate::disk::is_full;
 use crate::index::pieces::SegmentId;
 use crate::names;
@@ -38,7 +38,8 @@ impl Log {
         if self.is_full() { Ok(false) } else { self.copy_forward() }
     }
 
-    /// Writes a checkpoint and removes what was dead at the one before. Without room for it, nothing changes.
+    /// Writes a checkpoint and removes what was dead at the one before; the newest two are kept. Without room for it, nothing
+    /// changes.
     pub fn checkpoint(&mut self) -> Result<bool, StorageError> {
         self.flush(true)?;
         let waiting: Vec<SegmentId> = {
@@ -50,31 +51,42 @@ impl Log {
             self.seal(id)?;
         }
         let number = self.checkpoint_number + 1;
-        let bytes =
-            checkpoint::encode(self.shared.store, number, self.next_batch, self.active.id, &self.shared.index());
-        let mut written = write_checkpoint(&self.shared, number, &bytes);
-        if let Err(error) = &written
-            && is_full(error)
-            && self.has_room
-        {
-            self.has_room = false;
-            let given_back = self.shared.disk.remove(names::ROOM);
+        let (store, next_batch, segment) = (self.shared.store, self.next_batch, self.active.id);
+        let head = Head { store, number, next_batch, segment };
+        let mut written = write_checkpoint(&self.shared, &head);
+        // Without a checkpoint nothing is ever freed, so that it may have all the room that was set aside.
+        for name in [names::ROOM, names::RESERVE] {
+            let is_there = if name == names::ROOM { &mut self.has_room } else { &mut self.has_reserve };
+            if !written.as_ref().is_err_and(is_full) || !std::mem::take(is_there) {
+                continue;
+            }
+            // What is left of it is not for messages: they would take the room of the next checkpoint.
+            self.shared.set_full(true);
+            let given_back = self.shared.disk.remove(name);
             given_back.map_err(|error| self.shared.fail("giving room back", &error))?;
-            written = write_checkpoint(&self.shared, number, &bytes);
+            written = write_checkpoint(&self.shared, &head);
         }
-        match written {
-            Ok(()) => {}
+        // With many segments it is larger than the reserves. One checkpoint is enough to start from, so the older one makes
+        // way when the newer one is known to be sound.
+        if written.as_ref().is_err_and(is_full) && self.is_checkpoint_sound {
+            let removed = self.remove_checkpoints(self.checkpoint_number);
+            removed.map_err(|error| self.shared.fail("removing old files", &error))?;
+            written = write_checkpoint(&self.shared, &head);
+        }
+        let bytes = match written {
+            Ok(bytes) => bytes,
             Err(error) if is_full(&error) => {
                 self.shared.set_full(true);
                 return Ok(false);
             }
             Err(error) => return Err(self.shared.fail("writing a checkpoint", &error)),
-        }
+        };
         self.checkpoint_number = number;
-        self.checkpoint_bytes = bytes.len() as u64;
+        self.is_checkpoint_sound = true;
+        self.checkpoint_bytes = bytes;
         self.since_checkpoint_bytes = 0;
         self.has_unwritten = false;
-        let removed = self.remove_dead().and_then(|()| self.remove_checkpoints());
+        let removed = self.remove_dead().and_then(|()| self.remove_checkpoints(number.saturating_sub(1)));
         removed.map_err(|error| self.shared.fail("removing old files", &error))?;
         self.dead = self.dead_segments();
         Ok(true)
@@ -180,9 +192,7 @@ impl Log {
         if is_changed { shared.sync_folder() } else { Ok(()) }
     }
 
-    /// Keeps the newest two.
-    fn remove_checkpoints(&self) -> io::Result<()> {
-        let Some(oldest_kept) = self.checkpoint_number.checked_sub(1) else { return Ok(()) };
+    fn remove_checkpoints(&self, oldest_kept: u64) -> io::Result<()> {
         for (name, _) in self.shared.disk.list()? {
             if matches!(names::parse(&name), names::Named::Checkpoint(number) if number < oldest_kept) {
                 self.shared.disk.remove(&name)?;
@@ -192,20 +202,25 @@ impl Log {
     }
 }
 
-fn write_checkpoint(shared: &Shared, number: u64, bytes: &[u8]) -> io::Result<()> {
-    let name = names::checkpoint(number);
+fn write_checkpoint(shared: &Shared, head: &Head) -> io::Result<u64> {
+    let name = names::checkpoint(head.number);
     let temporary = names::temporary(&name);
     let written = shared.disk.create(&temporary).and_then(|file| {
-        file.write_at(bytes, 0)?;
-        shared.sync_data(&*file)
+        let bytes = checkpoint::write(&*file, head, || shared.index())?;
+        shared.sync_data(&*file)?;
+        Ok(bytes)
     });
-    if let Err(error) = written {
-        // What is left of it is removed at the next start.
-        drop(shared.disk.remove(&temporary));
-        return Err(error);
-    }
+    let bytes = match written {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            // What is left of it is removed at the next start.
+            drop(shared.disk.remove(&temporary));
+            return Err(error);
+        }
+    };
     shared.disk.rename(&temporary, &name)?;
-    shared.sync_folder()
+    shared.sync_folder()?;
+    Ok(bytes)
 }
 
 /// A checkpoint comes after so many times its own length of log.

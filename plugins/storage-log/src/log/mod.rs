@@ -18,7 +18,7 @@ pub(crate) use start::lock_to_read;
 
 use std::sync::Arc;
 
-use plugin_api::storage::{Durability, MessageSeq, QueueKey, Recovered, Settle, StorageError, StoredMessage};
+use plugin_api::storage::{Durability, Mark, Meta, QueueKey, Recovered, Settle, StorageError, StoredMessage, Wanted};
 
 use crate::disk::{DiskFile, is_full};
 use crate::error::Damage;
@@ -26,7 +26,7 @@ use crate::format::frame::{ALIGNMENT, FRAME_HEADER_BYTES, FrameHeader, frame_byt
 use crate::format::record;
 use crate::index::Added;
 use crate::index::pieces::SegmentId;
-use crate::operation::{Commit, Operation};
+use crate::operation::{Commit, Entry, Operation};
 use crate::shared::Shared;
 
 /// The writing side of a log.
@@ -43,6 +43,8 @@ pub struct Log {
     since_checkpoint_bytes: u64,
     checkpoint_number: u64,
     checkpoint_bytes: u64,
+    /// The checkpoint of that number was read at the start, or written since.
+    is_checkpoint_sound: bool,
     /// Segments that were dead in the latest checkpoint; they go after the next one.
     dead: Vec<SegmentId>,
     recycled: Vec<(SegmentId, u64)>,
@@ -70,11 +72,13 @@ struct Pending {
     effect: Effect,
 }
 
+#[derive(Clone)]
 enum Effect {
     Add(Vec<Added>),
     Settle(Vec<Settle>),
     Delete(QueueKey),
-    PutMeta(Vec<u8>, Option<Vec<u8>>),
+    Mark(Vec<Mark>),
+    PutMeta(Vec<Entry>),
 }
 
 /// What room a frame may use.
@@ -120,13 +124,8 @@ impl Log {
     ///
     /// # Errors
     /// When the first message is damaged, once.
-    pub fn read(
-        &self,
-        queue: QueueKey,
-        from: MessageSeq,
-        count_max: usize,
-    ) -> Result<Vec<StoredMessage>, StorageError> {
-        self.shared.read(queue, from, count_max)
+    pub fn read(&self, wanted: &Wanted) -> Result<Vec<StoredMessage>, StorageError> {
+        self.shared.read(wanted)
     }
 
     /// What has been found damaged since the folder was opened, and while it was.
@@ -159,38 +158,49 @@ impl Log {
                 written
             }
             Operation::Settle(ranges) => {
-                self.write_small(|out| record::encode_settle(&ranges, out), Effect::Settle(ranges.clone()))
+                self.write_small(|out| record::encode_settle(&ranges, out), &Effect::Settle(ranges.clone()))
             }
             Operation::Delete(queue) => {
-                self.write_small(|out| record::encode_delete(queue, out), Effect::Delete(queue))
+                self.write_small(|out| record::encode_delete(queue, out), &Effect::Delete(queue))
             }
-            Operation::PutMeta(key, value) => {
-                let mut bytes = self.small_frame(|out| record::encode_meta(&key, value.as_deref(), out));
-                let written = self.write_frame(&mut bytes, 1, Room::Reserve, Effect::PutMeta(key, value));
-                self.buffer = bytes;
+            Operation::Mark(marks) => {
+                self.write_small(|out| record::encode_marks(&marks, out), &Effect::Mark(marks.clone()))
+            }
+            Operation::PutMeta(entries) => {
+                let records = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+                if records == 0 {
+                    return Ok(());
+                }
+                let mut bytes = self.small_frame(|out| {
+                    for (key, value) in &entries {
+                        record::encode_meta(&Meta { key, value: value.as_deref() }, out);
+                    }
+                });
+                let written = self.write_frame(&mut bytes, records, Room::Reserve, Effect::PutMeta(entries));
+                self.keep_buffer(bytes);
                 written
             }
         }
     }
 
     /// What may be forgotten in a crash is done in memory even if there is no room at all.
-    fn write_small(&mut self, encode: impl FnOnce(&mut Vec<u8>), effect: Effect) -> Result<(), StorageError> {
+    fn write_small(&mut self, encode: impl FnOnce(&mut Vec<u8>), effect: &Effect) -> Result<(), StorageError> {
         let mut bytes = self.small_frame(encode);
-        let again = match &effect {
-            Effect::Settle(ranges) => Effect::Settle(ranges.clone()),
-            Effect::Delete(queue) => Effect::Delete(*queue),
-            Effect::Add(_) | Effect::PutMeta(..) => Effect::Settle(Vec::new()),
-        };
-        let written = self.write_frame(&mut bytes, 1, Room::Reserve, effect);
-        self.buffer = bytes;
+        let written = self.write_frame(&mut bytes, 1, Room::Reserve, effect.clone());
+        self.keep_buffer(bytes);
         match written {
             Err(StorageError::Full(_)) => {
-                self.pending.push(Pending { frame_offset: 0, effect: again });
+                self.pending.push(Pending { frame_offset: 0, effect: effect.clone() });
                 self.has_unwritten = true;
                 Ok(())
             }
             other => other,
         }
+    }
+
+    /// A batch of definitions may have made it large.
+    fn keep_buffer(&mut self, bytes: Vec<u8>) {
+        self.buffer = if bytes.capacity() <= BUFFER_BYTES_MAX { bytes } else { Vec::new() };
     }
 
     fn small_frame(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
@@ -268,7 +278,10 @@ impl Log {
                     }
                 }
                 Effect::Delete(queue) => index.delete(queue.0),
-                Effect::PutMeta(key, value) => index.put_meta(&key, value.as_deref()),
+                Effect::Mark(marks) => marks.iter().for_each(|mark| index.mark(mark.queue.0, mark.last.0)),
+                Effect::PutMeta(entries) => {
+                    entries.iter().for_each(|(key, value)| index.put_meta(key, value.as_deref()));
+                }
             }
         }
         if let Some(state) = index.segments.get_mut(&self.active.id) {
@@ -294,3 +307,6 @@ fn full(shared: &Shared) -> StorageError {
 
 /// Positions within a segment are 32 bits wide; callers split batches long before.
 const FRAME_BYTES_MAX: u32 = 3 << 30;
+
+/// A longer buffer is not kept for the next frame.
+const BUFFER_BYTES_MAX: usize = 4 << 20;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use plugin_api::storage::StorageError;
 
 use super::{Active, Log, Room, segments};
-use crate::checkpoint;
+use crate::checkpoint::{self, Head};
 use crate::disk::{Access, Disk, DiskFile, read_whole};
 use crate::error::OpenError;
 use crate::index::Index;
@@ -58,6 +58,7 @@ impl Log {
             since_checkpoint_bytes: 0,
             checkpoint_number: loaded.checkpoint_number,
             checkpoint_bytes: 0,
+            is_checkpoint_sound: loaded.damaged_checkpoints.is_empty(),
             dead: Vec::new(),
             recycled: Vec::new(),
             has_unwritten: false,
@@ -99,6 +100,8 @@ impl Log {
         let resident: Vec<_> =
             loaded.index.segments.iter().filter(|(_, state)| state.resident.is_some()).map(|(id, _)| *id).collect();
         *shared.index() = loaded.index;
+        // Messages that come from now on may get positions below an old mark. The checkpoint below has it in writing.
+        self.has_unwritten |= shared.index().trim_marks();
         self.keep_recycled(loaded.recycled)?;
         for id in resident {
             self.seal(id)?;
@@ -170,12 +173,13 @@ fn lock(disk: &dyn Disk, access: Access) -> Result<Box<dyn Send + Sync>, OpenErr
 fn new_folder(disk: &dyn Disk, options: &Options) -> Result<Loaded, OpenError> {
     let folder = disk.title();
     let store = segments::Salts::new(options.seed).next();
-    let bytes = checkpoint::encode(store, 1, 1, 1, &Index::default());
+    let head = Head { store, number: 1, next_batch: 1, segment: 1 };
+    let empty = Index::default();
     let name = names::checkpoint(1);
     let temporary = names::temporary(&name);
     disk.create(&temporary)
         .and_then(|file| {
-            file.write_at(&bytes, 0)?;
+            checkpoint::write(&*file, &head, || &empty)?;
             file.sync_data()
         })
         .and_then(|()| disk.rename(&temporary, &name))

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use plugin_api::storage::{Append, Durability, MessageSeq, QueueKey, Settle, StorageError};
+use plugin_api::storage::{Append, Durability, Mark, MessageSeq, QueueKey, Settle, StorageError, Wanted};
 use plugin_api::testing::Random;
 use storage_log::sim::{Faults, SimDisk};
 use storage_log::{Commit, Log, Mutant, OpenError, Operation, Options, check_disk};
 
-use crate::model::{Key, Known, Model, contents, verify};
+use crate::model::{Key, Known, Model, contents, stamp, verify};
 
 /// What a run does.
 #[derive(Debug, Clone, Default)]
@@ -89,8 +89,9 @@ impl Run {
             0..40 => self.write(),
             40..62 => self.settle(),
             62..66 => self.delete(),
-            66..72 => self.meta(),
-            72..84 => self.read(),
+            66..71 => self.meta(),
+            71..75 => self.mark(),
+            75..84 => self.read(),
             84..87 => self.maintain(),
             87..90 => self.fill(),
             90..93 => {
@@ -196,7 +197,7 @@ impl Run {
         let queue = u64::from(self.random.below(5));
         self.say(&format!("delete {queue}"));
         let result = self.commit(vec![Operation::Delete(QueueKey(queue))]).remove(0);
-        self.model.settle(queue, 0, u64::MAX);
+        self.model.delete(queue);
         match result {
             Ok(()) => Ok(()),
             Err(StorageError::Failed(_)) => self.after_failure(),
@@ -204,16 +205,43 @@ impl Run {
         }
     }
 
-    fn meta(&mut self) -> Result<(), String> {
+    fn mark(&mut self) -> Result<(), String> {
+        let marks: Vec<(u64, u64)> = (0..1 + self.random.below(3))
+            .map(|_| {
+                let queue = u64::from(self.random.below(5));
+                let newest = self.next_seq.get(&queue).copied().unwrap_or_default();
+                (queue, (newest + u64::from(self.random.below(4))).saturating_sub(self.random.below(20).into()))
+            })
+            .collect();
+        self.say(&format!("mark {marks:?}"));
+        let mark = |(queue, last): &(u64, u64)| Mark { queue: QueueKey(*queue), last: MessageSeq(*last) };
+        let result = self.commit(vec![Operation::Mark(marks.iter().map(mark).collect())]).remove(0);
+        marks.iter().for_each(|(queue, last)| self.model.mark(*queue, *last));
+        match result {
+            Ok(()) => self.log.as_ref().map_or(Ok(()), |log| self.model.check_marks(&log.recovered())),
+            Err(StorageError::Failed(_)) => self.after_failure(),
+            Err(error) => Err(format!("marking answers {error}")),
+        }
+    }
+
+    fn entry(&mut self) -> (Vec<u8>, Option<Vec<u8>>) {
         let key = vec![b'k', u8::try_from(self.random.below(6)).unwrap_or_default()];
         let length = self.random.below(40) as usize;
         let value =
             (self.random.below(3) > 0).then(|| vec![u8::try_from(self.random.below(256)).unwrap_or_default(); length]);
-        self.say(&format!("put {key:?} {value:?}"));
-        let result = self.commit(vec![Operation::PutMeta(key.clone(), value.clone())]).remove(0);
+        (key, value)
+    }
+
+    fn meta(&mut self) -> Result<(), String> {
+        let entries: Vec<_> = (0..1 + self.random.below(3)).map(|_| self.entry()).collect();
+        self.say(&format!("put {entries:?}"));
+        let result = self.commit(vec![Operation::PutMeta(entries.clone())]).remove(0);
+        let mut put = |is_confirmed| {
+            entries.iter().for_each(|(key, value)| self.model.put_meta(key, value.as_deref(), is_confirmed));
+        };
         match result {
             Ok(()) => {
-                self.model.put_meta(&key, value.as_deref(), true);
+                put(true);
                 if self.is_sound() {
                     self.model.synced();
                 }
@@ -221,7 +249,7 @@ impl Run {
             }
             Err(StorageError::Full(_)) => Ok(()),
             Err(_) => {
-                self.model.put_meta(&key, value.as_deref(), false);
+                put(false);
                 self.after_failure()
             }
         }
@@ -249,7 +277,13 @@ impl Run {
         let Some(log) = &self.log else { return Ok(()) };
         loop {
             let expected: Vec<u64> = self.model.live(queue, from).take(count).collect();
-            let found = match log.read(QueueKey(queue), MessageSeq(from), count) {
+            let found = match log.read(&Wanted {
+                queue: QueueKey(queue),
+                first: MessageSeq(from),
+                last: MessageSeq(u64::MAX),
+                count_max: count,
+                bytes_max: usize::MAX,
+            }) {
                 Ok(found) => found,
                 Err(StorageError::Damaged(_)) if self.has_flipped => {
                     let key = (queue, *expected.first().ok_or("damage where nothing is")?);
@@ -380,7 +414,7 @@ impl Run {
             let missing = self.model.messages.keys().filter(|key| !is_there(**key)).copied();
             self.model.forgiven.extend(missing.collect::<Vec<_>>());
         }
-        self.model.adopt(&log.recovered())?;
+        self.model.adopt(&log.recovered(), self.has_flipped)?;
         self.was_full = log.is_full();
         self.log = Some(log);
         (0..QUEUES).try_for_each(|queue| self.compare(queue, 0, 10_000))
@@ -439,17 +473,22 @@ impl Run {
 }
 
 fn encode(batch: &[(u64, Vec<Key>)]) -> Commit {
-    type Parts = (Vec<(QueueKey, MessageSeq)>, (String, String, Vec<u8>, Vec<u8>));
+    type Parts = (Vec<(QueueKey, MessageSeq)>, u64, (String, String, Vec<u8>, Vec<u8>));
     let parts: Vec<Parts> = batch
         .iter()
         .map(|(number, keys)| {
-            (keys.iter().map(|(queue, seq)| (QueueKey(*queue), MessageSeq(*seq))).collect(), contents(*number))
+            (
+                keys.iter().map(|(queue, seq)| (QueueKey(*queue), MessageSeq(*seq))).collect(),
+                stamp(*number),
+                contents(*number),
+            )
         })
         .collect();
     let batch: Vec<Append<'_>> = parts
         .iter()
-        .map(|(targets, (exchange, routing_key, properties, body))| Append {
+        .map(|(targets, stamp, (exchange, routing_key, properties, body))| Append {
             targets,
+            stamp: *stamp,
             exchange,
             routing_key,
             properties,

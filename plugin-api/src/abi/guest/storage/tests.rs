@@ -85,12 +85,21 @@ impl Storage for Odd {
         Ok(())
     }
 
-    async fn read(&self, _: QueueKey, _: MessageSeq, _: usize) -> Result<Vec<StoredMessage>, StorageError> {
-        Err(StorageError::Damaged("bad".into()))
+    async fn read(&self, wanted: Wanted) -> Result<Vec<StoredMessage>, StorageError> {
+        let Wanted { queue, first, last, count_max, bytes_max } = wanted;
+        Err(StorageError::Damaged(format!("{} {}-{} {count_max} {bytes_max}", queue.0, first.0, last.0)))
     }
 
-    async fn put_meta(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), StorageError> {
-        Err(StorageError::Failed(format!("{key:?} {value:?}")))
+    async fn mark(&self, marks: &[Mark]) -> Result<(), StorageError> {
+        Err(StorageError::Full(format!(
+            "{:?}",
+            marks.iter().map(|mark| (mark.queue.0, mark.last.0)).collect::<Vec<_>>()
+        )))
+    }
+
+    async fn put_meta(&self, entries: &[Meta<'_>]) -> Result<(), StorageError> {
+        let text = entries.iter().map(|Meta { key, value }| format!("{key:?} {value:?}")).collect::<Vec<_>>();
+        Err(StorageError::Failed(text.join(", ")))
     }
 
     async fn recover(&self) -> Result<Recovered, StorageError> {
@@ -99,6 +108,7 @@ impl Storage for Odd {
             queues: vec![RecoveredQueue {
                 queue: QueueKey(3),
                 ranges: vec![(MessageSeq(1), MessageSeq(2)), (MessageSeq(9), MessageSeq(u64::MAX))],
+                marked: Some(MessageSeq(0)),
             }],
         })
     }
@@ -138,7 +148,8 @@ fn refusals_errors_and_panics_are_told_apart() {
 
     let storage = kind.open(&spec("")).unwrap();
     let targets = [1, 2, 3].map(|queue| (QueueKey(queue), MessageSeq(0)));
-    let message = |routing_key, targets| Append { targets, exchange: "", routing_key, properties: &[], body: &[] };
+    let message =
+        |routing_key, targets| Append { targets, stamp: 0, exchange: "", routing_key, properties: &[], body: &[] };
     let batch = [message("a", &targets[..2]), message("b", &[]), message("é", &targets[2..])];
     assert_eq!(block_on(storage.append(&batch)), Err(StorageError::Full("a,b,é [1, 2, 3]".into())));
     assert_eq!(block_on(storage.append_unsynced(&[])), Err(StorageError::Full(" []".into())), "append stands in");
@@ -146,14 +157,19 @@ fn refusals_errors_and_panics_are_told_apart() {
     let range = Settle { queue: QueueKey(1), first: MessageSeq(0), last: MessageSeq(0) };
     let panicked = StorageError::Failed("the plugin panicked: told to settle".into());
     assert_eq!(block_on(storage.settle(&[range])), Err(panicked));
-    let read = block_on(storage.read(QueueKey(1), MessageSeq(0), 1));
-    assert_eq!(read, Err(StorageError::Damaged("bad".into())));
-    let put = |value| block_on(storage.put_meta(b"k", value));
-    assert_eq!(put(None), Err(StorageError::Failed("[107] None".into())));
-    assert_eq!(put(Some(b"")), Err(StorageError::Failed("[107] Some([])".into())));
+    let (queue, first, last) = (QueueKey(1), MessageSeq(2), MessageSeq(u64::MAX));
+    let read = block_on(storage.read(Wanted { queue, first, last, count_max: 4, bytes_max: 5 }));
+    assert_eq!(read, Err(StorageError::Damaged("1 2-18446744073709551615 4 5".into())));
+    let marks = [Mark { queue, last: first }, Mark { queue: QueueKey(8), last }];
+    let marked = block_on(storage.mark(&marks));
+    assert_eq!(marked, Err(StorageError::Full("[(1, 2), (8, 18446744073709551615)]".into())));
+    let entries = [Meta { key: b"k", value: None }, Meta { key: b"", value: Some(b"") }];
+    let put = block_on(storage.put_meta(&entries));
+    assert_eq!(put, Err(StorageError::Failed("[107] None, [] Some([])".into())));
     assert_eq!((storage.promise(), storage.status()), (Durability::Os, StorageStatus::default()));
     let recovered = block_on(storage.recover()).unwrap();
     assert_eq!((recovered.meta.len(), recovered.queues[0].ranges.len()), (2, 2));
+    assert_eq!((recovered.queues[0].queue, recovered.queues[0].marked), (QueueKey(3), Some(MessageSeq(0))));
 }
 
 #[test]

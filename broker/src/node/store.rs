@@ -1,0 +1,127 @@
+//! The store's part of the start and of the end. A storage may work for long without giving way, so it has threads of its own for that.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use plugin_api::storage::{Durability, Storage};
+use tokio::sync::oneshot;
+
+use super::NodeError;
+use crate::plugin_host::Registry;
+use crate::progress::{self, counted};
+use crate::queue::{Notice, Outlet, ReplyTo};
+use crate::store::{Committer, Recovery, recovery};
+use crate::topology::schema::StorageDecl;
+
+/// Opens the storage and reads what it kept.
+///
+/// # Errors
+/// What speaks against the folder or what is in it.
+pub(super) async fn recover(
+    registry: &Arc<Registry>,
+    decl: &StorageDecl,
+    data: Option<PathBuf>,
+) -> Result<(Arc<dyn Storage>, Recovery), NodeError> {
+    let start = Instant::now();
+    let (registry, decl) = (Arc::clone(registry), decl.clone());
+    let recovering = tokio::task::spawn_blocking(move || {
+        let storage = open(&registry, &decl, data.as_deref())?;
+        let recovery = tokio::runtime::Handle::current().block_on(recovery::recover(&*storage))?;
+        Ok::<_, NodeError>((storage, recovery))
+    });
+    let recovered = progress::show("recovering the store", recovering).await;
+    let (storage, recovery) = recovered.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+    let queues: usize = recovery.vhosts.iter().map(|(_, vhost)| vhost.queues.len()).sum();
+    let messages = storage.status().live_count;
+    if queues > 0 || messages > 0 {
+        let messages = format!("{} {}", counted(messages), if messages == 1 { "message" } else { "messages" });
+        let queues = format!("{} durable {}", counted(queues as u64), if queues == 1 { "queue" } else { "queues" });
+        tracing::info!("recovered {messages} of {queues} in {:.1} s", start.elapsed().as_secs_f64());
+    }
+    Ok((storage, recovery))
+}
+
+fn open(registry: &Registry, decl: &StorageDecl, data: Option<&Path>) -> Result<Arc<dyn Storage>, NodeError> {
+    if let Some(path) = data {
+        std::fs::create_dir_all(path).map_err(|error| NodeError::Data { path: path.into(), error })?;
+    }
+    let kind = decl.kind.as_deref().unwrap_or(if data.is_some() { "log" } else { "memory" });
+    let storage = registry.storage(kind, &decl.config, data)?;
+    if storage.promise() == Durability::ProcessLifetime {
+        tracing::warn!(
+            storage = kind,
+            "persistent messages live as long as this process: this storage writes nothing to disk"
+        );
+    }
+    Ok(storage)
+}
+
+/// Less than what is left of the 30 s after which service managers kill, when clients took theirs.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Waits until the store has taken everything that was submitted. What was acked last would otherwise be delivered again after the
+/// next start.
+pub(super) async fn flush(committer: &Committer) {
+    let (stored, is_stored) = oneshot::channel();
+    let outlet = Arc::new(Flushed(Mutex::new(Some(stored))));
+    committer.barrier(ReplyTo { outlet, channel: 0 });
+    if tokio::time::timeout(FLUSH_DEADLINE, is_stored).await.is_err() {
+        tracing::warn!("the store did not take everything in time; what was acked last may be delivered again");
+    }
+}
+
+/// Hears the committer's one answer.
+#[derive(Debug)]
+struct Flushed(Mutex<Option<oneshot::Sender<()>>>);
+
+impl Outlet for Flushed {
+    fn post(&self, _: Notice) {
+        if let Some(stored) = self.0.lock().take() {
+            let _ = stored.send(());
+        }
+    }
+
+    fn publishes_processed(&self, _: usize) {}
+}
+
+/// Closes the storage, which may write a last checkpoint and wait for its threads.
+pub(super) async fn close(storage: Arc<dyn Storage>) {
+    let start = Instant::now();
+    // Somebody else may still have it; then it is closed a little later, with the runtime.
+    let is_last = Arc::strong_count(&storage) == 1;
+    let _ = tokio::task::spawn_blocking(move || drop(storage)).await;
+    tracing::debug!(is_last, elapsed = ?start.elapsed(), "store left");
+}
+
+#[cfg(test)]
+mod tests {
+    use plugin_api::exchange::{BindingSpec, DestinationKind};
+    use plugin_api::value::Table;
+
+    use super::*;
+    use crate::routing::exchange::Identity;
+    use crate::vhost::{Change, Ledger};
+
+    #[test]
+    fn what_was_submitted_before_the_end_reaches_the_store() {
+        let storage = Registry::builtin().unwrap().storage("memory", &serde_json::Value::Null, None).unwrap();
+        let binding = BindingSpec {
+            destination: "q".into(),
+            destination_kind: DestinationKind::Queue,
+            routing_key: String::new(),
+            arguments: Table::new(),
+        };
+        let (source, identity) = ("x".into(), Identity::of(&binding));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let entries = runtime.block_on(async {
+            let committer = Committer::new(Arc::clone(&storage));
+            tokio::spawn(Arc::clone(&committer).run());
+            committer.record("/", vec![Change::BindingAdded { source, identity, arguments: Table::new() }]);
+            flush(&committer).await;
+            storage.recover().await.unwrap().meta.len()
+        });
+        assert_eq!(entries, 1);
+    }
+}

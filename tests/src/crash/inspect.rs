@@ -1,0 +1,81 @@
+//! Looks into every queue after an accident, as a consumer does.
+
+use super::client::{Client, Event, text};
+use super::ledger::{Found, Kind, Violation};
+use super::message::{Identity, QUEUES};
+use crate::wire::Field;
+use std::net::SocketAddr;
+
+/// What becomes of the messages that were looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Afterwards {
+    /// They are acked.
+    Drain,
+    /// The connection ends, and they go back to their places.
+    GiveBack,
+}
+
+/// All messages, by queue as in [`QUEUES`], and what is wrong at first sight.
+///
+/// # Errors
+/// When the broker does not do what a broker must, so that there is nothing to look at.
+pub fn look(address: SocketAddr, afterwards: Afterwards) -> Result<(Vec<Vec<Found>>, Vec<Violation>), String> {
+    let mut client = Client::connect(address)?;
+    let mut violations = Vec::new();
+    let mut all = Vec::new();
+    for (channel, (name, _)) in (1..).zip(QUEUES) {
+        client.open(channel)?;
+        all.push(look_at(&mut client, channel, name, afterwards, &mut violations)?);
+    }
+    client.call(0, "connection.close", &[], "connection.close-ok")?;
+    Ok((all, violations))
+}
+
+fn look_at(
+    client: &mut Client,
+    channel: u16,
+    name: &str,
+    afterwards: Afterwards,
+    violations: &mut Vec<Violation>,
+) -> Result<Vec<Found>, String> {
+    let Some(count) = message_count(client, channel, name)? else {
+        violations.push(Violation::new(Kind::Definition, format!("the durable queue {name} is gone")));
+        return Ok(Vec::new());
+    };
+    client.call(channel, "basic.consume", &[("queue", text(name))], "basic.consume-ok")?;
+    let mut found = Vec::new();
+    for place in 0..count {
+        let received = client.receiver.wait_for(channel, "basic.deliver");
+        let event =
+            received.map_err(|error| format!("{name}: {count} messages are there, at number {place}: {error}"))?;
+        let Some((properties, body)) = &event.content else { continue };
+        match Identity::of(properties, body) {
+            Ok(identity) => found.push(Found { identity, is_redelivered: event.bit(2) }),
+            Err(text) => violations.push(Violation::new(Kind::Corrupt, format!("{name}: {text}"))),
+        }
+    }
+    if afterwards == Afterwards::Drain {
+        let all = [("delivery-tag", Field::Number(0)), ("multiple", Field::Bit(true))];
+        client.sender.call(channel, "basic.ack", &all)?;
+    }
+    // The answer comes behind the acks.
+    match message_count(client, channel, name)? {
+        Some(0) => {}
+        other => violations.push(Violation::new(Kind::Rule, format!("{name} has {other:?} messages left at its end"))),
+    }
+    Ok(found)
+}
+
+/// How many messages are ready; `None` when there is no such queue.
+fn message_count(client: &mut Client, channel: u16, name: &str) -> Result<Option<u64>, String> {
+    let fields = [("queue", text(name)), ("passive", Field::Bit(true))];
+    client.sender.call(channel, "queue.declare", &fields)?;
+    match client.receiver.next_event()? {
+        Some(event @ Event { name: "queue.declare-ok", .. }) => Ok(Some(event.number(1))),
+        Some(event @ Event { name: "channel.close", .. }) if event.number(0) == 404 => {
+            client.sender.call(channel, "channel.close-ok", &[])?;
+            Ok(None)
+        }
+        other => Err(format!("{name}: {other:?} answers a passive queue.declare")),
+    }
+}

@@ -1,0 +1,187 @@
+//! Messages that say who they are: route, size, body and properties all follow from the identity, so that whatever comes
+//! back can be compared to the last byte without keeping a copy.
+
+use super::client::text;
+use crate::wire::{Field, Properties};
+use plugin_api::testing::Random;
+use std::fmt;
+
+/// Who published a message, and as which one of its channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Identity {
+    /// Counts rounds of one run.
+    pub round: u32,
+    /// Counts connections of one round.
+    pub publisher: u16,
+    /// The channel's number.
+    pub channel: u16,
+    /// The publish sequence number of the channel, from 1.
+    pub number: u32,
+}
+
+/// Where a message goes.
+#[derive(Debug)]
+pub struct Route {
+    pub exchange: &'static str,
+    pub routing_key: &'static str,
+    /// Places in [`QUEUES`].
+    pub queues: &'static [usize],
+}
+
+/// What happens to the messages of a queue while publishers are at work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// A consumer acks most of them.
+    Acked,
+    /// A consumer takes some and acks none.
+    Held,
+    /// Nobody asks for them.
+    Untouched,
+}
+
+/// All queues with their fates.
+pub const QUEUES: [(&str, Fate); 7] = [
+    ("work.0", Fate::Acked),
+    ("work.1", Fate::Acked),
+    ("held", Fate::Held),
+    ("untouched", Fate::Untouched),
+    ("fan.work", Fate::Acked),
+    ("fan.untouched", Fate::Untouched),
+    (UNSYNCED, Fate::Untouched),
+];
+
+/// The queue that asks for confirms without a sync: it survives the process, and not the machine.
+pub const UNSYNCED: &str = "unsynced";
+
+/// The exchange of the messages for several queues.
+pub const FANOUT: &str = "fan";
+
+const ROUTES: [Route; 6] = [
+    Route { exchange: "", routing_key: "work.0", queues: &[0] },
+    Route { exchange: "", routing_key: "work.1", queues: &[1] },
+    Route { exchange: "", routing_key: "held", queues: &[2] },
+    Route { exchange: "", routing_key: "untouched", queues: &[3] },
+    Route { exchange: FANOUT, routing_key: "", queues: &[4, 5] },
+    Route { exchange: "", routing_key: UNSYNCED, queues: &[6] },
+];
+
+impl Identity {
+    fn random(self) -> Random {
+        let place = u64::from(self.publisher) << 16 | u64::from(self.channel);
+        Random::new(u64::from(self.round) << 40 ^ place << 20 ^ u64::from(self.number) ^ 0x5EED)
+    }
+
+    /// Where it goes.
+    pub fn route(self) -> &'static Route {
+        self.random().pick(&ROUTES)
+    }
+
+    /// One of ten is transient, so that confirms of both kinds meet on a channel.
+    pub fn is_persistent(self) -> bool {
+        let mut random = self.random();
+        random.next_u64();
+        random.below(10) > 0
+    }
+
+    /// Some are empty, most are small, a few have up to 64 KiB.
+    pub fn body(self) -> Vec<u8> {
+        let mut random = self.random();
+        random.next_u64();
+        random.next_u64();
+        let size = match random.below(20) {
+            0 => 0,
+            1..13 => random.below(1 << 10),
+            13..19 => random.below(8 << 10),
+            _ => 1 + random.below(64 << 10),
+        };
+        let size = size as usize;
+        let mut body = Vec::with_capacity(size + 8);
+        while body.len() < size {
+            body.extend_from_slice(&random.next_u64().to_le_bytes());
+        }
+        body.truncate(size);
+        body
+    }
+
+    /// What goes with the body.
+    pub fn properties(self) -> Properties {
+        let mode = if self.is_persistent() { 2 } else { 1 };
+        vec![
+            ("delivery-mode", Field::Number(mode)),
+            ("priority", Field::Number(u64::from(self.number % 10))),
+            ("message-id", text(&self.to_string())),
+            ("timestamp", Field::Number(u64::from(self.number))),
+        ]
+    }
+
+    /// Whose message this is, if it is as it was published.
+    ///
+    /// # Errors
+    /// What differs.
+    pub fn of(properties: &Properties, body: &[u8]) -> Result<Self, String> {
+        let id = properties.iter().find(|(name, _)| *name == "message-id").map(|(_, field)| field);
+        let Some(Field::String(id)) = id else { return Err("a message without a message-id".to_owned()) };
+        let id = String::from_utf8_lossy(id).into_owned();
+        let identity = Self::parse(&id).ok_or_else(|| format!("a message with the message-id '{id}'"))?;
+        if *properties != identity.properties() {
+            return Err(format!("message {id} has other properties: {properties:?}"));
+        }
+        let expected = identity.body();
+        if body == expected {
+            return Ok(identity);
+        }
+        let place = body.iter().zip(&expected).position(|(one, other)| one != other);
+        let (length, wanted) = (body.len(), expected.len());
+        Err(format!("message {id} has another body: {length} bytes for {wanted}, first difference at {place:?}"))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('.');
+        let identity = Self {
+            round: parts.next()?.parse().ok()?,
+            publisher: parts.next()?.parse().ok()?,
+            channel: parts.next()?.parse().ok()?,
+            number: parts.next()?.parse().ok()?,
+        };
+        parts.next().is_none().then_some(identity)
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}.{}", self.round, self.publisher, self.channel, self.number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_is_known_by_every_byte() {
+        let identities = (1..200).map(|number| Identity { round: 1, publisher: 2, channel: 3, number });
+        for identity in identities {
+            let (properties, body) = (identity.properties(), identity.body());
+            assert_eq!(Identity::of(&properties, &body), Ok(identity));
+            for place in [0, body.len() / 2, body.len().saturating_sub(1)] {
+                let mut body = body.clone();
+                let Some(byte) = body.get_mut(place) else { continue };
+                *byte ^= 1;
+                Identity::of(&properties, &body).unwrap_err();
+            }
+            Identity::of(&properties, &[body.as_slice(), &[0]].concat()).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn every_route_kind_and_size_occurs() {
+        let identities: Vec<Identity> =
+            (1..2000).map(|number| Identity { round: 1, publisher: 1, channel: 1, number }).collect();
+        for route in &ROUTES {
+            assert!(identities.iter().any(|identity| identity.route().routing_key == route.routing_key));
+        }
+        assert!(identities.iter().any(|identity| !identity.is_persistent()));
+        assert!(identities.iter().any(|identity| identity.body().is_empty()));
+        assert!(identities.iter().any(|identity| identity.body().len() > 60_000));
+    }
+}
