@@ -4,7 +4,7 @@
 mod hashed;
 mod ring;
 
-use plugin_api::error::Invalid;
+use plugin_api::error::{Invalid, as_erlang};
 use plugin_api::exchange::{
     AskedPer, BindingSlot, BindingSpec, DependsOn, Exchange, ExchangeSpec, ExchangeType, Routes,
 };
@@ -81,7 +81,7 @@ impl Exchange for ConsistentHashExchange {
 fn weight(routing_key: &str) -> Result<u32, Invalid> {
     let digits = routing_key.strip_prefix(['+', '-']).unwrap_or(routing_key);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Invalid::new(format!("The binding key must be an integer: {}", as_erlang(routing_key))));
+        return Err(Invalid::new(format!("The binding key must be an integer: {}", as_erlang(routing_key.as_bytes()))));
     }
     // Digits that are no number of this size are too large, or too small with a minus.
     let number = routing_key.parse::<i64>();
@@ -92,11 +92,6 @@ fn weight(routing_key: &str) -> Result<u32, Invalid> {
             _ => Err(Invalid::new(format!("The binding key must not exceed {WEIGHT_MAX}"))),
         },
     }
-}
-
-/// A text as RabbitMQ prints it here.
-fn as_erlang(text: &str) -> String {
-    if text.is_ascii() { format!("<<\"{text}\">>") } else { format!("<<\"{text}\"/utf8>>") }
 }
 
 plugin_api::export_plugin!(exchange_types: [ConsistentHash]);
@@ -120,7 +115,7 @@ mod tests {
         refused("-99999999999999999999", "The binding key must be greater than 0");
         refused("10001", "The binding key must not exceed 10000");
         refused("99999999999999999999", "The binding key must not exceed 10000");
-        refused("", "The binding key must be an integer: <<\"\">>");
+        refused("", "The binding key must be an integer: <<>>");
         refused("ten", "The binding key must be an integer: <<\"ten\">>");
         refused("1.5", "The binding key must be an integer: <<\"1.5\">>");
         refused("1 ", "The binding key must be an integer: <<\"1 \">>");

@@ -6,7 +6,7 @@ mod history;
 
 use std::sync::Mutex;
 
-use plugin_api::error::Invalid;
+use plugin_api::error::{Invalid, as_erlang};
 use plugin_api::exchange::{
     AskedPer, BindingSlot, BindingSpec, Deliveries, DependsOn, Exchange, ExchangeSpec, ExchangeType, Routes,
 };
@@ -111,16 +111,16 @@ fn length(arguments: &Table) -> Result<usize, Invalid> {
     match usize::try_from(number) {
         Ok(length @ 1..) => Ok(length),
         _ => {
-            let printed = as_erlang(value);
+            let printed = printed(value);
             Err(Invalid::new(format!("Invalid argument {printed}, '{LENGTH}' must be a positive integer")))
         }
     }
 }
 
 /// A value as RabbitMQ prints it here; tables and such, which nobody gives by mistake, by the name of their type.
-fn as_erlang(value: &Value) -> String {
+fn printed(value: &Value) -> String {
     match value {
-        Value::LongString(text) => format!("<<\"{}\">>", String::from_utf8_lossy(text)),
+        Value::LongString(text) | Value::Bytes(text) => as_erlang(text),
         Value::Bool(flag) => flag.to_string(),
         _ => match (value.as_i64(), value.as_f64()) {
             (Some(number), _) => number.to_string(),
