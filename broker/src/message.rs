@@ -114,6 +114,13 @@ impl Message {
         builder.finish()
     }
 
+    /// A copy of a message that a plugin hands over; none if it breaks the limits of a message.
+    pub fn of_view(view: &View<'_>) -> Option<Arc<Self>> {
+        let is_sound = view.exchange.len() <= 255 && view.routing_key.len() <= 255 && view.properties.check().is_ok();
+        let parts = Parts { exchange: view.exchange, routing_key: view.routing_key, properties: view.properties.raw() };
+        is_sound.then(|| Self::new(parts, view.body))
+    }
+
     fn text(&self, from: usize, to: usize) -> &str {
         // The builder copied both names from `&str`.
         std::str::from_utf8(&self.buffer[from..to]).unwrap_or_default()

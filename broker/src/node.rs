@@ -27,13 +27,14 @@ use crate::queue;
 use crate::runtime::alarms::{self, Alarms};
 use crate::runtime::broker::Parts;
 use crate::runtime::disk::DiskWatch;
+use crate::runtime::holder::{self, MemoryHolder};
 use crate::runtime::paging::{self, Paging};
 use crate::runtime::{Broker, Shells, listener};
 use crate::store::definitions::VhostDefinitions;
 use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
 use crate::topology::apply::{ApplyError, apply};
 use crate::topology::schema::{Topology, VhostDecl};
-use crate::vhost::{Numbers, Vhost};
+use crate::vhost::{Numbers, Shared, Vhost};
 
 /// What to run.
 #[derive(Debug, Default)]
@@ -157,6 +158,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
         accepting.spawn(listener::accept(Arc::clone(&broker), listener, Arc::clone(&connections)));
     }
     accepting.spawn(watch_memory(Arc::clone(&broker)));
+    accepting.spawn(holder::run(Arc::clone(&broker)));
     accepting.spawn(disk_watch.run(Arc::clone(&broker)));
     let failure = tokio::select! {
         _ = terminate.recv() => None,
@@ -231,6 +233,7 @@ pub fn build(
     let factory = Shells::new(Arc::clone(committer), Arc::clone(&paging));
     let ledger = StoreLedger::new(Arc::clone(committer));
     let Recovery { vhosts: recovered, mut backlogs, first_seq, first_number } = recovery;
+    let holder = Arc::new(MemoryHolder::default());
     let numbers = Arc::new(Numbers::starting_at(first_number));
     let mut recovered: BTreeMap<String, VhostDefinitions> = recovered.into_iter().collect();
     // A vhost that the topology no longer names is kept as long as something durable is in it.
@@ -245,7 +248,9 @@ pub fn build(
         let factory: Arc<Shells> = Arc::clone(&factory);
         let ledger: Arc<StoreLedger> = Arc::clone(&ledger);
         let (registry, numbers) = (Arc::clone(&registry), Arc::clone(&numbers));
-        let vhost = Vhost::new(&decl.name, registry, factory, ledger, numbers, first_seq, decl.durability)?;
+        let shared =
+            Shared { registry, factory, ledger, holder: Arc::<MemoryHolder>::clone(&holder), numbers, first_seq };
+        let vhost = Vhost::new(&decl.name, shared, decl.durability)?;
         if decl.durability == queue::Durability::Os {
             tracing::warn!("vhost '{}' confirms before the sync: durability os", decl.name);
         }
@@ -283,6 +288,7 @@ pub fn build(
         committer: Arc::clone(committer),
         alarms: Alarms::new(topology.limits.memory_watermark_bytes),
         paging,
+        holder,
     };
     Ok(Broker::new(parts, vhosts))
 }

@@ -19,6 +19,18 @@ impl Invalid {
     }
 }
 
+/// Text of a client as RabbitMQ prints it where a reason quotes it: an Erlang binary, with the letters if all can be printed.
+#[must_use]
+pub fn as_erlang(text: &[u8]) -> String {
+    match std::str::from_utf8(text) {
+        Ok(printable) if !printable.is_empty() && !printable.chars().any(char::is_control) => {
+            let quoted = printable.replace('\\', "\\\\").replace('"', "\\\"");
+            format!("<<\"{quoted}\"{}>>", if printable.is_ascii() { "" } else { "/utf8" })
+        }
+        _ => format!("<<{}>>", text.iter().map(u8::to_string).collect::<Vec<_>>().join(",")),
+    }
+}
+
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -36,5 +48,23 @@ impl From<String> for Invalid {
 impl From<&str> for Invalid {
     fn from(text: &str) -> Self {
         Self::new(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_quoted_as_erlang_prints_binaries() {
+        for (text, expected) in [
+            (&b""[..], "<<>>"),
+            (b"ten", "<<\"ten\">>"),
+            (b"a\"\\", "<<\"a\\\"\\\\\">>"),
+            ("\u{e9}".as_bytes(), "<<\"\u{e9}\"/utf8>>"),
+            (b"a\x00\xff", "<<97,0,255>>"),
+        ] {
+            assert_eq!(as_erlang(text), expected);
+        }
     }
 }

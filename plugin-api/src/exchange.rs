@@ -3,14 +3,18 @@
 //! An [`ExchangeType`] is registered once and judges declarations and bindings. For each exchange of the type the broker
 //! calls [`ExchangeType::open`] and then keeps the [`Exchange`] informed of its bindings, each by a number, its slot. A
 //! route pushes slots. Everything else is the broker's: destinations, duplicates, alternate exchanges, exchanges bound to
-//! exchanges, `CC` and `BCC` (one `route` a key), `mandatory`, permissions and durability.
+//! exchanges, `CC` and `BCC` (one `route` a key, see [`AskedPer`]), `mandatory`, permissions and durability.
+//!
+//! Three things go beyond that, for types that need them: an exchange may hand messages to a new binding
+//! ([`Exchange::bound`]), put a message off ([`Routes::hold`]), and stand before an exchange of another type
+//! ([`ExchangeType::inner`]).
 //!
 //! Calls are synchronous and may come from any thread. `route` runs on the thread of the publisher, many at once; it must
 //! not wait for anything and should not allocate.
 
-use crate::abi::RawRoutes;
+use crate::abi::{RawDeliveries, RawRoutes};
 use crate::error::Invalid;
-use crate::message::Message;
+use crate::message::{Message, PropertiesBuf};
 use crate::value::Table;
 
 /// A kind of exchange, as clients name it in `exchange.declare`.
@@ -26,6 +30,17 @@ pub trait ExchangeType: Send + Sync + 'static {
 
     /// What a route depends on beside the bindings. Asked once.
     fn depends_on(&self) -> DependsOn;
+
+    /// The same for one exchange, where its arguments make it depend on less.
+    fn depends_on_for(&self, spec: &ExchangeSpec) -> DependsOn {
+        let _ = spec;
+        self.depends_on()
+    }
+
+    /// How often a message with several routing keys (`CC` and `BCC`) is routed. Asked once.
+    fn asked_per(&self) -> AskedPer {
+        AskedPer::Key
+    }
 
     /// Judges a declaration of an exchange that does not exist yet.
     ///
@@ -45,6 +60,17 @@ pub trait ExchangeType: Send + Sync + 'static {
         Ok(())
     }
 
+    /// The name of the type that this exchange stands before, if it does: the exchange then consists of two, both of which
+    /// are told of all bindings. A message that this type's exchange neither holds drops is routed by the inner one as
+    /// well, which judges declarations and bindings, too. Called after [`ExchangeType::validate`] and at recovery.
+    ///
+    /// # Errors
+    /// The reason, which the client gets as `PRECONDITION_FAILED`.
+    fn inner(&self, spec: &ExchangeSpec) -> Result<Option<String>, Invalid> {
+        let _ = spec;
+        Ok(None)
+    }
+
     /// Makes the exchange, without bindings. Also called at recovery, with declarations that were accepted earlier.
     ///
     /// # Errors
@@ -54,14 +80,23 @@ pub trait ExchangeType: Send + Sync + 'static {
 
 /// One exchange.
 ///
-/// `bind`, `unbind` and `policy_changed` are called alone; `route` is called by many threads at once, never together with
-/// them. After a panic in one of the first three the broker no longer asks this exchange anything.
+/// `bind`, `bound`, `unbind` and `policy_changed` are called alone; `route` is called by many threads at once, never
+/// together with them. After a panic in one of the others the broker no longer asks this exchange anything.
 pub trait Exchange: Send + Sync {
     /// Adds a binding under a slot that is free. Slots are small numbers, given from 0 up and used again after `unbind`.
     ///
     /// # Errors
     /// The reason, which the client gets as `PRECONDITION_FAILED`; nothing may have changed then.
     fn bind(&mut self, slot: BindingSlot, binding: &BindingSpec) -> Result<(), Invalid>;
+
+    /// Hands messages to the binding that has just been added under `slot`, oldest first; the broker publishes them to
+    /// what the binding leads to, without hooks and without confirms.
+    ///
+    /// Called right after `bind`, with no route in between: a message that was routed before the binding can be handed
+    /// over here, and none is both handed over and routed. Not called for bindings that come back at recovery.
+    fn bound(&mut self, slot: BindingSlot, deliveries: &mut Deliveries<'_>) {
+        let _ = (slot, deliveries);
+    }
 
     /// Removes the binding under `slot`.
     fn unbind(&mut self, slot: BindingSlot);
@@ -95,6 +130,16 @@ pub enum DependsOn {
     KeyAndHeaders = 2,
     /// On anything else, such as other properties, the body, the time or chance: never cached.
     State = 3,
+}
+
+/// How often a message with several routing keys is routed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum AskedPer {
+    /// Once for each key; what the calls push is taken together.
+    Key = 0,
+    /// Once, with the key that it was published with. For types that pick one binding of several, or that remember.
+    Message = 1,
 }
 
 /// A declared exchange.
@@ -159,9 +204,11 @@ pub struct BindingSlot(pub u32);
 pub struct Routes<'a>(pub(crate) &'a mut RawRoutes);
 
 impl Routes<'_> {
-    /// Runs `route` with routes that are appended to `out`. For tests; the broker does the same across the boundary.
-    pub fn append_to<R>(out: &mut Vec<u32>, route: impl FnOnce(&mut Routes<'_>) -> R) -> R {
-        RawRoutes::append_to(out, |raw| route(&mut Routes(raw))).0
+    /// Runs `route` with routes that are appended to `out`, and says whether it held the message. For tests; the broker
+    /// does the same across the boundary.
+    pub fn append_to<R>(out: &mut Vec<u32>, route: impl FnOnce(&mut Routes<'_>) -> R) -> (R, Option<Hold>) {
+        let answer = RawRoutes::append_to(out, |raw| route(&mut Routes(raw)));
+        (answer.result, answer.hold)
     }
 
     /// The message takes the binding under `slot`.
@@ -174,5 +221,39 @@ impl Routes<'_> {
     #[inline]
     pub fn extend(&mut self, slots: &[BindingSlot]) {
         self.0.extend(slots);
+    }
+
+    /// Puts the message off: it goes nowhere now, whatever has been pushed, and comes to this exchange's `route` again
+    /// after `delay_ms` milliseconds, then with these properties in place of its own, if any. The broker keeps it
+    /// meanwhile, counts it as taken for `mandatory` and the alternate exchange, and drops it with the exchange.
+    ///
+    /// A route that holds the message each time holds it for ever, so change a property or look at one.
+    pub fn hold(&mut self, delay_ms: u64, properties: Option<&PropertiesBuf>) {
+        let encoded = properties.map(PropertiesBuf::encode);
+        self.0.hold(delay_ms, encoded.as_deref());
+    }
+}
+
+/// A message that was put off by [`Routes::hold`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// For how long, in milliseconds; at least 1.
+    pub delay_ms: u64,
+    /// The properties that it comes back with, as on the wire; none means its own.
+    pub properties: Option<Vec<u8>>,
+}
+
+/// Where an exchange leaves the messages for a new binding.
+pub struct Deliveries<'a>(pub(crate) &'a RawDeliveries);
+
+impl Deliveries<'_> {
+    /// Runs `bound` with deliveries that go to `each`. For tests; the broker does the same across the boundary.
+    pub fn pass_to<R>(each: &mut dyn FnMut(&Message<'_>), bound: impl FnOnce(&mut Deliveries<'_>) -> R) -> R {
+        RawDeliveries::pass_to(each, |raw| bound(&mut Deliveries(raw)))
+    }
+
+    /// Publishes `message` to what the binding leads to. The broker copies it.
+    pub fn push(&mut self, message: &Message<'_>) {
+        self.0.push(message);
     }
 }

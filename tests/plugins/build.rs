@@ -7,7 +7,17 @@ use std::process::Command;
 use std::sync::Once;
 
 /// The plugins that are part of the binary, as crates.
-pub(crate) const BUILT_IN: [&str; 4] = ["exchange-direct", "exchange-fanout", "exchange-topic", "exchange-headers"];
+pub(crate) const BUILT_IN: [&str; 9] = [
+    "exchange-direct",
+    "exchange-fanout",
+    "exchange-topic",
+    "exchange-headers",
+    "exchange-consistent-hash",
+    "exchange-delayed-message",
+    "exchange-modulus-hash",
+    "exchange-random",
+    "exchange-recent-history",
+];
 
 /// The storages that are part of the binary, as crates.
 pub(crate) const STORAGES: [&str; 2] = ["storage-memory", "storage-log"];

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use broker::plugin_host::{ExchangeInstance, LoadRequest, Registry};
-use plugin_api::exchange::{BindingSpec, ExchangeSpec};
+use plugin_api::exchange::{BindingSpec, ExchangeSpec, Hold};
 use plugin_api::message::{Message, Properties, PropertiesBuf};
 use plugin_api::testing::Random;
 use plugin_api::value::{Table, Value};
@@ -17,13 +17,16 @@ fn loaded_files_route_as_the_linked_in_do() {
         let path = build::built_in(name);
         let mut loaded = Registry::empty();
         let plugin = loaded.load_file(&LoadRequest { path: path.clone(), ..LoadRequest::default() }).unwrap();
-        let kind = name.strip_prefix("exchange-").unwrap();
-        assert_eq!(plugin.exchange_types, [kind]);
+        let [kind] = &*plugin.exchange_types else { panic!("{name} offers {:?}", plugin.exchange_types) };
+        assert_eq!(kind.strip_prefix("x-").unwrap_or(kind), name.strip_prefix("exchange-").unwrap());
         let status = loaded.status().pop().unwrap();
         assert_eq!((status.name, status.path), (name.replace('-', "_"), Some(path)));
         let (linked, loaded) = (linked.exchange_type(kind).unwrap(), loaded.exchange_type(kind).unwrap());
-        assert_eq!(linked.depends_on(), loaded.depends_on());
-        let spec = ExchangeSpec { kind: kind.to_owned(), ..ExchangeSpec::default() };
+        assert_eq!((linked.depends_on(), linked.asked_per()), (loaded.depends_on(), loaded.asked_per()));
+        let arguments = Table::new().with("x-delayed-type", "direct");
+        let spec = ExchangeSpec { kind: kind.clone(), arguments, ..ExchangeSpec::default() };
+        assert_eq!(linked.inner(&spec), loaded.inner(&spec));
+        assert_eq!(linked.depends_on_for(&spec), loaded.depends_on_for(&spec));
         agree(kind, linked.open(&spec).unwrap(), loaded.open(&spec).unwrap());
     }
 }
@@ -32,7 +35,7 @@ fn loaded_files_route_as_the_linked_in_do() {
 fn agree(kind: &str, mut linked: ExchangeInstance, mut loaded: ExchangeInstance) {
     let mut random = Random::new(5);
     let mut bound = BTreeSet::new();
-    let mut routed = 0;
+    let (mut routed, mut held) = (0, 0);
     for round in 0..3000 {
         let slot = random.below(40);
         if bound.remove(&slot) {
@@ -40,27 +43,48 @@ fn agree(kind: &str, mut linked: ExchangeInstance, mut loaded: ExchangeInstance)
             loaded.unbind(slot).unwrap();
         } else {
             bound.insert(slot);
-            let routing_key = key(&mut random, &["a", "b", "c", "*", "#"]);
-            let binding = BindingSpec { arguments: table(&mut random), ..BindingSpec::to_queue("q", routing_key) };
+            let routing_key = match kind {
+                "x-consistent-hash" => (1 + random.below(3)).to_string(),
+                _ => key(&mut random, &["a", "b", "c", "*", "#"]),
+            };
+            let queue = format!("q{slot}");
+            let binding = BindingSpec { arguments: table(&mut random), ..BindingSpec::to_queue(queue, routing_key) };
             linked.bind(slot, &binding).unwrap();
             loaded.bind(slot, &binding).unwrap();
+            assert_eq!(handed(&mut linked, slot), handed(&mut loaded, slot), "{kind}, round {round}");
         }
         let routing_key = key(&mut random, &["a", "b", "c"]);
-        let headers = Some(table(&mut random));
+        let headers = Some(table(&mut random).with("x-delay", random.below(3)));
         let raw = PropertiesBuf { headers, ..PropertiesBuf::default() }.encode();
         let message = Message { properties: Properties::from_raw(&raw), ..Message::with_key(&routing_key) };
-        let (ours, theirs) = (routes(&linked, &message), routes(&loaded, &message));
-        assert_eq!(ours, theirs, "{kind}, round {round}: {message:?}");
+        let ((ours, our_hold), (theirs, their_hold)) = (routes(&linked, &message), routes(&loaded, &message));
+        assert_eq!(our_hold, their_hold, "{kind}, round {round}: {message:?}");
+        held += usize::from(our_hold.is_some());
+        if kind == "x-random" {
+            assert_eq!((ours.len(), theirs.is_subset(&bound)), (theirs.len(), true), "{kind}, round {round}");
+        } else {
+            assert_eq!(ours, theirs, "{kind}, round {round}: {message:?}");
+        }
         assert!(ours.is_subset(&bound), "{kind}, round {round}: only what is bound");
         routed += ours.len();
     }
-    assert!(routed > 500, "{kind}: the messages do take bindings ({routed})");
+    match kind {
+        "x-delayed-message" => assert!(held > 500 && routed == 0, "{kind}: messages are held ({held})"),
+        _ => assert!(held == 0 && routed > 500, "{kind}: the messages do take bindings ({routed})"),
+    }
 }
 
-fn routes(exchange: &ExchangeInstance, message: &Message<'_>) -> BTreeSet<u32> {
+fn routes(exchange: &ExchangeInstance, message: &Message<'_>) -> (BTreeSet<u32>, Option<Hold>) {
     let mut out = Vec::new();
-    exchange.route(message, &mut out).unwrap();
-    out.into_iter().collect()
+    let hold = exchange.route(message, &mut out).unwrap();
+    (out.into_iter().collect(), hold)
+}
+
+/// The keys of the messages that a new binding gets.
+fn handed(exchange: &mut ExchangeInstance, slot: u32) -> Vec<String> {
+    let mut keys = Vec::new();
+    exchange.bound(slot, &mut |message| keys.push(message.routing_key.to_owned())).unwrap();
+    keys
 }
 
 fn key(random: &mut Random, words: &[&str]) -> String {
@@ -86,7 +110,7 @@ fn type_that_is_there_already_is_refused() {
         "plugin 'exchange_topic' offers the exchange type 'topic', which the built-in plugin 'exchange_topic' offers \
          already: take one of the two out of the topology file"
     );
-    assert_eq!(registry.status().len(), 6, "nothing of it is added");
+    assert_eq!(registry.status().len(), 11, "nothing of it is added");
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl Case {
 
 fn route(exchange: &ExchangeInstance, key: &str) -> Result<Vec<u32>, TypeError> {
     let mut out = Vec::new();
-    exchange.route(&Message::with_key(key), &mut out).map(|()| out)
+    exchange.route(&Message::with_key(key), &mut out).map(|_| out)
 }
 
 #[test]

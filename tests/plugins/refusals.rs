@@ -15,7 +15,7 @@ fn check(path: &Path, expected: &str) {
     let folder = path.parent().unwrap().display().to_string();
     let expected = expected.replace("PATH", &path.display().to_string()).replace("FOLDER", &folder);
     assert_eq!(error.to_string(), expected);
-    assert_eq!(registry.status().len(), 6, "nothing of it is added");
+    assert_eq!(registry.status().len(), 11, "nothing of it is added");
 }
 
 /// A good plugin with its bytes changed.

@@ -26,7 +26,7 @@ const COMMIT_ROUNDS_MAX: usize = 10_000;
 /// What all sessions of a machine share: the clock, and the committer that somebody has to run.
 struct World {
     broker: Arc<Broker>,
-    now: Mutex<Instant>,
+    now: Arc<Mutex<Instant>>,
     committer: Arc<Committer>,
     store: Mutex<[Pin<Box<dyn Future<Output = ()> + Send>>; 2]>,
 }
@@ -92,9 +92,12 @@ impl MachineTarget {
         let committer = Committer::new(storage);
         let broker =
             node::build(topology, Arc::new(registry), &committer, recovery).map_err(|error| error.to_string())?;
+        let now = Arc::new(Mutex::new(Instant::now()));
+        let clock = Arc::clone(&now);
+        broker.holder.go_by(Arc::new(move || *clock.lock().unwrap_or_else(PoisonError::into_inner)));
         let store: [Pin<Box<dyn Future<Output = ()> + Send>>; 2] =
             [Box::pin(Arc::clone(&committer).run()), Box::pin(Arc::clone(&committer).page())];
-        Ok(Self(Arc::new(World { broker, now: Mutex::new(Instant::now()), committer, store: Mutex::new(store) })))
+        Ok(Self(Arc::new(World { broker, now, committer, store: Mutex::new(store) })))
     }
 }
 
@@ -167,7 +170,12 @@ impl Transport for MachineTransport {
         self.settle();
         if self.session.out().is_empty() && !self.session.has_ended() {
             // Nothing will come by itself, so whatever comes next comes with time.
-            if let Some(deadline) = self.session.deadline() {
+            let (deadline, due) = (self.session.deadline(), self.world.broker.holder.next_due());
+            if let Some(due) = due.filter(|due| deadline.is_none_or(|deadline| *due <= deadline)) {
+                self.world.jump(due);
+                self.world.broker.release_held(self.world.now());
+                self.settle();
+            } else if let Some(deadline) = deadline {
                 self.world.jump(deadline);
                 self.session.on_deadline(self.world.now());
             }

@@ -20,6 +20,10 @@ const CTL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
 /// A RabbitMQ boots in 5 to 15 seconds on a free core; the others may be compiling.
 const BOOT_DEADLINE: Duration = Duration::from_secs(120);
 
+/// The exchange types that come with RabbitMQ and are not enabled by themselves.
+const PLUGINS: &str = "[rabbitmq_consistent_hash_exchange,rabbitmq_random_exchange,rabbitmq_recent_history_exchange,\
+                       rabbitmq_sharding].\n";
+
 /// What scenarios call this target; the prefix of its version, because that is what differences depend on.
 pub const KIND: &str = "rabbitmq-3.10";
 
@@ -105,7 +109,7 @@ impl Oracle {
         let folder = TempDir::new("oracle");
         let [port, dist_port, epmd_port] = free_ports();
         folder.write("definitions.json", &definitions.to_json().to_string());
-        folder.write("enabled_plugins", "[].\n");
+        folder.write("enabled_plugins", PLUGINS);
         folder.write("env.conf", "");
         folder.write(
             "rabbitmq.conf",

@@ -4,12 +4,17 @@
 
 use plugin_api::abi::LinkedPlugin;
 
-/// The exchange types that every AMQP client expects, and the storages.
-pub static PLUGINS: [&LinkedPlugin; 6] = [
+/// The exchange types that every AMQP client expects, those of RabbitMQ's plugins, and the storages.
+pub static PLUGINS: [&LinkedPlugin; 11] = [
     &exchange_direct::PLUGIN,
     &exchange_fanout::PLUGIN,
     &exchange_topic::PLUGIN,
     &exchange_headers::PLUGIN,
+    &exchange_consistent_hash::PLUGIN,
+    &exchange_delayed_message::PLUGIN,
+    &exchange_modulus_hash::PLUGIN,
+    &exchange_random::PLUGIN,
+    &exchange_recent_history::PLUGIN,
     &storage_memory::PLUGIN,
     &storage_log::PLUGIN,
 ];

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use plugin_api::abi::guest::{CallError, GuestExchange, GuestExchangeType};
-use plugin_api::exchange::{BindingSpec, DependsOn, ExchangeSpec};
+use plugin_api::exchange::{AskedPer, BindingSpec, DependsOn, ExchangeSpec, Hold};
 use plugin_api::message::Message;
 use plugin_api::value::Table;
 use tracing::error;
@@ -67,6 +67,28 @@ impl ExchangeTypeHandle {
         self.guest.depends_on()
     }
 
+    /// The same for one exchange.
+    ///
+    /// # Errors
+    /// How the type failed.
+    pub fn depends_on_for(&self, spec: &ExchangeSpec) -> Result<DependsOn, TypeError> {
+        self.watch(spec, || self.guest.depends_on_for(spec))
+    }
+
+    /// How often a message with several routing keys is routed.
+    #[must_use]
+    pub const fn asked_per(&self) -> AskedPer {
+        self.guest.asked_per()
+    }
+
+    /// The type that this exchange stands before, by name.
+    ///
+    /// # Errors
+    /// The type's reason, or how it failed.
+    pub fn inner(&self, spec: &ExchangeSpec) -> Result<Option<String>, TypeError> {
+        self.watch(spec, || self.guest.inner(spec))
+    }
+
     /// Judges a declaration of an exchange that does not exist yet.
     ///
     /// # Errors
@@ -90,7 +112,8 @@ impl ExchangeTypeHandle {
     pub fn open(&self, spec: &ExchangeSpec) -> Result<ExchangeInstance, TypeError> {
         let guest = self.watch(spec, || self.guest.open(spec))?;
         let title = title(spec);
-        Ok(ExchangeInstance { guest, health: Health::new(Arc::clone(&self.plugin)), title })
+        let health = Health::new(Arc::clone(&self.plugin));
+        Ok(ExchangeInstance { guest, asked_per: self.asked_per(), health, title })
     }
 
     fn watch<T>(&self, spec: &ExchangeSpec, call: impl FnOnce() -> Result<T, CallError>) -> Result<T, TypeError> {
@@ -105,6 +128,7 @@ impl ExchangeTypeHandle {
 #[derive(Debug)]
 pub struct ExchangeInstance {
     guest: GuestExchange,
+    asked_per: AskedPer,
     health: Health,
     title: String,
 }
@@ -116,6 +140,14 @@ impl ExchangeInstance {
     /// The type's reason; or it panicked, after which this exchange is failed.
     pub fn bind(&mut self, slot: u32, binding: &BindingSpec) -> Result<(), TypeError> {
         self.change(|guest| guest.bind(slot, binding))
+    }
+
+    /// Gives the messages that the exchange has for the binding that was just added under `slot` to `each`.
+    ///
+    /// # Errors
+    /// The type panicked, after which this exchange is failed.
+    pub fn bound(&mut self, slot: u32, each: &mut dyn FnMut(&Message<'_>)) -> Result<(), TypeError> {
+        self.change(|guest| guest.bound(slot, each))
     }
 
     /// Removes the binding under `slot`.
@@ -134,13 +166,18 @@ impl ExchangeInstance {
         self.change(|guest| guest.policy_changed(policy))
     }
 
-    /// Appends the slots of the bindings that `message` takes to `out`. They may come twice, and after a fault of the
-    /// plugin they may be slots that nobody bound.
+    /// How often a message with several routing keys is routed.
+    pub const fn asked_per(&self) -> AskedPer {
+        self.asked_per
+    }
+
+    /// Appends the slots of the bindings that `message` takes to `out`, or says that it is to be held. Slots may come
+    /// twice, and after a fault of the plugin they may be slots that nobody bound.
     ///
     /// # Errors
     /// The type panicked, now or too often before; `out` is then as it was.
     #[inline]
-    pub fn route(&self, message: &Message<'_>, out: &mut Vec<u32>) -> Result<(), TypeError> {
+    pub fn route(&self, message: &Message<'_>, out: &mut Vec<u32>) -> Result<Option<Hold>, TypeError> {
         if self.health.is_failed() {
             return Err(self.health.failed_error(&self.title));
         }

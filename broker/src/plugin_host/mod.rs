@@ -9,6 +9,7 @@ pub mod builtin;
 mod error;
 mod exchange;
 pub mod inspect;
+mod layers;
 mod loader;
 mod log;
 mod register;
@@ -16,6 +17,7 @@ mod status;
 
 pub use error::LoadError;
 pub use exchange::{ExchangeInstance, ExchangeTypeHandle, PANICS_MAX, TypeError};
+pub use layers::{ExchangeLayers, ExchangeTypes};
 pub use register::{LoadRequest, Loaded, Registry};
 pub use status::{PluginState, PluginStatus};
 

@@ -85,9 +85,11 @@ fn state(registry: &Registry) -> (PluginState, u64) {
 }
 
 #[test]
-fn four_types_and_two_storages_are_built_in() {
+fn types_and_storages_are_built_in() {
     let registry = Registry::builtin().unwrap();
-    assert_eq!(registry.exchange_type_names(), ["direct", "fanout", "headers", "topic"]);
+    let plain = ["direct", "fanout", "headers", "topic"];
+    let custom = ["x-consistent-hash", "x-delayed-message", "x-modulus-hash", "x-random", "x-recent-history"];
+    assert_eq!(registry.exchange_type_names(), [&plain[..], &custom].concat());
     assert!(registry.status().iter().all(|plugin| plugin.state == PluginState::Active && plugin.path.is_none()));
     assert!(registry.storage("memory", &serde_json::Value::Null, None).is_ok());
     let error = registry.storage("disk", &serde_json::Value::Null, None).err().unwrap();

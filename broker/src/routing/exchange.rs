@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use parking_lot::RwLock;
-use plugin_api::exchange::{BindingSpec, DependsOn, DestinationKind, ExchangeSpec};
+use plugin_api::exchange::{BindingSpec, DependsOn, DestinationKind, ExchangeSpec, Hold};
 use plugin_api::message::Message as View;
 use plugin_api::value::Value;
 
-use crate::plugin_host::{ExchangeInstance, ExchangeTypeHandle, TypeError};
+use crate::message::Message;
+use crate::plugin_host::{ExchangeLayers, ExchangeTypes, TypeError};
 use crate::vhost::QueueRecord;
 
 /// Where a binding leads.
@@ -83,7 +84,7 @@ struct Binding {
 #[derive(Debug)]
 struct State {
     /// None while no plugin offers the exchange's type.
-    instance: Option<ExchangeInstance>,
+    instance: Option<ExchangeLayers>,
     slots: Vec<Option<Binding>>,
     free: Vec<u32>,
     by_identity: HashMap<Identity, u32>,
@@ -132,36 +133,30 @@ impl Exchange {
     ///
     /// # Errors
     /// What the type says.
-    pub fn open(number: u64, spec: ExchangeSpec, kind: &ExchangeTypeHandle) -> Result<Self, TypeError> {
-        let instance = kind.open(&spec)?;
-        Ok(Self::with_instance(number, spec, kind.depends_on(), Some(instance)))
+    pub fn open(number: u64, spec: ExchangeSpec, types: &ExchangeTypes) -> Result<Self, TypeError> {
+        let instance = types.open(&spec)?;
+        Ok(Self::with_instance(number, spec, Some(instance)))
     }
 
     /// An exchange that was declared in an earlier run. Without its type, or when that does not take it any more, it is kept and routes
     /// nothing (semantics 8.6).
-    pub fn restore(number: u64, spec: ExchangeSpec, kind: Option<&ExchangeTypeHandle>) -> Self {
-        let instance = kind.and_then(|kind| match kind.open(&spec) {
+    pub fn restore(number: u64, spec: ExchangeSpec, types: Option<&ExchangeTypes>) -> Self {
+        let instance = types.and_then(|types| match types.open(&spec) {
             Ok(instance) => Some(instance),
             Err(error) => {
                 tracing::error!(exchange = spec.name, error = %error, "the exchange's type does not take it any more");
                 None
             }
         });
-        let depends_on = kind.map_or(DependsOn::State, ExchangeTypeHandle::depends_on);
-        Self::with_instance(number, spec, depends_on, instance)
+        Self::with_instance(number, spec, instance)
     }
 
-    fn with_instance(
-        number: u64,
-        spec: ExchangeSpec,
-        depends_on: DependsOn,
-        instance: Option<ExchangeInstance>,
-    ) -> Self {
+    fn with_instance(number: u64, spec: ExchangeSpec, instance: Option<ExchangeLayers>) -> Self {
         let alternate = spec.arguments.get(ALTERNATE_EXCHANGE).and_then(Value::as_str).map(Into::into);
         Self {
             name: spec.name.as_str().into(),
             number,
-            depends_on,
+            depends_on: instance.as_ref().map_or(DependsOn::State, ExchangeLayers::depends_on),
             alternate,
             state: RwLock::new(State { instance, slots: Vec::new(), free: Vec::new(), by_identity: HashMap::new() }),
             spec,
@@ -178,11 +173,17 @@ impl Exchange {
         self.state.read().by_identity.len()
     }
 
-    /// Adds a binding.
+    /// Adds a binding. Messages that the exchange's type has for it go to `handed`, if they are wanted: they were routed before the
+    /// binding was there.
     ///
     /// # Errors
     /// What the exchange's type says; nothing is changed then.
-    pub fn bind(&self, binding: &BindingSpec, destination: Destination) -> Result<Bound, TypeError> {
+    pub fn bind(
+        &self,
+        binding: &BindingSpec,
+        destination: Destination,
+        handed: Option<&mut Vec<Arc<Message>>>,
+    ) -> Result<Bound, TypeError> {
         let identity = Identity::of(binding);
         let mut state = self.state.write();
         if state.by_identity.contains_key(&identity) {
@@ -191,7 +192,13 @@ impl Exchange {
         // The slots of an exchange are far fewer than its memory allows.
         let slot = state.free.last().copied().unwrap_or(state.slots.len() as u32);
         if let Some(instance) = &mut state.instance {
-            instance.bind(slot, binding)?;
+            match handed {
+                None => instance.bind(slot, binding, None)?,
+                Some(handed) => {
+                    let mut keep = |message: &View<'_>| handed.extend(Message::of_view(message));
+                    instance.bind(slot, binding, Some(&mut keep))?;
+                }
+            }
         }
         let place = Some(Binding { identity: identity.clone(), destination });
         match state.free.pop() {
@@ -227,28 +234,30 @@ impl Exchange {
         (0..).zip(slots).filter_map(unbound).collect()
     }
 
-    /// Adds the destinations that a message reaches by this exchange alone. `slots` is scratch.
+    /// Adds the destinations that a message reaches with any of `keys` by this exchange alone, unless it is to be held. `slots` is
+    /// scratch.
     ///
     /// # Errors
     /// The exchange's type has failed.
     pub fn destinations(
         &self,
         message: &View<'_>,
+        keys: &[&str],
         slots: &mut Vec<u32>,
         mut each: impl FnMut(&Destination),
-    ) -> Result<(), TypeError> {
+    ) -> Result<Option<Hold>, TypeError> {
         slots.clear();
         let state = self.state.read();
         let Some(instance) = &state.instance else {
             return Err(TypeError::Refused(format!("exchange type '{}' not found", self.spec.kind)));
         };
-        instance.route(message, slots)?;
+        let hold = instance.route(message, keys, slots)?;
         for &slot in slots.iter() {
             if let Some(Some(binding)) = state.slots.get(slot as usize) {
                 each(&binding.destination);
             }
         }
-        Ok(())
+        Ok(hold)
     }
 }
 

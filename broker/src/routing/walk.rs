@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use plugin_api::exchange::DependsOn;
+use plugin_api::exchange::{DependsOn, Hold};
 use plugin_api::message::Message as View;
 
 use super::exchange::{Destination, Exchange};
@@ -23,6 +23,8 @@ pub trait Tables {
 pub struct Route {
     /// Each queue once.
     pub queues: Vec<Arc<QueueRecord>>,
+    /// Exchanges on the way that put the message off, and how; it comes to them again later.
+    pub held: Vec<(Arc<Exchange>, Hold)>,
     /// The same exchange and key lead here until a binding, an exchange or a queue changes.
     pub is_cacheable: bool,
 }
@@ -30,7 +32,7 @@ pub struct Route {
 /// Finds the queues of a message that is published to `start` with `keys`: its routing key, then CC and BCC.
 ///
 /// Exchanges are visited breadth-first and each once, so loops end. An alternate exchange is asked when an exchange's own type
-/// finds no destination, whatever others find (semantics 11.14).
+/// finds no destination, whatever others find (semantics 11.14). One that puts the message off has not been asked for good yet.
 ///
 /// # Errors
 /// The type of an exchange on the way has failed, with the exchange's name.
@@ -40,7 +42,7 @@ pub fn route(
     message: &View<'_>,
     keys: &[&str],
 ) -> Result<Route, (Arc<str>, TypeError)> {
-    let mut found = Route { queues: Vec::new(), is_cacheable: keys.len() == 1 };
+    let mut found = Route { queues: Vec::new(), held: Vec::new(), is_cacheable: keys.len() == 1 };
     let mut seen_queues = Seen::default();
     let mut seen_exchanges = Seen::default();
     seen_exchanges.insert(start.number);
@@ -58,23 +60,25 @@ pub fn route(
                 }
                 Destination::Queue(_) | Destination::Exchange(_) => {}
             };
-        for &key in keys {
-            if exchange.is_default() {
-                if let Some(queue) = tables.queue(key) {
-                    has_destination = true;
-                    visit(&Destination::Queue(Arc::clone(queue)), &mut found, &mut waiting);
-                }
-                continue;
+        if exchange.is_default() {
+            for queue in keys.iter().filter_map(|key| tables.queue(key)) {
+                has_destination = true;
+                visit(&Destination::Queue(Arc::clone(queue)), &mut found, &mut waiting);
             }
-            let view = View { routing_key: key, ..*message };
-            exchange
-                .destinations(&view, &mut slots, |destination| {
+        } else {
+            let hold = exchange
+                .destinations(message, keys, &mut slots, |destination| {
                     has_destination = true;
                     visit(destination, &mut found, &mut waiting);
                 })
                 .map_err(|error| (Arc::clone(&exchange.name), error))?;
+            if let Some(hold) = hold {
+                has_destination = true;
+                found.held.push((Arc::clone(&exchange), hold));
+            }
         }
-        found.is_cacheable &= matches!(exchange.depends_on, DependsOn::Nothing | DependsOn::Key);
+        found.is_cacheable &=
+            matches!(exchange.depends_on, DependsOn::Nothing | DependsOn::Key) && found.held.is_empty();
         if !has_destination
             && let Some(alternate) = exchange.alternate.as_deref().and_then(|name| tables.exchange(name))
         {

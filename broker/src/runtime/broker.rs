@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 
 use super::alarms::{AlarmChange, Alarms, DiskState};
+use super::holder::MemoryHolder;
 use super::mailbox::Mailbox;
 use super::paging::Paging;
 use crate::access::Access;
@@ -37,6 +38,8 @@ pub struct Parts {
     pub alarms: Alarms,
     /// What queues may keep in memory.
     pub paging: Arc<Paging>,
+    /// Who keeps the messages that exchanges put off.
+    pub holder: Arc<MemoryHolder>,
 }
 
 /// See the module.

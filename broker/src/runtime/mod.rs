@@ -9,6 +9,7 @@ pub mod buffers;
 pub mod connection_task;
 pub mod disk;
 pub mod entropy;
+pub mod holder;
 pub mod listener;
 pub mod mailbox;
 pub mod paging;

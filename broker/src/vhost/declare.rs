@@ -148,8 +148,12 @@ impl Vhost {
                 )));
             }
         }
+        // The type itself first: only then can it say what it stands before.
         kind.validate(&spec)?;
-        tables.add_exchange(Arc::new(Exchange::open(self.numbers.next(), spec, &kind)?));
+        let unknown = || Error::UnknownExchangeType(spec.kind.clone());
+        let types = self.registry.exchange_types(&spec)?.ok_or_else(unknown)?;
+        types.validate_inner(&spec)?;
+        tables.add_exchange(Arc::new(Exchange::open(self.numbers.next(), spec, &types)?));
         Ok(self.changed(tables))
     }
 
@@ -327,16 +331,21 @@ impl Vhost {
         let destination = tables
             .destination(binding.destination_kind, &binding.destination)
             .ok_or_else(|| self.not_found(kind_of(binding.destination_kind), &binding.destination))?;
-        if let Some(kind) = self.registry.exchange_type(&exchange.spec.kind) {
-            kind.validate_binding(&exchange.spec, binding)?;
+        if let Some(types) = self.registry.exchange_types(&exchange.spec)? {
+            types.validate_binding(&exchange.spec, binding)?;
         }
         if let crate::routing::Destination::Queue(queue) = &destination {
             self.check_owner(by, queue)?;
         }
         let is_durable = exchange.spec.durable && destination.is_durable();
-        let bound = tables.bind(&exchange, binding, destination)?;
+        let mut handed = Vec::new();
+        let bound = tables.bind(&exchange, binding, destination.clone(), Some(&mut handed))?;
         match bound {
-            Bound::New(_) => Ok(self.changed(tables)),
+            Bound::New(_) => {
+                let changed = self.changed(tables);
+                self.hand_over(&destination, &handed);
+                Ok(changed)
+            }
             Bound::Existing => Ok(self.unchanged(is_durable)),
         }
     }
@@ -386,6 +395,8 @@ mod tests {
     use crate::plugin_host::Registry;
     use crate::queue::{self, Durability};
     use crate::store::definitions::{QueueDefinition, VhostDefinitions};
+    use crate::vhost::Shared;
+    use crate::vhost::held::tests::NoHolder;
     use crate::vhost::{Change, Ledger, Numbers, QueueFactory};
     use parking_lot::Mutex;
 
@@ -437,7 +448,9 @@ mod tests {
     fn vhost(factory: Arc<dyn QueueFactory>, durability: Durability) -> Arc<Vhost> {
         let registry = Arc::new(Registry::builtin().unwrap());
         let numbers = Arc::new(Numbers::starting_at(1));
-        Vhost::new("/", registry, factory, Arc::new(NoLedger), numbers, 1, durability).unwrap()
+        let (ledger, holder) = (Arc::new(NoLedger), Arc::new(NoHolder));
+        let shared = Shared { registry, factory, ledger, holder, numbers, first_seq: 1 };
+        Vhost::new("/", shared, durability).unwrap()
     }
 
     #[test]

@@ -6,7 +6,9 @@
 
 pub mod arguments;
 pub mod declare;
+mod deliver;
 pub mod error;
+pub mod held;
 pub mod publish;
 pub mod queue_arguments;
 mod restore;
@@ -21,6 +23,7 @@ use plugin_api::exchange::ExchangeSpec;
 use plugin_api::value::Table;
 
 pub use self::error::Error;
+use self::held::Holder;
 use self::tables::Tables;
 use crate::plugin_host::{Registry, TypeError};
 use crate::queue::{self, Durability};
@@ -128,6 +131,22 @@ impl Numbers {
     }
 }
 
+/// What all vhosts of a broker share.
+pub struct Shared {
+    /// Exchange types.
+    pub registry: Arc<Registry>,
+    /// Makes queues.
+    pub factory: Arc<dyn QueueFactory>,
+    /// Writes down what must survive.
+    pub ledger: Arc<dyn Ledger>,
+    /// Keeps messages that exchanges put off.
+    pub holder: Arc<dyn Holder>,
+    /// Numbers queues and exchanges.
+    pub numbers: Arc<Numbers>,
+    /// The place of the first message of every queue: above all places of earlier runs.
+    pub first_seq: u64,
+}
+
 /// See the module.
 pub struct Vhost {
     /// Its name.
@@ -135,6 +154,7 @@ pub struct Vhost {
     registry: Arc<Registry>,
     factory: Arc<dyn QueueFactory>,
     ledger: Arc<dyn Ledger>,
+    holder: Arc<dyn Holder>,
     numbers: Arc<Numbers>,
     /// The place of the first message of every queue: above all places of earlier runs.
     first_seq: u64,
@@ -166,15 +186,8 @@ impl Vhost {
     ///
     /// # Errors
     /// A built-in exchange type cannot be opened.
-    pub fn new(
-        name: &str,
-        registry: Arc<Registry>,
-        factory: Arc<dyn QueueFactory>,
-        ledger: Arc<dyn Ledger>,
-        numbers: Arc<Numbers>,
-        first_seq: u64,
-        durability: Durability,
-    ) -> Result<Arc<Self>, TypeError> {
+    pub fn new(name: &str, shared: Shared, durability: Durability) -> Result<Arc<Self>, TypeError> {
+        let Shared { registry, factory, ledger, holder, numbers, first_seq } = shared;
         let mut tables = Tables::default();
         for (exchange, kind, internal) in PREDECLARED {
             let spec = ExchangeSpec {
@@ -185,10 +198,10 @@ impl Vhost {
                 internal,
                 ..ExchangeSpec::default()
             };
-            let handle = registry
-                .exchange_type(kind)
+            let types = registry
+                .exchange_types(&spec)?
                 .ok_or_else(|| TypeError::Faulted(format!("the built-in exchange type '{kind}' is missing")))?;
-            tables.add_exchange(Arc::new(Exchange::open(numbers.next(), spec, &handle)?));
+            tables.add_exchange(Arc::new(Exchange::open(numbers.next(), spec, &types)?));
         }
         // Every vhost has these; nobody needs to write them down.
         tables.changes.clear();
@@ -197,6 +210,7 @@ impl Vhost {
             registry,
             factory,
             ledger,
+            holder,
             numbers,
             first_seq,
             durability,
@@ -213,6 +227,9 @@ impl Vhost {
 
     /// Ends a change: the ledger hears of it before the lock is gone, so that it hears of changes in their order.
     fn changed(&self, mut tables: RwLockWriteGuard<'_, Tables>) -> Changed {
+        for exchange in std::mem::take(&mut tables.ended) {
+            self.holder.forget(exchange);
+        }
         let changes = std::mem::take(&mut tables.changes);
         let changed = if changes.is_empty() { Changed::Transient } else { Changed::Durable };
         if changed == Changed::Durable {

@@ -7,11 +7,13 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use plugin_api::exchange::Hold;
 use plugin_api::message::Properties;
 use plugin_api::value::ValueRef;
 
 use super::declare::Authority;
 use super::error::{Error, Kind};
+use super::held::{Held, Holder};
 use super::{QueueRecord, Vhost};
 use crate::access::Permission;
 use crate::hooks::{HookChain, HookSet, Outcome, Publish};
@@ -33,7 +35,7 @@ const EXPIRATION_MAX_MS: u64 = 315_360_000_000;
 /// What became of a publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Published {
-    /// It is in the batches of so many queues, and each will answer for it.
+    /// It is in the batches of so many queues, or kept for later by so many exchanges, and each will answer for it.
     Routed(u32),
     /// No queue takes it (semantics 11.16).
     Unroutable,
@@ -101,6 +103,8 @@ pub struct Publisher {
     place_of: HashMap<u64, usize>,
     /// Places whose batch is not empty.
     filled: Vec<usize>,
+    /// Messages that were put off, and who will keep them.
+    held: Option<(Arc<dyn Holder>, Vec<Held>)>,
     /// Queues that nobody may publish to any more are still among the batches.
     is_stale: bool,
 }
@@ -108,7 +112,7 @@ pub struct Publisher {
 impl Publisher {
     /// Whether something waits for [`Self::flush`].
     pub fn is_filled(&self) -> bool {
-        !self.filled.is_empty()
+        !self.filled.is_empty() || self.held.is_some()
     }
 
     /// Checks a publish, runs hooks, routes, and puts it into the batches of its queues. `number` is the publish's number for
@@ -172,6 +176,10 @@ impl Publisher {
             let messages = std::mem::take(&mut batch.messages);
             on_post(messages.iter().map(|incoming| incoming.message.weight()).sum());
             batch.queue.handle.post(Input::Publish { origin: Some(Arc::clone(origin)), messages });
+        }
+        if let Some((holder, messages)) = self.held.take() {
+            on_post(messages.iter().map(|held| held.message.weight()).sum());
+            holder.hold(Some(origin), messages);
         }
         if self.is_stale || self.batches.len() > ROUTES_MAX {
             self.forget();
@@ -248,6 +256,7 @@ impl Publisher {
                 Error::RouteFailed { name: name.to_string(), vhost: context.vhost.name.to_string(), error }
             })?
         };
+        let held_count = self.put_off(context, route.held, channel, number, &message);
         let places: Arc<[usize]> = route.queues.iter().map(|queue| self.place(queue)).collect();
         if route.is_cacheable
             && let Some(target) = self.targets.get_mut(target_place)
@@ -268,7 +277,33 @@ impl Publisher {
             Some(ExtraKeys { has_bcc: true, .. }) => without_bcc(&message)?,
             _ => message,
         };
-        Ok(self.put(&places, channel, number, message))
+        Ok(match self.put(&places, channel, number, message) {
+            // Whoever keeps a message for later answers for it, as a queue does.
+            Published::Unroutable if held_count > 0 => Published::Routed(held_count),
+            Published::Routed(queue_count) => Published::Routed(queue_count + held_count),
+            published => published,
+        })
+    }
+
+    /// Keeps a message for the holder; returns how many exchanges have put it off.
+    fn put_off(
+        &mut self,
+        context: &Context<'_>,
+        held: Vec<(Arc<Exchange>, Hold)>,
+        channel: u16,
+        number: u64,
+        message: &Arc<Message>,
+    ) -> u32 {
+        if held.is_empty() {
+            return 0;
+        }
+        let (_, messages) = self.held.get_or_insert_with(|| (Arc::clone(&context.vhost.holder), Vec::new()));
+        let before = messages.len();
+        for (exchange, hold) in held {
+            messages.push(context.vhost.put_off(exchange, &hold, message, (channel, number)));
+        }
+        // No message passes so many exchanges.
+        (messages.len() - before) as u32
     }
 
     fn place(&mut self, queue: &Arc<QueueRecord>) -> usize {
@@ -364,13 +399,13 @@ fn run_hooks(hooks: &HookChain, context: &Context<'_>, by: &dyn Authority, messa
 }
 
 #[derive(Debug, Default)]
-struct ExtraKeys {
-    keys: Vec<String>,
+pub(super) struct ExtraKeys {
+    pub(super) keys: Vec<String>,
     has_bcc: bool,
 }
 
 /// The routing keys in the headers CC and BCC (semantics 11.12); none for the common message.
-fn extra_keys(properties: Properties<'_>) -> Result<Option<ExtraKeys>, Error> {
+pub(super) fn extra_keys(properties: Properties<'_>) -> Result<Option<ExtraKeys>, Error> {
     let Some(headers) = properties.headers() else { return Ok(None) };
     let mut extra: Option<ExtraKeys> = None;
     for name in ["CC", "BCC"] {
@@ -415,7 +450,8 @@ mod tests {
     use plugin_api::exchange::{BindingSpec, DestinationKind};
 
     use super::super::declare::{Operator, QueueSpec};
-    use super::super::{Change, Ledger, Numbers, QueueFactory};
+    use super::super::held::tests::NoHolder;
+    use super::super::{Change, Ledger, Numbers, QueueFactory, Shared};
     use super::*;
     use crate::plugin_host::Registry;
     use crate::queue::{self, Handle};
@@ -449,8 +485,15 @@ mod tests {
     fn routes_to_many_queues_take_bounded_memory() {
         let registry = Arc::new(Registry::builtin().unwrap());
         let numbers = Arc::new(Numbers::starting_at(1));
-        let durability = queue::Durability::Synced;
-        let vhost = Vhost::new("/", registry, Arc::new(Nothing), Arc::new(Nothing), numbers, 1, durability).unwrap();
+        let shared = Shared {
+            registry,
+            factory: Arc::new(Nothing),
+            ledger: Arc::new(Nothing),
+            holder: Arc::new(NoHolder),
+            numbers,
+            first_seq: 1,
+        };
+        let vhost = Vhost::new("/", shared, queue::Durability::Synced).unwrap();
         for number in 0..1000 {
             let name = format!("q{number}");
             let spec = QueueSpec { name: name.clone(), ..QueueSpec::default() };

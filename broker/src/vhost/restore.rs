@@ -16,12 +16,20 @@ impl Vhost {
     pub fn restore(self: &Arc<Self>, definitions: VhostDefinitions, backlogs: &mut HashMap<u64, queue::Restored>) {
         let mut tables = self.tables.write();
         for spec in definitions.exchanges {
-            let kind = self.registry.exchange_type(&spec.kind);
-            if kind.is_none() {
-                tracing::error!(vhost = %self.name, exchange = spec.name, kind = spec.kind,
-                    "no plugin offers the type of this exchange; it is kept, and publishing to it is refused until the plugin is back");
-            }
-            tables.add_exchange(Arc::new(Exchange::restore(self.numbers.next(), spec, kind.as_deref())));
+            let types = match self.registry.exchange_types(&spec) {
+                Ok(Some(types)) => Some(types),
+                Ok(None) => {
+                    tracing::error!(vhost = %self.name, exchange = spec.name, kind = spec.kind,
+                        "no plugin offers the type of this exchange; it is kept, and publishing to it is refused until the plugin is back");
+                    None
+                }
+                Err(error) => {
+                    tracing::error!(vhost = %self.name, exchange = spec.name, kind = spec.kind, error = %error,
+                        "the type of this exchange cannot serve it; it is kept, and publishing to it is refused");
+                    None
+                }
+            };
+            tables.add_exchange(Arc::new(Exchange::restore(self.numbers.next(), spec, types.as_ref())));
         }
         for queue in definitions.queues {
             let name: Arc<str> = queue.name.into();
@@ -47,7 +55,7 @@ impl Vhost {
                     "a stored binding has lost one of its ends");
                 continue;
             };
-            if let Err(error) = tables.bind(&exchange, &binding.binding, destination) {
+            if let Err(error) = tables.bind(&exchange, &binding.binding, destination, None) {
                 tracing::error!(vhost = %self.name, source = binding.source, destination = binding.binding.destination,
                     error = %error, "the exchange's type does not take a stored binding");
             }

@@ -8,6 +8,7 @@ use hashbrown::{HashMap, HashSet};
 use plugin_api::exchange::{BindingSpec, DestinationKind};
 
 use super::{Change, QueueRecord};
+use crate::message::Message;
 use crate::plugin_host::TypeError;
 use crate::routing;
 use crate::routing::exchange::{Bound, Destination, Exchange, Identity, Unbound};
@@ -25,6 +26,8 @@ pub(super) struct Tables {
     leading_to: HashMap<u64, HashSet<Place>>,
     /// Durable changes that the ledger has not been told of.
     pub(super) changes: Vec<Change>,
+    /// The numbers of exchanges that are gone and whose held messages are still to be dropped.
+    pub(super) ended: Vec<u64>,
 }
 
 impl routing::Tables for Tables {
@@ -73,10 +76,11 @@ impl Tables {
         exchange: &Arc<Exchange>,
         binding: &BindingSpec,
         destination: Destination,
+        handed: Option<&mut Vec<Arc<Message>>>,
     ) -> Result<Bound, TypeError> {
         let number = number_of(&destination);
         let is_durable = exchange.spec.durable && destination.is_durable();
-        let bound = exchange.bind(binding, destination)?;
+        let bound = exchange.bind(binding, destination, handed)?;
         if let Bound::New(slot) = bound {
             if is_durable {
                 let (source, identity) = (Arc::clone(&exchange.name), Identity::of(binding));
@@ -143,6 +147,7 @@ impl Tables {
                 continue;
             }
             self.exchanges.remove(&exchange.name);
+            self.ended.push(exchange.number);
             for unbound in exchange.unbind_all() {
                 self.forget_binding(&exchange, unbound);
             }

@@ -10,6 +10,7 @@ use std::fmt;
 
 pub use storage::GuestStorageType;
 
+use super::deliveries::RawDeliveries;
 use super::exchange::{ExchangeTypeTable, MessageView};
 use super::host::HostTable;
 use super::plugin::{EntryFn, ITEM_EXCHANGE_TYPE, ITEM_STORAGE_TYPE, LinkedPlugin, PluginItem, PluginTable};
@@ -18,7 +19,7 @@ use super::routes::RawRoutes;
 use super::storage::StorageTypeTable;
 use super::{ABI_MAJOR, ABI_MINOR, spec};
 use crate::config::Config;
-use crate::exchange::{BindingSpec, DependsOn, ExchangeSpec};
+use crate::exchange::{AskedPer, BindingSpec, DependsOn, ExchangeSpec, Hold};
 use crate::host::Level;
 use crate::message::Message;
 use crate::value::Table;
@@ -151,13 +152,9 @@ impl Guest {
             self.unknown_items.push(name);
             return Ok(());
         }
-        let table: *const ExchangeTypeTable = item.table.cast();
-        // SAFETY: every table begins with its size.
-        if table.is_null() || unsafe { (*table).size as usize } < size_of::<ExchangeTypeTable>() {
-            return Err(broken("the table of an exchange type is too short"));
-        }
-        // SAFETY: the table is of this kind and at least as long as this host's.
-        let table = unsafe { *table };
+        // SAFETY: an item of this kind has a table of this kind.
+        let table = unsafe { ExchangeTypeTable::copied(item.table.cast()) }
+            .ok_or_else(|| broken("the table of an exchange type is too short"))?;
         self.exchange_types.push(GuestExchangeType { table, handle: Handle(item.handle), name, description });
         Ok(())
     }
@@ -188,13 +185,40 @@ impl GuestExchangeType {
     /// What a route depends on beside the bindings.
     #[must_use]
     pub const fn depends_on(&self) -> DependsOn {
-        match self.table.depends_on {
-            0 => DependsOn::Nothing,
-            1 => DependsOn::Key,
-            2 => DependsOn::KeyAndHeaders,
-            // A number of a later ABI: whatever it means, not caching is right.
-            _ => DependsOn::State,
-        }
+        depends_on(self.table.depends_on)
+    }
+
+    /// The same for one exchange.
+    ///
+    /// # Errors
+    /// How the plugin failed.
+    pub fn depends_on_for(&self, spec: &ExchangeSpec) -> Result<DependsOn, CallError> {
+        let spec = spec::encode_exchange(spec);
+        let mut number = self.table.depends_on;
+        // SAFETY: table and handle belong together; bytes and number outlive the call.
+        call(|sink| unsafe {
+            (self.table.depends_on_for)(self.handle.0, RawBytes::new(&spec), &raw mut number, sink)
+        })?;
+        Ok(depends_on(number))
+    }
+
+    /// How often a message with several routing keys is routed.
+    #[must_use]
+    pub const fn asked_per(&self) -> AskedPer {
+        if self.table.asked_per == AskedPer::Message as u32 { AskedPer::Message } else { AskedPer::Key }
+    }
+
+    /// See [`crate::exchange::ExchangeType::inner`].
+    ///
+    /// # Errors
+    /// What the plugin says against it, or how it failed.
+    pub fn inner(&self, spec: &ExchangeSpec) -> Result<Option<String>, CallError> {
+        let spec = spec::encode_exchange(spec);
+        let mut name = Vec::new();
+        let place = TextSink::new(&mut name);
+        // SAFETY: table and handle belong together; bytes and place outlive the call.
+        call(|sink| unsafe { (self.table.inner)(self.handle.0, RawBytes::new(&spec), &raw const place, sink) })?;
+        Ok(if name.is_empty() { None } else { Some(String::from_utf8_lossy(&name).into_owned()) })
     }
 
     /// See [`crate::exchange::ExchangeType::validate`].
@@ -234,6 +258,16 @@ impl GuestExchangeType {
     }
 }
 
+const fn depends_on(number: u32) -> DependsOn {
+    match number {
+        0 => DependsOn::Nothing,
+        1 => DependsOn::Key,
+        2 => DependsOn::KeyAndHeaders,
+        // A number of a later ABI: whatever it means, not caching is right.
+        _ => DependsOn::State,
+    }
+}
+
 /// An exchange within a plugin. Closed when it is dropped.
 #[derive(Debug)]
 pub struct GuestExchange {
@@ -250,6 +284,17 @@ impl GuestExchange {
         let binding = spec::encode_binding(binding);
         // SAFETY: the instance is from this table's `open`, is not closed, and is ours alone by `&mut`.
         call(|sink| unsafe { (self.table.bind)(self.instance.0, slot, RawBytes::new(&binding), sink) })
+    }
+
+    /// See [`crate::exchange::Exchange::bound`].
+    ///
+    /// # Errors
+    /// How the plugin failed; what it handed over until then has gone to `each`.
+    pub fn bound(&mut self, slot: u32, each: &mut dyn FnMut(&Message<'_>)) -> Result<(), CallError> {
+        RawDeliveries::pass_to(each, |deliveries| {
+            // SAFETY: as in `bind`; the deliveries outlive the call.
+            call(|sink| unsafe { (self.table.bound)(self.instance.0, slot, deliveries, sink) })
+        })
     }
 
     /// See [`crate::exchange::Exchange::unbind`].
@@ -271,22 +316,23 @@ impl GuestExchange {
         call(|sink| unsafe { (self.table.policy_changed)(self.instance.0, RawBytes::new(&policy), sink) })
     }
 
-    /// Appends the slots that `message` takes to `out`. See [`crate::exchange::Exchange::route`].
+    /// Appends the slots that `message` takes to `out`, or says that it is held. See [`crate::exchange::Exchange::route`].
     ///
     /// # Errors
     /// How the plugin failed; what it had pushed until then stays in `out`.
     #[inline]
-    pub fn route(&self, message: &Message<'_>, out: &mut Vec<u32>) -> Result<(), CallError> {
+    pub fn route(&self, message: &Message<'_>, out: &mut Vec<u32>) -> Result<Option<Hold>, CallError> {
         let view = MessageView::new(message);
-        let (called, is_whole) = RawRoutes::append_to(out, |routes| {
+        let routed = RawRoutes::append_to(out, |routes| {
             // SAFETY: the instance is from this table's `open` and not closed; nobody changes it meanwhile, which would
             // need `&mut`; view and routes outlive the call.
             call(|sink| unsafe { (self.table.route)(self.instance.0, &raw const view, routes, sink) })
         });
-        if called.is_ok() && !is_whole {
+        routed.result?;
+        if !routed.is_whole {
             return Err(broken("it counted more routes than there is room for"));
         }
-        called
+        Ok(routed.hold)
     }
 }
 
@@ -345,7 +391,7 @@ unsafe extern "C" fn log(context: *mut c_void, level: u32, target: RawBytes, tex
 }
 
 /// A panic of the host must not unwind into the plugin.
-pub(super) fn unwinds_not<T: Default>(call: impl FnOnce() -> T) -> T {
+pub(crate) fn unwinds_not<T: Default>(call: impl FnOnce() -> T) -> T {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).unwrap_or_default()
 }
 

@@ -17,6 +17,7 @@
 //!
 //! The plugin's side is `plugin`, `exchange` and `storage`; the host's side is [`guest`], which is safe once a plugin is loaded.
 
+mod deliveries;
 mod exchange;
 mod guard;
 pub mod guest;
@@ -29,6 +30,7 @@ mod stamp;
 mod storage;
 mod waker;
 
+pub use deliveries::RawDeliveries;
 pub use exchange::{ExchangeTypeTable, MessageView};
 pub use host::HostTable;
 pub(crate) use host::{log, log_is_enabled};
@@ -46,4 +48,4 @@ pub use waker::RawHostWaker;
 /// Changes when tables or their meaning change other than by additions: plugins must be built again.
 pub const ABI_MAJOR: u16 = 2;
 /// Counts additions. A host takes plugins of its own and of lower minors.
-pub const ABI_MINOR: u16 = 0;
+pub const ABI_MINOR: u16 = 1;

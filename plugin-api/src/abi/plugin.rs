@@ -136,13 +136,13 @@ fn table(stamp: &'static Stamp, plugin: Plugin) -> *const PluginTable {
 }
 
 fn exchange_type_item(exchange_type: TypeHandle) -> PluginItem {
+    let table = ExchangeTypeTable::new(exchange_type.depends_on() as u32, exchange_type.asked_per() as u32);
     PluginItem {
         kind: ITEM_EXCHANGE_TYPE,
         reserved: 0,
         name: leak(exchange_type.name()),
         description: leak(exchange_type.description()),
-        table: std::ptr::from_ref(Box::leak(Box::new(ExchangeTypeTable::new(exchange_type.depends_on() as u32))))
-            .cast(),
+        table: std::ptr::from_ref(Box::leak(Box::new(table))).cast(),
         handle: Box::into_raw(Box::new(exchange_type)).cast(),
     }
 }

@@ -2,8 +2,8 @@
 
 use std::ffi::c_void;
 
-use super::raw::WORD;
-use crate::exchange::BindingSlot;
+use super::raw::{RawBytes, WORD};
+use crate::exchange::{BindingSlot, Hold};
 
 /// A vector that the host owns and the plugin appends to. A push is a store; when there is no room the plugin calls
 /// `grow`, which runs in the host, so that one allocator does it all.
@@ -18,27 +18,58 @@ pub struct RawRoutes {
     grow: unsafe extern "C" fn(routes: *mut Self, additional: usize) -> u32,
     /// 1 when slots were lost for want of room.
     overflowed: u32,
+    reserved: u32,
+    held: *mut c_void,
+    /// Since 2.1: puts the message off. Properties without bytes mean that it keeps its own.
+    hold: unsafe extern "C" fn(held: *mut c_void, delay_ms: u64, properties: RawBytes),
 }
 
-const _: () = assert!(size_of::<RawRoutes>() == 5 * WORD + 8);
+const _: () = assert!(size_of::<RawRoutes>() == 7 * WORD + 8);
+
+/// What came of a route.
+pub(crate) struct Routed<R> {
+    /// What the call itself answered.
+    pub(crate) result: R,
+    /// Whether all slots found room.
+    pub(crate) is_whole: bool,
+    /// The message was put off; its slots are gone.
+    pub(crate) hold: Option<Hold>,
+}
 
 impl RawRoutes {
-    /// Runs `route` with routes that are appended to `out`; the second answer is whether all found room.
-    pub(crate) fn append_to<R>(out: &mut Vec<u32>, route: impl FnOnce(&mut Self) -> R) -> (R, bool) {
+    /// Runs `route` with routes that are appended to `out`.
+    #[inline]
+    pub(crate) fn append_to<R>(out: &mut Vec<u32>, route: impl FnOnce(&mut Self) -> R) -> Routed<R> {
         let vector: *mut Vec<u32> = out;
+        let mut hold = None;
         // SAFETY: `vector` was made from a reference that nobody else uses until this function ends.
         let (slots, count, capacity) = unsafe { ((*vector).as_mut_ptr(), (*vector).len(), (*vector).capacity()) };
-        let mut raw = Self { slots, count, capacity, context: vector.cast(), grow: grow_vector, overflowed: 0 };
+        let mut raw = Self {
+            slots,
+            count,
+            capacity,
+            context: vector.cast(),
+            grow: grow_vector,
+            overflowed: 0,
+            reserved: 0,
+            held: (&raw mut hold).cast(),
+            hold: keep_hold,
+        };
         let result = route(&mut raw);
         let is_whole = raw.overflowed == 0 && raw.count <= raw.capacity && raw.count >= count;
-        if is_whole {
+        if is_whole && hold.is_none() {
             // SAFETY: `count` is within the capacity, and whoever counted a slot has written it before: the plugin is
             // trusted to keep to `push` and `extend` below, which do.
             unsafe { (*vector).set_len(raw.count) };
         } else {
             out.truncate(count);
         }
-        (result, is_whole)
+        Routed { result, is_whole, hold }
+    }
+
+    pub(crate) fn hold(&mut self, delay_ms: u64, properties: Option<&[u8]>) {
+        // SAFETY: the host gave `hold` and `held` as a pair, for the time of this route.
+        unsafe { (self.hold)(self.held, delay_ms, RawBytes::new(properties.unwrap_or_default())) };
     }
 
     #[inline]
@@ -87,9 +118,19 @@ unsafe extern "C" fn grow_vector(routes: *mut RawRoutes, additional: usize) -> u
     u32::from(has_room)
 }
 
+/// [`RawRoutes::hold`] of routes that stand on a vector. A time of 0 is taken for the shortest.
+unsafe extern "C" fn keep_hold(held: *mut c_void, delay_ms: u64, properties: RawBytes) {
+    // SAFETY: only `RawRoutes::append_to` gives out this function, together with its own place for a hold, which lives until
+    // the route has ended; the bytes are the plugin's for the time of this call.
+    let (held, properties) = unsafe { (&mut *held.cast::<Option<Hold>>(), properties.get()) };
+    let properties = if properties.is_empty() { None } else { Some(properties.to_vec()) };
+    *held = Some(Hold { delay_ms: delay_ms.max(1), properties });
+}
+
 #[cfg(test)]
 mod tests {
-    use crate::exchange::{BindingSlot, Routes};
+    use crate::exchange::{BindingSlot, Hold, Routes};
+    use crate::message::PropertiesBuf;
 
     #[test]
     fn routes_are_appended_and_grow() {
@@ -107,7 +148,23 @@ mod tests {
     #[test]
     fn impossible_growth_is_noticed() {
         let mut out = Vec::new();
-        let (has_room, is_whole) = super::RawRoutes::append_to(&mut out, |raw| raw.reserve(usize::MAX));
-        assert_eq!((has_room, is_whole, out.len()), (false, false, 0));
+        let routed = super::RawRoutes::append_to(&mut out, |raw| raw.reserve(usize::MAX));
+        assert_eq!((routed.result, routed.is_whole, out.len()), (false, false, 0));
+    }
+
+    #[test]
+    fn held_message_takes_no_binding() {
+        let mut out = vec![9];
+        let properties = PropertiesBuf { priority: Some(1), ..PropertiesBuf::default() };
+        let ((), hold) = Routes::append_to(&mut out, |routes| {
+            routes.push(BindingSlot(1));
+            routes.hold(0, None);
+            routes.hold(5, Some(&properties));
+            (0..100).for_each(|slot| routes.push(BindingSlot(slot)));
+        });
+        assert_eq!(hold, Some(Hold { delay_ms: 5, properties: Some(properties.encode()) }));
+        assert_eq!(out, [9]);
+        let ((), hold) = Routes::append_to(&mut out, |routes| routes.hold(0, None));
+        assert_eq!(hold, Some(Hold { delay_ms: 1, properties: None }));
     }
 }

@@ -85,6 +85,7 @@ impl ExchangeSuite {
             case.route_depends_on_no_more_than_it_says();
             case.exchanges_are_apart();
             case.threads_route_alike();
+            case.messages_for_new_bindings_are_sound();
             case.hostile_messages_are_survived();
         }
     }
@@ -162,7 +163,7 @@ impl Case<'_> {
 
     fn route_depends_on_no_more_than_it_says(&self) {
         let exchange = self.bound("depends", 0..self.count());
-        let (keys, headers) = match self.exchange_type.depends_on() {
+        let (keys, headers) = match self.depends_on() {
             DependsOn::Nothing => (false, false),
             DependsOn::Key => (true, false),
             DependsOn::KeyAndHeaders => (true, true),
@@ -211,6 +212,26 @@ impl Case<'_> {
         });
     }
 
+    /// Whatever was routed, also what nobody would send: what comes back for a binding can be published.
+    fn messages_for_new_bindings_are_sound(&self) {
+        let mut exchange = self.bound("bound", 0..self.count());
+        self.routes(&exchange);
+        let sent = self.suite.messages.len();
+        for slot in 0..self.count() {
+            let mut count = 0;
+            let mut each = |message: &Message<'_>| {
+                count += 1;
+                assert_eq!(message.properties.check(), Ok(()), "a message for a new binding has sound properties");
+                let is_known = |sample: &Sample| sample.routing_key == message.routing_key;
+                assert!(self.suite.messages.iter().any(is_known), "a message for a new binding was routed before");
+            };
+            exchange
+                .bound(slot, &mut each)
+                .unwrap_or_else(|error| panic!("slot {slot} is told of its binding: {error}"));
+            assert!(count <= sent, "a new binding gets no more than the {sent} messages that were routed");
+        }
+    }
+
     fn hostile_messages_are_survived(&self) {
         let exchange = self.bound("hostile", 0..self.count());
         let long = "a.".repeat(127);
@@ -228,7 +249,12 @@ impl Case<'_> {
 
     /// Whether the same message may go another way the next time.
     fn is_chance(&self) -> bool {
-        self.exchange_type.depends_on() == DependsOn::State
+        self.depends_on() == DependsOn::State
+    }
+
+    fn depends_on(&self) -> DependsOn {
+        let depends_on = self.exchange_type.depends_on_for(&self.spec("depends"));
+        depends_on.unwrap_or_else(|error| panic!("the type says what the exchange depends on: {error}"))
     }
 
     fn count(&self) -> u32 {
