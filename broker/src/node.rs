@@ -161,9 +161,12 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     accepting.spawn(holder::run(Arc::clone(&broker)));
     accepting.spawn(disk_watch.run(Arc::clone(&broker)));
     let failure = tokio::select! {
+        biased;
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
         failure = committer.failed() => Some(failure),
+        // None of them ends while the store works, so this one panicked. Without it nothing would be confirmed or loaded again.
+        ended = storing.join_next() => Some(ended_task(ended)),
     };
     accepting.shutdown().await;
     let deadline = Duration::from_secs(u64::from(topology.limits.shutdown_deadline_secs));
@@ -187,6 +190,15 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
         Some(failure) => Err(failure.into()),
         None => Ok(()),
     }
+}
+
+fn ended_task(ended: Option<Result<(), tokio::task::JoinError>>) -> Failure {
+    let reason = match ended {
+        Some(Err(error)) => format!("a task between queues and storage ended: {error}"),
+        Some(Ok(())) | None => "a task between queues and storage ended".into(),
+    };
+    tracing::error!(reason, "the store failed; nothing is confirmed any more");
+    Failure(reason)
 }
 
 fn load_plugins(topology: &Topology, folders: &[PathBuf]) -> Result<Registry, NodeError> {

@@ -29,6 +29,11 @@ pub enum RecoverError {
     /// The storage says so.
     #[error("the store cannot be recovered: {0}")]
     Storage(#[from] StorageError),
+    /// Every start takes a share of the places for messages.
+    #[error(
+        "this data folder has been started {0} times, which is all that its format has numbers for: drain its queues and begin a new one"
+    )]
+    Worn(u64),
     /// A definition cannot be read.
     #[error(transparent)]
     Definition(#[from] Unreadable),
@@ -52,7 +57,7 @@ pub async fn recover(storage: &dyn Storage) -> Result<Recovery, RecoverError> {
     let known: HashSet<u64> =
         vhosts.iter().flat_map(|(_, vhost)| vhost.queues.iter().map(|queue| queue.number)).collect();
     let mut recovery = Recovery {
-        first_seq: boot << SEQ_BITS,
+        first_seq: boot.checked_mul(1 << SEQ_BITS).ok_or(RecoverError::Worn(boot))?,
         first_number: known.iter().copied().max().unwrap_or(0) + 1,
         vhosts,
         backlogs: HashMap::new(),
@@ -79,4 +84,36 @@ pub async fn recover(storage: &dyn Storage) -> Result<Recovery, RecoverError> {
 
 fn number(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::plugin_host::Registry;
+
+    fn start(storage: &dyn Storage) -> Result<Recovery, RecoverError> {
+        match pin!(recover(storage)).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(recovery) => recovery,
+            Poll::Pending => panic!("the storage in memory does not wait"),
+        }
+    }
+
+    fn put(storage: &dyn Storage, boots: u64) {
+        let value = boots.to_string();
+        let entry = [Meta { key: BOOT_KEY, value: Some(value.as_bytes()) }];
+        assert!(pin!(storage.put_meta(&entry)).poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    }
+
+    #[test]
+    fn every_start_has_places_of_its_own_until_there_are_none_left() {
+        let storage = Registry::builtin().unwrap().storage("memory", &serde_json::Value::Null, None).unwrap();
+        let first = start(&*storage).unwrap().first_seq;
+        assert_eq!(start(&*storage).unwrap().first_seq, 2 * first);
+        put(&*storage, (1 << 20) - 2);
+        assert_eq!(start(&*storage).unwrap().first_seq, ((1 << 20) - 1) << SEQ_BITS);
+        assert!(matches!(start(&*storage), Err(RecoverError::Worn(_))));
+    }
 }
