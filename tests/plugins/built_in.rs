@@ -132,3 +132,15 @@ fn folder_is_loaded_in_the_order_of_names_and_past_bad_files() {
     let mut results = registry.load_dir(&folder.join("missing"));
     assert!(results.pop().unwrap().unwrap_err().to_string().contains("give an existing folder with --plugin-dir"));
 }
+
+/// The topology that each readme invites to try.
+#[test]
+fn example_of_each_exchange_type_starts() {
+    for name in build::BUILT_IN {
+        let path = build::repository().join("plugins").join(name).join("example.yaml");
+        let loaded = broker::config::load(&path, &|_| None).unwrap_or_else(|errors| panic!("{name}: {errors:?}"));
+        let known = Registry::builtin().unwrap().exchange_type_names();
+        assert!(loaded.check_exchange_types(&known).is_empty(), "{name}");
+        tests::machine::MachineTarget::new(&loaded.topology).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}

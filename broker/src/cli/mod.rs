@@ -135,7 +135,17 @@ fn known_exchange_types(loaded: &Loaded, plugin_dirs: &[PathBuf]) -> Option<&'st
 }
 
 /// The types that are linked in.
-const BUILTIN_EXCHANGE_TYPES: &[&str] = &["direct", "fanout", "topic", "headers"];
+const BUILTIN_EXCHANGE_TYPES: &[&str] = &[
+    "direct",
+    "fanout",
+    "topic",
+    "headers",
+    "x-consistent-hash",
+    "x-delayed-message",
+    "x-modulus-hash",
+    "x-random",
+    "x-recent-history",
+];
 
 #[cfg(test)]
 mod tests;

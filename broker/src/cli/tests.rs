@@ -139,3 +139,10 @@ fn script_test_takes_files_and_folders() {
     assert_eq!(run(&format!("{scripts}/no_such_script.lua")), 1);
     check_refused("broker script test", "<PATH>...");
 }
+
+#[test]
+fn types_that_a_check_knows_are_those_that_are_linked_in() {
+    let mut known = BUILTIN_EXCHANGE_TYPES.to_vec();
+    known.sort_unstable();
+    assert_eq!(known, crate::plugin_host::Registry::builtin().unwrap().exchange_type_names());
+}

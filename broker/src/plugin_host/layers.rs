@@ -150,3 +150,147 @@ impl ExchangeLayers {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use plugin_api::config::Config;
+    use plugin_api::error::Invalid;
+    use plugin_api::exchange::{BindingSlot, Deliveries, Exchange, ExchangeType, Routes};
+
+    use super::super::tests::fragile::PLUGIN;
+    use super::*;
+
+    /// Stands before the type that its exchange's argument names. Hands one message to each binding, pushes its own slot 9 and
+    /// holds what comes with the key "hold".
+    pub(in super::super) struct Before(pub(in super::super) &'static str, pub(in super::super) AskedPer);
+
+    impl ExchangeType for Before {
+        fn name(&self) -> &str {
+            self.0
+        }
+
+        fn description(&self) -> &str {
+            "stands before another"
+        }
+
+        fn depends_on(&self) -> DependsOn {
+            DependsOn::KeyAndHeaders
+        }
+
+        fn asked_per(&self) -> AskedPer {
+            self.1
+        }
+
+        fn inner(&self, spec: &ExchangeSpec) -> Result<Option<String>, Invalid> {
+            Ok(spec.arguments.get(self.0).and_then(|inner| inner.as_str().map(str::to_owned)))
+        }
+
+        fn open(&self, _: &ExchangeSpec) -> Result<Box<dyn Exchange>, Invalid> {
+            Ok(Box::new(BeforeExchange(0)))
+        }
+    }
+
+    struct BeforeExchange(u32);
+
+    impl Exchange for BeforeExchange {
+        fn bind(&mut self, _: BindingSlot, binding: &BindingSpec) -> Result<(), Invalid> {
+            if binding.routing_key == "refused" {
+                return Err(Invalid::new("told to"));
+            }
+            self.0 += 1;
+            Ok(())
+        }
+
+        fn bound(&mut self, _: BindingSlot, deliveries: &mut Deliveries<'_>) {
+            deliveries.push(&Message::with_key(&self.0.to_string()));
+        }
+
+        fn unbind(&mut self, _: BindingSlot) {
+            self.0 -= 1;
+        }
+
+        fn route(&self, message: &Message<'_>, routes: &mut Routes<'_>) {
+            routes.push(BindingSlot(9));
+            if message.routing_key == "hold" {
+                routes.hold(10, None);
+            }
+        }
+    }
+
+    fn registry() -> Registry {
+        let mut registry = Registry::builtin().unwrap();
+        registry.link(&PLUGIN, &Config::new("layers".into())).unwrap();
+        registry
+    }
+
+    fn spec(kind: &str, inner: &[(&str, &str)]) -> ExchangeSpec {
+        let arguments =
+            inner.iter().fold(plugin_api::value::Table::new(), |table, (outer, inner)| table.with(outer, *inner));
+        ExchangeSpec { name: "x".into(), kind: kind.into(), arguments, ..ExchangeSpec::default() }
+    }
+
+    fn open(kind: &str, inner: &[(&str, &str)]) -> ExchangeLayers {
+        let spec = spec(kind, inner);
+        registry().exchange_types(&spec).unwrap().unwrap().open(&spec).unwrap()
+    }
+
+    fn routes(layers: &ExchangeLayers, keys: &[&str]) -> (Vec<u32>, bool) {
+        let mut slots = Vec::new();
+        let hold = layers.route(&Message::with_key(keys[0]), keys, &mut slots).unwrap();
+        (slots, hold.is_some())
+    }
+
+    #[test]
+    fn each_layer_adds_its_routes_and_is_asked_as_often_as_it_wants() {
+        let mut layers = open("x-once", &[("x-once", "direct")]);
+        layers.bind(0, &BindingSpec::to_queue("q", "a"), None).unwrap();
+        layers.bind(1, &BindingSpec::to_queue("q", "b"), None).unwrap();
+        assert_eq!(layers.depends_on(), DependsOn::KeyAndHeaders, "the most that one of them says");
+        assert_eq!(routes(&layers, &["a", "b"]), (vec![9, 0, 1], false));
+        layers.unbind(0).unwrap();
+        assert_eq!(routes(&layers, &["a", "b"]), (vec![9, 1], false));
+        let layers = open("x-each", &[]);
+        assert_eq!(routes(&layers, &["a", "b"]), (vec![9, 9], false));
+    }
+
+    #[test]
+    fn message_that_is_held_takes_nothing_and_reaches_no_inner_layer() {
+        let mut layers = open("x-each", &[("x-each", "fanout")]);
+        layers.bind(0, &BindingSpec::to_queue("q", ""), None).unwrap();
+        assert_eq!(routes(&layers, &["a", "hold"]), (vec![], true));
+        assert_eq!(routes(&layers, &["a"]), (vec![9, 0], false));
+        // One that is asked once a message sees the first key alone.
+        let layers = open("x-once", &[]);
+        assert_eq!(routes(&layers, &["a", "hold"]), (vec![9], false));
+    }
+
+    #[test]
+    fn binding_that_an_inner_layer_refuses_is_known_to_none() {
+        let mut layers = open("x-once", &[("x-once", "x-consistent-hash")]);
+        let mut handed = Vec::new();
+        let mut each = |message: &Message<'_>| handed.push(message.routing_key.to_owned());
+        let refused = layers.bind(0, &BindingSpec::to_queue("q", "no weight"), Some(&mut each));
+        assert!(matches!(refused, Err(TypeError::Refused(_))), "{refused:?}");
+        layers.bind(0, &BindingSpec::to_queue("q", "1"), Some(&mut each)).unwrap();
+        assert_eq!(handed, ["1", "1"], "the outer layer counts one binding each time");
+    }
+
+    #[test]
+    fn binding_that_the_outer_layer_refuses_reaches_no_inner_one() {
+        let mut layers = open("x-once", &[("x-once", "fanout")]);
+        layers.bind(0, &BindingSpec::to_queue("q", "refused"), None).unwrap_err();
+        assert_eq!(routes(&layers, &["a"]), (vec![9], false));
+    }
+
+    #[test]
+    fn types_in_a_circle_and_unknown_ones_are_refused() {
+        let registry = registry();
+        let error = |inner: &[(&str, &str)]| registry.exchange_types(&spec("x-once", inner)).unwrap_err().to_string();
+        assert_eq!(
+            error(&[("x-once", "x-each"), ("x-each", "x-once")]),
+            "more than 4 exchange types stand before each other"
+        );
+        assert_eq!(error(&[("x-once", "x-nothing")]), "unknown exchange type 'x-nothing'");
+        assert!(registry.exchange_types(&spec("x-nothing", &[])).unwrap().is_none());
+    }
+}

@@ -50,7 +50,11 @@ impl Exchange for FragileExchange {
     }
 }
 
-mod fragile {
+/// A crate has one plugin, so what other tests here need is among it.
+pub(super) mod fragile {
+    use plugin_api::exchange::AskedPer;
+
+    use super::super::layers::tests::Before;
     use super::*;
 
     plugin_api::export_plugin!(register);
@@ -59,6 +63,9 @@ mod fragile {
         match config.as_json().as_str() {
             Some("refuse") => Err(Invalid::new("no such mood")),
             Some("panic") => panic!("told to register"),
+            Some("layers") => Ok(Plugin::new()
+                .exchange_type(Before("x-once", AskedPer::Message))
+                .exchange_type(Before("x-each", AskedPer::Key))),
             Some("twice") => Ok(Plugin::new().exchange_type(Fragile).exchange_type(Fragile)),
             _ => Ok(Plugin::new().exchange_type(Fragile)),
         }

@@ -273,3 +273,56 @@ impl State {
 
 /// The argument that names an alternate exchange.
 pub const ALTERNATE_EXCHANGE: &str = "alternate-exchange";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::plugin_host::Registry;
+
+    /// An exchange that remembers everything, with publishers and a binder at once: the new binding gets every message once, from the
+    /// history or by its route.
+    #[test]
+    fn message_is_handed_to_a_new_binding_or_routed_to_it_and_never_both() {
+        const PUBLISHERS: u32 = 2;
+        const COUNT: u32 = 2_000;
+        let registry = Registry::builtin().unwrap();
+        let arguments = plugin_api::value::Table::new().with("x-recent-history-length", 100_000_i32);
+        let spec =
+            ExchangeSpec { name: "x".into(), kind: "x-recent-history".into(), arguments, ..ExchangeSpec::default() };
+        let types = registry.exchange_types(&spec).unwrap().unwrap();
+        let exchange = Exchange::open(1, spec, &types).unwrap();
+        let target = Arc::new(Exchange::restore(2, ExchangeSpec::default(), None));
+        let has_started = AtomicBool::new(false);
+        let (routed, handed) = std::thread::scope(|scope| {
+            let publish = |publisher: u32| {
+                let mut routed = Vec::new();
+                for number in 0..COUNT {
+                    let key = format!("{publisher}.{number}");
+                    let each = |_: &Destination| routed.push(key.clone());
+                    exchange.destinations(&View::with_key(&key), &[&key], &mut Vec::new(), each).unwrap();
+                    if number == COUNT / 10 {
+                        has_started.store(true, Ordering::Relaxed);
+                    }
+                }
+                routed
+            };
+            let publishers: Vec<_> = (0..PUBLISHERS).map(|publisher| scope.spawn(move || publish(publisher))).collect();
+            while !has_started.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+            let binding = BindingSpec { destination_kind: DestinationKind::Exchange, ..BindingSpec::to_queue("y", "") };
+            let mut handed = Vec::new();
+            exchange.bind(&binding, Destination::Exchange(Arc::clone(&target)), Some(&mut handed)).unwrap();
+            let routed: Vec<String> =
+                publishers.into_iter().flat_map(|publisher| publisher.join().expect("no publisher panics")).collect();
+            (routed, handed)
+        });
+        let all: BTreeSet<&str> =
+            routed.iter().map(String::as_str).chain(handed.iter().map(|message| message.routing_key())).collect();
+        assert_eq!((all.len(), routed.len() + handed.len()), (4_000, 4_000), "each message once, and none missing");
+        assert!(!handed.is_empty(), "some were there before");
+    }
+}

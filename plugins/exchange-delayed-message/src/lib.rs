@@ -5,6 +5,7 @@ use plugin_api::error::Invalid;
 use plugin_api::exchange::{
     AskedPer, BindingSlot, BindingSpec, DependsOn, Exchange, ExchangeSpec, ExchangeType, Routes,
 };
+use plugin_api::host::{self, Level};
 use plugin_api::message::Message;
 use plugin_api::value::{Value, ValueRef};
 
@@ -43,7 +44,15 @@ impl ExchangeType for DelayedMessage {
         inner_type(spec).map(Some)
     }
 
-    fn open(&self, _spec: &ExchangeSpec) -> Result<Box<dyn Exchange>, Invalid> {
+    fn open(&self, spec: &ExchangeSpec) -> Result<Box<dyn Exchange>, Invalid> {
+        if spec.durable {
+            // Nobody should learn this from a restart.
+            let (name, vhost) = (&spec.name, &spec.vhost);
+            let text = format!(
+                "exchange '{name}' in vhost '{vhost}' is durable, but the messages that it delays are lost by a restart"
+            );
+            host::log(Level::Warn, "exchange_delayed_message", text);
+        }
         Ok(Box::new(DelayedMessageExchange))
     }
 }
