@@ -242,26 +242,30 @@ impl Committer {
         let mut batch = Gathered::default();
         loop {
             let gathered = std::mem::take(&mut *self.gathered.lock());
-            if gathered.is_empty() && !self.retry.swap(false, Ordering::Relaxed) {
+            let is_retry = self.retry.swap(false, Ordering::Relaxed);
+            if gathered.is_empty() && !is_retry {
                 self.wake.notified().await;
                 continue;
             }
             batch.extend(gathered);
-            if let Err(error) = self.store(&mut batch).await {
+            if let Err(error) = self.store(&mut batch, is_retry).await {
                 batch.refuse();
                 return error;
             }
         }
     }
 
-    /// Carries out a batch. What finds no room stays in it.
-    async fn store(&self, batch: &mut Gathered) -> Result<(), StorageError> {
+    /// Carries out a batch. What finds no room stays in it, and is tried again when somebody says so: each try makes the storage look
+    /// for room.
+    async fn store(&self, batch: &mut Gathered, is_retry: bool) -> Result<(), StorageError> {
         let consumed = batch::take_consumed(&mut batch.appends, &mut batch.settled, &batch.deleted);
         batch::answer(consumed.into_iter(), true);
         // A queue's definition goes before its messages, and its end behind them.
         let mut full = self.define(&mut batch.definitions).await?;
         let is_defined = full.is_none();
-        if full.is_none() {
+        let may_have_room = is_retry || !self.is_stuck.load(Ordering::Relaxed);
+        let has_tried = is_defined && (may_have_room || batch.appends.is_empty());
+        if has_tried {
             full = self.append(&mut batch.appends).await?;
         }
         // What is done with is forgotten also on a full disk: that is what makes room.
@@ -276,10 +280,12 @@ impl Committer {
         for queue in batch.deleted.drain(..) {
             self.storage.delete_queue(queue).await?;
         }
-        self.tell_of_room(full.as_deref());
+        if has_tried || !is_defined {
+            self.tell_of_room(full.as_deref());
+        }
         batch.answer_barriers(true, |barrier| match barrier {
             Barrier::Definitions => is_defined,
-            Barrier::Everything => full.is_none(),
+            Barrier::Everything => has_tried && full.is_none(),
         });
         for (number, queue, load) in batch.loads.drain(..) {
             let waiting = waiting(&batch.appends, number, &load);
@@ -304,17 +310,22 @@ impl Committer {
 
     /// Stores and confirms messages, those that need the sync and those that do not; the reason if there is no room for them.
     async fn append(&self, appends: &mut Vec<Pending>) -> Result<Option<String>, StorageError> {
-        // A disk that is full gets room little by little. What fits is stored, in the order it came, and the rest waits on.
-        let portion_bytes = if self.is_stuck.load(Ordering::Relaxed) { STUCK_PORTION_BYTES } else { usize::MAX };
+        let is_stuck = self.is_stuck.load(Ordering::Relaxed);
         let mut full = None;
         // What does not wait for the disk does not wait for what does.
         for is_synced in [false, true] {
-            let is_mine = |append: &Append| append.is_synced == is_synced;
+            // A disk that is full gets room little by little. What fits is stored, in the order it came, and the rest waits on. A message
+            // that does not fit holds back its own queue and no other.
+            let mut held_back: Vec<QueueKey> = Vec::new();
+            let mut portion_bytes = if is_stuck { STUCK_PORTION_BYTES } else { usize::MAX };
+            let mut refusals = 0;
             loop {
+                let is_mine = |(queue, append): &Pending| append.is_synced == is_synced && !held_back.contains(queue);
                 // Whole places of the list, never whole records: a record that several queues share would overtake what stands before
                 // one of its places.
                 let end = portion(appends, portion_bytes, is_mine);
-                let groups = batch::group(appends.iter().take(end).filter(|(_, append)| is_mine(append)));
+                let mine = appends.iter().take(end).filter(|pending| is_mine(pending));
+                let groups = batch::group(mine.clone());
                 if groups.is_empty() {
                     break;
                 }
@@ -323,11 +334,23 @@ impl Committer {
                     true => self.storage.append(&records).await,
                     false => self.storage.append_unsynced(&records).await,
                 };
-                if let Some(reason) = or_full(stored)? {
-                    full = Some(reason);
+                let Some(reason) = or_full(stored)? else {
+                    batch::answer(appends.extract_if(..end, |pending| is_mine(pending)), true);
+                    continue;
+                };
+                full = Some(reason);
+                refusals += 1;
+                if !is_stuck || refusals == REFUSALS_MAX {
                     break;
                 }
-                batch::answer(appends.extract_if(..end, |(_, append)| is_mine(append)), true);
+                let mut queues = mine.map(|(queue, _)| *queue);
+                match (queues.next(), queues.next()) {
+                    (Some(queue), None) => {
+                        held_back.push(queue);
+                        portion_bytes = STUCK_PORTION_BYTES;
+                    }
+                    _ => portion_bytes = (portion_bytes / 8).max(1),
+                }
             }
         }
         Ok(full)
@@ -357,13 +380,13 @@ fn or_full(stored: Result<(), StorageError>) -> Result<Option<String>, StorageEr
 }
 
 /// How many places of the list make a portion of about so many bytes: at least one of those that count, or all.
-fn portion(appends: &[Pending], bytes_max: usize, counts: impl Fn(&Append) -> bool) -> usize {
+fn portion(appends: &[Pending], bytes_max: usize, counts: impl Fn(&Pending) -> bool) -> usize {
     if bytes_max == usize::MAX {
         return appends.len();
     }
     let mut bytes = 0;
-    let is_enough = |(_, append): &Pending| {
-        bytes += if counts(append) { append.message.weight() } else { 0 };
+    let is_enough = |pending: &Pending| {
+        bytes += if counts(pending) { pending.1.message.weight() } else { 0 };
         bytes >= bytes_max
     };
     appends.iter().position(is_enough).map_or(appends.len(), |last| last + 1)
@@ -382,3 +405,5 @@ fn waiting(appends: &[Pending], number: u64, load: &Load) -> BTreeMap<u64, Arc<c
 
 /// On a full disk, about so much is tried at a time: well below a segment, so that one that has been freed is enough.
 const STUCK_PORTION_BYTES: usize = 256 * 1024;
+/// After so many refusals the disk is left alone until the next try.
+const REFUSALS_MAX: usize = 8;
