@@ -7,6 +7,7 @@
 pub mod channel_limit;
 mod consumers;
 mod durability;
+mod options;
 mod paging;
 pub mod ports;
 mod ready;
@@ -22,21 +23,11 @@ use std::sync::Arc;
 pub use self::channel_limit::ChannelLimit;
 use self::consumers::{Consumers, Handed};
 pub use self::durability::Durability;
+pub use self::options::{Options, Overflow};
 use self::paging::{Loading, WaitingGet};
 pub use self::ports::*;
 use self::ready::{Entry, Hot, Ready};
 use crate::message::Message;
-
-/// What a queue was declared with, as far as the machine cares.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
-    /// Persistent messages go to the store.
-    pub durable: bool,
-    /// It is deleted when its last consumer goes (semantics 9.16).
-    pub auto_delete: bool,
-    /// What the confirms of persistent messages wait for.
-    pub durability: Durability,
-}
 
 /// A message that the store must keep.
 #[derive(Debug)]
@@ -156,8 +147,9 @@ impl Queue {
         self.consumers.consumer_count()
     }
 
-    /// Handles one input. Deliveries gather until [`Self::flush`], so that a run of inputs makes one batch per consumer.
-    pub fn handle(&mut self, input: Input, effects: &mut Effects) {
+    /// Handles one input at a time in milliseconds since the epoch. Deliveries gather until [`Self::flush`], so that a run of inputs makes
+    /// one batch per consumer.
+    pub fn handle(&mut self, _now_ms: u64, input: Input, effects: &mut Effects) {
         if self.has_ended {
             return refuse_as_gone(input, effects);
         }
@@ -213,6 +205,7 @@ impl Queue {
             }
             Input::Loaded { id, through, messages } => self.on_loaded(id, through, messages, effects),
             Input::Shrink => self.shrink(effects),
+            Input::Reconfigure(options) => self.options = options,
             Input::Delete { if_unused, if_empty, reply_to } => {
                 self.on_delete(if_unused, if_empty, reply_to.as_ref(), effects);
             }
@@ -513,6 +506,7 @@ fn refuse_as_gone(input: Input, effects: &mut Effects) {
         | Input::SetLimit { .. }
         | Input::LimitLifted { .. }
         | Input::Loaded { .. }
-        | Input::Shrink => {}
+        | Input::Shrink
+        | Input::Reconfigure(_) => {}
     }
 }

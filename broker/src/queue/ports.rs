@@ -5,6 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::Options;
 use super::channel_limit::ChannelLimit;
 use crate::message::Message;
 
@@ -217,6 +218,8 @@ pub enum Input {
     },
     /// The budget has shrunk: messages leave memory until it is kept.
     Shrink,
+    /// Policies have changed: what it is told to do from now on.
+    Reconfigure(Options),
     /// How full it is. Answer: [`Reply::Status`].
     Status(ReplyTo),
     /// Throws ready messages away. Answer: [`Reply::Purged`].

@@ -81,7 +81,7 @@ const TRANSIENT: [u8; 3] = [0x10, 0, 1];
 
 impl Bench {
     fn input(&mut self, input: Input) -> &mut Self {
-        self.queue.handle(input, &mut self.effects);
+        self.queue.handle(0, input, &mut self.effects);
         self.queue.flush(&mut self.effects);
         self.has_ended |= std::mem::take(&mut self.effects.has_ended);
         self.stored.extend(self.effects.appends.drain(..).map(|append| append.seq));

@@ -202,12 +202,12 @@ impl World {
     fn input(&mut self, at: usize, input: Input) -> Vec<Reply> {
         let mut effects = Effects::default();
         let modelled = &mut self.queues[at];
-        modelled.queue.handle(input, &mut effects);
+        modelled.queue.handle(0, input, &mut effects);
         modelled.queue.flush(&mut effects);
         // A store that answers at once; portions are small.
         while let Some(load) = modelled.carry_out(&mut effects, &mut self.confirmed, &self.inbox) {
             let loaded = modelled.read(&load, 2);
-            modelled.queue.handle(loaded, &mut effects);
+            modelled.queue.handle(0, loaded, &mut effects);
             modelled.queue.flush(&mut effects);
         }
         modelled.has_ended |= effects.has_ended;

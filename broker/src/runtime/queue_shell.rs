@@ -5,6 +5,7 @@
 //! there is one owner at a time. Effects go to other mailboxes while inside, never into another queue.
 
 use std::sync::{Arc, Weak};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
@@ -59,8 +60,9 @@ impl QueueShell {
                 }
                 let Inside { machine, effects, .. } = &mut *inside;
                 machine.set_budget(self.paging.queue_bytes());
+                let now_ms = now_ms();
                 for input in mail {
-                    machine.handle(input, effects);
+                    machine.handle(now_ms, input, effects);
                 }
                 machine.flush(effects);
                 self.paging.note(machine.memory_bytes());
@@ -134,6 +136,12 @@ impl QueueShell {
         self.committer.submit(Submission { queue: self.number, appends, settled, marked, load });
         settled.clear();
     }
+}
+
+/// Wall-clock time in milliseconds since the epoch: deadlines go on while the broker is down.
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Makes shells for the queues of all vhosts.

@@ -9,8 +9,10 @@ pub mod declare;
 mod deliver;
 pub mod error;
 pub mod held;
+pub mod policy;
 pub mod publish;
 pub mod queue_arguments;
+pub mod queue_settings;
 mod restore;
 mod tables;
 
@@ -24,6 +26,8 @@ use plugin_api::value::Table;
 
 pub use self::error::Error;
 use self::held::Holder;
+use self::policy::QueuePolicy;
+use self::queue_settings::{Declared, QueueSettings};
 use self::tables::Tables;
 use crate::plugin_host::{Registry, TypeError};
 use crate::queue::{self, Durability};
@@ -41,8 +45,8 @@ pub struct QueueRecord {
     pub durable: bool,
     /// Ends with its last consumer.
     pub auto_delete: bool,
-    /// What its confirms wait for.
-    pub durability: Durability,
+    /// What follows from its declaration and the policies of this moment.
+    pub settings: RwLock<Arc<QueueSettings>>,
     /// The connection that owns it, for exclusive queues.
     pub owner: Option<u64>,
     /// As declared.
@@ -248,12 +252,13 @@ impl Vhost {
 
     /// What the live part of a queue needs to know of its declaration. A durability of the queue's own that promises less than the sync is
     /// logged, so that nobody has it unknowingly.
-    fn queue_options(&self, name: &str, durable: bool, auto_delete: bool, arguments: &Table) -> queue::Options {
-        let durability = queue_arguments::durability(arguments, self.durability);
-        if durable && durability == Durability::Os && arguments.get(queue_arguments::DURABILITY).is_some() {
+    fn queue_settings(&self, name: &str, declared: Declared<'_>) -> QueueSettings {
+        let settings = QueueSettings::resolve(declared, &QueuePolicy::default(), self.durability);
+        let is_own = declared.arguments.get(queue_arguments::DURABILITY).is_some();
+        if declared.durable && is_own && settings.options.durability == Durability::Os {
             tracing::info!("queue '{name}' in vhost '{}' confirms before the sync: durability os", self.name);
         }
-        queue::Options { durable, auto_delete, durability }
+        settings
     }
 
     /// The exchange of that name.

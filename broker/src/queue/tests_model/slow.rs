@@ -50,7 +50,7 @@ struct Slow {
 impl Slow {
     fn input(&mut self, input: Input) -> Vec<Reply> {
         let mut effects = Effects::default();
-        self.modelled.queue.handle(input, &mut effects);
+        self.modelled.queue.handle(0, input, &mut effects);
         self.modelled.queue.flush(&mut effects);
         if let Some(load) = self.modelled.carry_out(&mut effects, &mut self.confirmed, &self.inbox) {
             // One that a purge has made stale needs no answer.
