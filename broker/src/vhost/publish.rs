@@ -107,12 +107,25 @@ pub struct Publisher {
     held: Option<(Arc<dyn Holder>, Vec<Held>)>,
     /// Queues that nobody may publish to any more are still among the batches.
     is_stale: bool,
+    is_traced: bool,
+    traces: Vec<Trace>,
+}
+
+/// A publish that the firehose wants to know of.
+#[derive(Debug)]
+pub struct Trace {
+    /// Its channel.
+    pub channel: u16,
+    /// As it was routed.
+    pub message: Arc<Message>,
+    /// Where it went.
+    pub queues: Vec<Arc<str>>,
 }
 
 impl Publisher {
     /// Whether something waits for [`Self::flush`].
     pub fn is_filled(&self) -> bool {
-        !self.filled.is_empty() || self.held.is_some()
+        !self.filled.is_empty() || self.held.is_some() || !self.traces.is_empty()
     }
 
     /// Checks a publish, runs hooks, routes, and puts it into the batches of its queues. `number` is the publish's number for
@@ -169,6 +182,11 @@ impl Publisher {
         Ok(self.last_target)
     }
 
+    /// Publishes since the last call, while the vhost is traced.
+    pub fn take_traces(&mut self) -> Vec<Trace> {
+        std::mem::take(&mut self.traces)
+    }
+
     /// Posts every batch to its queue; returns how many bytes are on their way, for the publisher's credit.
     pub fn flush(&mut self, origin: &Arc<dyn Outlet>, mut on_post: impl FnMut(usize)) {
         for place in std::mem::take(&mut self.filled) {
@@ -191,6 +209,7 @@ impl Publisher {
         if self.vhost_generation != generation || self.access_generation != context.access_generation {
             self.vhost_generation = generation;
             self.access_generation = context.access_generation;
+            self.is_traced = context.vhost.is_traced();
             self.forget();
         }
     }
@@ -314,6 +333,10 @@ impl Publisher {
     }
 
     fn put(&mut self, places: &[usize], channel: u16, number: u64, message: Arc<Message>) -> Published {
+        if self.is_traced {
+            let queues = places.iter().filter_map(|&place| Some(Arc::clone(&self.batches.get(place)?.queue.name)));
+            self.traces.push(Trace { channel, message: Arc::clone(&message), queues: queues.collect() });
+        }
         let Some((&last, others)) = places.split_last() else { return Published::Unroutable };
         for &place in others {
             self.put_one(place, Incoming { message: Arc::clone(&message), channel, number });
