@@ -363,18 +363,12 @@ fn not_found(context: &Context<'_>, name: &str) -> Error {
 /// Expiration and user-id (semantics 12.5, 12.6). Most messages have neither, which the flags tell.
 fn check_properties(properties: Properties<'_>, by: &dyn Authority) -> Result<(), Error> {
     if let Some(expiration) = properties.expiration() {
-        let text = String::from_utf8_lossy(expiration);
-        let is_number = !expiration.is_empty() && expiration.iter().all(u8::is_ascii_digit);
-        match text.parse::<u64>() {
-            Ok(ms) if is_number && ms <= EXPIRATION_MAX_MS => {}
-            Ok(ms) if is_number => {
-                return Err(Error::Message(format!("invalid expiration '{text}': {{value_too_big,{ms}}}")));
-            }
-            _ => return Err(Error::Message(format!("invalid expiration '{text}': not a number of milliseconds"))),
-        }
+        check_expiration(&String::from_utf8_lossy(expiration))?;
     }
     match properties.user_id() {
         Some(user_id) if !user_id.is_empty() && user_id != by.user().as_bytes() && !by.may_impersonate() => {
+            // What is wrong with CC and BCC is said first (semantics 12.1).
+            extra_keys(properties)?;
             Err(Error::Message(format!(
                 "user_id property set to '{}' but authenticated user was '{}'",
                 String::from_utf8_lossy(user_id),
@@ -383,6 +377,25 @@ fn check_properties(properties: Properties<'_>, by: &dyn Authority) -> Result<()
         }
         _ => Ok(()),
     }
+}
+
+/// Digits for at most ten years in milliseconds. The reasons are RabbitMQ's terms for what is wrong.
+fn check_expiration(text: &str) -> Result<(), Error> {
+    let digits_end = text.bytes().skip(1).position(|byte| !byte.is_ascii_digit()).map_or(text.len(), |end| end + 1);
+    let (number, rest) = text.split_at_checked(digits_end).unwrap_or((text, ""));
+    let digits = number.strip_prefix('-').unwrap_or(number);
+    let reason = if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        "no_integer".to_owned()
+    } else if !rest.is_empty() {
+        format!("{{leftover_string,\"{rest}\"}}")
+    } else if number != digits {
+        format!("{{value_negative,{number}}}")
+    } else if digits.parse::<u64>().is_ok_and(|ms| ms <= EXPIRATION_MAX_MS) {
+        return Ok(());
+    } else {
+        format!("{{value_too_large,{number}}}")
+    };
+    Err(Error::Message(format!("invalid expiration '{text}': {reason}")))
 }
 
 enum Hooked {
