@@ -553,13 +553,13 @@ impl Modelled {
     /// What a committer does; returns what the queue wants back.
     fn carry_out(&mut self, effects: &mut Effects, confirmed: &mut BTreeSet<u64>, inbox: &Inbox) -> Option<Load> {
         for append in effects.appends.drain(..) {
-            assert!(self.stored.insert(append.seq), "stored twice");
+            assert!(self.stored.insert(append.place.seq), "stored twice");
             assert_ne!(append.stored, Stored::Nowhere);
             assert!(append.number == 0 || confirmed.insert(append.number), "confirmed twice");
             if append.origin.is_some() {
                 inbox.publishes_processed(append.message.weight());
             }
-            self.kept.insert((append.stored == Stored::Paged, append.seq), append.message);
+            self.kept.insert((append.stored == Stored::Paged, append.place.seq), append.message);
         }
         for range in effects.settled.drain(..) {
             for seq in range.first..=range.last {
