@@ -21,6 +21,8 @@ mod tests_model;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use hashbrown::HashSet;
+
 pub use self::channel_limit::ChannelLimit;
 use self::consumers::{Consumers, Handed};
 pub use self::durability::Durability;
@@ -117,8 +119,8 @@ impl Queue {
     pub fn restore(options: Options, restored: &Restored) -> Self {
         let mut queue = Self {
             ready: Levels::new(options.max_priority, restored.first_seq),
+            consumers: Consumers::new(options.single_active_consumer),
             options,
-            consumers: Consumers::default(),
             budget_bytes: usize::MAX,
             unacked_bytes: 0,
             loading: None,
@@ -156,6 +158,11 @@ impl Queue {
         self.consumers.consumer_count()
     }
 
+    /// The consumer that is served, where only one is (semantics 13.26).
+    pub fn active_consumer(&self) -> Option<HolderId> {
+        self.consumers.active()
+    }
+
     /// Handles one input at a time in milliseconds since the epoch. Deliveries gather until [`Self::flush`], so that a run of inputs makes
     /// one batch per consumer.
     pub fn handle(&mut self, _now_ms: u64, input: Input, effects: &mut Effects) {
@@ -189,7 +196,7 @@ impl Queue {
             Input::Consume(new) => self.on_consume(new, effects),
             Input::Cancel { holder, reply_to } => self.on_cancel(holder, &reply_to, effects),
             Input::Get { holder, no_ack, reply_to } => self.on_get(holder, no_ack, &reply_to, effects),
-            Input::Detach { holder, reply_to } => self.on_detach(holder, &reply_to, effects),
+            Input::Detach { holders, reply_to } => self.on_detach(&holders, &reply_to, effects),
             Input::SetLimit { holder, limit } => {
                 if let Some(slot) = self.consumers.slot_of(holder) {
                     self.consumers.set_limit(slot, limit);
@@ -226,7 +233,10 @@ impl Queue {
     /// Hands gathered deliveries over.
     pub fn flush(&mut self, effects: &mut Effects) {
         while let Some(slot) = self.consumers.touched.pop() {
-            let Some(holder) = self.consumers.holder_mut(slot) else { continue };
+            // Who was detached meanwhile gets nothing.
+            let Some(holder) = self.consumers.holder_mut(slot).filter(|holder| !holder.batch.is_empty()) else {
+                continue;
+            };
             let deliveries = std::mem::take(&mut holder.batch);
             let notice = Notice::Delivered { source: holder.id.source, deliveries };
             effects.notices.push((Arc::clone(&holder.outlet), notice));
@@ -348,7 +358,8 @@ impl Queue {
 
     fn on_consume(&mut self, new: NewConsumer, effects: &mut Effects) {
         let reply_to = ReplyTo { outlet: Arc::clone(&new.outlet), channel: new.channel };
-        let is_refused = self.consumers.has_exclusive() || new.is_exclusive && self.consumers.consumer_count() > 0;
+        let is_shared = self.consumers.consumer_count() > 0 || self.consumers.is_single_active();
+        let is_refused = self.consumers.has_exclusive() || new.is_exclusive && is_shared;
         if is_refused {
             return answer(&reply_to, Reply::ExclusiveUse, effects);
         }
@@ -362,6 +373,10 @@ impl Queue {
             && self.consumers.remove_consumer(slot)
         {
             self.end_if_abandoned(effects);
+            // Where only one is served, it may be the turn of the next.
+            if !self.has_ended {
+                self.dispatch(effects);
+            }
         }
         answer(reply_to, Reply::Cancelled, effects);
     }
@@ -397,10 +412,15 @@ impl Queue {
         answer(reply_to, Reply::Got { source: id.source, ticket, redelivered, message, remaining, no_ack }, effects);
     }
 
-    fn on_detach(&mut self, id: HolderId, reply_to: &ReplyTo, effects: &mut Effects) {
-        self.waiting_gets.retain(|get| get.holder != id);
-        if let Some(slot) = self.consumers.slot_of(id) {
-            let had_consumers = self.consumers.consumer_count();
+    fn on_detach(&mut self, ids: &[HolderId], reply_to: &ReplyTo, effects: &mut Effects) {
+        if !self.waiting_gets.is_empty() {
+            let gone: HashSet<HolderId> = ids.iter().copied().collect();
+            self.waiting_gets.retain(|get| !gone.contains(&get.holder));
+        }
+        let had_consumers = self.consumers.consumer_count();
+        // All of them first: what one of them held must not go to the next of those that go with it.
+        for &id in ids {
+            let Some(slot) = self.consumers.slot_of(id) else { continue };
             let tell = self.limit_listener(slot);
             let Self { ready, consumers, unacked_bytes, .. } = self;
             let has_room = consumers.detach(slot, |entry| {
@@ -408,13 +428,13 @@ impl Queue {
                 ready.put_back(Entry { redelivered: true, ..entry });
             });
             self.tell_limit_lifted(has_room, tell, effects);
-            if self.consumers.consumer_count() < had_consumers {
-                self.end_if_abandoned(effects);
-            }
-            if !self.has_ended {
-                self.dispatch(effects);
-                self.flush(effects);
-            }
+        }
+        if self.consumers.consumer_count() < had_consumers {
+            self.end_if_abandoned(effects);
+        }
+        if !self.has_ended {
+            self.dispatch(effects);
+            self.flush(effects);
         }
         answer(reply_to, Reply::Detached, effects);
     }

@@ -200,10 +200,10 @@ pub enum Input {
         /// How.
         settlement: Settlement,
     },
-    /// The channel or connection ends: its consumer goes, its unacked messages come back. Answer: [`Reply::Detached`].
+    /// A channel or connection ends: its consumers go, its unacked messages come back. Answer: [`Reply::Detached`].
     Detach {
-        /// Who.
-        holder: HolderId,
+        /// All that it had here, so that nothing is handed to one of them that comes back from another.
+        holders: Vec<HolderId>,
         /// For the answer.
         reply_to: ReplyTo,
     },

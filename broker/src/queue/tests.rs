@@ -7,6 +7,9 @@ use parking_lot::Mutex;
 use super::*;
 use crate::message::Parts;
 
+mod consumers;
+mod levels;
+
 /// A connection that writes down what it is told.
 #[derive(Debug, Default)]
 struct Log {
@@ -160,7 +163,7 @@ impl Bench {
 
     fn detach(&mut self, source: u32) -> &mut Self {
         let reply_to = self.reply_to();
-        self.input(Input::Detach { holder: holder(source), reply_to })
+        self.input(Input::Detach { holders: vec![holder(source)], reply_to })
     }
 
     /// Answers the only load with these bodies at these places.

@@ -517,7 +517,7 @@ impl World {
         let holder = modelled.holders.remove(&source).unwrap();
         let is_abandoned = modelled.options.auto_delete && holder.consumer.is_some() && modelled.consumer_count() == 0;
         modelled.ready.extend(holder.held.into_values().map(|message| (message, true)));
-        let replies = self.input(at, Input::Detach { holder: holder_id(source), reply_to: self.reply_to() });
+        let replies = self.input(at, Input::Detach { holders: vec![holder_id(source)], reply_to: self.reply_to() });
         assert!(matches!(replies.as_slice(), [Reply::Detached]), "{replies:?}");
         assert_eq!(self.queues[at].has_ended, is_abandoned);
     }

@@ -153,7 +153,7 @@ impl Slow {
                 let Some(&source) = self.sources.get(place % self.sources.len().max(1)) else { return };
                 self.sources.retain(|other| *other != source);
                 self.held.retain(|(holder, _), _| *holder != source);
-                let input = Input::Detach { holder: holder_id(source), reply_to: self.reply_to() };
+                let input = Input::Detach { holders: vec![holder_id(source)], reply_to: self.reply_to() };
                 assert!(matches!(self.input(input).as_slice(), [Reply::Detached]));
             }
             SlowOp::Budget(messages) => {
@@ -193,7 +193,7 @@ impl Slow {
         assert!(self.waiting.is_empty(), "a get has no answer");
         for source in std::mem::take(&mut self.sources) {
             self.held.retain(|(holder, _), _| *holder != source);
-            let input = Input::Detach { holder: holder_id(source), reply_to: self.reply_to() };
+            let input = Input::Detach { holders: vec![holder_id(source)], reply_to: self.reply_to() };
             assert!(matches!(self.input(input).as_slice(), [Reply::Detached]));
         }
         let mut order = Vec::new();
