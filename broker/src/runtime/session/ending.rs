@@ -47,6 +47,7 @@ impl Session {
 
     /// Asks every queue to take back what the channel holds; returns how many will answer.
     fn detach(&mut self, channel: ChannelId) -> usize {
+        self.drop_transaction(channel);
         let sources: Vec<SourceId> =
             self.channels.get_mut(&channel.0).map(|state| std::mem::take(&mut state.sources)).unwrap_or_default();
         for &id in &sources {
