@@ -14,6 +14,7 @@ pub mod policy;
 pub mod publish;
 pub mod queue_arguments;
 pub mod queue_settings;
+pub mod reply_to;
 mod restore;
 mod tables;
 
