@@ -7,9 +7,11 @@
 pub mod arguments;
 pub mod declare;
 mod deliver;
+pub mod erlang_term;
 pub mod error;
 pub mod firehose;
 pub mod held;
+pub mod json_table;
 pub mod policy;
 pub mod publish;
 pub mod queue_arguments;
