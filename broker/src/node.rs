@@ -29,6 +29,7 @@ use crate::runtime::broker::Parts;
 use crate::runtime::disk::DiskWatch;
 use crate::runtime::holder::{self, MemoryHolder};
 use crate::runtime::paging::{self, Paging};
+use crate::runtime::transactions::Transactions;
 use crate::runtime::{Broker, Shells, listener};
 use crate::store::definitions::VhostDefinitions;
 use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
@@ -291,6 +292,7 @@ pub fn build(
         cluster_name: topology.node.cluster_name.clone().unwrap_or_else(|| "broker".into()),
         mechanisms: Mechanism::offered().into(),
     };
+    let alarms = Alarms::new(topology.limits.memory_watermark_bytes);
     let parts = Parts {
         identity: Arc::new(identity),
         limits: Arc::new(limits),
@@ -298,7 +300,9 @@ pub fn build(
         access: Arc::new(access),
         hooks: Arc::new(hooks),
         committer: Arc::clone(committer),
-        alarms: Alarms::new(topology.limits.memory_watermark_bytes),
+        transactions: Transactions::new(topology.limits.transaction_bytes_max, alarms.memory_watermark_bytes()),
+        consumer_max_per_channel: topology.limits.consumer_max_per_channel,
+        alarms,
         paging,
         holder,
     };

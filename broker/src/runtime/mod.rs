@@ -15,6 +15,7 @@ pub mod mailbox;
 pub mod paging;
 pub mod queue_shell;
 pub mod session;
+pub mod transactions;
 
 pub use broker::Broker;
 pub use mailbox::Mailbox;

@@ -6,11 +6,14 @@
 
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use plugin_api::exchange::{BindingSpec, DestinationKind, ExchangeSpec};
 use plugin_api::value::{Table, Value};
 
 use super::arguments;
 use super::error::{Error, Kind};
+use super::queue_settings::Declared;
+use super::reply_to::is_reply_name;
 use super::{Changed, QueueRecord, Vhost};
 use crate::access::Permission;
 use crate::queue;
@@ -284,15 +287,16 @@ impl Vhost {
         arguments::check_queue(&spec.arguments, &spec.name, &self.name).map_err(Error::Argument)?;
         let number = self.numbers.next();
         let name: Arc<str> = spec.name.into();
-        let options = self.queue_options(&name, spec.durable, spec.auto_delete, &spec.arguments);
+        let QueueSpec { durable, auto_delete, .. } = spec;
+        let settings = self.queue_settings(&name, Declared { durable, auto_delete, arguments: &spec.arguments });
         let restored = queue::Restored { first_seq: self.first_seq, ..queue::Restored::default() };
         let record = Arc::new(QueueRecord {
-            handle: self.factory.create(self, &name, number, options, restored),
+            handle: self.factory.create(self, &name, number, settings.options, restored),
             name,
             number,
-            durable: spec.durable,
-            auto_delete: spec.auto_delete,
-            durability: options.durability,
+            durable,
+            auto_delete,
+            settings: RwLock::new(Arc::new(settings)),
             owner,
             arguments: spec.arguments,
         });
@@ -373,6 +377,9 @@ impl Vhost {
 
     fn permit_binding(&self, by: &mut dyn Authority, source: &str, binding: &BindingSpec) -> Result<(), Error> {
         let kind = kind_of(binding.destination_kind);
+        if kind == Kind::Queue && is_reply_name(&binding.destination) {
+            return Err(Error::ReplyQueueBinding);
+        }
         let is_default_destination = kind == Kind::Exchange && binding.destination.is_empty();
         self.permit(by, Permission::Write, kind, &binding.destination)?;
         if source.is_empty() || is_default_destination {
@@ -473,7 +480,11 @@ mod tests {
                 vhost.restore(definitions, &mut hashbrown::HashMap::new());
                 let expected = own.and_then(Durability::from_name).unwrap_or(of_vhost);
                 let made: Vec<Durability> = made.0.lock().drain(..).map(|options| options.durability).collect();
-                assert_eq!((queue.durability, made), (expected, vec![expected; 2]), "{own:?} in {of_vhost}");
+                assert_eq!(
+                    (queue.settings.read().options.durability, made),
+                    (expected, vec![expected; 2]),
+                    "{own:?} in {of_vhost}"
+                );
             }
         }
     }

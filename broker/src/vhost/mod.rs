@@ -7,16 +7,22 @@
 pub mod arguments;
 pub mod declare;
 mod deliver;
+pub mod erlang_term;
 pub mod error;
+pub mod firehose;
 pub mod held;
+pub mod json_table;
+pub mod policy;
 pub mod publish;
 pub mod queue_arguments;
+pub mod queue_settings;
+pub mod reply_to;
 mod restore;
 mod tables;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{RwLock, RwLockWriteGuard};
 use plugin_api::exchange::ExchangeSpec;
@@ -24,6 +30,8 @@ use plugin_api::value::Table;
 
 pub use self::error::Error;
 use self::held::Holder;
+use self::policy::QueuePolicy;
+use self::queue_settings::{Declared, QueueSettings};
 use self::tables::Tables;
 use crate::plugin_host::{Registry, TypeError};
 use crate::queue::{self, Durability};
@@ -41,8 +49,8 @@ pub struct QueueRecord {
     pub durable: bool,
     /// Ends with its last consumer.
     pub auto_delete: bool,
-    /// What its confirms wait for.
-    pub durability: Durability,
+    /// What follows from its declaration and the policies of this moment.
+    pub settings: RwLock<Arc<QueueSettings>>,
     /// The connection that owns it, for exclusive queues.
     pub owner: Option<u64>,
     /// As declared.
@@ -162,6 +170,7 @@ pub struct Vhost {
     durability: Durability,
     tables: RwLock<Tables>,
     generation: AtomicU64,
+    is_traced: AtomicBool,
 }
 
 impl fmt::Debug for Vhost {
@@ -216,6 +225,7 @@ impl Vhost {
             durability,
             tables: RwLock::new(tables),
             generation: AtomicU64::new(1),
+            is_traced: AtomicBool::new(false),
         }))
     }
 
@@ -248,12 +258,13 @@ impl Vhost {
 
     /// What the live part of a queue needs to know of its declaration. A durability of the queue's own that promises less than the sync is
     /// logged, so that nobody has it unknowingly.
-    fn queue_options(&self, name: &str, durable: bool, auto_delete: bool, arguments: &Table) -> queue::Options {
-        let durability = queue_arguments::durability(arguments, self.durability);
-        if durable && durability == Durability::Os && arguments.get(queue_arguments::DURABILITY).is_some() {
+    fn queue_settings(&self, name: &str, declared: Declared<'_>) -> QueueSettings {
+        let settings = QueueSettings::resolve(declared, &QueuePolicy::default(), self.durability);
+        let is_own = declared.arguments.get(queue_arguments::DURABILITY).is_some();
+        if declared.durable && is_own && settings.options.durability == Durability::Os {
             tracing::info!("queue '{name}' in vhost '{}' confirms before the sync: durability os", self.name);
         }
-        queue::Options { durable, auto_delete, durability }
+        settings
     }
 
     /// The exchange of that name.

@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use parking_lot::RwLock;
 
+use super::queue_settings::Declared;
 use super::{QueueRecord, Vhost};
 use crate::queue;
 use crate::routing::Exchange;
@@ -33,16 +35,18 @@ impl Vhost {
         }
         for queue in definitions.queues {
             let name: Arc<str> = queue.name.into();
-            let options = self.queue_options(&name, true, queue.auto_delete, &queue.arguments);
+            let auto_delete = queue.auto_delete;
+            let settings =
+                self.queue_settings(&name, Declared { durable: true, auto_delete, arguments: &queue.arguments });
             let backlog = backlogs.remove(&queue.number).unwrap_or_default();
             let restored = queue::Restored { first_seq: self.first_seq, ..backlog };
             tables.add_queue(Arc::new(QueueRecord {
-                handle: self.factory.create(self, &name, queue.number, options, restored),
+                handle: self.factory.create(self, &name, queue.number, settings.options, restored),
                 name,
                 number: queue.number,
                 durable: true,
-                auto_delete: queue.auto_delete,
-                durability: options.durability,
+                auto_delete,
+                settings: RwLock::new(Arc::new(settings)),
                 owner: None,
                 arguments: queue.arguments,
             }));
