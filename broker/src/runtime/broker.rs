@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 
 use super::alarms::{AlarmChange, Alarms, DiskState};
+use super::clock::Clock;
 use super::holder::MemoryHolder;
 use super::mailbox::Mailbox;
 use super::paging::Paging;
@@ -40,6 +41,8 @@ pub struct Parts {
     pub paging: Arc<Paging>,
     /// Who keeps the messages that exchanges put off.
     pub holder: Arc<MemoryHolder>,
+    /// What time it is.
+    pub clock: Clock,
 }
 
 /// See the module.

@@ -6,6 +6,7 @@
 pub mod alarms;
 pub mod broker;
 pub mod buffers;
+pub mod clock;
 pub mod connection_task;
 pub mod disk;
 pub mod entropy;
@@ -17,6 +18,7 @@ pub mod queue_shell;
 pub mod session;
 
 pub use broker::Broker;
+pub use clock::Clock;
 pub use mailbox::Mailbox;
 pub use paging::Paging;
 pub use queue_shell::{QueueShell, Shells};
