@@ -30,7 +30,7 @@ use crate::runtime::disk::DiskWatch;
 use crate::runtime::holder::{self, MemoryHolder};
 use crate::runtime::paging::{self, Paging};
 use crate::runtime::transactions::Transactions;
-use crate::runtime::{Broker, Shells, listener};
+use crate::runtime::{Broker, Clock, Shells, listener};
 use crate::store::definitions::VhostDefinitions;
 use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
 use crate::topology::apply::{ApplyError, apply};
@@ -147,7 +147,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     for _ in 0..READS_MAX {
         storing.spawn(Arc::clone(&committer).page());
     }
-    let broker = build(&topology, registry, &committer, recovery)?;
+    let broker = build(&topology, registry, &committer, recovery, Clock::default())?;
     let addresses = if listen.is_empty() { topology.listeners.amqp.clone() } else { listen };
     let listeners = addresses.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
 
@@ -234,6 +234,7 @@ pub fn build(
     registry: Arc<Registry>,
     committer: &Arc<Committer>,
     recovery: Recovery,
+    clock: Clock,
 ) -> Result<Arc<Broker>, NodeError> {
     let hooks = HookSet::load(&topology.hooks).map_err(NodeError::Hooks)?;
     let access = Access::new(&topology.users);
@@ -243,10 +244,10 @@ pub fn build(
         .queue_memory_bytes
         .or((committer.promise() != Durability::ProcessLifetime).then_some(paging::DEFAULT_BYTES));
     let paging = Arc::new(Paging::new(queue_memory));
-    let factory = Shells::new(Arc::clone(committer), Arc::clone(&paging));
+    let factory = Shells::new(Arc::clone(committer), Arc::clone(&paging), clock.clone());
     let ledger = StoreLedger::new(Arc::clone(committer));
     let Recovery { vhosts: recovered, mut backlogs, first_seq, first_number } = recovery;
-    let holder = Arc::new(MemoryHolder::default());
+    let holder = Arc::new(MemoryHolder::new(clock.clone()));
     let numbers = Arc::new(Numbers::starting_at(first_number));
     let mut recovered: BTreeMap<String, VhostDefinitions> = recovered.into_iter().collect();
     // A vhost that the topology no longer names is kept as long as something durable is in it.
@@ -305,6 +306,7 @@ pub fn build(
         alarms,
         paging,
         holder,
+        clock,
     };
     Ok(Broker::new(parts, vhosts))
 }

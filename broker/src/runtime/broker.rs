@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 
 use super::alarms::{AlarmChange, Alarms, DiskState};
+use super::clock::Clock;
 use super::holder::MemoryHolder;
 use super::mailbox::Mailbox;
 use super::paging::Paging;
@@ -45,6 +46,8 @@ pub struct Parts {
     pub consumer_max_per_channel: u32,
     /// Who keeps the messages that exchanges put off.
     pub holder: Arc<MemoryHolder>,
+    /// What time it is.
+    pub clock: Clock,
 }
 
 /// See the module.

@@ -168,6 +168,11 @@ impl Session {
         self.number
     }
 
+    /// The time, by the broker's clock.
+    pub fn now(&self) -> Instant {
+        self.broker.clock.now()
+    }
+
     /// Where queues leave notices.
     pub fn mailbox(&self) -> &Arc<Mailbox> {
         &self.mailbox
