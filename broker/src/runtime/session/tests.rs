@@ -1,5 +1,9 @@
 //! Sessions side by side without sockets: what happens when things cross on their way.
 
+mod confirms;
+mod reply_to;
+mod transactions;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,9 +24,13 @@ use crate::topology::schema::Topology;
 
 /// A broker whose store never answers: nobody runs its committer.
 pub(crate) fn broker() -> Arc<Broker> {
+    broker_of(&Topology::default())
+}
+
+fn broker_of(topology: &Topology) -> Arc<Broker> {
     let registry = Registry::builtin().expect("built-in plugins work");
     let storage = registry.storage("memory", &serde_json::Value::Null, None).expect("the memory storage works");
-    node::build(&Topology::default(), Arc::new(registry), &Committer::new(storage), Recovery::default())
+    node::build(topology, Arc::new(registry), &Committer::new(storage), Recovery::default())
         .expect("the default topology works")
 }
 
@@ -66,21 +74,12 @@ impl Client {
     }
 
     fn declare(&mut self, queue: &str) {
-        let arguments = TableRef::new(&[]);
-        let (durable, exclusive, auto_delete) = (false, false, false);
-        self.send(
-            1,
-            QueueDeclare {
-                ticket: 0,
-                queue,
-                passive: false,
-                durable,
-                exclusive,
-                auto_delete,
-                nowait: false,
-                arguments,
-            },
-        );
+        self.send(1, QueueDeclare { queue, ..declare() });
+    }
+
+    /// The store never answers, so nobody can wait for it.
+    fn declare_durable(&mut self, queue: &str) {
+        self.send(1, QueueDeclare { queue, durable: true, nowait: true, ..declare() });
     }
 
     fn consume(&mut self, queue: &str, consumer_tag: &str) {
@@ -90,16 +89,11 @@ impl Client {
     }
 
     fn publish(&mut self, queue: &str, body: &[u8]) {
-        let mut frames = Vec::new();
-        let publish = BasicPublish { ticket: 0, exchange: "", routing_key: queue, mandatory: false, immediate: false };
-        frame::write_method(&mut frames, 1, publish);
-        frame::write(&mut frames, FrameKind::Header, 1, |out| {
-            out.extend_from_slice(&[0, 60, 0, 0]);
-            out.extend_from_slice(&(body.len() as u64).to_be_bytes());
-            out.extend_from_slice(&[0, 0]);
-        });
-        frame::write(&mut frames, FrameKind::Body, 1, |out| out.extend_from_slice(body));
-        self.bytes(&frames);
+        self.bytes(&publish(queue, &[0, 0], body));
+    }
+
+    fn publish_persistent(&mut self, queue: &str, body: &[u8]) {
+        self.bytes(&publish(queue, &[0x10, 0, 2], body));
     }
 
     /// The methods that the client has been sent since the last look; a delivery as its consumer and delivery tag.
@@ -114,12 +108,43 @@ impl Client {
                 let method = Method::decode(frame.payload).expect("the broker encodes well");
                 seen.push(match method {
                     Method::BasicDeliver(deliver) => format!("{} {}", deliver.consumer_tag, deliver.delivery_tag),
+                    Method::ChannelClose(close) => format!("{} closed {}", frame.channel, close.reply_text),
+                    Method::ConnectionClose(close) => format!("closed {}", close.reply_text),
+                    Method::BasicAck(ack) => format!("ack {} {}", ack.delivery_tag, ack.multiple),
+                    Method::BasicNack(nack) => format!("nack {} {}", nack.delivery_tag, nack.multiple),
                     other => format!("{} {}", frame.channel, other.name()),
                 });
             }
         }
         seen
     }
+}
+
+fn declare() -> QueueDeclare<'static> {
+    QueueDeclare {
+        ticket: 0,
+        queue: "",
+        passive: false,
+        durable: false,
+        exclusive: false,
+        auto_delete: false,
+        nowait: false,
+        arguments: TableRef::new(&[]),
+    }
+}
+
+/// The frames of a publish through the default exchange, on channel 1.
+fn publish(queue: &str, properties: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut frames = Vec::new();
+    let publish = BasicPublish { ticket: 0, exchange: "", routing_key: queue, mandatory: false, immediate: false };
+    frame::write_method(&mut frames, 1, publish);
+    frame::write(&mut frames, FrameKind::Header, 1, |out| {
+        out.extend_from_slice(&[0, 60, 0, 0]);
+        out.extend_from_slice(&(body.len() as u64).to_be_bytes());
+        out.extend_from_slice(properties);
+    });
+    frame::write(&mut frames, FrameKind::Body, 1, |out| out.extend_from_slice(body));
+    frames
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -270,7 +295,7 @@ fn a_connection_that_an_alarm_stopped_can_still_be_closed() {
     assert!(!client.session.wants_input());
     client.told();
     broker.close_connections("shutdown");
-    assert_eq!(client.told(), ["0 connection.close"]);
+    assert_eq!(client.told(), ["closed CONNECTION_FORCED - shutdown"]);
     assert!(client.session.wants_input(), "the answer to close must be read");
     client.send(0, ConnectionCloseOk {});
     assert!(client.session.has_ended());
