@@ -157,6 +157,8 @@ pub struct VhostDecl {
     pub name: String,
     /// What confirms wait for in queues that do not say it themselves.
     pub durability: Durability,
+    /// Whether publishes and deliveries are copied to `amq.rabbitmq.trace` (semantics 29.1).
+    pub is_traced: bool,
     /// Exchanges beside the predeclared ones.
     pub exchanges: Vec<ExchangeDecl>,
     /// Queues.

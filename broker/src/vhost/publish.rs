@@ -153,12 +153,25 @@ pub struct Publisher {
     held: Option<(Arc<dyn Holder>, Vec<Held>)>,
     /// Queues that nobody may publish to any more are still among the batches.
     is_stale: bool,
+    is_traced: bool,
+    traces: Vec<Trace>,
+}
+
+/// A publish that the firehose wants to know of.
+#[derive(Debug)]
+pub struct Trace {
+    /// Its channel.
+    pub channel: u16,
+    /// As it was routed.
+    pub message: Arc<Message>,
+    /// Where it went.
+    pub queues: Vec<Arc<str>>,
 }
 
 impl Publisher {
     /// Whether something waits for [`Self::flush`].
     pub fn is_filled(&self) -> bool {
-        !self.filled.is_empty() || self.held.is_some()
+        !self.filled.is_empty() || self.held.is_some() || !self.traces.is_empty()
     }
 
     /// Checks a publish, runs hooks, routes, and puts it into the batches of its queues. `number` is the publish's number for
@@ -277,6 +290,11 @@ impl Publisher {
         Ok(self.last_target)
     }
 
+    /// Publishes since the last call, while the vhost is traced.
+    pub fn take_traces(&mut self) -> Vec<Trace> {
+        std::mem::take(&mut self.traces)
+    }
+
     /// Posts every batch to its queue; returns how many bytes are on their way, for the publisher's credit.
     pub fn flush(&mut self, origin: &Arc<dyn Outlet>, mut on_post: impl FnMut(usize)) {
         for place in std::mem::take(&mut self.filled) {
@@ -299,6 +317,7 @@ impl Publisher {
         if self.vhost_generation != generation || self.access_generation != context.access_generation {
             self.vhost_generation = generation;
             self.access_generation = context.access_generation;
+            self.is_traced = context.vhost.is_traced();
             self.forget();
         }
     }
@@ -410,6 +429,10 @@ impl Publisher {
     }
 
     fn put(&mut self, places: &[usize], channel: u16, number: u64, message: Arc<Message>) -> Published {
+        if self.is_traced {
+            let queues = places.iter().filter_map(|&place| Some(Arc::clone(&self.batches.get(place)?.queue.name)));
+            self.traces.push(Trace { channel, message: Arc::clone(&message), queues: queues.collect() });
+        }
         let Some((&last, others)) = places.split_last() else { return Published::Unroutable };
         for &place in others {
             self.put_one(place, Incoming { message: Arc::clone(&message), channel, number });
@@ -436,18 +459,12 @@ fn not_found(context: &Context<'_>, name: &str) -> Error {
 /// Expiration and user-id (semantics 12.5, 12.6). Most messages have neither, which the flags tell.
 fn check_properties(properties: Properties<'_>, by: &dyn Authority) -> Result<(), Error> {
     if let Some(expiration) = properties.expiration() {
-        let text = String::from_utf8_lossy(expiration);
-        let is_number = !expiration.is_empty() && expiration.iter().all(u8::is_ascii_digit);
-        match text.parse::<u64>() {
-            Ok(ms) if is_number && ms <= EXPIRATION_MAX_MS => {}
-            Ok(ms) if is_number => {
-                return Err(Error::Message(format!("invalid expiration '{text}': {{value_too_big,{ms}}}")));
-            }
-            _ => return Err(Error::Message(format!("invalid expiration '{text}': not a number of milliseconds"))),
-        }
+        check_expiration(&String::from_utf8_lossy(expiration))?;
     }
     match properties.user_id() {
         Some(user_id) if !user_id.is_empty() && user_id != by.user().as_bytes() && !by.may_impersonate() => {
+            // What is wrong with CC and BCC is said first (semantics 12.1).
+            extra_keys(properties)?;
             Err(Error::Message(format!(
                 "user_id property set to '{}' but authenticated user was '{}'",
                 String::from_utf8_lossy(user_id),
@@ -456,6 +473,25 @@ fn check_properties(properties: Properties<'_>, by: &dyn Authority) -> Result<()
         }
         _ => Ok(()),
     }
+}
+
+/// Digits for at most ten years in milliseconds. The reasons are RabbitMQ's terms for what is wrong.
+fn check_expiration(text: &str) -> Result<(), Error> {
+    let digits_end = text.bytes().skip(1).position(|byte| !byte.is_ascii_digit()).map_or(text.len(), |end| end + 1);
+    let (number, rest) = text.split_at_checked(digits_end).unwrap_or((text, ""));
+    let digits = number.strip_prefix('-').unwrap_or(number);
+    let reason = if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        "no_integer".to_owned()
+    } else if !rest.is_empty() {
+        format!("{{leftover_string,\"{rest}\"}}")
+    } else if number != digits {
+        format!("{{value_negative,{number}}}")
+    } else if digits.parse::<u64>().is_ok_and(|ms| ms <= EXPIRATION_MAX_MS) {
+        return Ok(());
+    } else {
+        format!("{{value_too_large,{number}}}")
+    };
+    Err(Error::Message(format!("invalid expiration '{text}': {reason}")))
 }
 
 enum Hooked {

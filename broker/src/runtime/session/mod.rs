@@ -35,7 +35,8 @@ use crate::amqp::{
 };
 use crate::message::{Message, Parts};
 use crate::queue::{ChannelLimit, HolderId, Input, Notice, Outlet, ReplyTo, Settlement};
-use crate::vhost::publish::{Context, Published, Publisher, without_bcc};
+use crate::vhost::firehose::Traced;
+use crate::vhost::publish::{Context, Published, Publisher, Trace, without_bcc};
 use crate::vhost::{QueueRecord, Vhost};
 
 /// While more bytes than this wait to be written, nothing is read and no frame looked at: a client that does not read its answers gets
@@ -98,6 +99,8 @@ pub struct Session {
     broker: Arc<Broker>,
     number: u64,
     peer: SocketAddr,
+    /// As RabbitMQ names connections: `PEER -> LOCAL`.
+    name: String,
     conn: Connection,
     mailbox: Arc<Mailbox>,
     outlet: Arc<dyn Outlet>,
@@ -134,6 +137,7 @@ impl Session {
             mailbox,
             number,
             peer,
+            name: peer.to_string(),
             actor: None,
             vhost: None,
             login: None,
@@ -152,6 +156,11 @@ impl Session {
             has_left_frames: false,
             broker,
         }
+    }
+
+    /// The address that the client has connected to.
+    pub fn set_local(&mut self, local: SocketAddr) {
+        self.name = format!("{} -> {local}", self.peer);
     }
 
     /// Unique in the broker while it runs.
@@ -465,7 +474,19 @@ impl Session {
         if self.publisher.is_filled() {
             let mailbox = &self.mailbox;
             self.publisher.flush(&self.outlet, |bytes| mailbox.publishes_posted(bytes));
+            for Trace { channel, message, queues } in self.publisher.take_traces() {
+                if let Some((vhost, by)) = self.traced(channel) {
+                    vhost.trace_publish(by, &message, &queues);
+                }
+            }
         }
+    }
+
+    /// What the firehose says of a channel.
+    fn traced(&self, channel: u16) -> Option<(&Vhost, Traced<'_>)> {
+        let (vhost, actor) = (self.vhost.as_deref()?, self.actor.as_ref()?);
+        let node = &self.broker.identity.cluster_name;
+        Some((vhost, Traced { node, connection: &self.name, channel, user: actor.name() }))
     }
 
     fn on_settle(&mut self, outcome: Outcome) {
