@@ -51,6 +51,14 @@ pub enum Event<'i> {
         /// The name as the client sent it.
         vhost: &'i str,
     },
+    /// The client has a new secret, such as a token in place of one that expires: judge it, then [`Connection::secret_updated`], or fail
+    /// (semantics 4.12).
+    UpdateSecret {
+        /// Unread.
+        new_secret: &'i [u8],
+        /// The client's words, for the log.
+        reason: &'i str,
+    },
     /// A method that is not the connection's own business.
     Command {
         /// Where to answer.
@@ -485,10 +493,8 @@ impl Connection {
                 self.state = State::Ended;
                 None
             }
-            (State::Open, Method::ConnectionUpdateSecret(_)) => {
-                // Backends whose credentials do not expire ignore the new one (semantics 4.12).
-                frame::write_method(self.out.tail(), 0, ConnectionUpdateSecretOk {});
-                None
+            (State::Open, Method::ConnectionUpdateSecret(update)) => {
+                Some(Event::UpdateSecret { new_secret: update.new_secret, reason: update.reason })
             }
             (state, method) => {
                 let text = format!("unexpected method in connection state {}", state_name(state));
@@ -559,6 +565,13 @@ impl Connection {
         frame::write_method(self.out.tail(), 0, ConnectionOpenOk { known_hosts: "" });
         self.state = State::Open;
         self.heartbeat.start(now, self.heartbeat_secs);
+    }
+
+    /// The new secret is good.
+    pub fn secret_updated(&mut self) {
+        if self.state == State::Open {
+            frame::write_method(self.out.tail(), 0, ConnectionUpdateSecretOk {});
+        }
     }
 
     /// Everything is stopped: answer the client's close, and end.

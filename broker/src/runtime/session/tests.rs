@@ -2,6 +2,7 @@
 
 mod confirms;
 mod reply_to;
+mod secret;
 mod transactions;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,8 +16,10 @@ use crate::access::{Mechanism, Peer};
 use crate::amqp::frame::{self, FrameKind};
 use crate::amqp::handshake::PROTOCOL_HEADER;
 use crate::amqp::method::*;
+use crate::amqp::{ChannelId, ProtocolError, ReplyCode};
 use crate::node;
 use crate::plugin_host::Registry;
+use crate::queue::{Notice, Outlet, Reply};
 use crate::runtime::Broker;
 use crate::runtime::alarms::DiskState;
 use crate::store::{Committer, Recovery};
@@ -46,7 +49,7 @@ impl Client {
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let mut client = Self { session: Session::new(Arc::clone(broker), peer, now), now };
         client.session.on_bytes(now, &PROTOCOL_HEADER);
-        let capabilities = Table::new().with("connection.blocked", true);
+        let capabilities = Table::new().with("connection.blocked", true).with("consumer_cancel_notify", true);
         let mut properties = Vec::new();
         Table::new().with("capabilities", Value::Table(capabilities)).encode(&mut properties);
         let client_properties = TableRef::new(&properties);
@@ -165,7 +168,7 @@ fn a_cancel_that_crosses_the_end_of_its_queue_is_answered() {
     other.send(1, QueueDelete { ticket: 0, queue: "q", if_unused: false, if_empty: false, nowait: false });
     assert_eq!(other.told(), ["1 queue.delete-ok"]);
     one.send(1, BasicCancel { consumer_tag: "tag", nowait: false });
-    assert_eq!(one.told(), ["1 basic.cancel-ok"]);
+    assert_eq!(one.told(), ["1 basic.cancel", "1 basic.cancel-ok"]);
 }
 
 #[test]
@@ -299,4 +302,21 @@ fn a_connection_that_an_alarm_stopped_can_still_be_closed() {
     assert!(client.session.wants_input(), "the answer to close must be read");
     client.send(0, ConnectionCloseOk {});
     assert!(client.session.has_ended());
+}
+
+#[test]
+fn a_channel_that_ends_before_an_answer_keeps_its_number_until_it_comes() {
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.send(1, QueueDeclare { queue: "d", durable: true, ..declare() });
+    // The store does not answer, and something else ends the channel.
+    let error = ProtocolError::new(ReplyCode::PreconditionFailed, "too late");
+    client.session.fail(client.now, ChannelId(1), error);
+    assert!(client.told().is_empty());
+    client.session.mailbox().post(Notice::Reply { channel: 1, reply: Reply::Stored });
+    assert_eq!(client.told(), ["1 closed PRECONDITION_FAILED - too late"]);
+    client.send(1, ChannelCloseOk {});
+    client.send(1, ChannelOpen { out_of_band: "" });
+    client.declare("q");
+    assert_eq!(client.told(), ["1 channel.open-ok", "1 queue.declare-ok"]);
 }

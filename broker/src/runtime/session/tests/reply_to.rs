@@ -38,7 +38,10 @@ fn replies_to_a_requester_that_does_not_read_are_bounded_and_then_refused() {
     assert!(told.last().is_some_and(|line| line.starts_with("nack")), "{told:?}");
     assert!(replier.session.wants_input(), "the replier can go on with others");
     let kept = taken * BODY_BYTES;
-    assert!(kept > BACKLOG_BYTES_MAX / 2 && kept < BACKLOG_BYTES_MAX + 2 * super::super::CONSUMER_CREDIT_BYTES, "{kept}");
+    assert!(
+        kept > BACKLOG_BYTES_MAX / 2 && kept < BACKLOG_BYTES_MAX + 2 * super::super::CONSUMER_CREDIT_BYTES,
+        "{kept}"
+    );
     assert!(requester.session.out().len() < 2 * super::super::CONSUMER_CREDIT_BYTES);
 
     // It reads after all: everything that was taken comes, in order, and there is room again.
