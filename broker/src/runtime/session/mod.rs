@@ -249,6 +249,12 @@ impl Session {
                 self.drain_mail(now);
             }
         }
+        // A message that is still arriving is enough to meet an alarm; one that came whole has met it.
+        if self.conn.take_has_content()
+            && let Some(reason) = self.broker.alarms.reason()
+        {
+            self.conn.block(now, reason);
+        }
         self.finish_turn(now);
         input.len() - rest.len()
     }

@@ -320,3 +320,41 @@ fn a_channel_that_ends_before_an_answer_keeps_its_number_until_it_comes() {
     client.declare("q");
     assert_eq!(client.told(), ["1 channel.open-ok", "1 queue.declare-ok"]);
 }
+
+#[test]
+fn a_channel_has_so_many_consumers_and_no_more() {
+    // Semantics 13.7: replies are consumed like anything else.
+    let mut topology = Topology::default();
+    topology.limits.consumer_max_per_channel = 2;
+    let broker = broker_of(&topology);
+    let mut client = Client::new(&broker);
+    client.declare("q");
+    client.consume("q", "c0");
+    client.consume("q", "c1");
+    client.send(1, BasicCancel { consumer_tag: "c0", nowait: false });
+    client.consume("q", "c2");
+    client.send(2, ChannelOpen { out_of_band: "" });
+    client.told();
+    client.consume("q", "c3");
+    assert_eq!(client.told(), ["closed NOT_ALLOWED - reached maximum (2) of consumers per channel"]);
+}
+
+#[test]
+fn a_message_that_is_still_arriving_meets_an_alarm() {
+    // Semantics 26.2: its parts take memory, too, and they count.
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.declare("q");
+    client.told();
+    broker.on_memory(u64::MAX);
+    let frames = publish("q", &[0, 0], &[0; 100]);
+    let (begin, end) = frames.split_at(frames.len() - 108);
+    client.bytes(begin);
+    assert_eq!(client.told(), ["0 connection.blocked"]);
+    assert!(!client.session.wants_input());
+    broker.on_memory(0);
+    assert_eq!(client.told(), ["0 connection.unblocked"]);
+    client.bytes(end);
+    client.send(1, BasicGet { ticket: 0, queue: "q", no_ack: true });
+    assert_eq!(client.told(), ["1 basic.get-ok"]);
+}
