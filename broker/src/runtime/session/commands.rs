@@ -336,7 +336,7 @@ impl Session {
             let vhost = self.vhost.as_ref().map(|vhost| vhost.name.to_string()).unwrap_or_default();
             let kind = value.to_owned().map_or("unknown", |value| value.type_name());
             Error::Argument(format!(
-                "invalid arg 'x-priority' for queue '{}' in vhost '{vhost}': {{unacceptable_type,{kind}}}",
+                "invalid arg 'x-priority' for queue '{}' in vhost '{vhost}': \"expected integer, got {kind}\"",
                 queue.name
             ))
             .into()
