@@ -54,6 +54,7 @@ impl Session {
         let mut queues: Vec<(Arc<QueueRecord>, Vec<HolderId>)> = Vec::new();
         let mut place_of: HashMap<u64, usize> = HashMap::new();
         for channel in channels {
+            self.drop_transaction(*channel);
             let Some(state) = self.channels.get_mut(&channel.0) else { continue };
             for id in std::mem::take(&mut state.sources) {
                 let Some(source) = self.sources.remove(&id) else { continue };
