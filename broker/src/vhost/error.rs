@@ -125,6 +125,35 @@ pub enum Error {
         /// Where.
         vhost: String,
     },
+    /// There are as many queues as there may be (semantics 9.21).
+    #[error("cannot declare queue '{name}': queue limit in vhost '{vhost}' ({limit}) is reached")]
+    QueueLimit {
+        /// The queue that would be one too many.
+        name: String,
+        /// Where.
+        vhost: String,
+        /// How many there may be.
+        limit: u64,
+    },
+    /// The vhost was deleted meanwhile (semantics 24.2); its connections are being closed.
+    #[error("vhost '{0}' is deleted")]
+    VhostDeleted(String),
+    /// No topic permission (semantics 25.7).
+    #[error(
+        "{permission} access to topic '{routing_key}' in exchange '{exchange}' in vhost '{vhost}' refused for user '{user}'"
+    )]
+    TopicRefused {
+        /// Which is missing.
+        permission: Permission,
+        /// For which key.
+        routing_key: String,
+        /// On which exchange.
+        exchange: String,
+        /// Where.
+        vhost: String,
+        /// Who.
+        user: String,
+    },
     /// An argument's value is wrong (semantics 8.11, 9.13).
     #[error("{0}")]
     Argument(String),
@@ -158,7 +187,9 @@ impl Error {
     /// The code that tells a client.
     pub fn reply_code(&self) -> ReplyCode {
         match self {
+            Self::VhostDeleted(_) => ReplyCode::ConnectionForced,
             Self::Refused { .. }
+            | Self::TopicRefused { .. }
             | Self::DefaultExchange
             | Self::ReservedPrefix { .. }
             | Self::SystemExchange { .. }
@@ -170,6 +201,7 @@ impl Error {
                 ReplyCode::InternalError
             }
             Self::UnknownExchangeType(_)
+            | Self::QueueLimit { .. }
             | Self::Inequivalent { .. }
             | Self::InUse { .. }
             | Self::NotEmpty { .. }
