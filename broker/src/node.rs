@@ -29,7 +29,8 @@ use crate::runtime::broker::Parts;
 use crate::runtime::disk::DiskWatch;
 use crate::runtime::holder::{self, MemoryHolder};
 use crate::runtime::paging::{self, Paging};
-use crate::runtime::{Broker, Shells, listener};
+use crate::runtime::transactions::Transactions;
+use crate::runtime::{Broker, Clock, Shells, listener};
 use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
 use crate::topology::apply::ApplyError;
 use crate::topology::schema::Topology;
@@ -145,7 +146,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     for _ in 0..READS_MAX {
         storing.spawn(Arc::clone(&committer).page());
     }
-    let broker = build(&topology, registry, &committer, recovery)?;
+    let broker = build(&topology, registry, &committer, recovery, Clock::default())?;
     let addresses = if listen.is_empty() { topology.listeners.amqp.clone() } else { listen };
     let listeners = addresses.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
 
@@ -232,6 +233,7 @@ pub fn build(
     registry: Arc<Registry>,
     committer: &Arc<Committer>,
     recovery: Recovery,
+    clock: Clock,
 ) -> Result<Arc<Broker>, NodeError> {
     let hooks = HookSet::load(&topology.hooks).map_err(NodeError::Hooks)?;
     // Where nothing is written to disk, moving messages to the store would gain nothing.
@@ -240,10 +242,10 @@ pub fn build(
         .queue_memory_bytes
         .or((committer.promise() != Durability::ProcessLifetime).then_some(paging::DEFAULT_BYTES));
     let paging = Arc::new(Paging::new(queue_memory));
-    let factory = Shells::new(Arc::clone(committer), Arc::clone(&paging));
+    let factory = Shells::new(Arc::clone(committer), Arc::clone(&paging), clock.clone());
     let ledger = StoreLedger::new(Arc::clone(committer));
     let Recovery { definitions, mut backlogs, first_seq, first_number } = recovery;
-    let holder = Arc::new(MemoryHolder::default());
+    let holder = Arc::new(MemoryHolder::new(clock.clone()));
     let numbers = Arc::new(Numbers::starting_at(first_number));
     let shared = Shared {
         registry,
@@ -272,6 +274,7 @@ pub fn build(
         cluster_name: cluster_name.unwrap_or_else(|| "broker".into()),
         mechanisms: Mechanism::offered().into(),
     };
+    let alarms = Alarms::new(topology.limits.memory_watermark_bytes);
     let parts = Parts {
         identity: Arc::new(identity),
         limits: Arc::new(limits),
@@ -280,9 +283,12 @@ pub fn build(
         vhosts,
         hooks: Arc::new(hooks),
         committer: Arc::clone(committer),
-        alarms: Alarms::new(topology.limits.memory_watermark_bytes),
+        transactions: Transactions::new(topology.limits.transaction_bytes_max, alarms.memory_watermark_bytes()),
+        consumer_max_per_channel: topology.limits.consumer_max_per_channel,
+        alarms,
         paging,
         holder,
+        clock,
     };
     Ok(Broker::new(parts))
 }

@@ -298,7 +298,7 @@ pub fn scenario_topology<'a>(scenarios: impl IntoIterator<Item = &'a Scenario>) 
             let name = scenario.user_name(&user.name);
             users.insert(name, json!({"password": USER_PASSWORD, "permissions": permissions}));
         }
-        vhosts.insert(vhost, json!({}));
+        vhosts.insert(vhost, json!({"tracing": scenario.is_traced}));
     }
     users.insert("guest".to_owned(), json!({"password": "guest", "tags": "administrator", "permissions": guest}));
     // JSON is YAML.

@@ -30,7 +30,7 @@ pub const KIND: &str = "rabbitmq-3.10";
 /// Vhosts and users that a node starts with, beside `/` and guest.
 #[derive(Debug, Default)]
 pub struct Definitions {
-    vhosts: Vec<String>,
+    vhosts: Vec<(String, bool)>,
     users: Vec<String>,
     permissions: Vec<(String, String, [String; 3])>,
 }
@@ -38,7 +38,7 @@ pub struct Definitions {
 impl Definitions {
     /// A vhost where guest may do everything.
     pub fn vhost(&mut self, name: &str) {
-        self.vhosts.push(name.to_owned());
+        self.vhosts.push((name.to_owned(), false));
         self.permission("guest", name, ["", "", ""].map(|_| ".*".to_owned()));
     }
 
@@ -55,6 +55,9 @@ impl Definitions {
     /// Everything that `scenario` needs.
     pub fn scenario(&mut self, scenario: &Scenario) {
         self.vhost(&scenario.vhost());
+        if let Some((_, is_traced)) = self.vhosts.last_mut() {
+            *is_traced = scenario.is_traced;
+        }
         for user in &scenario.users {
             let name = scenario.user_name(&user.name);
             self.user(&name);
@@ -70,8 +73,8 @@ impl Definitions {
             .chain([("guest", "guest", "administrator")])
             .map(|(name, password, tags)| json!({"name": name, "password": password, "tags": tags}))
             .collect();
-        let vhosts: Vec<Value> =
-            self.vhosts.iter().map(String::as_str).chain(["/"]).map(|name| json!({"name": name})).collect();
+        let vhosts = self.vhosts.iter().map(|(name, is_traced)| (name.as_str(), *is_traced)).chain([("/", false)]);
+        let vhosts: Vec<Value> = vhosts.map(|(name, is_traced)| json!({"name": name, "tracing": is_traced})).collect();
         let all = ["", "", ""].map(|_| ".*".to_owned());
         let permissions: Vec<Value> = self
             .permissions

@@ -11,6 +11,7 @@
 
 mod channels;
 mod deliveries;
+mod transactions;
 
 pub use self::deliveries::Delivery;
 
@@ -21,7 +22,8 @@ use hashbrown::HashMap;
 
 use super::channel::confirms::Confirms;
 use super::channel::content::{self, Assembled};
-use super::channel::{Channel, Consumer, State as ChannelState};
+use super::channel::transaction::{Committed, Transaction};
+use super::channel::{Channel, Consumer, Mode, State as ChannelState};
 use super::frame::{self, Frame, FrameKind};
 use super::handshake::{self, Client, Hello, Identity, Limits};
 use super::heartbeat::{Due, Heartbeat};
@@ -29,7 +31,7 @@ use super::method::*;
 use super::out::OutBuffer;
 use super::reply_code::{ProtocolError, ReplyCode, Scope};
 use super::wire::WireError;
-use super::{ChannelId, Outstanding, PublishFlags, SourceId};
+use super::{ChannelId, Outstanding, PublishFlags, PublishMode, SourceId};
 use crate::message::{Message, Parts};
 
 /// What the driver has to carry out.
@@ -56,14 +58,14 @@ pub enum Event<'i> {
         /// What to do.
         method: Method<'i>,
     },
-    /// A whole message. `number` is set on a channel in confirm mode; it is unique on its connection and channel number.
+    /// A whole message.
     Publish {
         /// Where it came from.
         channel: ChannelId,
         /// What the method said.
         flags: PublishFlags,
-        /// Its number for [`Connection::expect_confirms`] and [`Connection::confirm`].
-        number: Option<u64>,
+        /// What the publisher is promised.
+        mode: PublishMode,
         /// Names and properties where they stand in the input, when the whole message did. The message has them, too, but it has
         /// just been written, and reading it at once would wait for the caches.
         parts: Option<Parts<'i>>,
@@ -76,6 +78,17 @@ pub enum Event<'i> {
         channel: ChannelId,
         /// What is to become of them.
         outcome: Outcome,
+    },
+    /// tx.commit: publish what was held and settle what stands in [`Connection::take_held_settlements`], and say by
+    /// [`Connection::commit`] how many answers that will bring.
+    Commit {
+        /// Where.
+        channel: ChannelId,
+    },
+    /// tx.rollback: drop what was held. The client has its answer already.
+    Rollback {
+        /// Where.
+        channel: ChannelId,
     },
     /// The client closes a channel: stop its consumers, give its unacked messages back, then [`Connection::close_channel_ok`].
     ChannelClose {
@@ -165,8 +178,8 @@ pub struct Connection {
     is_framing_lost: bool,
     /// Channels whose confirms have news.
     confirming: Vec<u16>,
-    /// The last number for confirms of any channel that was closed.
-    confirms_base: u64,
+    /// The last number that a publish had on any channel that was closed.
+    numbers_base: u64,
     /// An alarm keeps the socket unread.
     is_blocked: bool,
 }
@@ -191,7 +204,7 @@ impl Connection {
             orphans: Vec::new(),
             is_framing_lost: false,
             confirming: Vec::new(),
-            confirms_base: 0,
+            numbers_base: 0,
             is_blocked: false,
             identity,
             limits,

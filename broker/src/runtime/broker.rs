@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use super::alarms::{AlarmChange, Alarms, DiskState};
 use super::census::Census;
+use super::clock::Clock;
 use super::holder::MemoryHolder;
 use super::mailbox::Mailbox;
 use super::paging::Paging;
+use super::transactions::Transactions;
 use crate::access::Access;
 use crate::amqp::{Identity, Limits};
 use crate::hooks::HookSet;
@@ -38,8 +40,14 @@ pub struct Parts {
     pub alarms: Alarms,
     /// What queues may keep in memory.
     pub paging: Arc<Paging>,
+    /// What transactions may take in memory.
+    pub transactions: Transactions,
+    /// Consumers of one channel at most (semantics 13.7).
+    pub consumer_max_per_channel: u32,
     /// Who keeps the messages that exchanges put off.
     pub holder: Arc<MemoryHolder>,
+    /// What time it is.
+    pub clock: Clock,
 }
 
 /// See the module.

@@ -14,6 +14,7 @@ use super::arguments;
 use super::error::{Error, Kind};
 use super::policy::QueueType;
 use super::queue_settings::Declared;
+use super::reply_to::is_reply_name;
 use super::tables::Tables;
 use super::{Changed, QueueRecord, Vhost};
 use crate::access::{Permission, TopicPermission};
@@ -434,6 +435,9 @@ impl Vhost {
 
     fn permit_binding(&self, by: &mut dyn Authority, source: &str, binding: &BindingSpec) -> Result<(), Error> {
         let kind = kind_of(binding.destination_kind);
+        if kind == Kind::Queue && is_reply_name(&binding.destination) {
+            return Err(Error::ReplyQueueBinding);
+        }
         let is_default_destination = kind == Kind::Exchange && binding.destination.is_empty();
         self.permit(by, Permission::Write, kind, &binding.destination)?;
         if source.is_empty() || is_default_destination {

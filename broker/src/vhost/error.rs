@@ -154,6 +154,9 @@ pub enum Error {
         /// Who.
         user: String,
     },
+    /// Nothing leads to a reply queue but the default exchange (semantics 22.3).
+    #[error("cannot bind or unbind to a volatile (direct reply-to) queue")]
+    ReplyQueueBinding,
     /// An argument's value is wrong (semantics 8.11, 9.13).
     #[error("{0}")]
     Argument(String),
@@ -194,6 +197,7 @@ impl Error {
             | Self::ReservedPrefix { .. }
             | Self::SystemExchange { .. }
             | Self::InternalExchange { .. }
+            | Self::ReplyQueueBinding
             | Self::ExclusiveUse { .. } => ReplyCode::AccessRefused,
             Self::NotFound { .. } => ReplyCode::NotFound,
             Self::Locked { .. } => ReplyCode::ResourceLocked,

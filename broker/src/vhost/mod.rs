@@ -9,6 +9,7 @@ pub mod declare;
 mod deliver;
 pub mod erlang_term;
 pub mod error;
+pub mod firehose;
 pub mod held;
 pub mod json_table;
 mod policies;
@@ -17,13 +18,14 @@ pub mod publish;
 pub mod queue_arguments;
 pub mod queue_settings;
 pub mod registry;
+pub mod reply_to;
 mod restore;
 pub mod settings;
 mod tables;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use plugin_api::exchange::ExchangeSpec;
@@ -194,6 +196,7 @@ pub struct Vhost {
     /// Held while policies change, until all queues have been told.
     changing: Mutex<()>,
     generation: AtomicU64,
+    is_traced: AtomicBool,
 }
 
 impl fmt::Debug for Vhost {
@@ -249,6 +252,7 @@ impl Vhost {
             tables: RwLock::new(tables),
             changing: Mutex::new(()),
             generation: AtomicU64::new(1),
+            is_traced: AtomicBool::new(false),
         }))
     }
 

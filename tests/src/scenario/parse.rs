@@ -14,6 +14,8 @@ pub struct Scenario {
     pub only: Option<String>,
     /// Users beside `guest`, each with its permissions in the scenario's vhost.
     pub users: Vec<User>,
+    /// Whether its vhost is traced.
+    pub is_traced: bool,
     pub steps: Vec<Step>,
 }
 
@@ -99,7 +101,8 @@ pub struct Content {
 /// # Errors
 /// With the line that is wrong and why.
 pub fn parse(name: &str, text: &str) -> Result<Scenario, String> {
-    let mut scenario = Scenario { name: name.to_owned(), only: None, users: Vec::new(), steps: Vec::new() };
+    let mut scenario =
+        Scenario { name: name.to_owned(), only: None, users: Vec::new(), is_traced: false, steps: Vec::new() };
     let mut differs: Option<String> = None;
     let mut group: Option<Step> = None;
     for (index, source) in text.lines().enumerate() {
@@ -115,6 +118,8 @@ pub fn parse(name: &str, text: &str) -> Result<Scenario, String> {
             scenario.only = Some(reasoned(rest).map_err(fail)?);
         } else if let Some(rest) = trimmed.strip_prefix("user:") {
             scenario.users.push(parse_user(rest).map_err(fail)?);
+        } else if trimmed == "tracing: on" {
+            scenario.is_traced = true;
         } else if trimmed == "any order" {
             group = Some(Step {
                 line,

@@ -13,8 +13,8 @@ use crate::amqp::handshake::PROTOCOL_HEADER;
 use crate::amqp::method::*;
 use crate::node;
 use crate::plugin_host::Registry;
-use crate::runtime::Broker;
 use crate::runtime::alarms::DiskState;
+use crate::runtime::{Broker, Clock};
 use crate::store::{Committer, Recovery};
 use crate::topology::schema::Topology;
 
@@ -22,8 +22,14 @@ use crate::topology::schema::Topology;
 pub(crate) fn broker() -> Arc<Broker> {
     let registry = Registry::builtin().expect("built-in plugins work");
     let storage = registry.storage("memory", &serde_json::Value::Null, None).expect("the memory storage works");
-    node::build(&Topology::default(), Arc::new(registry), &Committer::new(storage), Recovery::default())
-        .expect("the default topology works")
+    node::build(
+        &Topology::default(),
+        Arc::new(registry),
+        &Committer::new(storage),
+        Recovery::default(),
+        Clock::default(),
+    )
+    .expect("the default topology works")
 }
 
 struct Client {
