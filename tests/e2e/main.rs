@@ -5,4 +5,5 @@
 mod alarms;
 mod bad_input;
 mod lifecycle;
+mod pathological;
 mod slow_clients;
