@@ -4,6 +4,8 @@
 
 mod alarms;
 mod bad_input;
+mod declarations;
+mod identity;
 mod lifecycle;
 mod pathological;
 mod slow_clients;

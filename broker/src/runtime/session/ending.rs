@@ -123,6 +123,8 @@ impl Session {
         let Some(ending) = self.ending.take() else { return };
         self.channels.clear();
         self.pending_count = 0;
+        // Who hears of the end may come again at once.
+        self.broker.census.leave(self.number);
         match ending.error {
             Some(error) => self.conn.close(now, &error),
             None => {

@@ -29,6 +29,7 @@ use self::exclusive::ExclusiveQueues;
 use self::replies::Pending;
 use self::transactions::HeldPublishes;
 use super::broker::Broker;
+use super::census::Full;
 use super::mailbox::Mailbox;
 use crate::access::User;
 use crate::amqp::out::OutBuffer;
@@ -168,6 +169,11 @@ impl Session {
     /// Unique in the broker while it runs.
     pub fn number(&self) -> u64 {
         self.number
+    }
+
+    /// The time, by the broker's clock.
+    pub fn now(&self) -> Instant {
+        self.broker.clock.now()
     }
 
     /// Where queues leave notices.
@@ -418,8 +424,28 @@ impl Session {
             return Err(refuse(format!("connection refused: node connection limit ({max}) is reached")));
         }
         let vhost = self.broker.vhost(name).ok_or_else(|| refuse(format!("vhost {name} not found")))?;
-        if !actor.may_enter(name) {
-            return Err(refuse(format!("access to vhost '{name}' refused for user '{}'", actor.name())));
+        let user = actor.name();
+        let limits = self.broker.access.limits_of(user);
+        self.broker.census.enter(self.number, (user, limits), (&vhost.name, vhost.limits())).map_err(|full| {
+            refuse(match full {
+                Full::Vhost(limit) => {
+                    format!("access to vhost '{name}' refused for user '{user}': connection limit ({limit}) is reached")
+                }
+                Full::User(limit) => {
+                    format!("connection refused for user '{user}': user connection limit ({limit}) is reached")
+                }
+            })
+        })?;
+        let is_refused = !actor.may_enter(name);
+        // Looked at when this connection is counted: whoever deletes a vhost closes those that are.
+        if is_refused || vhost.has_ended() {
+            self.broker.census.leave(self.number);
+        }
+        if is_refused {
+            return Err(refuse(format!("access to vhost '{name}' refused for user '{user}'")));
+        }
+        if vhost.has_ended() {
+            return Err(refuse(format!("vhost {name} not found")));
         }
         Ok(vhost)
     }

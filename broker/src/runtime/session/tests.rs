@@ -20,8 +20,8 @@ use crate::amqp::{ChannelId, ProtocolError, ReplyCode};
 use crate::node;
 use crate::plugin_host::Registry;
 use crate::queue::{Notice, Outlet, Reply};
-use crate::runtime::Broker;
 use crate::runtime::alarms::DiskState;
+use crate::runtime::{Broker, Clock};
 use crate::store::{Committer, Recovery};
 use crate::topology::schema::Topology;
 
@@ -33,7 +33,7 @@ pub(crate) fn broker() -> Arc<Broker> {
 fn broker_of(topology: &Topology) -> Arc<Broker> {
     let registry = Registry::builtin().expect("built-in plugins work");
     let storage = registry.storage("memory", &serde_json::Value::Null, None).expect("the memory storage works");
-    node::build(topology, Arc::new(registry), &Committer::new(storage), Recovery::default())
+    node::build(topology, Arc::new(registry), &Committer::new(storage), Recovery::default(), Clock::default())
         .expect("the default topology works")
 }
 
