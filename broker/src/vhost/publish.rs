@@ -623,6 +623,7 @@ mod tests {
             holder: Arc::new(NoHolder),
             numbers,
             first_seq: 1,
+            bindings_per_queue_max: usize::MAX,
         };
         let vhost = Vhost::new("/", shared, queue::Durability::Synced).unwrap();
         for number in 0..1000 {
