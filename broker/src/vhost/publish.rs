@@ -383,8 +383,7 @@ impl Publisher {
                 Error::RouteFailed { name: name.to_string(), vhost: context.vhost.name.to_string(), error }
             })?
         };
-        let put_off =
-            |(exchange, hold): (_, Hold)| context.vhost.put_off(exchange, &hold, &message, (channel, number));
+        let put_off = |(exchange, hold): (_, Hold)| context.vhost.put_off(exchange, &hold, &message, (channel, number));
         let held = route.held.into_iter().map(put_off).collect();
         let places: Arc<[usize]> = route.queues.iter().map(|queue| self.place(queue)).collect();
         if route.is_cacheable

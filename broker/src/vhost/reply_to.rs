@@ -19,7 +19,9 @@ use super::error::Error;
 use super::queue_settings::{Declared, QueueSettings};
 use super::{QueueRecord, Vhost};
 use crate::message::{Message, Parts};
-use crate::queue::{Delivery, Durability, Handle, Incoming, Input, NewConsumer, Notice, Numbers, Outlet, Reply, ReplyTo};
+use crate::queue::{
+    Delivery, Durability, Handle, Incoming, Input, NewConsumer, Notice, Numbers, Outlet, Reply, ReplyTo,
+};
 
 /// The name that clients consume from and put into reply-to.
 pub const REPLY_TO: &str = "amq.rabbitmq.reply-to";

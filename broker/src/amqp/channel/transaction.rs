@@ -119,8 +119,7 @@ mod tests {
             .into_iter()
             .map(|run| (run.outcome, run.deliveries.into_iter().map(|(tag, _)| tag).collect()))
             .collect();
-        let expected =
-            [(Outcome::Ack, vec![1, 2, 3]), (Outcome::Requeue, vec![5]), (Outcome::Ack, vec![4])];
+        let expected = [(Outcome::Ack, vec![1, 2, 3]), (Outcome::Requeue, vec![5]), (Outcome::Ack, vec![4])];
         assert_eq!(runs, expected);
         assert!(transaction.take_settlements().is_empty());
     }
