@@ -16,6 +16,7 @@ use plugin_api::message::Properties;
 use plugin_api::value::Table;
 
 use super::error::Error;
+use super::policy::{Applied, QueuePolicy};
 use super::queue_settings::{Declared, QueueSettings};
 use super::{QueueRecord, Vhost};
 use crate::message::{Message, Parts};
@@ -62,7 +63,7 @@ impl Vhost {
     pub fn add_reply_queue(self: &Arc<Self>, name: Arc<str>) -> Arc<QueueRecord> {
         let arguments = Table::new();
         let declared = Declared { durable: false, auto_delete: true, arguments: &arguments };
-        let settings = QueueSettings::resolve(declared, &super::QueuePolicy::default(), Durability::default());
+        let settings = QueueSettings::resolve(declared, &QueuePolicy::default(), Durability::default());
         let queue = Arc::new(QueueRecord {
             handle: Arc::new(ReplyQueue {
                 vhost: Arc::downgrade(self),
@@ -73,6 +74,7 @@ impl Vhost {
             durable: false,
             auto_delete: true,
             settings: RwLock::new(Arc::new(settings)),
+            policy: RwLock::new(Applied::default()),
             owner: None,
             arguments,
             name,

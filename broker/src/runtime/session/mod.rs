@@ -2,7 +2,8 @@
 //!
 //! Whoever drives a session feeds bytes ([`Session::on_bytes`]), tells it when its mailbox has news ([`Session::on_mail`]) and time has
 //! passed, and writes what is in [`Session::out`]. Everything else happens here and in the files beside: `commands` carries out methods,
-//! `replies` what queues answer, `transactions` holds and commits, `ending` closes channels and the connection, `actor` judges permissions.
+//! `replies` what queues answer, `reply_to` answers to requests, `transactions` holds and commits, `secret` renews credentials, `ending`
+//! closes channels and the connection, `actor` judges permissions.
 
 mod actor;
 mod commands;
@@ -10,6 +11,7 @@ mod ending;
 mod exclusive;
 mod replies;
 mod reply_to;
+mod secret;
 mod transactions;
 
 #[cfg(test)]
@@ -27,6 +29,7 @@ use self::exclusive::ExclusiveQueues;
 use self::replies::Pending;
 use self::transactions::HeldPublishes;
 use super::broker::Broker;
+use super::census::Full;
 use super::mailbox::Mailbox;
 use crate::access::User;
 use crate::amqp::out::OutBuffer;
@@ -252,6 +255,12 @@ impl Session {
                 self.drain_mail(now);
             }
         }
+        // A message that is still arriving is enough to meet an alarm; one that came whole has met it.
+        if self.conn.take_has_content()
+            && let Some(reason) = self.broker.alarms.reason()
+        {
+            self.conn.block(now, reason);
+        }
         self.finish_turn(now);
         input.len() - rest.len()
     }
@@ -351,6 +360,11 @@ impl Session {
                 self.login = Some(Login { mechanism: mechanism.to_owned(), response: response.to_vec() });
             }
             Event::Open { vhost } => self.on_open(now, vhost),
+            Event::UpdateSecret { new_secret: _, reason } => {
+                if let Err(error) = self.on_update_secret(reason) {
+                    self.fail(now, ChannelId(0), error.in_method(crate::amqp::method::ConnectionUpdateSecret::ID));
+                }
+            }
             Event::ChannelClose { channel } => self.end_channel(channel, None),
             Event::Close => self.end_connection(now, None),
             Event::Failed { channel, error } => self.fail(now, channel, error),
@@ -410,8 +424,28 @@ impl Session {
             return Err(refuse(format!("connection refused: node connection limit ({max}) is reached")));
         }
         let vhost = self.broker.vhost(name).ok_or_else(|| refuse(format!("vhost {name} not found")))?;
-        if !actor.may_enter(name) {
-            return Err(refuse(format!("access to vhost '{name}' refused for user '{}'", actor.name())));
+        let user = actor.name();
+        let limits = self.broker.access.limits_of(user);
+        self.broker.census.enter(self.number, (user, limits), (&vhost.name, vhost.limits())).map_err(|full| {
+            refuse(match full {
+                Full::Vhost(limit) => {
+                    format!("access to vhost '{name}' refused for user '{user}': connection limit ({limit}) is reached")
+                }
+                Full::User(limit) => {
+                    format!("connection refused for user '{user}': user connection limit ({limit}) is reached")
+                }
+            })
+        })?;
+        let is_refused = !actor.may_enter(name);
+        // Looked at when this connection is counted: whoever deletes a vhost closes those that are.
+        if is_refused || vhost.has_ended() {
+            self.broker.census.leave(self.number);
+        }
+        if is_refused {
+            return Err(refuse(format!("access to vhost '{name}' refused for user '{user}'")));
+        }
+        if vhost.has_ended() {
+            return Err(refuse(format!("vhost {name} not found")));
         }
         Ok(vhost)
     }
