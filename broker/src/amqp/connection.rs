@@ -32,7 +32,7 @@ use super::out::OutBuffer;
 use super::reply_code::{ProtocolError, ReplyCode, Scope};
 use super::wire::WireError;
 use super::{ChannelId, Outstanding, PublishFlags, PublishMode, SourceId};
-use crate::message::{Message, Parts};
+use crate::message::{Arriving, Message, Parts};
 
 /// What the driver has to carry out.
 #[derive(Debug)]
@@ -50,6 +50,14 @@ pub enum Event<'i> {
     Open {
         /// The name as the client sent it.
         vhost: &'i str,
+    },
+    /// The client has a new secret, such as a token in place of one that expires: judge it, then [`Connection::secret_updated`], or fail
+    /// (semantics 4.12).
+    UpdateSecret {
+        /// Unread.
+        new_secret: &'i [u8],
+        /// The client's words, for the log.
+        reason: &'i str,
     },
     /// A method that is not the connection's own business.
     Command {
@@ -175,7 +183,9 @@ pub struct Connection {
     out: OutBuffer,
     held_bytes: usize,
     /// Kept of messages whose bodies are still arriving, over all channels.
-    assembling_bytes: usize,
+    arriving: Arriving,
+    /// A content header or body frame has come since the driver last asked.
+    has_content: bool,
     /// Channels that went on and have held frames.
     resumable: Vec<u16>,
     /// Frames that came behind a channel.close whose answer had to wait.
@@ -204,7 +214,8 @@ impl Connection {
             settled: Vec::new(),
             out: OutBuffer::default(),
             held_bytes: 0,
-            assembling_bytes: 0,
+            arriving: Arriving::default(),
+            has_content: false,
             resumable: Vec::new(),
             orphans: Vec::new(),
             is_framing_lost: false,
@@ -267,6 +278,11 @@ impl Connection {
         if self.client.connection_blocked {
             frame::write_method(self.out.tail(), 0, ConnectionBlocked { reason });
         }
+    }
+
+    /// Whether a part of a message has come since this was last asked: the client publishes (semantics 26.2).
+    pub fn take_has_content(&mut self) -> bool {
+        std::mem::take(&mut self.has_content)
     }
 
     /// No alarm is raised any more (semantics 26.4).
@@ -490,10 +506,8 @@ impl Connection {
                 self.state = State::Ended;
                 None
             }
-            (State::Open, Method::ConnectionUpdateSecret(_)) => {
-                // Backends whose credentials do not expire ignore the new one (semantics 4.12).
-                frame::write_method(self.out.tail(), 0, ConnectionUpdateSecretOk {});
-                None
+            (State::Open, Method::ConnectionUpdateSecret(update)) => {
+                Some(Event::UpdateSecret { new_secret: update.new_secret, reason: update.reason })
             }
             (state, method) => {
                 let text = format!("unexpected method in connection state {}", state_name(state));
@@ -566,10 +580,17 @@ impl Connection {
         self.heartbeat.start(now, self.heartbeat_secs);
     }
 
+    /// The new secret is good.
+    pub fn secret_updated(&mut self) {
+        if self.state == State::Open {
+            frame::write_method(self.out.tail(), 0, ConnectionUpdateSecretOk {});
+        }
+    }
+
     /// Everything is stopped: answer the client's close, and end.
     pub fn close_ok(&mut self) {
         frame::write_method(self.out.tail(), 0, ConnectionCloseOk {});
-        self.channels.clear();
+        self.forget_channels();
         self.state = State::Ended;
     }
 
@@ -587,13 +608,18 @@ impl Connection {
             method_id: method.method,
         };
         frame::write_method(self.out.tail(), 0, close);
-        self.channels.clear();
+        self.forget_channels();
         self.held_bytes = 0;
         let is_deaf = self.is_framing_lost;
         let heartbeat = std::time::Duration::from_secs(u64::from(self.heartbeat_secs));
         let wait =
             if is_deaf || heartbeat.is_zero() { handshake::SILENCE } else { heartbeat.min(handshake::CLOSE_WAIT_MAX) };
         self.state = State::AwaitCloseOk { until: now + wait, is_deaf };
+    }
+
+    fn forget_channels(&mut self) {
+        self.channels.clear();
+        self.arriving = Arriving::default();
     }
 
     /// The driver failed an event of the whole connection, such as an open.

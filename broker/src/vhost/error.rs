@@ -52,6 +52,9 @@ pub enum Error {
     /// No plugin offers the type (semantics 8.5).
     #[error("unknown exchange type '{0}'")]
     UnknownExchangeType(String),
+    /// No plugin offers it any more, but there are exchanges of that type (semantics 8.6).
+    #[error("invalid exchange type '{0}'")]
+    ExchangeTypeIsGone(String),
     /// The default exchange cannot be declared, deleted or bound (semantics 8.8).
     #[error("operation not permitted on the default exchange")]
     DefaultExchange,
@@ -172,7 +175,7 @@ pub enum Error {
     #[error("{0}")]
     Type(#[from] TypeError),
     /// A route met an exchange whose type has failed.
-    #[error("cannot route message through exchange '{name}' in vhost '{vhost}': {error}")]
+    #[error("Cannot route message through exchange '{name}' in vhost '{vhost}': {error}")]
     RouteFailed {
         /// Its name.
         name: String,
@@ -205,6 +208,7 @@ impl Error {
                 ReplyCode::InternalError
             }
             Self::UnknownExchangeType(_)
+            | Self::ExchangeTypeIsGone(_)
             | Self::QueueLimit { .. }
             | Self::Inequivalent { .. }
             | Self::InUse { .. }

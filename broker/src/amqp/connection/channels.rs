@@ -37,9 +37,10 @@ impl Connection {
             // Heartbeats on a channel were refused before.
             FrameKind::Body | FrameKind::Heartbeat => channel.content.body(frame.payload),
         };
-        self.assembling_bytes = self.assembling_bytes + channel.content.kept_bytes() - kept_before;
+        self.arriving.change(kept_before, channel.content.kept_bytes());
+        self.has_content = true;
         match result {
-            Ok(None) if self.assembling_bytes > ASSEMBLING_BYTES_MAX => {
+            Ok(None) if self.arriving.bytes() > ASSEMBLING_BYTES_MAX => {
                 let text = format!("more than {ASSEMBLING_BYTES_MAX} bytes of unfinished messages");
                 let error = ProtocolError::new(ReplyCode::ResourceError, text).in_method(BasicPublish::ID);
                 self.fail(now, ChannelId(0), error, Framing::Kept)
@@ -316,7 +317,7 @@ impl Connection {
             method_id: method.method,
         };
         frame::write_method(self.out.tail(), id.0, close);
-        self.assembling_bytes -= channel.content.kept_bytes();
+        self.arriving.change(channel.content.kept_bytes(), 0);
         let mut closed = Channel::new();
         closed.state = ChannelState::AwaitCloseOk;
         closed.held = std::mem::take(&mut channel.held);
@@ -328,7 +329,7 @@ impl Connection {
     /// Everything of the channel is stopped: its number may be used again (semantics 7.4).
     pub fn close_channel_ok(&mut self, id: ChannelId) {
         let Some(mut channel) = self.channels.remove(&id.0) else { return };
-        self.assembling_bytes -= channel.content.kept_bytes();
+        self.arriving.change(channel.content.kept_bytes(), 0);
         if let Some(confirms) = channel.mode.confirms() {
             confirms.flush(id, self.out.tail());
         }

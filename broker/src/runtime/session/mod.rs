@@ -2,7 +2,8 @@
 //!
 //! Whoever drives a session feeds bytes ([`Session::on_bytes`]), tells it when its mailbox has news ([`Session::on_mail`]) and time has
 //! passed, and writes what is in [`Session::out`]. Everything else happens here and in the files beside: `commands` carries out methods,
-//! `replies` what queues answer, `transactions` holds and commits, `ending` closes channels and the connection, `actor` judges permissions.
+//! `replies` what queues answer, `reply_to` answers to requests, `transactions` holds and commits, `secret` renews credentials, `ending`
+//! closes channels and the connection, `actor` judges permissions.
 
 mod actor;
 mod commands;
@@ -10,6 +11,7 @@ mod ending;
 mod exclusive;
 mod replies;
 mod reply_to;
+mod secret;
 mod transactions;
 
 #[cfg(test)]
@@ -255,6 +257,12 @@ impl Session {
                 self.drain_mail(now);
             }
         }
+        // A message that is still arriving is enough to meet an alarm; one that came whole has met it.
+        if self.conn.take_has_content()
+            && let Some(reason) = self.broker.alarms.reason()
+        {
+            self.conn.block(now, reason);
+        }
         self.finish_turn(now);
         input.len() - rest.len()
     }
@@ -355,6 +363,11 @@ impl Session {
             }
             Event::Open { vhost } => self.on_open(now, vhost),
             Event::ChannelOpen { channel } => self.on_channel_open(now, channel),
+            Event::UpdateSecret { new_secret: _, reason } => {
+                if let Err(error) = self.on_update_secret(reason) {
+                    self.fail(now, ChannelId(0), error.in_method(crate::amqp::method::ConnectionUpdateSecret::ID));
+                }
+            }
             Event::ChannelClose { channel } => self.end_channel(channel, None),
             Event::Close => self.end_connection(now, None),
             Event::Failed { channel, error } => self.fail(now, channel, error),
