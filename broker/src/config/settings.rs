@@ -9,7 +9,7 @@ use super::{
 };
 use crate::topology::{
     check::{Item, Part},
-    schema::{LimitsDecl, PluginDecl, StorageDecl, Topology},
+    schema::{DefinitionsDecl, LimitsDecl, PluginDecl, StorageDecl, Topology},
 };
 
 pub(super) const NODE: Section = Section { what: "node", keys: &["product", "version", "cluster_name"], hints: &[] };
@@ -58,6 +58,9 @@ pub(super) const STORAGE: Section = Section {
         ("dir", Hint::Instead("did you mean 'data'?")),
     ],
 };
+
+pub(super) const DEFINITIONS: Section =
+    Section { what: "definitions", keys: &["path", "skip_if_unchanged"], hints: &[] };
 
 pub(super) const PLUGIN: Section =
     Section { what: "a plugin", keys: &["path", "sha256", "required", "config"], hints: &[] };
@@ -239,7 +242,7 @@ fn sha256(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
 }
 
 /// What is handed to a plugin as it is.
-fn json(reader: &mut Reader<'_>, node: &Node) -> serde_json::Value {
+pub(super) fn json(reader: &mut Reader<'_>, node: &Node) -> serde_json::Value {
     use serde_json::Value as Json;
     reader.no_tag(node);
     match &node.value {
@@ -258,6 +261,26 @@ fn json(reader: &mut Reader<'_>, node: &Node) -> serde_json::Value {
             Some(Plain::HugeInt | Plain::Text(_)) => Json::from(scalar.text.as_str()),
         },
     }
+}
+
+/// A path, or a mapping.
+pub(super) fn definitions(reader: &mut Reader<'_>, node: &Node, topology: &mut Topology) {
+    let (path, skip_if_unchanged) = if matches!(node.value, Value::Scalar(_)) {
+        (Some(node), false)
+    } else {
+        let Some(fields) = reader.fields(node, &DEFINITIONS) else { return };
+        let skip = fields.get("skip_if_unchanged").and_then(|node| reader.flag(node)).unwrap_or(false);
+        (fields.get("path"), skip)
+    };
+    let Some(node) = path else {
+        return reader.error(node.span, "definitions need a path", "add 'path: …' with a file or folder");
+    };
+    let Some(path) = reader.path(node) else { return };
+    if !path.exists() {
+        let cause = format!("no definitions {}", path.display());
+        return reader.error(node.span, cause, "paths are relative to this file's folder");
+    }
+    topology.definitions = Some(DefinitionsDecl { path, skip_if_unchanged });
 }
 
 /// The ranges were checked against the types; a value that does not fit cannot come here and would change nothing.

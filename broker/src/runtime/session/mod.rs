@@ -103,6 +103,8 @@ struct ChannelSession {
     getters: HashMap<u64, SourceId>,
     transaction: HeldPublishes,
     ending: Option<Ending>,
+    /// For its user's limit.
+    is_counted: bool,
 }
 
 /// See the module.
@@ -374,6 +376,7 @@ impl Session {
                 self.login = Some(Login { mechanism: mechanism.to_owned(), response: response.to_vec() });
             }
             Event::Open { vhost } => self.on_open(now, vhost),
+            Event::ChannelOpen { channel } => self.on_channel_open(now, channel),
             Event::UpdateSecret { new_secret: _, reason } => {
                 if let Err(error) = self.on_update_secret(reason) {
                     self.fail(now, ChannelId(0), error.in_method(crate::amqp::method::ConnectionUpdateSecret::ID));
@@ -462,6 +465,26 @@ impl Session {
             return Err(refuse(format!("vhost {name} not found")));
         }
         Ok(vhost)
+    }
+
+    /// The user's limit counts the channels of all its connections (semantics 5.7).
+    fn on_channel_open(&mut self, now: Instant, channel: ChannelId) {
+        let Some(actor) = &self.actor else { return };
+        let limits = self.broker.access.limits_of(actor.name());
+        match self.broker.census.open_channel(self.number, limits.max_channels) {
+            Ok(()) => {
+                self.channels.entry(channel.0).or_default().is_counted = true;
+                self.conn.channel_opened(channel);
+            }
+            Err(limit) => {
+                let text = format!(
+                    "number of channels opened for user '{}' has reached the maximum allowed user limit of {limit}",
+                    actor.name()
+                );
+                let error = ProtocolError::new(ReplyCode::NotAllowed, text);
+                self.fail(now, channel, error.in_method(crate::amqp::method::ChannelOpen::ID));
+            }
+        }
     }
 
     // Publishing and settling
