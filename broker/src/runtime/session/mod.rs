@@ -79,6 +79,8 @@ struct ChannelSession {
     /// Whose turn it is to hear first that the limit has room.
     limit_turn: usize,
     pending: Option<Pending>,
+    /// Consumers to tell that they are cancelled, once the channel has its delete-ok.
+    cancelled: Vec<SourceId>,
     sources: Vec<SourceId>,
     /// The getter of each queue, by the queue's number.
     getters: HashMap<u64, SourceId>,
