@@ -296,7 +296,7 @@ pub fn scenario_topology<'a>(scenarios: impl IntoIterator<Item = &'a Scenario>) 
                 permissions.insert(vhost.clone(), json!({"configure": configure, "write": write, "read": read}));
             }
             let name = scenario.user_name(&user.name);
-            users.insert(name, json!({"password": USER_PASSWORD, "permissions": permissions}));
+            users.insert(name, json!({"password": USER_PASSWORD, "tags": user.tags, "permissions": permissions}));
         }
         vhosts.insert(vhost, json!({"tracing": scenario.is_traced}));
     }

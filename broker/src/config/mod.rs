@@ -30,7 +30,7 @@ use self::{
 pub use crate::topology::check::Severity;
 use crate::topology::{
     check,
-    schema::{MixedDurability, Topology, UserDecl, VhostDecl},
+    schema::{Defaults, MixedDurability, Topology, UserDecl, VhostDecl},
 };
 
 /// A file that can be used.
@@ -147,7 +147,8 @@ impl Loaded {
 }
 
 fn topology(reader: &mut Reader<'_>, root: &Node) -> Topology {
-    let mut topology = Topology { vhosts: Vec::new(), users: Vec::new(), ..Topology::default() };
+    let defaults = Defaults::default();
+    let mut topology = Topology { vhosts: Vec::new(), users: Vec::new(), defaults, ..Topology::default() };
     let Some(fields) = reader.fields(root, &TOP) else { return topology };
     let mut read = |key: &str, section: fn(&mut Reader<'_>, &Node, &mut Topology)| {
         if let Some(node) = fields.get(key) {
@@ -165,10 +166,11 @@ fn topology(reader: &mut Reader<'_>, root: &Node) -> Topology {
     read("vhosts", vhosts::read);
     read("users", users::read);
     // What a file does not mention is as without a file; an empty section means none.
-    if fields.get("vhosts").is_none() {
+    topology.defaults = Defaults { users: fields.get("users").is_none(), vhosts: fields.get("vhosts").is_none() };
+    if topology.defaults.vhosts {
         topology.vhosts = vec![VhostDecl { name: "/".to_owned(), ..VhostDecl::default() }];
     }
-    if fields.get("users").is_none() {
+    if topology.defaults.users {
         topology.users = vec![UserDecl::guest(&topology.vhosts)];
     }
     topology

@@ -11,7 +11,7 @@ use crate::{
     access::{HashAlgorithm, PasswordHash},
     topology::{
         check::{Item, Part},
-        schema::{PasswordDecl, PermissionDecl, Topology, UserDecl},
+        schema::{PasswordDecl, PermissionDecl, Topology, UserDecl, UserLimitsDecl},
     },
 };
 
@@ -58,6 +58,8 @@ fn user(reader: &mut Reader<'_>, named: &Named<'_>, fields: Option<Fields<'_>>, 
         tags: Vec::new(),
         loopback_only: false,
         permissions: Vec::new(),
+        topic_permissions: Vec::new(),
+        limits: UserLimitsDecl::default(),
     };
     let node = |key| fields.as_ref().and_then(|fields| fields.get(key));
     match node("password") {

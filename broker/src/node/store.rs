@@ -33,7 +33,7 @@ pub(super) async fn recover(
     });
     let recovered = progress::show("recovering the store", recovering).await;
     let (storage, recovery) = recovered.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
-    let queues: usize = recovery.vhosts.iter().map(|(_, vhost)| vhost.queues.len()).sum();
+    let queues: usize = recovery.definitions.vhosts.values().map(|vhost| vhost.queues.len()).sum();
     let messages = storage.status().live_count;
     if queues > 0 || messages > 0 {
         let messages = format!("{} {}", counted(messages), if messages == 1 { "message" } else { "messages" });

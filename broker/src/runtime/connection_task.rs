@@ -41,7 +41,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     peer: SocketAddr,
     local: Option<SocketAddr>,
 ) {
-    let mut served = Served(Session::new(Arc::clone(&broker), peer, Instant::now()));
+    let mut served = Served(Session::new(Arc::clone(&broker), peer, broker.clock.now()));
     let session = &mut served.0;
     if let Some(local) = local {
         session.set_local(local);
@@ -52,7 +52,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let mut timer = pin!(tokio::time::sleep_until(far_away()));
     let end = loop {
         if session.has_ended() && cut_at.is_none() {
-            cut_at = Some(Instant::now() + LAST_WORDS);
+            cut_at = Some(broker.clock.now() + LAST_WORDS);
         }
         let turn = poll_fn(|cx| {
             poll_turn(cx, session, Pin::new(&mut stream), &mut rest, &mut has_spoken, timer.as_mut(), cut_at)
@@ -62,7 +62,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             Ok(Turn::Login) => {
                 login(&broker, session, peer).await;
                 // Clients may have sent what comes next without waiting.
-                use_rest(session, Instant::now(), &mut rest);
+                use_rest(session, broker.clock.now(), &mut rest);
             }
             Ok(Turn::Ended) => break None,
             Ok(Turn::PeerClosed) => break Some(None),
@@ -142,7 +142,7 @@ fn poll_turn<S: AsyncRead + AsyncWrite>(
     if session.mailbox().poll(cx).is_ready() {
         has_worked = true;
         session.mailbox().stay_awake();
-        let now = Instant::now();
+        let now = session.now();
         session.out().lend(buffers::take_write);
         session.on_mail(now);
         use_rest(session, now, rest);
@@ -150,7 +150,7 @@ fn poll_turn<S: AsyncRead + AsyncWrite>(
     if session.has_left_frames() && session.wants_input() {
         has_worked = true;
         session.out().lend(buffers::take_write);
-        let used = session.run(Instant::now(), rest);
+        let used = session.run(session.now(), rest);
         rest.drain(..used);
     }
     if session.wants_input() && !session.has_left_frames() {
@@ -167,7 +167,7 @@ fn poll_turn<S: AsyncRead + AsyncWrite>(
         }
     }
     if !session.wants_input()
-        && session.is_peer_overdue(Instant::now())
+        && session.is_peer_overdue(session.now())
         && let Poll::Ready(0) = poll_sign_of_life(cx, session, stream.as_mut(), rest)?
     {
         return Poll::Ready(Ok(Turn::PeerClosed));
@@ -229,7 +229,7 @@ fn poll_read<S: AsyncRead>(
             };
             rest.truncate(start + count);
             if count > 0 {
-                let now = Instant::now();
+                let now = session.now();
                 session.out().lend(buffers::take_write);
                 let used = session.on_bytes(now, rest);
                 rest.drain(..used);
@@ -242,7 +242,7 @@ fn poll_read<S: AsyncRead>(
         if let Poll::Ready(Ok(count)) = result
             && count > 0
         {
-            let now = Instant::now();
+            let now = session.now();
             session.out().lend(buffers::take_write);
             let used = session.on_bytes(now, &buffer[..start + count]);
             rest.clear();
@@ -265,7 +265,7 @@ fn poll_sign_of_life<S: AsyncRead>(
     let start = rest.len();
     if start >= buffers::READ_BYTES {
         // It has shown so often that it lives that no more can be kept; TCP finds out when it dies.
-        session.on_sign_of_life(Instant::now());
+        session.on_sign_of_life(session.now());
         return Poll::Pending;
     }
     rest.resize(start + SIGN_OF_LIFE_BYTES, 0);
@@ -276,7 +276,7 @@ fn poll_sign_of_life<S: AsyncRead>(
     };
     rest.truncate(start + count);
     if count > 0 {
-        session.on_sign_of_life(Instant::now());
+        session.on_sign_of_life(session.now());
     }
     result
 }
@@ -313,14 +313,14 @@ fn poll_write<S: AsyncWrite>(
     };
     if let Poll::Ready(Ok(count)) = result {
         session.out().advance(count);
-        session.on_written(Instant::now());
+        session.on_written(session.now());
     }
     result
 }
 
 fn poll_deadline(cx: &mut Context<'_>, session: &mut Session, mut timer: Pin<&mut Sleep>) -> Poll<()> {
     let Some(deadline) = session.deadline() else { return Poll::Pending };
-    let now = Instant::now();
+    let now = session.now();
     if now >= deadline {
         session.on_deadline(now);
         return Poll::Ready(());
@@ -342,7 +342,7 @@ async fn login(broker: &Arc<Broker>, session: &mut Session, peer: SocketAddr) {
         Ok(result) => result,
         Err(_) => Err(LoginRefused { reason: "checking the credentials took too long".into(), is_malformed: true }),
     };
-    session.on_login(Instant::now(), &login.mechanism, result);
+    session.on_login(broker.clock.now(), &login.mechanism, result);
 }
 
 async fn check_login(

@@ -5,10 +5,10 @@
 //! there is one owner at a time. Effects go to other mailboxes while inside, never into another queue.
 
 use std::sync::{Arc, Weak};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
+use super::clock::Clock;
 use super::paging::Paging;
 use crate::queue::{self, Effects, Handle, Input, Queue, Restored, Stored};
 use crate::store::{Committer, KeysInUse, Submission};
@@ -33,6 +33,7 @@ pub struct QueueShell {
     vhost: Weak<Vhost>,
     committer: Arc<Committer>,
     paging: Arc<Paging>,
+    clock: Clock,
     mailbox: Mutex<Vec<Input>>,
     inside: Mutex<Inside>,
     this: Weak<Self>,
@@ -58,7 +59,7 @@ impl QueueShell {
                 }
                 let Inside { machine, effects, .. } = &mut *inside;
                 machine.set_budget(self.paging.queue_bytes());
-                let now_ms = now_ms();
+                let now_ms = self.clock.wall_ms();
                 for input in mail {
                     machine.handle(now_ms, input, effects);
                 }
@@ -130,23 +131,18 @@ impl QueueShell {
     }
 }
 
-/// Wall-clock time in milliseconds since the epoch: deadlines go on while the broker is down.
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// Makes shells for the queues of all vhosts.
 #[derive(Debug)]
 pub struct Shells {
     committer: Arc<Committer>,
     paging: Arc<Paging>,
+    clock: Clock,
 }
 
 impl Shells {
-    /// All shells share one committer and one budget.
-    pub fn new(committer: Arc<Committer>, paging: Arc<Paging>) -> Arc<Self> {
-        Arc::new(Self { committer, paging })
+    /// All shells share one committer, one budget and one clock.
+    pub fn new(committer: Arc<Committer>, paging: Arc<Paging>, clock: Clock) -> Arc<Self> {
+        Arc::new(Self { committer, paging, clock })
     }
 }
 
@@ -170,6 +166,7 @@ impl QueueFactory for Shells {
             committer: Arc::clone(&self.committer),
             mailbox: Mutex::default(),
             paging: Arc::clone(&self.paging),
+            clock: self.clock.clone(),
             inside: Mutex::new(inside),
             this: this.clone(),
         })

@@ -102,9 +102,7 @@ impl Gathered {
 impl Ledger for Committer {
     fn record(&self, vhost: &str, changes: Vec<Change>) {
         // Written down before the lock is taken, which every queue needs.
-        let entries: Vec<Entry> = changes.iter().map(|change| definitions::entry(vhost, change)).collect();
-        self.gathered.lock().definitions.extend(entries);
-        self.wake.notify_one();
+        self.define(changes.iter().map(|change| definitions::entry(vhost, change)).collect());
     }
 }
 
@@ -172,6 +170,12 @@ impl Committer {
         let mut gathered = self.gathered.lock();
         gathered.deleted.extend(keys.of(queue));
         drop(gathered);
+        self.wake.notify_one();
+    }
+
+    /// Takes definitions that are to be stored or removed, in order; never waits.
+    pub fn define(&self, entries: Vec<Entry>) {
+        self.gathered.lock().definitions.extend(entries);
         self.wake.notify_one();
     }
 
@@ -261,7 +265,7 @@ impl Committer {
         let consumed = batch::take_consumed(&mut batch.appends, &mut batch.settled, &batch.deleted);
         batch::answer(consumed.into_iter(), true);
         // A queue's definition goes before its messages, and its end behind them.
-        let mut full = self.define(&mut batch.definitions).await?;
+        let mut full = self.store_definitions(&mut batch.definitions).await?;
         let is_defined = full.is_none();
         let may_have_room = is_retry || !self.is_stuck.load(Ordering::Relaxed);
         let has_tried = is_defined && (may_have_room || batch.appends.is_empty());
@@ -295,7 +299,7 @@ impl Committer {
     }
 
     /// Stores definitions; the reason if there is no room for them.
-    async fn define(&self, definitions: &mut Vec<Entry>) -> Result<Option<String>, StorageError> {
+    async fn store_definitions(&self, definitions: &mut Vec<Entry>) -> Result<Option<String>, StorageError> {
         if definitions.is_empty() {
             return Ok(None);
         }

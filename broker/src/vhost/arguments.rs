@@ -35,6 +35,7 @@ pub fn check_queue(arguments: &Table, queue: &str, vhost: &str) -> Result<(), St
             }
             // As RabbitMQ prints its own terms.
             ArgumentError::WrongType(_, kind) => format!("{invalid}: {{unacceptable_type,{kind}}}"),
+            ArgumentError::NotAnInteger(_, kind) => format!("{invalid}: \"expected integer, got {kind}\""),
             ArgumentError::Negative(_, value) => format!("{invalid}: {{value_negative,{value}}}"),
             ArgumentError::TooLarge(_, value, _) => format!("{invalid}: {{max_value_exceeded,{value}}}"),
             ArgumentError::OtherType(..) => format!("{invalid} of queue type classic"),

@@ -42,6 +42,9 @@ pub enum ArgumentError {
     /// Of a type that the argument does not have, in the words of the wire.
     #[error("queue argument '{0}' cannot be of type {1}")]
     WrongType(&'static str, &'static str),
+    /// Of a type that is no integer, in the words of the wire.
+    #[error("queue argument '{0}' is a number, and cannot be of type {1}")]
+    NotAnInteger(&'static str, &'static str),
     /// A number below 0.
     #[error("queue argument '{0}' with value {1} is below 0")]
     Negative(&'static str, i64),
@@ -98,7 +101,7 @@ pub fn check_queue_argument(name: &str, value: &Value) -> Result<(), ArgumentErr
         Support::OneOf(names) if value.as_str().is_some_and(|value| names.contains(&value)) => Ok(()),
         Support::OneOf(names) => Err(ArgumentError::NotOneOf(name, shown(value), names)),
         Support::UpTo(max) => match value.as_i64() {
-            None => Err(ArgumentError::WrongType(name, value.type_name())),
+            None => Err(ArgumentError::NotAnInteger(name, value.type_name())),
             Some(number) if number < 0 => Err(ArgumentError::Negative(name, number)),
             Some(number) if number > *max => Err(ArgumentError::TooLarge(name, number, *max)),
             Some(_) => Ok(()),
@@ -162,7 +165,11 @@ mod tests {
             Some("queue argument 'x-max-priority' with value 256 is above 255"),
         );
         check("x-max-priority", Value::from(-1i64), Some("queue argument 'x-max-priority' with value -1 is below 0"));
-        check("x-max-priority", Value::from("5"), Some("queue argument 'x-max-priority' cannot be of type longstr"));
+        check(
+            "x-max-priority",
+            Value::from("5"),
+            Some("queue argument 'x-max-priority' is a number, and cannot be of type longstr"),
+        );
         check("x-single-active-consumer", Value::Bool(false), None);
         check(
             "x-single-active-consumer",

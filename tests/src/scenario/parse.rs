@@ -23,6 +23,8 @@ pub struct Scenario {
 #[derive(Debug, Clone)]
 pub struct User {
     pub name: String,
+    /// Separated by commas.
+    pub tags: String,
     pub permissions: Option<[String; 3]>,
 }
 
@@ -154,16 +156,20 @@ fn reasoned(rest: &str) -> Result<String, String> {
 
 fn parse_user(rest: &str) -> Result<User, String> {
     let (name, rest) = rest.trim().split_once(' ').ok_or("name and permissions are wanted")?;
-    if rest.trim() == "none" {
-        return Ok(User { name: name.to_owned(), permissions: None });
-    }
-    let fields = Parser::new(rest).fields()?.0;
-    let no_variables = super::literal::Variables::new();
-    let pattern = |wanted: &str| match fields.iter().find(|(field, _)| field == wanted) {
-        Some((_, literal)) => literal.to_text(&no_variables),
-        None => Err(format!("{wanted}= is missing")),
+    let name = name.to_owned();
+    let (fields, is_none) = match rest.trim().strip_suffix("none") {
+        Some(rest) => (rest, true),
+        None => (rest, false),
     };
-    Ok(User { name: name.to_owned(), permissions: Some([pattern("configure")?, pattern("write")?, pattern("read")?]) })
+    let fields = Parser::new(fields).fields()?.0;
+    let no_variables = super::literal::Variables::new();
+    let text = |wanted: &str| match fields.iter().find(|(field, _)| field == wanted) {
+        Some((_, literal)) => literal.to_text(&no_variables).map(Some),
+        None => Ok(None),
+    };
+    let pattern = |wanted: &str| text(wanted)?.ok_or_else(|| format!("{wanted}= is missing"));
+    let permissions = if is_none { None } else { Some([pattern("configure")?, pattern("write")?, pattern("read")?]) };
+    Ok(User { name, tags: text("tags")?.unwrap_or_default(), permissions })
 }
 
 fn add_to_group(group: &mut Step, step: Step) -> Result<(), String> {

@@ -18,6 +18,9 @@ use crate::vhost::QueueRecord;
 pub(super) struct Ending {
     /// Queues that have not answered.
     missing: usize,
+    /// A request of the channel is still to be answered. The channel's number must not be free before: answers carry nothing else, and
+    /// this one would be taken for that of a new channel.
+    is_answer_due: bool,
     /// What the client is told; none when it asked for the end itself.
     error: Option<ProtocolError>,
 }
@@ -40,13 +43,10 @@ impl Session {
         self.flush_settled();
         let missing = self.detach(channel, &[channel]);
         let state = self.channels.entry(channel.0).or_default();
-        if state.pending.take().is_some() {
-            self.pending_count -= 1;
-        }
-        state.ending = Some(Ending { missing, error });
-        if missing == 0 {
-            self.finish_channel(channel);
-        }
+        let is_answer_due = state.pending.take().is_some();
+        self.pending_count -= usize::from(is_answer_due);
+        state.ending = Some(Ending { missing, is_answer_due, error });
+        self.finish_channel(channel);
     }
 
     /// Asks every queue to take back what the channels hold; returns how many will answer, to channel `answers`.
@@ -54,6 +54,7 @@ impl Session {
         let mut queues: Vec<(Arc<QueueRecord>, Vec<HolderId>)> = Vec::new();
         let mut place_of: HashMap<u64, usize> = HashMap::new();
         for channel in channels {
+            self.drop_transaction(*channel);
             let Some(state) = self.channels.get_mut(&channel.0) else { continue };
             for id in std::mem::take(&mut state.sources) {
                 let Some(source) = self.sources.remove(&id) else { continue };
@@ -72,7 +73,12 @@ impl Session {
         count
     }
 
+    /// Ends the channel if everything has been answered.
     fn finish_channel(&mut self, channel: ChannelId) {
+        let ending = self.channels.get(&channel.0).and_then(|state| state.ending.as_ref());
+        if ending.is_none_or(|ending| ending.missing > 0 || ending.is_answer_due) {
+            return;
+        }
         let Some(ending) = self.channels.remove(&channel.0).and_then(|state| state.ending) else { return };
         match ending.error {
             Some(error) => self.conn.close_channel(channel, &error),
@@ -86,7 +92,8 @@ impl Session {
         }
         self.conn.stop();
         let missing = self.let_go();
-        self.ending = Some(Ending { missing, error });
+        // No channel of a connection that ends is opened again.
+        self.ending = Some(Ending { missing, is_answer_due: false, error });
         if missing == 0 {
             self.finish_connection(now);
         }
@@ -116,6 +123,8 @@ impl Session {
         let Some(ending) = self.ending.take() else { return };
         self.channels.clear();
         self.pending_count = 0;
+        // Who hears of the end may come again at once.
+        self.broker.census.leave(self.number);
         match ending.error {
             Some(error) => self.conn.close(now, &error),
             None => {
@@ -140,12 +149,11 @@ impl Session {
         let Some(ending) = self.channels.get_mut(&channel.0).and_then(|state| state.ending.as_mut()) else {
             return false;
         };
-        if matches!(reply, Reply::Detached) {
-            ending.missing = ending.missing.saturating_sub(1);
-            if ending.missing == 0 {
-                self.finish_channel(channel);
-            }
+        match reply {
+            Reply::Detached => ending.missing = ending.missing.saturating_sub(1),
+            _ => ending.is_answer_due = false,
         }
+        self.finish_channel(channel);
         true
     }
 

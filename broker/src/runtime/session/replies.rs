@@ -79,7 +79,10 @@ impl Session {
             Notice::Delivered { source, deliveries } => self.on_delivered(SourceId(source), &deliveries),
             Notice::Confirmed { numbers, is_taken } => {
                 for range in numbers {
-                    self.conn.confirm(ChannelId(range.channel), range.first..=range.last, is_taken);
+                    let channel = ChannelId(range.channel);
+                    if let Err(error) = self.conn.confirm(channel, range.first..=range.last, is_taken) {
+                        self.fail(now, channel, error);
+                    }
                 }
             }
             Notice::Reply { channel, reply } => self.on_reply(now, ChannelId(channel), reply),
