@@ -96,6 +96,8 @@ struct ChannelSession {
     /// Whose turn it is to hear first that the limit has room.
     limit_turn: usize,
     pending: Option<Pending>,
+    /// Consumers to tell that they are cancelled, once the channel has its delete-ok.
+    cancelled: Vec<SourceId>,
     sources: Vec<SourceId>,
     /// The channel's reply consumer, and the name that repliers are told (semantics 22.1).
     reply_consumer: Option<(SourceId, Arc<str>)>,
