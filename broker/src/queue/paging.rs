@@ -98,9 +98,20 @@ impl Queue {
             }
         }
         self.ready.forget_bytes(freed);
-        // Returned messages stand before all others, so that all places ascend: to the store they are one run, to write and to read.
+        // What somebody has is needed last, but to put a transient one out of memory costs a write that may be for nothing.
+        for entry in self.consumers.unacked_bodies() {
+            if excess == 0 {
+                break;
+            }
+            if let Some(message) = entry.message.take() {
+                Self::page_out(entry.seq, &message, &mut entry.stored, effects);
+                self.unacked_bytes -= message.weight();
+                excess = excess.saturating_sub(message.weight());
+            }
+        }
+        // To the store they are one run then, to write and to read.
         if let Some(paged) = effects.appends.get_mut(others..) {
-            paged.reverse();
+            paged.sort_unstable_by_key(|append| append.seq);
         }
     }
 
