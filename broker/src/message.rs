@@ -226,35 +226,65 @@ pub fn live_bytes() -> u64 {
 
 /// A count that every thread keeps in a place of its own, so that no message costs a shared cache line.
 mod live {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicI64, Ordering};
 
     use parking_lot::Mutex;
 
     /// Only its thread writes it. Padded, so that neighbours do not share a cache line.
+    #[derive(Default)]
     #[repr(align(128))]
     struct Shard(AtomicI64);
 
-    /// One for each thread that ever had a message; there are about as many as cores.
-    static SHARDS: Mutex<Vec<&'static Shard>> = Mutex::new(Vec::new());
+    struct All {
+        /// One for each thread that had a message. Threads of a runtime come and go.
+        shards: Vec<Arc<Shard>>,
+        /// What the threads counted that have ended.
+        ended: i64,
+    }
+
+    static ALL: Mutex<All> = Mutex::new(All { shards: Vec::new(), ended: 0 });
+
+    /// A thread's own.
+    struct Own(Arc<Shard>);
+
+    impl Own {
+        fn new() -> Self {
+            let shard = Arc::<Shard>::default();
+            ALL.lock().shards.push(Arc::clone(&shard));
+            Self(shard)
+        }
+    }
+
+    impl Drop for Own {
+        fn drop(&mut self) {
+            let mut all = ALL.lock();
+            all.shards.retain(|shard| !Arc::ptr_eq(shard, &self.0));
+            all.ended = all.ended.wrapping_add(self.0.0.load(Ordering::Relaxed));
+        }
+    }
 
     thread_local! {
-        static SHARD: &'static Shard = {
-            let shard: &'static Shard = Box::leak(Box::new(Shard(AtomicI64::new(0))));
-            SHARDS.lock().push(shard);
-            shard
-        };
+        static SHARD: Own = Own::new();
     }
 
     #[inline]
     pub(super) fn add(bytes: i64) {
         // A message that is dropped while its thread ends is counted in a shard that is gone; nobody ever sees that.
-        let _ = SHARD.try_with(|shard| {
+        let _ = SHARD.try_with(|Own(shard)| {
             shard.0.store(shard.0.load(Ordering::Relaxed).wrapping_add(bytes), Ordering::Relaxed);
         });
     }
 
     pub(super) fn sum() -> i64 {
-        SHARDS.lock().iter().map(|shard| shard.0.load(Ordering::Relaxed)).sum()
+        let all = ALL.lock();
+        all.shards.iter().map(|shard| shard.0.load(Ordering::Relaxed)).fold(all.ended, i64::wrapping_add)
+    }
+
+    /// How many threads have a count.
+    #[cfg(test)]
+    pub(super) fn shard_count() -> usize {
+        ALL.lock().shards.len()
     }
 }
 
@@ -283,6 +313,16 @@ mod tests {
         assert!(live_bytes() < before + 80_000_000 - 10_000_000);
         drop(arriving);
         assert!(live_bytes() < before + 50_000_000 - 10_000_000);
+    }
+
+    #[test]
+    fn threads_that_have_ended_keep_no_count() {
+        let parts = Parts { exchange: "", routing_key: "", properties: &[0, 0] };
+        let before = live::shard_count();
+        for _ in 0..200 {
+            std::thread::spawn(move || drop(Message::new(parts, b""))).join().expect("dropping does not panic");
+        }
+        assert!(live::shard_count() < before + 100, "but for those of other tests");
     }
 
     #[test]
