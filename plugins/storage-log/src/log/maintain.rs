@@ -121,7 +121,7 @@ impl Log {
     }
 
     /// Whether the next segment has a file; makes it one if there is room.
-    fn has_spare_segment(&mut self) -> Result<bool, StorageError> {
+    pub(super) fn has_spare_segment(&mut self) -> Result<bool, StorageError> {
         let bytes = self.shared.options.segment_bytes;
         if self.recycled.iter().any(|(_, recycled)| *recycled >= bytes) {
             return Ok(true);

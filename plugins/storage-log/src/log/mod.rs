@@ -65,6 +65,8 @@ struct Active {
     file: Arc<dyn DiskFile>,
     position: u64,
     capacity: u64,
+    /// Up to here the file's blocks have been written to before.
+    written: u64,
     salt: u64,
 }
 
@@ -249,8 +251,13 @@ impl Log {
         };
         bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
         bytes.iter_mut().zip(header.encode(self.active.salt)).for_each(|(place, byte)| *place = byte);
+        let written = self.active.written;
+        if room == Room::Disk {
+            self.write_ahead(bytes, total);
+        }
         if let Err(error) = self.active.file.write_at(bytes, self.active.position) {
             // Where the next frame will begin has not moved, so that it overwrites whatever part of this one is there.
+            self.active.written = written;
             return Err(self.no_room_or_failed("writing the log", &error));
         }
         self.pending.push(Pending { frame_offset: self.active.position, effect });
@@ -259,6 +266,18 @@ impl Log {
         self.unmaintained.bytes += total;
         self.next_batch += 1;
         Ok(())
+    }
+
+    /// Puts zeros behind a small frame that reaches blocks which were never written to. The first sync of such blocks also changes the
+    /// file system's books, which takes longer than the sync of a small frame, and waits for others; so many small frames share it.
+    fn write_ahead(&mut self, bytes: &mut Vec<u8>, frame_bytes: u64) {
+        let end = self.active.position + frame_bytes;
+        if end <= self.active.written || frame_bytes > SMALL_FRAME_BYTES_MAX {
+            return;
+        }
+        let until = (end + WRITE_AHEAD_BYTES).min(self.active.capacity);
+        bytes.resize(bytes.len() + usize::try_from(until.saturating_sub(end)).unwrap_or(0), 0);
+        self.active.written = until;
     }
 
     /// Makes what was written durable if asked to, and then visible.
@@ -319,6 +338,12 @@ fn full(shared: &Shared) -> StorageError {
 
 /// Positions within a segment are 32 bits wide; callers split batches long before.
 const FRAME_BYTES_MAX: u32 = 3 << 30;
+
+/// Larger frames cost so much themselves that they need not be helped.
+const SMALL_FRAME_BYTES_MAX: u64 = 16 << 10;
+
+/// Costs a disk less than one of the changes of its books that it saves.
+const WRITE_AHEAD_BYTES: u64 = 256 << 10;
 
 /// A longer buffer is not kept for the next frame.
 const BUFFER_BYTES_MAX: usize = 4 << 20;

@@ -50,7 +50,7 @@ impl Log {
         let nothing: Arc<dyn DiskFile> = Arc::new(NoFile);
         Ok(Self {
             shared,
-            active: Active { id: 0, file: nothing, position: 0, capacity: 0, salt: 0 },
+            active: Active { id: 0, file: nothing, position: 0, capacity: 0, written: 0, salt: 0 },
             next_batch: loaded.next_batch,
             synced_batch: loaded.next_batch,
             promised_batch: loaded.promised_batch,
