@@ -8,4 +8,5 @@ mod declarations;
 mod hooks;
 mod identity;
 mod lifecycle;
+mod pathological;
 mod slow_clients;

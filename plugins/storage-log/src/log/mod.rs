@@ -6,7 +6,7 @@
 //! maintain (between commits): checkpoint ─► remove or recycle what is dead; copy forward what is mostly dead
 //! ```
 //!
-//! Callers run this on a thread of its own ([`crate::LogStorage`]), tests run it as it is. The order of syncs is data,
+//! [`crate::LogStorage`] says who runs this when; tests run it as it is. The order of syncs is data,
 //! index file, checkpoint (temporary file, sync, rename, sync of the folder), removal, sync of the folder.
 
 mod compact;
@@ -52,6 +52,8 @@ pub struct Log {
     has_unwritten: bool,
     has_reserve: bool,
     has_room: bool,
+    /// What has come since [`Self::maintain`] looked for something to do.
+    unmaintained: Unmaintained,
     salts: segments::Salts,
     buffer: Vec<u8>,
     _lock: Box<dyn Send + Sync>,
@@ -64,6 +66,14 @@ struct Active {
     position: u64,
     capacity: u64,
     salt: u64,
+}
+
+#[derive(Default, Clone, Copy)]
+struct Unmaintained {
+    commits: u32,
+    bytes: u64,
+    /// The last look found something, so that there may be more.
+    has_more: bool,
 }
 
 /// What a written frame means.
@@ -104,6 +114,7 @@ impl Log {
             matches!(operation, Operation::Append(_, Durability::Synced) | Operation::PutMeta(..))
         };
         let needs_sync = operations.iter().any(needs_sync);
+        self.unmaintained.commits += 1;
         let mut buffers = Vec::new();
         let mut results: Vec<_> = operations.into_iter().map(|operation| self.write(operation, &mut buffers)).collect();
         // After a failed sync nobody knows what the disk has, so that nothing of this group may be promised.
@@ -245,6 +256,7 @@ impl Log {
         self.pending.push(Pending { frame_offset: self.active.position, effect });
         self.active.position += total;
         self.since_checkpoint_bytes += total;
+        self.unmaintained.bytes += total;
         self.next_batch += 1;
         Ok(())
     }

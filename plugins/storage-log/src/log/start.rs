@@ -64,6 +64,7 @@ impl Log {
             has_unwritten: false,
             has_reserve: loaded.files.contains_key(names::RESERVE),
             has_room: loaded.files.contains_key(names::ROOM),
+            unmaintained: super::Unmaintained::default(),
             salts,
             buffer: Vec::new(),
             _lock: lock,
