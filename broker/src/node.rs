@@ -254,6 +254,7 @@ pub fn build(
         holder: Arc::<MemoryHolder>::clone(&holder),
         numbers,
         first_seq,
+        bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
     };
     let World { access, vhosts } = world::assemble(topology, shared, ledger, definitions, &mut backlogs)?;
     let cluster_name = topology.node.cluster_name.clone().or_else(|| {

@@ -11,6 +11,7 @@ mod bindings;
 mod diagnostic;
 mod environment;
 mod hooks;
+mod policies;
 mod reader;
 mod settings;
 mod source;
@@ -47,13 +48,15 @@ pub struct Loaded {
 /// Keys of the file itself.
 const TOP: Section = Section {
     what: "the file",
-    keys: &["node", "listeners", "limits", "storage", "plugins", "users", "hooks", "vhosts", "bindings"],
+    keys: &["node", "listeners", "limits", "storage", "plugins", "users", "hooks", "vhosts", "bindings", "definitions"],
     hints: &[
         ("exchanges", Hint::Instead("exchanges belong into a vhost: 'vhosts: { /: { exchanges: … } }'")),
         ("queues", Hint::Instead("queues belong into a vhost: 'vhosts: { /: { queues: … } }'")),
         ("permissions", Hint::Instead("permissions belong into a user: 'users: { app: { permissions: … } }'")),
         ("durability", Hint::Instead("it belongs into a vhost or a queue")),
-        ("policies", Hint::NotYet),
+        ("policies", Hint::Instead("policies belong into a vhost: 'vhosts: { /: { policies: … } }'")),
+        ("operator_policies", Hint::Instead("they belong into a vhost: 'vhosts: { /: { operator_policies: … } }'")),
+        ("load_definitions", Hint::Instead("did you mean 'definitions'?")),
         ("auth", Hint::NotYet),
         ("tests", Hint::NotYet),
         ("include", Hint::NotYet),
@@ -161,6 +164,7 @@ fn topology(reader: &mut Reader<'_>, root: &Node) -> Topology {
     read("storage", settings::storage);
     read("plugins", settings::plugins);
     read("bindings", bindings_settings);
+    read("definitions", settings::definitions);
     // Hooks of the broker come first, as they run first.
     read("hooks", hooks::of_broker);
     read("vhosts", vhosts::read);
@@ -193,11 +197,16 @@ const SECTIONS: &[(&str, &Section)] = &[
     ("limits", &settings::LIMITS),
     ("storage", &settings::STORAGE),
     ("plugins", &settings::PLUGIN),
+    ("definitions", &settings::DEFINITIONS),
     ("users", &users::USER),
     ("password", &users::PASSWORD),
     ("permissions", &users::PERMISSION),
+    ("topic_permissions", &users::TOPIC_PERMISSION),
+    ("limits of a user", &policies::USER_LIMITS),
     ("hooks", &hooks::BROKER_HOOK),
     ("vhosts", &vhosts::VHOST),
+    ("policies", &policies::POLICY),
+    ("limits of a vhost", &policies::VHOST_LIMITS),
     ("exchanges", &vhosts::EXCHANGE),
     ("queues", &vhosts::QUEUE),
     ("bindings of a vhost", &bindings::BINDING),

@@ -12,6 +12,7 @@ mod options;
 mod paging;
 pub mod ports;
 mod ready;
+mod shared_credit;
 
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ pub use self::options::{Options, Overflow};
 use self::paging::{Loading, WaitingGet};
 pub use self::ports::*;
 use self::ready::{Entry, Hot};
+pub use self::shared_credit::SharedCredit;
 use crate::message::Message;
 
 /// A message that the store must keep.
@@ -238,7 +240,8 @@ impl Queue {
                 continue;
             };
             let deliveries = std::mem::take(&mut holder.batch);
-            let notice = Notice::Delivered { source: holder.id.source, deliveries };
+            let takes_shared_credit = holder.shared_credit.is_some();
+            let notice = Notice::Delivered { source: holder.id.source, deliveries, takes_shared_credit };
             effects.notices.push((Arc::clone(&holder.outlet), notice));
         }
     }

@@ -20,7 +20,7 @@ struct Log {
 impl Outlet for Log {
     fn post(&self, notice: Notice) {
         let line = match notice {
-            Notice::Delivered { source, deliveries } => {
+            Notice::Delivered { source, deliveries, .. } => {
                 for delivery in deliveries {
                     let body = String::from_utf8_lossy(delivery.message.body()).into_owned();
                     let again = if delivery.redelivered { "!" } else { "" };
@@ -133,6 +133,7 @@ impl Bench {
             prefetch_count: 0,
             priority: 0,
             credit_bytes: 1_000_000,
+            shared_credit: None,
             limit: None,
         }
     }

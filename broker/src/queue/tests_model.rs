@@ -233,7 +233,7 @@ impl World {
         let mut lifted = false;
         for notice in notices {
             match notice {
-                Notice::Delivered { source, deliveries } => {
+                Notice::Delivered { source, deliveries, .. } => {
                     assert!(!deliveries.is_empty());
                     let turns: Vec<Turn> =
                         deliveries.iter().map(|delivery| self.queues[at].turn(number_of(&delivery.message))).collect();
@@ -444,6 +444,7 @@ impl World {
             prefetch_count: consumer.prefetch_count,
             priority: consumer.priority,
             credit_bytes: consumer.credit_bytes,
+            shared_credit: None,
             limit: is_limited.then(|| Arc::clone(&self.limit)),
         };
         let modelled = &mut self.queues[at];

@@ -232,7 +232,7 @@ impl Inside {
 
     fn deliver(&self, deliveries: Vec<Delivery>) {
         if let Some(consumer) = self.consumer.as_ref().filter(|_| !deliveries.is_empty()) {
-            consumer.outlet.post(Notice::Delivered { source: consumer.source, deliveries });
+            consumer.outlet.post(Notice::Delivered { source: consumer.source, deliveries, takes_shared_credit: false });
         }
     }
 }
