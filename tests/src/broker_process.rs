@@ -187,10 +187,10 @@ pub fn signal(pid: u32, name: &str) -> Result<(), String> {
 /// # Errors
 /// When there is none left.
 pub fn signal_group(leader: u32, name: &str) -> Result<(), String> {
-    let status = Command::new("sh").args(["-c", &format!("kill -{name} -- -{leader}")]).status();
+    let status = Command::new("sh").args(["-c", &format!("kill -s {name} -- -{leader}")]).status();
     match status {
         Ok(status) if status.success() => Ok(()),
-        other => Err(format!("kill -{name} -- -{leader}: {other:?}")),
+        other => Err(format!("kill -s {name} -- -{leader}: {other:?}")),
     }
 }
 
