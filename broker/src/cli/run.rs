@@ -10,7 +10,7 @@ use clap::Args;
 use super::{exit, known_exchange_types, logging};
 use crate::{
     config::{self, Diagnostic, parse_listen},
-    node::{self, NodeOptions},
+    node::{self, End, NodeOptions},
     topology::schema::Topology,
 };
 
@@ -70,7 +70,11 @@ pub(super) fn run(args: RunArgs) -> u8 {
         }
     };
     match runtime.block_on(node::run(options)) {
-        Ok(()) => exit::OK,
+        Ok(End::Closed) => exit::OK,
+        Ok(End::Recovering) => {
+            runtime.shutdown_background();
+            exit::OK
+        }
         Err(error) => {
             eprintln!("broker: {error}");
             error.exit_code()
