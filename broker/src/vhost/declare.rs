@@ -585,7 +585,7 @@ mod tests {
 
     #[test]
     fn so_many_bindings_lead_to_a_queue_and_no_more() {
-        let vhost = vhost(Arc::new(NoQueues), Durability::Synced);
+        let vhost = vhost(Arc::new(Made::default()), Durability::Synced);
         let spec = QueueSpec { name: "q".into(), ..QueueSpec::default() };
         vhost.declare_queue(&mut Operator, spec, || unreachable!("it has a name")).unwrap();
         let binding = |key: usize| BindingSpec {
