@@ -41,7 +41,9 @@ impl Log {
         let needed = DATA_START + frame_bytes;
         let (file, capacity, is_used) = match self.file_for(id, needed, room, &header) {
             Ok(made) => made,
-            Err(error) if is_full(&error) && needed > self.shared.options.segment_bytes && self.has_spare_segment()? => {
+            Err(error)
+                if is_full(&error) && needed > self.shared.options.segment_bytes && self.has_spare_segment()? =>
+            {
                 return Err(too_large(&self.shared, frame_bytes));
             }
             Err(error) => return Err(self.no_room_or_failed("making a segment", &error)),
