@@ -11,6 +11,7 @@ async function main () {
   // One unacked task at a time: a busy worker gets nothing new while others are free.
   await channel.prefetch(1)
   let done = 0
+  console.log('waiting for tasks')
   await channel.consume('tasks', async (message) => {
     // null says that the queue was deleted.
     if (message === null) return connection.close()
@@ -23,7 +24,6 @@ async function main () {
     done += 1
     if (done === limit) await connection.close()
   })
-  console.log('waiting for tasks')
 }
 
 main()

@@ -64,12 +64,12 @@ fn open(registry: &Registry, decl: &StorageDecl, data: Option<&Path>) -> Result<
 const READS_MAX: usize = 4;
 
 /// What works between queues and storage while the node runs. Dropped, it ends a little later.
-pub(super) struct Storing {
+pub(super) struct StoreTasks {
     committer: Arc<Committer>,
     tasks: JoinSet<()>,
 }
 
-impl Storing {
+impl StoreTasks {
     pub(super) fn start(committer: &Arc<Committer>) -> Self {
         let mut tasks = JoinSet::new();
         let run = Arc::clone(committer).run();
@@ -99,7 +99,7 @@ impl Storing {
     }
 }
 
-impl Drop for Storing {
+impl Drop for StoreTasks {
     fn drop(&mut self) {
         self.committer.stop();
     }

@@ -18,7 +18,7 @@ use super::broker::Broker;
 use super::buffers;
 use super::session::{LoginRefused, Session};
 use crate::access::{LoginError, Mechanism, Peer, User};
-use crate::store::Turns;
+use crate::store::{Storing, Turns};
 
 /// Slices that one write takes.
 const WRITE_SLICES: usize = 64;
@@ -62,7 +62,14 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             });
             match turn {
                 // The confirm of what it stores itself need not wake it.
-                Poll::Pending if turns.store(|| session.mailbox().stay_awake()) => Poll::Ready(Ok(Turn::Again)),
+                Poll::Pending => match turns.store(|| session.mailbox().stay_awake()) {
+                    Storing::Done => Poll::Ready(Ok(Turn::Again)),
+                    Storing::NotYet => {
+                        cx.waker().wake_by_ref();
+                        Poll::Pending
+                    }
+                    Storing::Elsewhere => Poll::Pending,
+                },
                 Poll::Ready(Ok(Turn::Again)) => {
                     turns.goes_on();
                     turn

@@ -21,7 +21,7 @@ pub use committer::{Committer, Failure, Submission};
 pub use gathered::Barrier;
 pub use ledger::StoreLedger;
 pub use recovery::{RecoverError, Recovery};
-pub use turns::Turns;
+pub use turns::{Storing, Turns, has_woken};
 
 use crate::queue::Stored;
 

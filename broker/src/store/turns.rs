@@ -18,6 +18,7 @@ const FEW: usize = 4;
 
 thread_local! {
     static TURN: Cell<Turn> = const { Cell::new(Turn::None) };
+    static HAS_WOKEN: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Whether a connection's turn is under way on this thread.
@@ -34,6 +35,19 @@ enum Turn {
 pub struct Turns {
     committer: Arc<Committer>,
     waits: Waits,
+    /// A turn has woken other connections, which may wait for this thread.
+    has_woken: bool,
+}
+
+/// What has become of a wish to spend time on storing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storing {
+    /// It was done: there is news.
+    Done,
+    /// Others go first; ask again.
+    NotYet,
+    /// The committer does it, or there is nothing to do.
+    Elsewhere,
 }
 
 /// What the connection has left in the committer, without waking it.
@@ -49,13 +63,14 @@ enum Waits {
 impl Turns {
     /// For one connection.
     pub fn new(committer: Arc<Committer>) -> Self {
-        Self { committer, waits: Waits::Nothing }
+        Self { committer, waits: Waits::Nothing, has_woken: false }
     }
 
     /// Carries out a turn. The connection must then say how it goes on, by [`Self::goes_on`] or [`Self::store`].
     pub fn turn<T>(&mut self, work: impl FnOnce() -> T) -> T {
         let under_way = UnderWay(self);
         TURN.set(Turn::UnderWay);
+        HAS_WOKEN.set(false);
         let result = work();
         drop(under_way);
         result
@@ -70,17 +85,18 @@ impl Turns {
         }
     }
 
-    /// The connection has nothing more to do and may spend its time on what it brought. True if it has done so: then there is news for
-    /// it. If not, the committer does it.
-    ///
-    /// `before` is called first.
-    pub fn store(&mut self, before: impl FnOnce()) -> bool {
+    /// The connection has nothing more to do and may spend its time on what it brought. `before` is called before it does.
+    pub fn store(&mut self, before: impl FnOnce()) -> Storing {
         if self.waits == Waits::Nothing {
-            return false;
+            return Storing::Elsewhere;
+        }
+        // Deliveries go out before this thread waits for a disk.
+        if std::mem::take(&mut self.has_woken) {
+            return Storing::NotYet;
         }
         let Some(mut work) = can_block().then(|| self.committer.try_work()).flatten() else {
             self.wake();
-            return false;
+            return Storing::Elsewhere;
         };
         before();
         let rest = block_in_place(|| Handle::current().block_on(self.committer.carry_out(&mut work, Part::Urgent)));
@@ -88,7 +104,7 @@ impl Turns {
         // The confirm goes out first; what nobody waits for is stored when there is nothing to do again.
         self.waits = if rest { Waits::New } else { Waits::Nothing };
         self.committer.wake_if_gathered();
-        true
+        Storing::Done
     }
 
     /// The connection does something else.
@@ -114,7 +130,13 @@ impl Drop for UnderWay<'_> {
         if TURN.replace(Turn::None) == Turn::HasBrought && self.0.waits == Waits::Nothing {
             self.0.waits = Waits::New;
         }
+        self.0.has_woken = HAS_WOKEN.take();
     }
+}
+
+/// This thread has woken a connection.
+pub fn has_woken() {
+    HAS_WOKEN.set(true);
 }
 
 /// Whether whoever brings this will see to it, so that nobody need be woken.

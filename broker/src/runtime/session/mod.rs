@@ -483,8 +483,7 @@ impl Session {
                     "number of channels opened for user '{}' has reached the maximum allowed user limit of {limit}",
                     actor.name()
                 );
-                let error = ProtocolError::new(ReplyCode::NotAllowed, text);
-                self.fail(now, channel, error.in_method(crate::amqp::method::ChannelOpen::ID));
+                self.fail(now, channel, ProtocolError::new(ReplyCode::NotAllowed, text));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Connections that carry out what they brought, instead of waking the committer's thread.
 
 use super::*;
-use crate::store::Turns;
+use crate::store::{Storing, Turns, has_woken};
 
 fn one(committer: &Committer, seq: u64, publisher: &Arc<Publisher>) {
     submit(committer, 1, vec![append(seq, &message(), publisher)], &[]);
@@ -54,9 +54,22 @@ async fn a_connection_with_nothing_else_to_do_stores_its_message_itself() {
     bench.turns.goes_on();
     bench.turns.turn(|| ());
     let mut is_told = false;
-    assert!(bench.turns.store(|| is_told = true) && is_told);
+    assert_eq!(bench.turns.store(|| is_told = true), Storing::Done);
+    assert!(is_told);
     assert_eq!((bench.places(), bench.confirmed()), (1, 1), "and it has its confirm");
-    assert!(!bench.turns.store(|| ()), "there is nothing more to do");
+    assert_eq!(bench.turns.store(|| ()), Storing::Elsewhere, "there is nothing more to do");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deliveries_go_out_before_a_thread_waits_for_the_disk() {
+    let mut bench = bench();
+    bench.turns.turn(|| {
+        one(&bench.committer, 1, &bench.publisher);
+        has_woken();
+    });
+    assert_eq!(bench.turns.store(|| ()), Storing::NotYet);
+    bench.turns.turn(|| ());
+    assert_eq!((bench.turns.store(|| ()), bench.confirmed()), (Storing::Done, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,11 +79,11 @@ async fn what_nobody_waits_for_is_stored_behind_the_confirm() {
     bench.turns.turn(|| {
         submit(&bench.committer, 1, vec![append(9, &message(), &bench.publisher)], &settled);
     });
-    assert!(bench.turns.store(|| ()));
+    assert_eq!(bench.turns.store(|| ()), Storing::Done);
     assert_eq!((bench.confirmed(), bench.storage.settled.lock().len()), (1, 0));
-    assert!(bench.turns.store(|| ()));
+    assert_eq!(bench.turns.store(|| ()), Storing::Done);
     assert_eq!(bench.storage.settled.lock().len(), 1);
-    assert!(!bench.turns.store(|| ()));
+    assert_eq!(bench.turns.store(|| ()), Storing::Elsewhere);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,8 +94,8 @@ async fn what_finds_no_room_is_not_tried_for_ever() {
     bench.turns.turn(|| {
         submit(&bench.committer, 1, vec![append(9, &message(), &bench.publisher)], &settled);
     });
-    assert!(bench.turns.store(|| ()));
-    assert!(!bench.turns.store(|| ()));
+    assert_eq!(bench.turns.store(|| ()), Storing::Done);
+    assert_eq!(bench.turns.store(|| ()), Storing::Elsewhere);
     assert_eq!((bench.confirmed(), bench.storage.settled.lock().len()), (0, 1), "settling goes on");
     bench.storage.room_bytes.store(usize::MAX, Ordering::SeqCst);
     bench.committer.retry();
@@ -96,7 +109,7 @@ async fn a_connection_that_has_more_to_do_leaves_its_messages_to_the_committer()
     bench.turns.goes_on();
     bench.turns.turn(|| one(&bench.committer, 2, &bench.publisher));
     bench.turns.goes_on();
-    assert!(!bench.turns.store(|| ()));
+    assert_eq!(bench.turns.store(|| ()), Storing::Elsewhere);
     bench.until_stored(2).await;
 }
 
@@ -105,14 +118,14 @@ async fn many_messages_are_left_to_the_committer() {
     let mut bench = bench();
     let messages = || (1..=100).map(|seq| append(seq, &message(), &bench.publisher)).collect();
     bench.turns.turn(|| submit(&bench.committer, 1, messages(), &[]));
-    assert!(!bench.turns.store(|| ()));
+    assert_eq!(bench.turns.store(|| ()), Storing::Elsewhere);
     bench.until_stored(100).await;
     // As long as batches are large, a single message is, too: the next that come may share its sync.
     bench.turns.turn(|| one(&bench.committer, 101, &bench.publisher));
-    assert!(!bench.turns.store(|| ()));
+    assert_eq!(bench.turns.store(|| ()), Storing::Elsewhere);
     bench.until_stored(101).await;
     bench.turns.turn(|| one(&bench.committer, 102, &bench.publisher));
-    assert!(bench.turns.store(|| ()));
+    assert_eq!(bench.turns.store(|| ()), Storing::Done);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,7 +133,7 @@ async fn while_somebody_else_stores_nobody_waits_for_the_right_to() {
     let mut bench = bench();
     bench.turns.turn(|| one(&bench.committer, 1, &bench.publisher));
     let somebody = bench.committer.try_work().unwrap();
-    assert!(!bench.turns.store(|| ()));
+    assert_eq!(bench.turns.store(|| ()), Storing::Elsewhere);
     drop(somebody);
     bench.until_stored(1).await;
 }
@@ -146,6 +159,6 @@ async fn a_connection_that_ends_leaves_its_messages_to_the_committer() {
 async fn the_only_thread_of_a_runtime_is_not_blocked() {
     let mut bench = bench();
     bench.turns.turn(|| one(&bench.committer, 1, &bench.publisher));
-    assert!(!bench.turns.store(|| ()));
+    assert_eq!(bench.turns.store(|| ()), Storing::Elsewhere);
     bench.until_stored(1).await;
 }
