@@ -14,7 +14,8 @@ use super::NodeError;
 use crate::plugin_host::Registry;
 use crate::progress::{self, counted};
 use crate::queue::{Notice, Outlet, ReplyTo};
-use crate::store::{Barrier, Committer, Failure, Recovery, recovery};
+use crate::store::definitions::{self, Definitions};
+use crate::store::{Barrier, Committer, Failure, RecoverError, Recovery, recovery};
 use crate::topology::schema::StorageDecl;
 
 /// Opens the storage and reads what it kept.
@@ -43,6 +44,27 @@ pub(super) async fn recover(
         tracing::info!("recovered {messages} of {queues} in {:.1} s", start.elapsed().as_secs_f64());
     }
     Ok((storage, recovery))
+}
+
+/// Opens the storage of a folder that is there and reads its definitions; nothing is changed.
+///
+/// # Errors
+/// What speaks against the folder or what is in it.
+pub(super) async fn read_definitions(
+    registry: &Arc<Registry>,
+    decl: &StorageDecl,
+    data: &Path,
+) -> Result<(Arc<dyn Storage>, Definitions), NodeError> {
+    // Opening it would make it.
+    std::fs::metadata(data).map_err(|error| NodeError::Data { path: data.into(), error })?;
+    let (registry, decl, data) = (Arc::clone(registry), decl.clone(), data.to_owned());
+    let reading = tokio::task::spawn_blocking(move || {
+        let storage = open(&registry, &decl, Some(&data))?;
+        let recovered = Handle::current().block_on(storage.recover()).map_err(RecoverError::from)?;
+        let definitions = definitions::read(&recovered.meta).map_err(RecoverError::from)?;
+        Ok::<_, NodeError>((storage, definitions))
+    });
+    reading.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 fn open(registry: &Registry, decl: &StorageDecl, data: Option<&Path>) -> Result<Arc<dyn Storage>, NodeError> {

@@ -313,6 +313,11 @@ impl Vhost {
         self.tables.read().queues.get(name).cloned()
     }
 
+    /// All exchanges at this moment, in no order.
+    pub fn exchanges(&self) -> Vec<Arc<Exchange>> {
+        self.tables.read().exchanges.values().cloned().collect()
+    }
+
     /// All queues at this moment, in no order.
     pub fn queues(&self) -> Vec<Arc<QueueRecord>> {
         self.tables.read().queues.values().cloned().collect()
