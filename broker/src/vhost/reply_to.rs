@@ -135,6 +135,7 @@ impl Handle for ReplyQueue {
             | Input::LimitLifted { .. }
             | Input::Loaded { .. }
             | Input::Reconfigure(_)
+            | Input::Tick
             | Input::Shrink => {}
         }
     }
