@@ -126,9 +126,6 @@ const PRODUCT: &str = "RabbitMQ";
 /// The version of it whose behaviour this broker follows where versions differ (semantics 33.10).
 const VERSION: &str = "4.2.1";
 
-/// So many queues may read from the store at a time.
-const READS_MAX: usize = 4;
-
 /// Runs a node until SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -141,11 +138,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     let disk_watch =
         DiskWatch { folder: data, free_bytes_min: topology.limits.disk_free_bytes_min, storage: Arc::clone(&storage) };
     let committer = Committer::new(Arc::clone(&storage));
-    let mut storing = JoinSet::new();
-    storing.spawn(Arc::clone(&committer).run());
-    for _ in 0..READS_MAX {
-        storing.spawn(Arc::clone(&committer).page());
-    }
+    let mut storing = store::StoreTasks::start(&committer);
     let broker = build(&topology, registry, &committer, recovery, Clock::default())?;
     let addresses = if listen.is_empty() { topology.listeners.amqp.clone() } else { listen };
     let listeners = addresses.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
@@ -166,7 +159,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
         _ = interrupt.recv() => None,
         failure = committer.failed() => Some(failure),
         // None of them ends while the store works, so this one panicked. Without it nothing would be confirmed or loaded again.
-        ended = storing.join_next() => Some(ended_task(ended)),
+        ended = storing.ended() => Some(ended),
     };
     accepting.shutdown().await;
     let deadline = Duration::from_secs(u64::from(topology.limits.shutdown_deadline_secs));
@@ -183,22 +176,13 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     if failure.is_none() {
         store::flush(&committer).await;
     }
-    storing.shutdown().await;
+    storing.stop().await;
     drop(committer);
     store::close(storage).await;
     match failure {
         Some(failure) => Err(failure.into()),
         None => Ok(()),
     }
-}
-
-fn ended_task(ended: Option<Result<(), tokio::task::JoinError>>) -> Failure {
-    let reason = match ended {
-        Some(Err(error)) => format!("a task between queues and storage ended: {error}"),
-        Some(Ok(())) | None => "a task between queues and storage ended".into(),
-    };
-    tracing::error!(reason, "the store failed; nothing is confirmed any more");
-    Failure(reason)
 }
 
 fn load_plugins(topology: &Topology, folders: &[PathBuf]) -> Result<Registry, NodeError> {
@@ -254,6 +238,7 @@ pub fn build(
         holder: Arc::<MemoryHolder>::clone(&holder),
         numbers,
         first_seq,
+        bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
     };
     let World { access, vhosts } = world::assemble(topology, shared, ledger, definitions, &mut backlogs)?;
     let cluster_name = topology.node.cluster_name.clone().or_else(|| {

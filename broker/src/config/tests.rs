@@ -389,7 +389,6 @@ fn features_to_come_are_refused_by_name() {
         &queue("type: quorum"),
         &["1:37: queue argument 'x-queue-type' with value 'quorum' is not supported by this version"],
     );
-    check_errors("policies: []", &["1:1: 'policies' of the file is not supported by this version"]);
 }
 
 #[test]
@@ -579,3 +578,5 @@ fn tests_folder(name: &str) -> PathBuf {
     std::fs::create_dir_all(&folder).unwrap();
     folder
 }
+
+mod settings;

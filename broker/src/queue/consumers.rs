@@ -238,6 +238,12 @@ impl Consumers {
         self.slots.iter().flatten()
     }
 
+    /// What is delivered and not settled, with its body.
+    pub(super) fn unacked_bodies(&mut self) -> impl Iterator<Item = &mut Entry> {
+        let entries = self.slots.iter_mut().flatten().flat_map(|holder| holder.unacked.values_mut());
+        entries.filter(|entry| entry.message.is_some())
+    }
+
     pub(super) fn slot_of(&self, id: HolderId) -> Option<usize> {
         self.by_id.get(&id).copied()
     }

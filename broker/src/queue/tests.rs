@@ -463,6 +463,20 @@ fn a_smaller_budget_takes_the_last_messages_out_of_memory_first() {
 }
 
 #[test]
+fn a_smaller_budget_takes_bodies_that_somebody_has_out_of_memory_too() {
+    let mut bench = bench(Options::default());
+    let weight = Message::new(Parts { exchange: "", routing_key: "q", properties: &TRANSIENT }, b"a").weight();
+    bench.consume(1).publish(&["a", "b", "c"]).expect(&["Consuming", "1<a#1", "1<b#2", "1<c#3"]);
+    assert_eq!(bench.queue.memory_bytes(), 3 * weight);
+    bench.queue.set_budget(weight);
+    bench.input(Input::Shrink);
+    assert_eq!((bench.stored.as_slice(), bench.queue.memory_bytes()), (&[1, 2][..], weight));
+    bench.settle(1, &[1], Settlement::Remove).detach(1).get(2, true).expect(&["Detached"]);
+    assert_eq!((bench.wanted(), bench.settled.as_slice()), (vec![(2, 2)], &[1][..]));
+    bench.load(2, &[(2, "b")]).expect(&["got b! remaining 1"]);
+}
+
+#[test]
 fn unacked_bodies_of_getters_leave_memory_too() {
     let mut bench = bench(Options::default());
     let weight = Message::new(Parts { exchange: "", routing_key: "q", properties: &TRANSIENT }, b"a").weight();

@@ -381,7 +381,7 @@ impl World {
                 assert!(self.input(at, Input::Shrink).is_empty());
                 // Where somebody consumes, a little is read back at once.
                 let Modelled { queue, .. } = &self.queues[at];
-                assert!(queue.ready.hot_bytes() <= bytes || queue.consumer_count() > 0 || messages == 7);
+                assert!(queue.memory_bytes() <= bytes || queue.consumer_count() > 0 || messages == 7);
             }
             Op::Status => {
                 let replies = self.input(at, Input::Status(self.reply_to()));

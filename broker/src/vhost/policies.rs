@@ -232,3 +232,6 @@ impl Vhost {
         tracing::warn!(vhost = %self.name, "{what} is declared by the topology file, which wins at the next start; change it there, too");
     }
 }
+
+#[cfg(test)]
+mod tests;

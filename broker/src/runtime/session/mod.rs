@@ -96,6 +96,8 @@ struct ChannelSession {
     /// Whose turn it is to hear first that the limit has room.
     limit_turn: usize,
     pending: Option<Pending>,
+    /// Consumers to tell that they are cancelled, once the channel has its delete-ok.
+    cancelled: Vec<SourceId>,
     sources: Vec<SourceId>,
     /// The channel's reply consumer, and the name that repliers are told (semantics 22.1).
     reply_consumer: Option<(SourceId, Arc<str>)>,
@@ -103,6 +105,8 @@ struct ChannelSession {
     getters: HashMap<u64, SourceId>,
     transaction: HeldPublishes,
     ending: Option<Ending>,
+    /// For its user's limit.
+    is_counted: bool,
 }
 
 /// See the module.
@@ -374,6 +378,7 @@ impl Session {
                 self.login = Some(Login { mechanism: mechanism.to_owned(), response: response.to_vec() });
             }
             Event::Open { vhost } => self.on_open(now, vhost),
+            Event::ChannelOpen { channel } => self.on_channel_open(now, channel),
             Event::UpdateSecret { new_secret: _, reason } => {
                 if let Err(error) = self.on_update_secret(reason) {
                     self.fail(now, ChannelId(0), error.in_method(crate::amqp::method::ConnectionUpdateSecret::ID));
@@ -462,6 +467,25 @@ impl Session {
             return Err(refuse(format!("vhost {name} not found")));
         }
         Ok(vhost)
+    }
+
+    /// The user's limit counts the channels of all its connections (semantics 5.7).
+    fn on_channel_open(&mut self, now: Instant, channel: ChannelId) {
+        let Some(actor) = &self.actor else { return };
+        let limits = self.broker.access.limits_of(actor.name());
+        match self.broker.census.open_channel(self.number, limits.max_channels) {
+            Ok(()) => {
+                self.channels.entry(channel.0).or_default().is_counted = true;
+                self.conn.channel_opened(channel);
+            }
+            Err(limit) => {
+                let text = format!(
+                    "number of channels opened for user '{}' has reached the maximum allowed user limit of {limit}",
+                    actor.name()
+                );
+                self.fail(now, channel, ProtocolError::new(ReplyCode::NotAllowed, text));
+            }
+        }
     }
 
     // Publishing and settling

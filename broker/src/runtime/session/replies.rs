@@ -136,6 +136,14 @@ impl Session {
     fn on_consumer_cancelled(&mut self, id: SourceId) {
         let Some(source) = self.sources.get_mut(&id) else { return };
         let channel = source.channel;
+        // Who deletes a queue that it consumes from itself hears delete-ok first, as RabbitMQ's channels do. Clients close
+        // their connection when they hear of the cancellation, and would miss the answer.
+        if let Some(state) = self.channels.get_mut(&channel.0)
+            && state.pending.as_ref().is_some_and(|pending| pending.method() == QueueDelete::ID)
+        {
+            state.cancelled.push(id);
+            return;
+        }
         if std::mem::take(&mut source.is_consumer) {
             self.consumer_count -= 1;
         }
@@ -174,6 +182,10 @@ impl Session {
             Ok(()) => {
                 let is_waiting = self.channels.get(&channel.0).is_some_and(|state| state.pending.is_some());
                 if !is_waiting {
+                    let state = self.channels.get_mut(&channel.0);
+                    for id in state.map(|state| std::mem::take(&mut state.cancelled)).unwrap_or_default() {
+                        self.on_consumer_cancelled(id);
+                    }
                     self.conn.resume(channel);
                 }
             }
