@@ -32,7 +32,7 @@ pub(super) struct Consumer {
     priority: i64,
     credit_bytes: i64,
     /// It will be told when there is room in what it shares with others.
-    is_noted_for_credit: bool,
+    is_short_of_shared_credit: bool,
     /// Where only one is served.
     rank: Option<Rank>,
 }
@@ -94,7 +94,7 @@ impl Holder {
             return false;
         }
         if let Some(shared) = &self.shared_credit
-            && !shared.has_room(self.id.source, &mut consumer.is_noted_for_credit)
+            && !shared.has_room(self.id.source, &mut consumer.is_short_of_shared_credit)
         {
             return false;
         }
@@ -284,7 +284,7 @@ impl Consumers {
             prefetch_count: usize::from(new.prefetch_count),
             priority: new.priority,
             credit_bytes: new.credit_bytes,
-            is_noted_for_credit: false,
+            is_short_of_shared_credit: false,
             rank,
         });
         self.consumer_count += 1;
@@ -346,7 +346,7 @@ impl Consumers {
     pub(super) fn add_credit(&mut self, slot: usize, bytes: i64) {
         if let Some(consumer) = self.holder_mut(slot).and_then(|holder| holder.consumer.as_mut()) {
             consumer.credit_bytes = consumer.credit_bytes.saturating_add(bytes);
-            consumer.is_noted_for_credit = false;
+            consumer.is_short_of_shared_credit = false;
             self.join_ring(slot);
         }
     }
