@@ -10,7 +10,7 @@ use clap::Args;
 use super::{exit, logging};
 use crate::{
     config::{self, Diagnostic, parse_listen},
-    node::{self, NodeOptions},
+    node::{self, End, NodeOptions},
     plugin_host::Registry,
     topology::{check::Types, schema::Topology},
 };
@@ -71,7 +71,11 @@ pub(super) fn run(args: RunArgs) -> u8 {
         }
     };
     match runtime.block_on(node::run(options)) {
-        Ok(()) => exit::OK,
+        Ok(End::Closed) => exit::OK,
+        Ok(End::Recovering) => {
+            runtime.shutdown_background();
+            exit::OK
+        }
         Err(error) => {
             eprintln!("broker: {error}");
             error.exit_code()
