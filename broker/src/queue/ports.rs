@@ -241,6 +241,8 @@ pub enum Input {
     Shrink,
     /// Policies have changed: what it is told to do from now on.
     Reconfigure(Options),
+    /// The time of [`Queue::next_deadline`](super::Queue::next_deadline) has come.
+    Tick,
     /// How full it is. Answer: [`Reply::Status`].
     Status(ReplyTo),
     /// Throws ready messages away. Answer: [`Reply::Purged`].
@@ -369,6 +371,13 @@ pub enum Notice {
     ConsumerCancelled {
         /// Its source number.
         source: u32,
+    },
+    /// A delivery has been unacked for too long (semantics 13.29).
+    DeliveryTimedOut {
+        /// The source number of who holds it.
+        source: u32,
+        /// The time that it had, in milliseconds.
+        timeout_ms: u64,
     },
     /// The limit of a channel has room again and some of its consumers were waiting for that.
     LimitLifted {

@@ -9,6 +9,7 @@ use crate::message::Parts;
 
 mod consumers;
 mod levels;
+mod timeout;
 
 /// A connection that writes down what it is told.
 #[derive(Debug, Default)]
@@ -37,6 +38,7 @@ impl Outlet for Log {
                 format!("got {body}{} remaining {remaining}", if redelivered { "!" } else { "" })
             }
             Notice::Reply { reply, .. } => format!("{reply:?}"),
+            Notice::DeliveryTimedOut { source, timeout_ms } => format!("{source} timed out after {timeout_ms}"),
             Notice::ConsumerCancelled { source } => format!("cancelled {source}"),
             Notice::LimitLifted { .. } => "limit lifted".into(),
             Notice::CloseConnection { reason } => reason,
@@ -59,6 +61,7 @@ struct Bench {
     loads: Vec<Load>,
     published: u64,
     has_ended: bool,
+    now_ms: u64,
 }
 
 fn bench(options: Options) -> Bench {
@@ -71,6 +74,7 @@ fn bench(options: Options) -> Bench {
         loads: Vec::new(),
         published: 0,
         has_ended: false,
+        now_ms: 0,
     }
 }
 
@@ -84,7 +88,7 @@ const TRANSIENT: [u8; 3] = [0x10, 0, 1];
 
 impl Bench {
     fn input(&mut self, input: Input) -> &mut Self {
-        self.queue.handle(0, input, &mut self.effects);
+        self.queue.handle(self.now_ms, input, &mut self.effects);
         self.queue.flush(&mut self.effects);
         self.has_ended |= std::mem::take(&mut self.effects.has_ended);
         self.stored.extend(self.effects.appends.drain(..).map(|append| append.place.seq));
@@ -96,6 +100,12 @@ impl Bench {
         for (outlet, notice) in self.effects.notices.drain(..) {
             outlet.post(notice);
         }
+        self
+    }
+
+    /// What follows happens then.
+    fn at(&mut self, now_ms: u64) -> &mut Self {
+        self.now_ms = now_ms;
         self
     }
 

@@ -259,7 +259,9 @@ impl World {
                     assert_eq!(channel, CHANNEL);
                     lifted = true;
                 }
-                Notice::CloseConnection { .. } | Notice::AlarmsCleared => panic!("no queue says that"),
+                Notice::DeliveryTimedOut { .. } | Notice::CloseConnection { .. } | Notice::AlarmsCleared => {
+                    panic!("no queue says that")
+                }
             }
         }
         if ended_now {

@@ -169,6 +169,7 @@ impl Handle for ReplyQueue {
             | Input::LimitLifted { .. }
             | Input::Loaded { .. }
             | Input::Reconfigure(_)
+            | Input::Tick
             | Input::Shrink => {}
         }
     }
