@@ -29,6 +29,7 @@ use crate::runtime::broker::Parts;
 use crate::runtime::disk::DiskWatch;
 use crate::runtime::holder::{self, MemoryHolder};
 use crate::runtime::paging::{self, Paging};
+use crate::runtime::timer::{self, Timer};
 use crate::runtime::{Broker, Shells, listener};
 use crate::store::definitions::VhostDefinitions;
 use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
@@ -159,6 +160,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     }
     accepting.spawn(watch_memory(Arc::clone(&broker)));
     accepting.spawn(holder::run(Arc::clone(&broker)));
+    accepting.spawn(timer::run(Arc::clone(&broker.timer)));
     accepting.spawn(disk_watch.run(Arc::clone(&broker)));
     let failure = tokio::select! {
         biased;
@@ -242,7 +244,8 @@ pub fn build(
         .queue_memory_bytes
         .or((committer.promise() != Durability::ProcessLifetime).then_some(paging::DEFAULT_BYTES));
     let paging = Arc::new(Paging::new(queue_memory));
-    let factory = Shells::new(Arc::clone(committer), Arc::clone(&paging));
+    let timer = Arc::new(Timer::default());
+    let factory = Shells::new(Arc::clone(committer), Arc::clone(&paging), Arc::clone(&timer));
     let ledger = StoreLedger::new(Arc::clone(committer));
     let Recovery { vhosts: recovered, mut backlogs, first_seq, first_number } = recovery;
     let holder = Arc::new(MemoryHolder::default());
@@ -301,6 +304,7 @@ pub fn build(
         alarms: Alarms::new(topology.limits.memory_watermark_bytes),
         paging,
         holder,
+        timer,
     };
     Ok(Broker::new(parts, vhosts))
 }

@@ -18,7 +18,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One batch leads to the next where a queue loads portion after portion.
 const COMMIT_ROUNDS_MAX: usize = 10_000;
@@ -26,6 +26,7 @@ const COMMIT_ROUNDS_MAX: usize = 10_000;
 /// What all sessions of a machine share: the clock, and the committer that somebody has to run.
 struct World {
     broker: Arc<Broker>,
+    start: Instant,
     now: Arc<Mutex<Instant>>,
     committer: Arc<Committer>,
     store: Mutex<[Pin<Box<dyn Future<Output = ()> + Send>>; 2]>,
@@ -39,6 +40,15 @@ impl World {
     fn jump(&self, to: Instant) {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         *now = to.max(*now);
+    }
+
+    /// The moment of a time on the wall clock, which stands at [`START_MS`] at the start.
+    fn moment(&self, wall_ms: u64) -> Instant {
+        self.start + Duration::from_millis(wall_ms.saturating_sub(START_MS))
+    }
+
+    fn wall_ms(&self) -> u64 {
+        wall_ms(self.start, self.now())
     }
 
     /// Lets the store do what has been asked of it, and what follows from that.
@@ -92,13 +102,23 @@ impl MachineTarget {
         let committer = Committer::new(storage);
         let broker =
             node::build(topology, Arc::new(registry), &committer, recovery).map_err(|error| error.to_string())?;
-        let now = Arc::new(Mutex::new(Instant::now()));
+        let start = Instant::now();
+        let now = Arc::new(Mutex::new(start));
         let clock = Arc::clone(&now);
         broker.holder.go_by(Arc::new(move || *clock.lock().unwrap_or_else(PoisonError::into_inner)));
+        let clock = Arc::clone(&now);
+        broker.timer.go_by(Arc::new(move || wall_ms(start, *clock.lock().unwrap_or_else(PoisonError::into_inner))));
         let store: [Pin<Box<dyn Future<Output = ()> + Send>>; 2] =
             [Box::pin(Arc::clone(&committer).run()), Box::pin(Arc::clone(&committer).page())];
-        Ok(Self(Arc::new(World { broker, now, committer, store: Mutex::new(store) })))
+        Ok(Self(Arc::new(World { broker, start, now, committer, store: Mutex::new(store) })))
     }
+}
+
+/// What the wall clock shows when a machine starts, in milliseconds since the epoch: some day.
+const START_MS: u64 = 1_700_000_000_000;
+
+fn wall_ms(start: Instant, now: Instant) -> u64 {
+    START_MS + u64::try_from(now.saturating_duration_since(start).as_millis()).unwrap_or(0)
 }
 
 impl Target for MachineTarget {
@@ -170,10 +190,14 @@ impl Transport for MachineTransport {
         self.settle();
         if self.session.out().is_empty() && !self.session.has_ended() {
             // Nothing will come by itself, so whatever comes next comes with time.
-            let (deadline, due) = (self.session.deadline(), self.world.broker.holder.next_due());
+            let deadline = self.session.deadline();
+            let held = self.world.broker.holder.next_due();
+            let tick = self.world.broker.timer.next_due().map(|due| self.world.moment(due));
+            let due = [held, tick].into_iter().flatten().min();
             if let Some(due) = due.filter(|due| deadline.is_none_or(|deadline| *due <= deadline)) {
                 self.world.jump(due);
                 self.world.broker.release_held(self.world.now());
+                self.world.broker.timer.fire(self.world.wall_ms());
                 self.settle();
             } else if let Some(deadline) = deadline {
                 self.world.jump(deadline);

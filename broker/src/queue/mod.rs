@@ -59,6 +59,9 @@ pub struct Effects {
     pub settled: Vec<SeqRange>,
     /// Lasting messages up to this place may be in somebody's hands now; 0 when that is known already (semantics 13.21).
     pub marked: u64,
+    /// Messages that died, in order. The store is told of them only when whoever gets them has them, so that a crash leaves
+    /// a message in one place at least.
+    pub dead: Vec<Dead>,
     /// Stored messages that are needed in memory.
     pub load: Option<Load>,
     /// Publishers whose bytes are processed.
@@ -96,6 +99,8 @@ pub struct Queue {
     waiting_gets: VecDeque<WaitingGet>,
     lost: usize,
     has_ended: bool,
+    /// The time of the input that is being handled, in milliseconds since the epoch.
+    now_ms: u64,
 }
 
 impl Queue {
@@ -120,6 +125,7 @@ impl Queue {
             waiting_gets: VecDeque::new(),
             lost: 0,
             has_ended: false,
+            now_ms: 0,
         };
         for &(first, last) in &restored.ranges {
             queue.restore_run(first, last, restored.marked);
@@ -147,9 +153,15 @@ impl Queue {
         self.consumers.consumer_count()
     }
 
+    /// When [`Input::Tick`] must come at the latest, in milliseconds since the epoch. It may change with every input.
+    pub fn next_deadline(&self) -> Option<u64> {
+        None
+    }
+
     /// Handles one input at a time in milliseconds since the epoch. Deliveries gather until [`Self::flush`], so that a run of inputs makes
     /// one batch per consumer.
-    pub fn handle(&mut self, _now_ms: u64, input: Input, effects: &mut Effects) {
+    pub fn handle(&mut self, now_ms: u64, input: Input, effects: &mut Effects) {
+        self.now_ms = now_ms;
         if self.has_ended {
             return refuse_as_gone(input, effects);
         }
@@ -206,6 +218,7 @@ impl Queue {
             Input::Loaded { id, through, messages } => self.on_loaded(id, through, messages, effects),
             Input::Shrink => self.shrink(effects),
             Input::Reconfigure(options) => self.options = options,
+            Input::Tick | Input::Buried { .. } => {}
             Input::Delete { if_unused, if_empty, reply_to } => {
                 self.on_delete(if_unused, if_empty, reply_to.as_ref(), effects);
             }
@@ -317,11 +330,18 @@ impl Queue {
     fn on_settle(&mut self, id: HolderId, tickets: &[u64], settlement: Settlement, effects: &mut Effects) {
         let Some(slot) = self.consumers.slot_of(id) else { return };
         let tell = self.limit_listener(slot);
-        let Self { ready, consumers, unacked_bytes, .. } = self;
+        let Self { ready, consumers, unacked_bytes, options, now_ms, .. } = self;
         let has_room = consumers.settle(slot, tickets, |entry| {
             *unacked_bytes -= entry.message.as_ref().map_or(0, |message| message.weight());
+            let place = SeqRange::one(entry.seq, entry.stored);
             match settlement {
-                Settlement::Remove => settle(SeqRange::one(entry.seq, entry.stored), effects),
+                Settlement::Reject
+                    if options.dead_letters
+                        && let Some(message) = entry.message =>
+                {
+                    effects.dead.push(Dead { message, reason: DeathReason::Rejected, died_ms: *now_ms, place });
+                }
+                Settlement::Remove | Settlement::Reject => settle(place, effects),
                 Settlement::Requeue => ready.put_back(Entry { redelivered: true, ..entry }),
             }
         });
@@ -507,6 +527,8 @@ fn refuse_as_gone(input: Input, effects: &mut Effects) {
         | Input::LimitLifted { .. }
         | Input::Loaded { .. }
         | Input::Shrink
-        | Input::Reconfigure(_) => {}
+        | Input::Reconfigure(_)
+        | Input::Tick
+        | Input::Buried { .. } => {}
     }
 }

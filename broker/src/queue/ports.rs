@@ -112,6 +112,44 @@ pub struct Incoming {
     pub number: u64,
 }
 
+/// Why a message died (semantics 20.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeathReason {
+    /// Its time was up (semantics 18).
+    Expired,
+    /// A consumer rejected it without requeue.
+    Rejected,
+    /// The queue was too long (semantics 19).
+    MaxLength,
+    /// It came back too often (semantics 30.2).
+    DeliveryLimit,
+}
+
+impl DeathReason {
+    /// As headers spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Rejected => "rejected",
+            Self::MaxLength => "maxlen",
+            Self::DeliveryLimit => "delivery_limit",
+        }
+    }
+}
+
+/// A message that died in a queue whose dead messages are wanted elsewhere.
+#[derive(Debug)]
+pub struct Dead {
+    /// What.
+    pub message: Arc<Message>,
+    /// Why.
+    pub reason: DeathReason,
+    /// When, in milliseconds since the epoch.
+    pub died_ms: u64,
+    /// Its place, for the store to forget once whoever gets the message has it; [`Stored::Nowhere`] where the store has nothing of it.
+    pub place: SeqRange,
+}
+
 /// A new consumer.
 #[derive(Debug)]
 pub struct NewConsumer {
@@ -138,8 +176,10 @@ pub struct NewConsumer {
 /// What settling does with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settlement {
-    /// It is done with: acked, or rejected without requeue.
+    /// It is done with: acked.
     Remove,
+    /// It dies: rejected without requeue (semantics 13.19).
+    Reject,
     /// It goes back to its place (semantics 13.20).
     Requeue,
 }
@@ -220,6 +260,13 @@ pub enum Input {
     Shrink,
     /// Policies have changed: what it is told to do from now on.
     Reconfigure(Options),
+    /// The time of [`Queue::next_deadline`](super::Queue::next_deadline) has come.
+    Tick,
+    /// Dead messages of so many bytes have arrived where they were wanted.
+    Buried {
+        /// As [`Message::weight`] counts.
+        bytes: usize,
+    },
     /// How full it is. Answer: [`Reply::Status`].
     Status(ReplyTo),
     /// Throws ready messages away. Answer: [`Reply::Purged`].

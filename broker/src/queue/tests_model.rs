@@ -49,7 +49,7 @@ enum Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let settlement = prop_oneof![Just(Settlement::Remove), Just(Settlement::Requeue)];
+    let settlement = prop_oneof![Just(Settlement::Remove), Just(Settlement::Reject), Just(Settlement::Requeue)];
     let consume = (any::<bool>(), 0..20_u8, 0..4_u16, 0..3_i64, any::<bool>(), 1..6_u8);
     prop_oneof![
         8 => (1..5_u8, any::<bool>()).prop_map(|(count, is_persistent)| Op::Publish { count, is_persistent }),
@@ -496,7 +496,7 @@ impl World {
             tickets.insert(ticket);
             let message = holder.held.remove(&ticket).unwrap();
             match settlement {
-                Settlement::Remove => gone.push(message),
+                Settlement::Remove | Settlement::Reject => gone.push(message),
                 Settlement::Requeue => {
                     modelled.ready.insert(message, true);
                 }

@@ -12,6 +12,7 @@ use super::alarms::{AlarmChange, Alarms, DiskState};
 use super::holder::MemoryHolder;
 use super::mailbox::Mailbox;
 use super::paging::Paging;
+use super::timer::Timer;
 use crate::access::Access;
 use crate::amqp::{Identity, Limits};
 use crate::hooks::HookSet;
@@ -40,6 +41,8 @@ pub struct Parts {
     pub paging: Arc<Paging>,
     /// Who keeps the messages that exchanges put off.
     pub holder: Arc<MemoryHolder>,
+    /// Who wakes queues at their deadlines.
+    pub timer: Arc<Timer>,
 }
 
 /// See the module.

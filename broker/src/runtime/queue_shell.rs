@@ -5,12 +5,14 @@
 //! there is one owner at a time. Effects go to other mailboxes while inside, never into another queue.
 
 use std::sync::{Arc, Weak};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
+use super::dead_letters::Outbox;
+use super::errands::{self, Errand, Stay};
 use super::paging::Paging;
-use crate::queue::{self, Effects, Handle, Input, Queue, Restored, Stored};
+use super::timer::{Appointment, Sleeper, Timer};
+use crate::queue::{self, Effects, Handle, Input, Queue, Restored, SeqRange, Stored};
 use crate::store::{Committer, Submission};
 use crate::vhost::{QueueFactory, Vhost};
 
@@ -35,8 +37,11 @@ pub struct QueueShell {
     vhost: Weak<Vhost>,
     committer: Arc<Committer>,
     paging: Arc<Paging>,
+    timer: Arc<Timer>,
+    appointment: Appointment,
     mailbox: Mutex<Vec<Input>>,
     inside: Mutex<Inside>,
+    outbox: Outbox,
     this: Weak<Self>,
 }
 
@@ -47,12 +52,38 @@ impl Handle for QueueShell {
     }
 }
 
+impl Sleeper for QueueShell {
+    fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn appointment(&self) -> &Appointment {
+        &self.appointment
+    }
+
+    fn wake(&self) {
+        self.post(Input::Tick);
+    }
+}
+
+impl Drop for QueueShell {
+    fn drop(&mut self) {
+        self.timer.forget(self);
+    }
+}
+
 impl QueueShell {
     fn enter(&self) {
+        self.work();
+        errands::run();
+    }
+
+    fn work(&self) {
         let mut rounds = 0;
         loop {
             // Somebody is inside and will look into the mailbox again after leaving.
             let Some(mut inside) = self.inside.try_lock() else { return };
+            let stay = Stay::begin();
             loop {
                 let mail = std::mem::take(&mut *self.mailbox.lock());
                 if mail.is_empty() {
@@ -60,12 +91,15 @@ impl QueueShell {
                 }
                 let Inside { machine, effects, .. } = &mut *inside;
                 machine.set_budget(self.paging.queue_bytes());
-                let now_ms = now_ms();
+                let now_ms = self.timer.now_ms();
                 for input in mail {
                     machine.handle(now_ms, input, effects);
                 }
                 machine.flush(effects);
                 self.paging.note(machine.memory_bytes());
+                if let Some(due_ms) = machine.next_deadline() {
+                    self.timer.wake_at(due_ms, self, || Weak::<Self>::clone(&self.this));
+                }
                 self.carry_out(&mut inside);
                 rounds += 1;
                 if rounds >= ROUNDS_MAX {
@@ -73,6 +107,7 @@ impl QueueShell {
                 }
             }
             drop(inside);
+            drop(stay);
             // Mail may have come between the last look and the leaving, from somebody who found the machine taken.
             if self.mailbox.lock().is_empty() || rounds >= ROUNDS_MAX && self.hand_over() {
                 return;
@@ -93,6 +128,14 @@ impl QueueShell {
     fn carry_out(&self, inside: &mut Inside) {
         let Inside { effects, has_lasting, has_paged, .. } = inside;
         let has_ended = std::mem::take(&mut effects.has_ended);
+        if !effects.dead.is_empty() {
+            // While the name still leads to what the queue was told about its dead.
+            let queue = self.vhost.upgrade().and_then(|vhost| vhost.queue(&self.name));
+            let queue = queue.filter(|queue| queue.number == self.number);
+            let target = queue.and_then(|queue| queue.settings.read().dead_letter.clone());
+            self.outbox.put(target, std::mem::take(&mut effects.dead));
+            errands::leave(Errand::SendDead(Weak::clone(&self.this)));
+        }
         if has_ended {
             // Nobody may hear of the end while the name still leads here. The vhost's lock is a leaf for us: nobody posts to a
             // queue while holding it.
@@ -118,6 +161,24 @@ impl QueueShell {
         }
     }
 
+    /// Sends what died here; by an errand, from inside no queue.
+    pub(super) fn send_dead(self: Arc<Self>) {
+        self.outbox.send(&self, self.vhost.upgrade().as_deref(), &self.name);
+    }
+
+    /// Dead messages have arrived where they were wanted.
+    pub(super) fn forget_dead(&self, settled: &[SeqRange]) {
+        if !settled.is_empty() {
+            self.committer.submit(Submission {
+                queue: self.number,
+                appends: std::iter::empty(),
+                settled,
+                marked: 0,
+                load: None,
+            });
+        }
+    }
+
     fn submit(&self, effects: &mut Effects, has_lasting: &mut bool, has_paged: &mut bool) {
         let Effects { appends, settled, .. } = effects;
         let (marked, load) = (std::mem::take(&mut effects.marked), effects.load.take());
@@ -138,23 +199,18 @@ impl QueueShell {
     }
 }
 
-/// Wall-clock time in milliseconds since the epoch: deadlines go on while the broker is down.
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// Makes shells for the queues of all vhosts.
 #[derive(Debug)]
 pub struct Shells {
     committer: Arc<Committer>,
     paging: Arc<Paging>,
+    timer: Arc<Timer>,
 }
 
 impl Shells {
-    /// All shells share one committer and one budget.
-    pub fn new(committer: Arc<Committer>, paging: Arc<Paging>) -> Arc<Self> {
-        Arc::new(Self { committer, paging })
+    /// All shells share one committer, one budget and one timer.
+    pub fn new(committer: Arc<Committer>, paging: Arc<Paging>, timer: Arc<Timer>) -> Arc<Self> {
+        Arc::new(Self { committer, paging, timer })
     }
 }
 
@@ -177,6 +233,9 @@ impl QueueFactory for Shells {
             committer: Arc::clone(&self.committer),
             mailbox: Mutex::default(),
             paging: Arc::clone(&self.paging),
+            timer: Arc::clone(&self.timer),
+            appointment: Appointment::default(),
+            outbox: Outbox::default(),
             inside: Mutex::new(inside),
             this: this.clone(),
         })

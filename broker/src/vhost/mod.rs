@@ -5,6 +5,7 @@
 //! connection, no clock and no runtime.
 
 pub mod arguments;
+pub mod dead_letter;
 pub mod declare;
 mod deliver;
 pub mod error;
@@ -24,6 +25,7 @@ use parking_lot::{RwLock, RwLockWriteGuard};
 use plugin_api::exchange::ExchangeSpec;
 use plugin_api::value::Table;
 
+use self::dead_letter::Cycles;
 pub use self::error::Error;
 use self::held::Holder;
 use self::policy::QueuePolicy;
@@ -166,6 +168,7 @@ pub struct Vhost {
     durability: Durability,
     tables: RwLock<Tables>,
     generation: AtomicU64,
+    cycles: Cycles,
 }
 
 impl fmt::Debug for Vhost {
@@ -220,6 +223,7 @@ impl Vhost {
             durability,
             tables: RwLock::new(tables),
             generation: AtomicU64::new(1),
+            cycles: Cycles::default(),
         }))
     }
 

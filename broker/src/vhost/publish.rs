@@ -398,10 +398,19 @@ fn run_hooks(hooks: &HookChain, context: &Context<'_>, by: &dyn Authority, messa
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct ExtraKeys {
+    /// Those of CC, then those of BCC.
     pub(super) keys: Vec<String>,
+    open_count: usize,
     has_bcc: bool,
+}
+
+impl ExtraKeys {
+    /// Those that everybody may see.
+    pub(super) fn open_keys(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().take(self.open_count).map(String::as_str)
+    }
 }
 
 /// The routing keys in the headers CC and BCC (semantics 11.12); none for the common message.
@@ -422,6 +431,7 @@ pub(super) fn extra_keys(properties: Properties<'_>) -> Result<Option<ExtraKeys>
                 && key.len() <= 255
             {
                 extra.keys.push(key.to_owned());
+                extra.open_count += usize::from(name == "CC");
             }
         }
     }

@@ -444,7 +444,8 @@ impl Session {
     fn on_settle(&mut self, _channel: ChannelId, outcome: Outcome) {
         let settlement = match outcome {
             Outcome::Requeue => Settlement::Requeue,
-            Outcome::Ack | Outcome::Discard => Settlement::Remove,
+            Outcome::Ack => Settlement::Remove,
+            Outcome::Discard => Settlement::Reject,
         };
         for index in 0..self.conn.settled().len() {
             let Some(&outstanding) = self.conn.settled().get(index) else { break };
