@@ -30,7 +30,8 @@ use crate::runtime::disk::DiskWatch;
 use crate::runtime::holder::{self, MemoryHolder};
 use crate::runtime::paging::{self, Paging};
 use crate::runtime::timer::{self, Timer};
-use crate::runtime::{Broker, Shells, listener};
+use crate::runtime::transactions::Transactions;
+use crate::runtime::{Broker, Clock, Shells, listener};
 use crate::store::definitions::VhostDefinitions;
 use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
 use crate::topology::apply::{ApplyError, apply};
@@ -147,7 +148,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     for _ in 0..READS_MAX {
         storing.spawn(Arc::clone(&committer).page());
     }
-    let broker = build(&topology, registry, &committer, recovery)?;
+    let broker = build(&topology, registry, &committer, recovery, Clock::default())?;
     let addresses = if listen.is_empty() { topology.listeners.amqp.clone() } else { listen };
     let listeners = addresses.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
 
@@ -235,6 +236,7 @@ pub fn build(
     registry: Arc<Registry>,
     committer: &Arc<Committer>,
     recovery: Recovery,
+    clock: Clock,
 ) -> Result<Arc<Broker>, NodeError> {
     let hooks = HookSet::load(&topology.hooks).map_err(NodeError::Hooks)?;
     let access = Access::new(&topology.users);
@@ -244,11 +246,11 @@ pub fn build(
         .queue_memory_bytes
         .or((committer.promise() != Durability::ProcessLifetime).then_some(paging::DEFAULT_BYTES));
     let paging = Arc::new(Paging::new(queue_memory));
-    let timer = Arc::new(Timer::default());
+    let timer = Arc::new(Timer::new(clock.clone()));
     let factory = Shells::new(Arc::clone(committer), Arc::clone(&paging), Arc::clone(&timer));
     let ledger = StoreLedger::new(Arc::clone(committer));
     let Recovery { vhosts: recovered, mut backlogs, first_seq, first_number } = recovery;
-    let holder = Arc::new(MemoryHolder::default());
+    let holder = Arc::new(MemoryHolder::new(clock.clone()));
     let numbers = Arc::new(Numbers::starting_at(first_number));
     let mut recovered: BTreeMap<String, VhostDefinitions> = recovered.into_iter().collect();
     // A vhost that the topology no longer names is kept as long as something durable is in it.
@@ -294,6 +296,7 @@ pub fn build(
         cluster_name: topology.node.cluster_name.clone().unwrap_or_else(|| "broker".into()),
         mechanisms: Mechanism::offered().into(),
     };
+    let alarms = Alarms::new(topology.limits.memory_watermark_bytes);
     let parts = Parts {
         identity: Arc::new(identity),
         limits: Arc::new(limits),
@@ -301,10 +304,13 @@ pub fn build(
         access: Arc::new(access),
         hooks: Arc::new(hooks),
         committer: Arc::clone(committer),
-        alarms: Alarms::new(topology.limits.memory_watermark_bytes),
+        transactions: Transactions::new(topology.limits.transaction_bytes_max, alarms.memory_watermark_bytes()),
+        consumer_max_per_channel: topology.limits.consumer_max_per_channel,
+        alarms,
         paging,
         holder,
         timer,
+        clock,
     };
     Ok(Broker::new(parts, vhosts))
 }

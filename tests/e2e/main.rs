@@ -4,5 +4,7 @@
 
 mod alarms;
 mod bad_input;
+mod declarations;
+mod identity;
 mod lifecycle;
 mod slow_clients;

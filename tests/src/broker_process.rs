@@ -296,9 +296,9 @@ pub fn scenario_topology<'a>(scenarios: impl IntoIterator<Item = &'a Scenario>) 
                 permissions.insert(vhost.clone(), json!({"configure": configure, "write": write, "read": read}));
             }
             let name = scenario.user_name(&user.name);
-            users.insert(name, json!({"password": USER_PASSWORD, "permissions": permissions}));
+            users.insert(name, json!({"password": USER_PASSWORD, "tags": user.tags, "permissions": permissions}));
         }
-        vhosts.insert(vhost, json!({}));
+        vhosts.insert(vhost, json!({"tracing": scenario.is_traced}));
     }
     users.insert("guest".to_owned(), json!({"password": "guest", "tags": "administrator", "permissions": guest}));
     // JSON is YAML.

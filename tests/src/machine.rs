@@ -1,12 +1,14 @@
 //! Our broker without sockets, threads or waiting: sessions are driven by hand and time jumps to the next deadline.
 
 use crate::broker_process;
+use crate::clock::ManualClock;
 use crate::transport::{Received, Target, Transport};
 use broker::access::{LoginError, Mechanism, Peer};
 use broker::node;
 use broker::plugin_host::Registry;
+use broker::runtime::clock::Time;
 use broker::runtime::session::{Login, LoginRefused};
-use broker::runtime::{Broker, Session};
+use broker::runtime::{Broker, Clock, Session};
 use broker::store::Committer;
 use broker::store::recovery::recover;
 use broker::topology::schema::Topology;
@@ -26,29 +28,20 @@ const COMMIT_ROUNDS_MAX: usize = 10_000;
 /// What all sessions of a machine share: the clock, and the committer that somebody has to run.
 struct World {
     broker: Arc<Broker>,
-    start: Instant,
-    now: Arc<Mutex<Instant>>,
+    clock: Arc<ManualClock>,
     committer: Arc<Committer>,
     store: Mutex<[Pin<Box<dyn Future<Output = ()> + Send>>; 2]>,
 }
 
 impl World {
     fn now(&self) -> Instant {
-        *self.now.lock().unwrap_or_else(PoisonError::into_inner)
+        self.clock.now()
     }
 
-    fn jump(&self, to: Instant) {
-        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        *now = to.max(*now);
-    }
-
-    /// The moment of a time on the wall clock, which stands at [`START_MS`] at the start.
-    fn moment(&self, wall_ms: u64) -> Instant {
-        self.start + Duration::from_millis(wall_ms.saturating_sub(START_MS))
-    }
-
-    fn wall_ms(&self) -> u64 {
-        wall_ms(self.start, self.now())
+    /// When a queue must look at the clock next.
+    fn next_tick(&self) -> Option<Instant> {
+        let due_ms = self.broker.timer.next_due()?;
+        Some(self.now() + Duration::from_millis(due_ms.saturating_sub(self.clock.wall_ms())))
     }
 
     /// Lets the store do what has been asked of it, and what follows from that.
@@ -100,25 +93,14 @@ impl MachineTarget {
             Poll::Pending => return Err("the storage of a machine must not wait".into()),
         };
         let committer = Committer::new(storage);
+        let clock = Arc::new(ManualClock::default());
+        let time = Clock::by(Arc::clone(&clock) as Arc<dyn Time>);
         let broker =
-            node::build(topology, Arc::new(registry), &committer, recovery).map_err(|error| error.to_string())?;
-        let start = Instant::now();
-        let now = Arc::new(Mutex::new(start));
-        let clock = Arc::clone(&now);
-        broker.holder.go_by(Arc::new(move || *clock.lock().unwrap_or_else(PoisonError::into_inner)));
-        let clock = Arc::clone(&now);
-        broker.timer.go_by(Arc::new(move || wall_ms(start, *clock.lock().unwrap_or_else(PoisonError::into_inner))));
+            node::build(topology, Arc::new(registry), &committer, recovery, time).map_err(|error| error.to_string())?;
         let store: [Pin<Box<dyn Future<Output = ()> + Send>>; 2] =
             [Box::pin(Arc::clone(&committer).run()), Box::pin(Arc::clone(&committer).page())];
-        Ok(Self(Arc::new(World { broker, start, now, committer, store: Mutex::new(store) })))
+        Ok(Self(Arc::new(World { broker, clock, committer, store: Mutex::new(store) })))
     }
-}
-
-/// What the wall clock shows when a machine starts, in milliseconds since the epoch: some day.
-const START_MS: u64 = 1_700_000_000_000;
-
-fn wall_ms(start: Instant, now: Instant) -> u64 {
-    START_MS + u64::try_from(now.saturating_duration_since(start).as_millis()).unwrap_or(0)
 }
 
 impl Target for MachineTarget {
@@ -191,16 +173,14 @@ impl Transport for MachineTransport {
         if self.session.out().is_empty() && !self.session.has_ended() {
             // Nothing will come by itself, so whatever comes next comes with time.
             let deadline = self.session.deadline();
-            let held = self.world.broker.holder.next_due();
-            let tick = self.world.broker.timer.next_due().map(|due| self.world.moment(due));
-            let due = [held, tick].into_iter().flatten().min();
+            let due = [self.world.broker.holder.next_due(), self.world.next_tick()].into_iter().flatten().min();
             if let Some(due) = due.filter(|due| deadline.is_none_or(|deadline| *due <= deadline)) {
-                self.world.jump(due);
+                self.world.clock.jump(due);
                 self.world.broker.release_held(self.world.now());
-                self.world.broker.timer.fire(self.world.wall_ms());
+                self.world.broker.timer.fire(self.world.clock.wall_ms());
                 self.settle();
             } else if let Some(deadline) = deadline {
-                self.world.jump(deadline);
+                self.world.clock.jump(deadline);
                 self.session.on_deadline(self.world.now());
             }
         }

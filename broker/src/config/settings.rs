@@ -29,6 +29,8 @@ pub(super) const LIMITS: Section = Section {
         "handshake_timeout_secs",
         "message_bytes_max",
         "connections_max",
+        "consumer_max_per_channel",
+        "transaction_bytes_max",
         "shutdown_deadline_secs",
         "memory_watermark_bytes",
         "disk_free_bytes_min",
@@ -41,6 +43,8 @@ pub(super) const LIMITS: Section = Section {
         ("vm_memory_high_watermark", Hint::Instead("did you mean 'memory_watermark_bytes'?")),
         ("disk_free_limit", Hint::Instead("did you mean 'disk_free_bytes_min'?")),
         ("connection_max", Hint::Instead("did you mean 'connections_max'?")),
+        ("channels_max", Hint::Instead("did you mean 'channel_max', which is for each connection?")),
+        ("consumers_max", Hint::Instead("did you mean 'consumer_max_per_channel'?")),
     ],
 };
 
@@ -62,6 +66,9 @@ const FRAME_MAX_BYTES: std::ops::RangeInclusive<u64> = 4096..=128 * 1024 * 1024;
 
 /// RabbitMQ has the same upper bound; a message is held in memory as a whole.
 const MESSAGE_BYTES_MAX: std::ops::RangeInclusive<u64> = 1..=512 * 1024 * 1024;
+
+/// A transaction that cannot hold a message is none.
+const TRANSACTION_BYTES_MAX: std::ops::RangeInclusive<u64> = 1024 * 1024..=1 << 50;
 
 /// Less than this leaves no room for a broker at all.
 const MEMORY_WATERMARK_BYTES: std::ops::RangeInclusive<u64> = 16 * 1024 * 1024..=1 << 50;
@@ -118,6 +125,8 @@ pub(super) fn limits(reader: &mut Reader<'_>, node: &Node, topology: &mut Topolo
         handshake_timeout_secs,
         message_bytes_max,
         connections_max,
+        consumer_max_per_channel,
+        transaction_bytes_max,
         shutdown_deadline_secs,
         memory_watermark_bytes,
         disk_free_bytes_min,
@@ -135,11 +144,13 @@ pub(super) fn limits(reader: &mut Reader<'_>, node: &Node, topology: &mut Topolo
     if let Some(bytes) = size("queue_memory_bytes", QUEUE_MEMORY_BYTES) {
         *queue_memory_bytes = Some(bytes);
     }
+    set(transaction_bytes_max, size("transaction_bytes_max", TRANSACTION_BYTES_MAX));
     let mut number = |key, range| fields.get(key).and_then(|node| reader.number(node, range));
     set(channel_max, number("channel_max", 1..=u64::from(u16::MAX)));
     set(heartbeat_secs, number("heartbeat_secs", 0..=u64::from(u16::MAX)));
     set(handshake_timeout_secs, number("handshake_timeout_secs", 1..=WAIT_SECS_MAX));
     set(shutdown_deadline_secs, number("shutdown_deadline_secs", 0..=WAIT_SECS_MAX));
+    set(consumer_max_per_channel, number("consumer_max_per_channel", 1..=u64::from(u32::MAX)));
     let connections = number("connections_max", 1..=u64::from(u32::MAX));
     if let Some(connections) = connections.and_then(|number| u32::try_from(number).ok()) {
         *connections_max = Some(connections);

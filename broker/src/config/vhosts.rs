@@ -19,7 +19,7 @@ use crate::{
 
 pub(super) const VHOST: Section = Section {
     what: "a vhost",
-    keys: &["durability", "exchanges", "queues", "bindings", "hooks"],
+    keys: &["durability", "tracing", "exchanges", "queues", "bindings", "hooks"],
     hints: &[
         ("policies", Hint::NotYet),
         ("limits", Hint::NotYet),
@@ -83,6 +83,9 @@ fn read_vhost(
 ) {
     if let Some(durability) = fields.get("durability").and_then(|node| reader.choice(node, &DURABILITIES)) {
         vhost.durability = durability;
+    }
+    if let Some(is_traced) = fields.get("tracing").and_then(|node| reader.flag(node)) {
+        vhost.is_traced = is_traced;
     }
     if let Some(node) = fields.get("hooks") {
         hooks::of_vhost(reader, node, &vhost.name, hook_decls);

@@ -2,13 +2,18 @@
 //!
 //! Consumers that may get a message stand in a ring per priority and take turns. One that cannot take a message (prefetch reached, its
 //! connection behind, its channel's limit reached) leaves the ring until something is settled or written for it, so that it costs
-//! nothing meanwhile. What was delivered stays with its holder until it is settled.
+//! nothing meanwhile. Where only one is to be served, only that one ever joins. What was delivered stays with its holder until it is
+//! settled.
 
-use std::collections::VecDeque;
+mod single_active;
+mod turns;
+
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use self::single_active::{Rank, SingleActive};
+use self::turns::Turns;
 use super::channel_limit::ChannelLimit;
 use super::ports::{Delivery, HolderId, NewConsumer, Outlet};
 use super::ready::{Entry, Hot};
@@ -18,11 +23,12 @@ use crate::window::Window;
 #[derive(Debug)]
 pub(super) struct Consumer {
     no_ack: bool,
-    pub(super) is_exclusive: bool,
+    is_exclusive: bool,
     prefetch_count: usize,
     priority: i64,
     credit_bytes: i64,
-    is_in_ring: bool,
+    /// Where only one is served.
+    rank: Option<Rank>,
 }
 
 /// A consumer or getter with the deliveries that it has not settled.
@@ -85,27 +91,40 @@ pub(super) enum Handed {
     Gone,
 }
 
-#[derive(Debug)]
-struct Ring {
-    priority: i64,
-    turns: VecDeque<usize>,
-}
-
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Consumers {
     slots: Vec<Option<Holder>>,
     free: Vec<usize>,
     by_id: HashMap<HolderId, usize>,
-    /// Highest priority first.
-    rings: Vec<Ring>,
+    turns: Turns,
+    /// Where only one is served.
+    single: Option<Box<SingleActive>>,
     consumer_count: usize,
+    /// One of them has the queue for itself.
+    has_exclusive: bool,
     unacked_count: usize,
     /// Slots whose batch is not empty.
     pub(super) touched: Vec<usize>,
 }
 
 impl Consumers {
+    /// Nobody is there. With `single_active` only one consumer at a time is served (semantics 13.26).
+    pub(super) fn new(single_active: bool) -> Self {
+        Self { single: single_active.then(Box::default), ..Self::default() }
+    }
+
+    /// Whether only one consumer at a time is served.
+    pub(super) fn is_single_active(&self) -> bool {
+        self.single.is_some()
+    }
+
+    /// The one that is served, where only one is.
+    pub(super) fn active(&self) -> Option<HolderId> {
+        let slot = self.single.as_ref()?.active()?;
+        self.slots.get(slot)?.as_ref().map(|holder| holder.id)
+    }
+
     pub(super) fn consumer_count(&self) -> usize {
         self.consumer_count
     }
@@ -116,9 +135,7 @@ impl Consumers {
 
     /// Whether a consumer has the queue for itself.
     pub(super) fn has_exclusive(&self) -> bool {
-        // Only one consumer can be there then.
-        self.consumer_count == 1
-            && self.holders().any(|holder| holder.consumer.as_ref().is_some_and(|consumer| consumer.is_exclusive))
+        self.has_exclusive
     }
 
     pub(super) fn holders(&self) -> impl Iterator<Item = &Holder> {
@@ -155,6 +172,7 @@ impl Consumers {
 
     pub(super) fn add_consumer(&mut self, new: NewConsumer) {
         let slot = self.slot_or_new(new.holder, &new.outlet, new.channel);
+        let rank = self.single.as_mut().map(|single| single.add(slot, new.priority));
         let Some(holder) = self.holder_mut(slot) else { return };
         holder.limit = new.limit;
         holder.consumer = Some(Consumer {
@@ -163,9 +181,11 @@ impl Consumers {
             prefetch_count: usize::from(new.prefetch_count),
             priority: new.priority,
             credit_bytes: new.credit_bytes,
-            is_in_ring: false,
+            rank,
         });
         self.consumer_count += 1;
+        self.has_exclusive |= new.is_exclusive;
+        self.turns.add(new.priority);
         self.join_ring(slot);
     }
 
@@ -173,13 +193,13 @@ impl Consumers {
     pub(super) fn remove_consumer(&mut self, slot: usize) -> bool {
         let Some(consumer) = self.holder_mut(slot).and_then(|holder| holder.consumer.take()) else { return false };
         self.consumer_count -= 1;
-        if let Some(place) = self.rings.iter().position(|ring| ring.priority == consumer.priority) {
-            let ring = &mut self.rings[place];
-            ring.turns.retain(|&turn| turn != slot);
-            let is_used = |holder: &Holder| holder.consumer.as_ref().is_some_and(|c| c.priority == consumer.priority);
-            if ring.turns.is_empty() && !self.slots.iter().flatten().any(is_used) {
-                self.rings.remove(place);
-            }
+        // Who has the queue for itself was alone.
+        self.has_exclusive &= !consumer.is_exclusive;
+        self.turns.remove(slot, consumer.priority);
+        if let (Some(single), Some(rank)) = (&mut self.single, consumer.rank)
+            && let Some(next) = single.remove(slot, rank)
+        {
+            self.join_ring(next);
         }
         self.forget_if_idle(slot);
         true
@@ -196,18 +216,14 @@ impl Consumers {
     }
 
     /// Lets a consumer take part again, if it stood aside.
+    #[inline]
     pub(super) fn join_ring(&mut self, slot: usize) {
-        let Some(Some(holder)) = self.slots.get_mut(slot) else { return };
-        let Some(consumer) = &mut holder.consumer else { return };
-        if std::mem::replace(&mut consumer.is_in_ring, true) {
+        if self.single.as_ref().is_some_and(|single| single.active() != Some(slot)) {
             return;
         }
-        let priority = consumer.priority;
-        let place = self.rings.partition_point(|ring| ring.priority > priority);
-        if self.rings.get(place).is_none_or(|ring| ring.priority != priority) {
-            self.rings.insert(place, Ring { priority, turns: VecDeque::new() });
+        if let Some(Some(Holder { consumer: Some(consumer), .. })) = self.slots.get(slot) {
+            self.turns.join(slot, consumer.priority);
         }
-        self.rings[place].turns.push_back(slot);
     }
 
     /// Lets a consumer take part again together with all that share its channel's limit, itself first among its equals.
@@ -233,19 +249,8 @@ impl Consumers {
     /// Finds the consumer whose turn it is. It has then taken its place of the channel's limit, so a message must follow.
     #[inline]
     pub(super) fn next_turn(&mut self) -> Option<usize> {
-        for ring in &mut self.rings {
-            while let Some(slot) = ring.turns.pop_front() {
-                let Some(Some(holder)) = self.slots.get_mut(slot) else { continue };
-                if holder.accepts() {
-                    ring.turns.push_back(slot);
-                    return Some(slot);
-                }
-                if let Some(consumer) = &mut holder.consumer {
-                    consumer.is_in_ring = false;
-                }
-            }
-        }
-        None
+        let slots = &self.slots;
+        self.turns.next(|slot| matches!(slots.get(slot), Some(Some(holder)) if holder.accepts()))
     }
 
     /// Whether what the consumer gets is settled by handing it over.
@@ -308,7 +313,8 @@ impl Consumers {
         tell
     }
 
-    /// Takes everything from a holder and forgets it. Returns whether its channel must be told that its limit has room.
+    /// Takes everything from a holder, which neither consumes nor waits for anything any more, and forgets it. Returns whether its channel
+    /// must be told that its limit has room.
     pub(super) fn detach(&mut self, slot: usize, mut each: impl FnMut(Entry)) -> bool {
         let Some(Some(holder)) = self.slots.get_mut(slot) else { return false };
         let count = holder.unacked.len();
@@ -316,7 +322,6 @@ impl Consumers {
         holder.batch.clear();
         self.unacked_count -= count;
         let tell = holder.limit.as_ref().is_some_and(|limit| limit.give_back(count));
-        self.touched.retain(|&touched| touched != slot);
         if !self.remove_consumer(slot) {
             self.forget_if_idle(slot);
         }

@@ -7,6 +7,9 @@ use parking_lot::Mutex;
 use super::*;
 use crate::message::Parts;
 
+mod consumers;
+mod levels;
+
 /// A connection that writes down what it is told.
 #[derive(Debug, Default)]
 struct Log {
@@ -84,7 +87,7 @@ impl Bench {
         self.queue.handle(0, input, &mut self.effects);
         self.queue.flush(&mut self.effects);
         self.has_ended |= std::mem::take(&mut self.effects.has_ended);
-        self.stored.extend(self.effects.appends.drain(..).map(|append| append.seq));
+        self.stored.extend(self.effects.appends.drain(..).map(|append| append.place.seq));
         self.settled.extend(self.effects.settled.drain(..).flat_map(|range| range.first..=range.last));
         self.loads.extend(self.effects.load.take());
         for (outlet, bytes) in self.effects.processed.drain(..) {
@@ -160,7 +163,7 @@ impl Bench {
 
     fn detach(&mut self, source: u32) -> &mut Self {
         let reply_to = self.reply_to();
-        self.input(Input::Detach { holder: holder(source), reply_to })
+        self.input(Input::Detach { holders: vec![holder(source)], reply_to })
     }
 
     /// Answers the only load with these bodies at these places.
@@ -517,7 +520,8 @@ fn the_end_answers_who_waits_for_a_load() {
 
 #[test]
 fn a_restored_queue_reads_when_somebody_asks_and_marks_what_may_have_been_delivered() {
-    let restored = Restored { first_seq: 100, ranges: vec![(1, 2), (5, 6)], marked: 5 };
+    let restored =
+        Restored { first_seq: 100, levels: vec![RestoredLevel { level: 0, ranges: vec![(1, 2), (5, 6)], marked: 5 }] };
     let mut bench = Bench { queue: Queue::restore(durable(), &restored), ..bench(durable()) };
     assert_eq!(bench.queue.ready_count(), 4);
     bench.publish_with(&PERSISTENT, &["new"]);
@@ -531,7 +535,7 @@ fn a_restored_queue_reads_when_somebody_asks_and_marks_what_may_have_been_delive
 #[test]
 fn lasting_messages_are_marked_when_they_may_come_back() {
     let mut bench = bench(durable());
-    let marked = |bench: &mut Bench| std::mem::take(&mut bench.effects.marked);
+    let marked = |bench: &mut Bench| bench.effects.marks.drain(..).map(|place| place.seq).sum::<u64>();
     bench.publish_with(&PERSISTENT, &["a", "b"]).publish_with(&TRANSIENT, &["c"]).get(1, true);
     assert_eq!(marked(&mut bench), 0, "it is gone");
     bench.get(1, false);

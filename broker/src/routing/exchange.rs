@@ -249,7 +249,7 @@ impl Exchange {
         slots.clear();
         let state = self.state.read();
         let Some(instance) = &state.instance else {
-            return Err(TypeError::Refused(format!("exchange type '{}' not found", self.spec.kind)));
+            return Err(TypeError::Refused(format!("exchange type {} not found", self.spec.kind)));
         };
         let hold = instance.route(message, keys, slots)?;
         for &slot in slots.iter() {

@@ -9,10 +9,12 @@ use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 
 use super::alarms::{AlarmChange, Alarms, DiskState};
+use super::clock::Clock;
 use super::holder::MemoryHolder;
 use super::mailbox::Mailbox;
 use super::paging::Paging;
 use super::timer::Timer;
+use super::transactions::Transactions;
 use crate::access::Access;
 use crate::amqp::{Identity, Limits};
 use crate::hooks::HookSet;
@@ -39,10 +41,16 @@ pub struct Parts {
     pub alarms: Alarms,
     /// What queues may keep in memory.
     pub paging: Arc<Paging>,
+    /// What transactions may take in memory.
+    pub transactions: Transactions,
+    /// Consumers of one channel at most (semantics 13.7).
+    pub consumer_max_per_channel: u32,
     /// Who keeps the messages that exchanges put off.
     pub holder: Arc<MemoryHolder>,
     /// Who wakes queues at their deadlines.
     pub timer: Arc<Timer>,
+    /// What time it is.
+    pub clock: Clock,
 }
 
 /// See the module.

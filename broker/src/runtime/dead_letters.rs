@@ -59,7 +59,7 @@ fn send(lot: Lot, queue: &Arc<QueueShell>, vhost: Option<&Vhost>, name: &str) {
     let Lot { target, dead } = lot;
     let mut stored: Vec<SeqRange> = Vec::new();
     for place in dead.iter().map(|dead| dead.place).filter(|place| place.stored != Stored::Nowhere) {
-        SeqRange::add(&mut stored, place.first, place.stored);
+        SeqRange::add(&mut stored, place.level, place.first, place.stored);
     }
     let passage = Arc::new(Passage {
         queue: Arc::downgrade(queue),

@@ -6,6 +6,7 @@
 pub mod alarms;
 pub mod broker;
 pub mod buffers;
+pub mod clock;
 pub mod connection_task;
 mod dead_letters;
 pub mod disk;
@@ -18,8 +19,10 @@ pub mod paging;
 pub mod queue_shell;
 pub mod session;
 pub mod timer;
+pub mod transactions;
 
 pub use broker::Broker;
+pub use clock::Clock;
 pub use mailbox::Mailbox;
 pub use paging::Paging;
 pub use queue_shell::{QueueShell, Shells};

@@ -2,20 +2,18 @@
 //!
 //! A queue says when its next deadline is; here stands one time for each queue that has any. When it has come, the queue is woken
 //! and asked again. Whoever drives the broker asks [`Timer::next_due`] and calls [`Timer::fire`]; [`run`] does so for a node. The time is
-//! the wall clock in milliseconds since the epoch, since deadlines of messages go on while the broker is down; tests and simulations
-//! bring a clock of their own.
+//! the wall clock in milliseconds since the epoch, since deadlines of messages go on while the broker is down.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Tells the time in milliseconds since the epoch.
-pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
+use super::clock::Clock;
 
 /// Somebody who wants to be woken.
 pub trait Sleeper: fmt::Debug + Send + Sync {
@@ -45,7 +43,7 @@ pub struct Timer {
     /// By time and number, one entry each.
     due: Mutex<BTreeMap<(u64, u64), Weak<dyn Sleeper>>>,
     is_sooner: Notify,
-    clock: OnceLock<WallClock>,
+    clock: Clock,
 }
 
 impl fmt::Debug for Timer {
@@ -55,19 +53,15 @@ impl fmt::Debug for Timer {
 }
 
 impl Timer {
-    /// Goes by another clock than the machine's; to be said before anybody is to be woken.
-    pub fn go_by(&self, clock: WallClock) {
-        // A second clock would put the times of the first in disorder, so the first stays.
-        let _ = self.clock.set(clock);
+    /// A timer that goes by this clock's wall time.
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, ..Self::default() }
     }
 
     /// Milliseconds since the epoch.
     #[inline]
     pub fn now_ms(&self) -> u64 {
-        match self.clock.get() {
-            None => machine_now_ms(),
-            Some(clock) => clock(),
-        }
+        self.clock.wall_ms()
     }
 
     /// Wakes `sleeper` at `due_ms`, or earlier if that was said before.
@@ -127,11 +121,6 @@ impl Timer {
         }
         self.next_due()
     }
-}
-
-fn machine_now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Wakes who is due, for ever.

@@ -19,9 +19,9 @@ use tokio::sync::{Notify, watch};
 
 use super::batch::{self, Pending};
 use super::definitions::{self, Entry};
-use super::key;
 use super::pager::{Pager, Request};
-use crate::queue::{Append, Handle, Load, Notice, Reply, ReplyTo, SeqRange, Stored};
+use super::{KeysInUse, key};
+use crate::queue::{Append, Handle, Load, Notice, Place, Reply, ReplyTo, SeqRange, Stored};
 use crate::vhost::{Change, Ledger};
 
 /// The store has failed; nothing is confirmed any more.
@@ -38,8 +38,8 @@ pub struct Submission<'a, A> {
     pub appends: A,
     /// Messages to forget.
     pub settled: &'a [SeqRange],
-    /// Lasting messages up to here may be in somebody's hands; 0 for no news.
-    pub marked: u64,
+    /// Lasting messages of these levels up to these places may be in somebody's hands.
+    pub marks: &'a [Place],
     /// Messages that it wants back, and where to.
     pub load: Option<(Arc<dyn Handle>, Load)>,
 }
@@ -143,20 +143,20 @@ impl Committer {
 
     /// Takes what a queue wants; never waits.
     pub fn submit<A: Iterator<Item = Append>>(&self, submission: Submission<'_, A>) {
-        let Submission { queue: number, appends, settled, marked, load } = submission;
+        let Submission { queue: number, appends, settled, marks, load } = submission;
         let mut gathered = self.gathered.lock();
         let was_empty = gathered.is_empty();
-        gathered.appends.extend(appends.map(|append| (key(number, append.stored), append)));
+        gathered.appends.extend(appends.map(|append| (key(number, append.place.level, append.stored), append)));
         gathered.settled.extend(settled.iter().map(|range| Settle {
-            queue: key(number, range.stored),
+            queue: key(number, range.level, range.stored),
             first: MessageSeq(range.first),
             last: MessageSeq(range.last),
         }));
-        if marked != 0 {
-            let queue = key(number, Stored::Lasting);
+        for &Place { level, seq } in marks {
+            let queue = key(number, level, Stored::Lasting);
             match gathered.marks.last_mut() {
-                Some(mark) if mark.queue == queue => mark.last = MessageSeq(marked),
-                _ => gathered.marks.push(Mark { queue, last: MessageSeq(marked) }),
+                Some(mark) if mark.queue == queue => mark.last = MessageSeq(seq),
+                _ => gathered.marks.push(Mark { queue, last: MessageSeq(seq) }),
             }
         }
         gathered.loads.extend(load.map(|(handle, load)| (number, handle, load)));
@@ -167,10 +167,10 @@ impl Committer {
         }
     }
 
-    /// A queue is gone, with everything that it has stored of these kinds.
-    pub fn delete_queue(&self, queue: u64, kinds: impl Iterator<Item = Stored>) {
+    /// A queue is gone, with everything that it has stored.
+    pub fn delete_queue(&self, queue: u64, keys: &KeysInUse) {
         let mut gathered = self.gathered.lock();
-        gathered.deleted.extend(kinds.map(|stored| key(queue, stored)));
+        gathered.deleted.extend(keys.of(queue));
         drop(gathered);
         self.wake.notify_one();
     }
@@ -397,10 +397,10 @@ fn waiting(appends: &[Pending], number: u64, load: &Load) -> BTreeMap<u64, Arc<c
     let is_wanted = |queue: QueueKey, seq: u64| {
         // The ranges of a load ascend.
         let range = load.ranges.get(load.ranges.partition_point(|range| range.last < seq));
-        range.is_some_and(|range| key(number, range.stored) == queue && range.first <= seq)
+        range.is_some_and(|range| key(number, range.level, range.stored) == queue && range.first <= seq)
     };
-    let wanted = appends.iter().filter(|(queue, append)| is_wanted(*queue, append.seq));
-    wanted.map(|(_, append)| (append.seq, Arc::clone(&append.message))).collect()
+    let wanted = appends.iter().filter(|(queue, append)| is_wanted(*queue, append.place.seq));
+    wanted.map(|(_, append)| (append.place.seq, Arc::clone(&append.message))).collect()
 }
 
 /// On a full disk, about so much is tried at a time: well below a segment, so that one that has been freed is enough.

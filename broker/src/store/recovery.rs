@@ -7,8 +7,8 @@ use hashbrown::{HashMap, HashSet};
 use plugin_api::storage::{Meta, RecoveredQueue, Storage, StorageError};
 
 use super::definitions::{self, Unreadable, VhostDefinitions};
-use super::{is_paged, number_of};
-use crate::queue::Restored;
+use super::{is_paged, level_of, number_of};
+use crate::queue::{Restored, RestoredLevel};
 
 /// Everything that survived.
 #[derive(Debug, Default)]
@@ -67,16 +67,16 @@ pub async fn recover(storage: &dyn Storage) -> Result<Recovery, RecoverError> {
         recovery.first_number = recovery.first_number.max(number_of(queue) + 1);
         // Transient messages were there to be out of memory (semantics 27.2). A queue's definition goes last, so messages may be all
         // that is left of one that was being deleted.
-        if is_paged(queue) || !known.contains(&queue.0) {
+        if is_paged(queue) || !known.contains(&number_of(queue)) {
             storage.delete_queue(queue).await?;
             continue;
         }
-        let backlog = Restored {
-            first_seq: 0,
+        let level = RestoredLevel {
+            level: level_of(queue),
             ranges: ranges.into_iter().map(|(first, last)| (first.0, last.0)).collect(),
             marked: marked.map_or(0, |seq| seq.0),
         };
-        recovery.backlogs.insert(queue.0, backlog);
+        recovery.backlogs.entry(number_of(queue)).or_default().levels.push(level);
     }
     storage.put_meta(&[Meta { key: BOOT_KEY, value: Some(boot.to_string().as_bytes()) }]).await?;
     Ok(recovery)

@@ -25,6 +25,9 @@ pub struct ApplyError {
 /// # Errors
 /// All that went wrong.
 pub fn apply(vhost: &Arc<Vhost>, decl: &VhostDecl) -> Result<(), Vec<ApplyError>> {
+    if decl.is_traced {
+        vhost.set_tracing(true);
+    }
     let mut errors = Vec::new();
     let mut note = |what: String, result: Result<(), Error>| {
         if let Err(error) = result {

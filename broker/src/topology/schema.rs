@@ -67,6 +67,10 @@ pub struct LimitsDecl {
     pub message_bytes_max: u64,
     /// Connections at the same time; `None` is unlimited.
     pub connections_max: Option<u32>,
+    /// Consumers of one channel at the same time.
+    pub consumer_max_per_channel: u32,
+    /// What the publishes that the transactions of one connection hold may take in memory.
+    pub transaction_bytes_max: u64,
     /// How long a stopping broker waits for its clients to go.
     pub shutdown_deadline_secs: u16,
     /// From so many bytes of messages in memory on, publishers are stopped; `None` is 60 % of the machine's or container's
@@ -153,6 +157,8 @@ pub struct VhostDecl {
     pub name: String,
     /// What confirms wait for in queues that do not say it themselves.
     pub durability: Durability,
+    /// Whether publishes and deliveries are copied to `amq.rabbitmq.trace` (semantics 29.1).
+    pub is_traced: bool,
     /// Exchanges beside the predeclared ones.
     pub exchanges: Vec<ExchangeDecl>,
     /// Queues.
@@ -253,6 +259,10 @@ impl Default for LimitsDecl {
             handshake_timeout_secs: 10,
             message_bytes_max: 16 * 1024 * 1024,
             connections_max: None,
+            // Each may have deliveries of 16 KiB on their way at least, which makes 256 MiB of a channel.
+            consumer_max_per_channel: 16_384,
+            // Four of the largest messages.
+            transaction_bytes_max: 64 * 1024 * 1024,
             // Less than the 30 s after which service managers and container runtimes kill.
             shutdown_deadline_secs: 10,
             memory_watermark_bytes: None,

@@ -13,6 +13,7 @@ use plugin_api::value::{Table, Value};
 use super::arguments;
 use super::error::{Error, Kind};
 use super::queue_settings::Declared;
+use super::reply_to::is_reply_name;
 use super::{Changed, QueueRecord, Vhost};
 use crate::access::Permission;
 use crate::queue;
@@ -121,8 +122,9 @@ impl Vhost {
     /// # Errors
     /// See [`Error`]; nothing is changed then.
     pub fn declare_exchange(&self, by: &mut dyn Authority, spec: ExchangeSpec) -> Result<Changed, Error> {
-        let kind =
-            self.registry.exchange_type(&spec.kind).ok_or_else(|| Error::UnknownExchangeType(spec.kind.clone()))?;
+        let Some(kind) = self.registry.exchange_type(&spec.kind) else {
+            return self.declare_without_type(by, &spec);
+        };
         if spec.name.is_empty() {
             return Err(Error::DefaultExchange);
         }
@@ -157,6 +159,21 @@ impl Vhost {
         types.validate_inner(&spec)?;
         tables.add_exchange(Arc::new(Exchange::open(self.numbers.next(), spec, &types)?));
         Ok(self.changed(tables))
+    }
+
+    /// No plugin offers the type. An exchange that was declared when one did is there all the same (semantics 8.6).
+    fn declare_without_type(&self, by: &mut dyn Authority, spec: &ExchangeSpec) -> Result<Changed, Error> {
+        let (existing, is_gone) = {
+            let tables = self.tables.read();
+            let existing = tables.exchanges.get(spec.name.as_str()).filter(|existing| existing.spec.kind == spec.kind);
+            (existing.cloned(), tables.exchanges.values().any(|other| other.spec.kind == spec.kind))
+        };
+        let Some(existing) = existing else {
+            let kind = spec.kind.clone();
+            return Err(if is_gone { Error::ExchangeTypeIsGone(kind) } else { Error::UnknownExchangeType(kind) });
+        };
+        self.permit(by, Permission::Configure, Kind::Exchange, &spec.name)?;
+        self.compare_exchange(spec, &existing.spec).map(|()| self.unchanged(existing.spec.durable))
     }
 
     fn compare_exchange(&self, received: &ExchangeSpec, current: &ExchangeSpec) -> Result<(), Error> {
@@ -376,6 +393,9 @@ impl Vhost {
 
     fn permit_binding(&self, by: &mut dyn Authority, source: &str, binding: &BindingSpec) -> Result<(), Error> {
         let kind = kind_of(binding.destination_kind);
+        if kind == Kind::Queue && is_reply_name(&binding.destination) {
+            return Err(Error::ReplyQueueBinding);
+        }
         let is_default_destination = kind == Kind::Exchange && binding.destination.is_empty();
         self.permit(by, Permission::Write, kind, &binding.destination)?;
         if source.is_empty() || is_default_destination {

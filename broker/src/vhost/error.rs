@@ -52,6 +52,9 @@ pub enum Error {
     /// No plugin offers the type (semantics 8.5).
     #[error("unknown exchange type '{0}'")]
     UnknownExchangeType(String),
+    /// No plugin offers it any more, but there are exchanges of that type (semantics 8.6).
+    #[error("invalid exchange type '{0}'")]
+    ExchangeTypeIsGone(String),
     /// The default exchange cannot be declared, deleted or bound (semantics 8.8).
     #[error("operation not permitted on the default exchange")]
     DefaultExchange,
@@ -125,6 +128,9 @@ pub enum Error {
         /// Where.
         vhost: String,
     },
+    /// Nothing leads to a reply queue but the default exchange (semantics 22.3).
+    #[error("cannot bind or unbind to a volatile (direct reply-to) queue")]
+    ReplyQueueBinding,
     /// An argument's value is wrong (semantics 8.11, 9.13).
     #[error("{0}")]
     Argument(String),
@@ -140,7 +146,7 @@ pub enum Error {
     #[error("{0}")]
     Type(#[from] TypeError),
     /// A route met an exchange whose type has failed.
-    #[error("cannot route message through exchange '{name}' in vhost '{vhost}': {error}")]
+    #[error("Cannot route message through exchange '{name}' in vhost '{vhost}': {error}")]
     RouteFailed {
         /// Its name.
         name: String,
@@ -163,6 +169,7 @@ impl Error {
             | Self::ReservedPrefix { .. }
             | Self::SystemExchange { .. }
             | Self::InternalExchange { .. }
+            | Self::ReplyQueueBinding
             | Self::ExclusiveUse { .. } => ReplyCode::AccessRefused,
             Self::NotFound { .. } => ReplyCode::NotFound,
             Self::Locked { .. } => ReplyCode::ResourceLocked,
@@ -170,6 +177,7 @@ impl Error {
                 ReplyCode::InternalError
             }
             Self::UnknownExchangeType(_)
+            | Self::ExchangeTypeIsGone(_)
             | Self::Inequivalent { .. }
             | Self::InUse { .. }
             | Self::NotEmpty { .. }

@@ -8,18 +8,22 @@ pub mod arguments;
 pub mod dead_letter;
 pub mod declare;
 mod deliver;
+pub mod erlang_term;
 pub mod error;
+pub mod firehose;
 pub mod held;
+pub mod json_table;
 pub mod policy;
 pub mod publish;
 pub mod queue_arguments;
 pub mod queue_settings;
+pub mod reply_to;
 mod restore;
 mod tables;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{RwLock, RwLockWriteGuard};
 use plugin_api::exchange::ExchangeSpec;
@@ -169,6 +173,7 @@ pub struct Vhost {
     tables: RwLock<Tables>,
     generation: AtomicU64,
     cycles: Cycles,
+    is_traced: AtomicBool,
 }
 
 impl fmt::Debug for Vhost {
@@ -224,6 +229,7 @@ impl Vhost {
             tables: RwLock::new(tables),
             generation: AtomicU64::new(1),
             cycles: Cycles::default(),
+            is_traced: AtomicBool::new(false),
         }))
     }
 

@@ -21,6 +21,8 @@ type Place = (u64, u32);
 pub(super) struct Tables {
     pub(super) exchanges: HashMap<Arc<str>, Arc<Exchange>>,
     pub(super) queues: HashMap<Arc<str>, Arc<QueueRecord>>,
+    /// The queues behind reply consumers, which only messages find.
+    pub(super) reply_queues: HashMap<Arc<str>, Arc<QueueRecord>>,
     by_number: HashMap<u64, Arc<Exchange>>,
     /// Which bindings lead to a queue or exchange, by its number.
     leading_to: HashMap<u64, HashSet<Place>>,
@@ -36,7 +38,7 @@ impl routing::Tables for Tables {
     }
 
     fn queue(&self, name: &str) -> Option<&Arc<QueueRecord>> {
-        self.queues.get(name)
+        self.queues.get(name).or_else(|| self.reply_queues.get(name))
     }
 }
 

@@ -9,7 +9,7 @@
 use broker::access::{Mechanism, Peer};
 use broker::node;
 use broker::plugin_host::Registry;
-use broker::runtime::{Broker, Session};
+use broker::runtime::{Broker, Clock, Session};
 use broker::store::{Committer, recovery::recover};
 use broker::topology::schema::Topology;
 use libfuzzer_sys::fuzz_target;
@@ -35,7 +35,7 @@ impl World {
             Poll::Pending => unreachable!("the memory storage does not wait"),
         };
         let committer = Committer::new(storage);
-        let broker = node::build(&Topology::default(), registry, &committer, recovery).expect("the default topology works");
+        let broker = node::build(&Topology::default(), registry, &committer, recovery, Clock::default()).expect("the default topology works");
         Self { broker, committer: Box::pin(committer.run()), now: Instant::now() }
     }
 

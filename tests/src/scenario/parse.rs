@@ -14,6 +14,8 @@ pub struct Scenario {
     pub only: Option<String>,
     /// Users beside `guest`, each with its permissions in the scenario's vhost.
     pub users: Vec<User>,
+    /// Whether its vhost is traced.
+    pub is_traced: bool,
     pub steps: Vec<Step>,
 }
 
@@ -21,6 +23,8 @@ pub struct Scenario {
 #[derive(Debug, Clone)]
 pub struct User {
     pub name: String,
+    /// Separated by commas.
+    pub tags: String,
     pub permissions: Option<[String; 3]>,
 }
 
@@ -99,7 +103,8 @@ pub struct Content {
 /// # Errors
 /// With the line that is wrong and why.
 pub fn parse(name: &str, text: &str) -> Result<Scenario, String> {
-    let mut scenario = Scenario { name: name.to_owned(), only: None, users: Vec::new(), steps: Vec::new() };
+    let mut scenario =
+        Scenario { name: name.to_owned(), only: None, users: Vec::new(), is_traced: false, steps: Vec::new() };
     let mut differs: Option<String> = None;
     let mut group: Option<Step> = None;
     for (index, source) in text.lines().enumerate() {
@@ -115,6 +120,8 @@ pub fn parse(name: &str, text: &str) -> Result<Scenario, String> {
             scenario.only = Some(reasoned(rest).map_err(fail)?);
         } else if let Some(rest) = trimmed.strip_prefix("user:") {
             scenario.users.push(parse_user(rest).map_err(fail)?);
+        } else if trimmed == "tracing: on" {
+            scenario.is_traced = true;
         } else if trimmed == "any order" {
             group = Some(Step {
                 line,
@@ -149,16 +156,20 @@ fn reasoned(rest: &str) -> Result<String, String> {
 
 fn parse_user(rest: &str) -> Result<User, String> {
     let (name, rest) = rest.trim().split_once(' ').ok_or("name and permissions are wanted")?;
-    if rest.trim() == "none" {
-        return Ok(User { name: name.to_owned(), permissions: None });
-    }
-    let fields = Parser::new(rest).fields()?.0;
-    let no_variables = super::literal::Variables::new();
-    let pattern = |wanted: &str| match fields.iter().find(|(field, _)| field == wanted) {
-        Some((_, literal)) => literal.to_text(&no_variables),
-        None => Err(format!("{wanted}= is missing")),
+    let name = name.to_owned();
+    let (fields, is_none) = match rest.trim().strip_suffix("none") {
+        Some(rest) => (rest, true),
+        None => (rest, false),
     };
-    Ok(User { name: name.to_owned(), permissions: Some([pattern("configure")?, pattern("write")?, pattern("read")?]) })
+    let fields = Parser::new(fields).fields()?.0;
+    let no_variables = super::literal::Variables::new();
+    let text = |wanted: &str| match fields.iter().find(|(field, _)| field == wanted) {
+        Some((_, literal)) => literal.to_text(&no_variables).map(Some),
+        None => Ok(None),
+    };
+    let pattern = |wanted: &str| text(wanted)?.ok_or_else(|| format!("{wanted}= is missing"));
+    let permissions = if is_none { None } else { Some([pattern("configure")?, pattern("write")?, pattern("read")?]) };
+    Ok(User { name, tags: text("tags")?.unwrap_or_default(), permissions })
 }
 
 fn add_to_group(group: &mut Step, step: Step) -> Result<(), String> {

@@ -9,6 +9,7 @@ use super::Session;
 use crate::amqp::connection::Delivery;
 use crate::amqp::method::*;
 use crate::amqp::{ChannelId, Outstanding, ProtocolError, ReplyCode, SourceId};
+use crate::message::Message;
 use crate::queue::{self, HolderId, Input, Notice, Reply};
 use crate::vhost::declare::QueueSpec;
 use crate::vhost::error::Kind;
@@ -78,7 +79,10 @@ impl Session {
             Notice::Delivered { source, deliveries } => self.on_delivered(SourceId(source), &deliveries),
             Notice::Confirmed { numbers, is_taken } => {
                 for range in numbers {
-                    self.conn.confirm(ChannelId(range.channel), range.first..=range.last, is_taken);
+                    let channel = ChannelId(range.channel);
+                    if let Err(error) = self.conn.confirm(channel, range.first..=range.last, is_taken) {
+                        self.fail(now, channel, error);
+                    }
                 }
             }
             Notice::Reply { channel, reply } => self.on_reply(now, ChannelId(channel), reply),
@@ -105,6 +109,18 @@ impl Session {
             message: &delivery.message,
         });
         self.conn.deliver(source.channel, id, frames);
+        if self.vhost.as_ref().is_some_and(|vhost| vhost.is_traced()) {
+            let (channel, queue) = (source.channel.0, Arc::clone(&source.queue.name));
+            for delivery in deliveries {
+                self.trace_delivery(channel, &queue, delivery.redelivered, &delivery.message);
+            }
+        }
+    }
+
+    fn trace_delivery(&self, channel: u16, queue: &str, redelivered: bool, message: &Message) {
+        if let Some((vhost, by)) = self.traced(channel) {
+            vhost.trace_delivery(by, message, queue, redelivered);
+        }
     }
 
     fn on_consumer_cancelled(&mut self, id: SourceId) {
@@ -227,6 +243,10 @@ impl Session {
                 let outstanding = (!no_ack).then_some(Outstanding { source, ticket });
                 if let Some(state) = self.sources.get_mut(&source) {
                     state.outstanding += usize::from(!no_ack);
+                    if self.vhost.as_ref().is_some_and(|vhost| vhost.is_traced()) {
+                        let queue = Arc::clone(&state.queue.name);
+                        self.trace_delivery(channel.0, &queue, redelivered, &message);
+                    }
                 }
                 self.conn.get_ok(channel, outstanding, redelivered, count(remaining), &message);
                 self.forget_source_if_idle(source);
