@@ -120,6 +120,17 @@ pub struct Load {
     pub bytes_max: usize,
 }
 
+/// A message as the store had it.
+#[derive(Clone, Debug)]
+pub struct LoadedMessage {
+    /// Its place in the level that was read.
+    pub seq: u64,
+    /// When it came to the queue, in milliseconds since the epoch; 0 where the store does not know.
+    pub came_ms: u64,
+    /// What.
+    pub message: Arc<Message>,
+}
+
 /// A message that is published to a queue.
 #[derive(Clone, Debug)]
 pub struct Incoming {
@@ -272,8 +283,8 @@ pub enum Input {
         id: u64,
         /// The ranges that were asked for have been read up to here; what is missing no longer exists.
         through: u64,
-        /// The messages with their places, ascending.
-        messages: Vec<(u64, Arc<Message>)>,
+        /// The messages, by ascending place.
+        messages: Vec<LoadedMessage>,
     },
     /// The budget has shrunk: messages leave memory until it is kept.
     Shrink,

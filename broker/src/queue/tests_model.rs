@@ -663,7 +663,7 @@ impl Modelled {
                 if messages.len() == count_max {
                     return Input::Loaded { id: load.id, through, messages };
                 }
-                messages.push((seq, Arc::clone(message)));
+                messages.push(LoadedMessage { seq, came_ms: 1, message: Arc::clone(message) });
                 through = seq;
             }
             through = range.last;

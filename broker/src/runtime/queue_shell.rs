@@ -206,6 +206,25 @@ impl Shells {
     }
 }
 
+impl Shells {
+    /// When a new queue looks at the clock for the first time. One that was told nothing about time looks only at whether the head of its
+    /// backlog has an expiration of its own: such queues, of which there may be many at a start, do so one after the other.
+    fn first_look(&self, due_ms: u64, options: &queue::Options, number: u64) -> u64 {
+        let queue::Options { message_ttl_ms, expires_ms, max_length, max_length_bytes, .. } = options;
+        let is_pressing =
+            [message_ttl_ms, expires_ms, max_length, max_length_bytes].iter().any(|value| value.is_some());
+        match is_pressing {
+            true => due_ms,
+            false => due_ms.max(self.timer.now_ms() + FIRST_LOOK_AFTER_MS + number % FIRST_LOOK_SPREAD_MS),
+        }
+    }
+}
+
+/// Clients that come at once are served first.
+const FIRST_LOOK_AFTER_MS: u64 = 500;
+/// Backlogs are looked at over so long a time.
+const FIRST_LOOK_SPREAD_MS: u64 = 4_000;
+
 impl QueueFactory for Shells {
     fn create(
         &self,
@@ -218,8 +237,9 @@ impl QueueFactory for Shells {
         let machine = Queue::restore(options, &restored);
         let mut keys = KeysInUse::default();
         restored.levels.iter().for_each(|level| keys.add(level.level, Stored::Lasting));
+        let first_look = machine.next_deadline().map(|due_ms| self.first_look(due_ms, &options, number));
         let inside = Inside { machine, effects: Effects::default(), keys };
-        Arc::new_cyclic(|this| QueueShell {
+        let shell = Arc::new_cyclic(|this| QueueShell {
             number,
             name: Arc::clone(name),
             vhost: Arc::downgrade(vhost),
@@ -231,6 +251,10 @@ impl QueueFactory for Shells {
             outbox: Outbox::default(),
             inside: Mutex::new(inside),
             this: this.clone(),
-        })
+        });
+        if let Some(due_ms) = first_look {
+            self.timer.wake_at(due_ms, &*shell, || Weak::<QueueShell>::clone(&shell.this));
+        }
+        shell
     }
 }

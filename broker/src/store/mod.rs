@@ -10,6 +10,7 @@ pub mod definitions;
 mod ledger;
 mod pager;
 pub mod recovery;
+mod stamp;
 #[cfg(test)]
 mod tests;
 

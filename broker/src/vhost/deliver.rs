@@ -10,9 +10,9 @@ use hashbrown::HashMap;
 use plugin_api::exchange::Hold;
 
 use super::held::Held;
-use super::publish::{extra_keys, without_bcc};
+use super::publish::{extra_keys, hiding_bcc};
 use super::{QueueRecord, Vhost};
-use crate::message::{Message, Parts};
+use crate::message::{Marks, Message, Parts};
 use crate::queue::{Incoming, Input, Outlet};
 use crate::routing::{self, Destination, Exchange};
 
@@ -55,12 +55,7 @@ impl Vhost {
         let mut batches = Batches::default();
         for message in messages {
             match destination {
-                Destination::Queue(queue) => match without_bcc(message) {
-                    Ok(message) => batches.add(queue, &message, 0),
-                    Err(error) => {
-                        tracing::error!(vhost = %self.name, error = %error, "message for a new binding is lost");
-                    }
-                },
+                Destination::Queue(queue) => batches.add(queue, &hiding_bcc(message), 0),
                 Destination::Exchange(exchange) => self.route_again(exchange, message, &mut batches),
             }
         }
@@ -91,6 +86,7 @@ impl Vhost {
             tracing::error!(vhost = %self.name, exchange = %start.name, error = %error, "message is lost");
         };
         let extra = match extra_keys(message.properties()) {
+            _ if message.marks().has(Marks::SOLE_KEY) => None,
             Ok(extra) => extra,
             Err(error) => return lost(&error),
         };
@@ -106,10 +102,8 @@ impl Vhost {
         if !held.is_empty() {
             self.holder.hold(None, held);
         }
-        match without_bcc(message) {
-            Ok(message) => route.queues.iter().for_each(|queue| batches.add(queue, &message, 0)),
-            Err(error) => lost(&error),
-        }
+        let message = hiding_bcc(message);
+        route.queues.iter().for_each(|queue| batches.add(queue, &message, 0));
     }
 
     /// What the holder is given for a message that `exchange` put off; `(channel, number)` are the publisher's.

@@ -18,7 +18,7 @@ use super::held::{Held, Holder};
 use super::{QueueRecord, Vhost, reply_to};
 use crate::access::Permission;
 use crate::hooks::{HookChain, HookSet, Outcome, Publish};
-use crate::message::{Message, Parts};
+use crate::message::{Marks, Message, Parts};
 use crate::queue::{Incoming, Input, Outlet};
 use crate::routing::{self, Exchange};
 
@@ -402,7 +402,7 @@ impl Publisher {
             }
         }
         let message = match extra_keys {
-            Some(ExtraKeys { has_bcc: true, .. }) => without_bcc(&message)?,
+            Some(ExtraKeys { has_bcc: true, .. }) => hiding_bcc(&message),
             _ => message,
         };
         Ok(Routed { places, held, message })
@@ -569,6 +569,15 @@ pub(super) fn extra_keys(properties: Properties<'_>) -> Result<Option<ExtraKeys>
     Ok(extra)
 }
 
+/// The message as queues keep it: one with a BCC header is marked, so that whoever hands it out takes the header away. Until then dead
+/// letters go by it (semantics 20.3).
+pub(super) fn hiding_bcc(message: &Arc<Message>) -> Arc<Message> {
+    if message.properties().headers().is_none_or(|headers| headers.get("BCC").is_none()) {
+        return Arc::clone(message);
+    }
+    Message::marked(message.parts(), message.body(), message.marks().and(Marks::HIDES_BCC))
+}
+
 /// The same message without its BCC header, which nobody but the broker may see.
 ///
 /// # Errors
@@ -583,7 +592,8 @@ pub fn without_bcc(message: &Arc<Message>) -> Result<Arc<Message>, Error> {
         headers.remove("BCC");
     }
     let encoded = properties.encode();
-    Ok(Message::new(Parts { properties: &encoded, ..message.parts() }, message.body()))
+    let marks = message.marks().without(Marks::HIDES_BCC);
+    Ok(Message::marked(Parts { properties: &encoded, ..message.parts() }, message.body(), marks))
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use plugin_api::message::Properties;
 use plugin_api::value::Table;
 
 use super::error::Error;
+use super::publish::without_bcc;
 use super::queue_settings::{Declared, QueueSettings};
 use super::{QueueRecord, Vhost};
 use crate::message::{Message, Parts};
@@ -209,6 +210,7 @@ impl Inside {
         if self.consumer.is_none() {
             return true;
         }
+        let message = without_bcc(&message).unwrap_or(message);
         if self.backlog.is_empty() && self.has_credit() {
             self.hand_over(message, deliveries);
             return true;
