@@ -5,8 +5,8 @@
 //! process ends.
 
 mod store;
+mod world;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,12 +18,12 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::access::{Access, Mechanism};
+use self::world::World;
+use crate::access::Mechanism;
 use crate::amqp::{Identity, Limits};
 use crate::hooks::{HookError, HookSet};
 use crate::message;
 use crate::plugin_host::{LoadError, LoadRequest, Registry, TypeError};
-use crate::queue;
 use crate::runtime::alarms::{self, Alarms};
 use crate::runtime::broker::Parts;
 use crate::runtime::disk::DiskWatch;
@@ -32,11 +32,10 @@ use crate::runtime::paging::{self, Paging};
 use crate::runtime::timer::{self, Timer};
 use crate::runtime::transactions::Transactions;
 use crate::runtime::{Broker, Clock, Shells, listener};
-use crate::store::definitions::VhostDefinitions;
 use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
-use crate::topology::apply::{ApplyError, apply};
-use crate::topology::schema::{Topology, VhostDecl};
-use crate::vhost::{Numbers, Shared, Vhost};
+use crate::topology::apply::ApplyError;
+use crate::topology::schema::Topology;
+use crate::vhost::{Numbers, Shared};
 
 /// What to run.
 #[derive(Debug, Default)]
@@ -128,9 +127,6 @@ const PRODUCT: &str = "RabbitMQ";
 /// The version of it whose behaviour this broker follows where versions differ (semantics 33.10).
 const VERSION: &str = "4.2.1";
 
-/// So many queues may read from the store at a time.
-const READS_MAX: usize = 4;
-
 /// Runs a node until SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -143,11 +139,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     let disk_watch =
         DiskWatch { folder: data, free_bytes_min: topology.limits.disk_free_bytes_min, storage: Arc::clone(&storage) };
     let committer = Committer::new(Arc::clone(&storage));
-    let mut storing = JoinSet::new();
-    storing.spawn(Arc::clone(&committer).run());
-    for _ in 0..READS_MAX {
-        storing.spawn(Arc::clone(&committer).page());
-    }
+    let mut storing = store::StoreTasks::start(&committer);
     let broker = build(&topology, registry, &committer, recovery, Clock::default())?;
     let addresses = if listen.is_empty() { topology.listeners.amqp.clone() } else { listen };
     let listeners = addresses.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
@@ -169,7 +161,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
         _ = interrupt.recv() => None,
         failure = committer.failed() => Some(failure),
         // None of them ends while the store works, so this one panicked. Without it nothing would be confirmed or loaded again.
-        ended = storing.join_next() => Some(ended_task(ended)),
+        ended = storing.ended() => Some(ended),
     };
     accepting.shutdown().await;
     let deadline = Duration::from_secs(u64::from(topology.limits.shutdown_deadline_secs));
@@ -186,22 +178,13 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     if failure.is_none() {
         store::flush(&committer).await;
     }
-    storing.shutdown().await;
+    storing.stop().await;
     drop(committer);
     store::close(storage).await;
     match failure {
         Some(failure) => Err(failure.into()),
         None => Ok(()),
     }
-}
-
-fn ended_task(ended: Option<Result<(), tokio::task::JoinError>>) -> Failure {
-    let reason = match ended {
-        Some(Err(error)) => format!("a task between queues and storage ended: {error}"),
-        Some(Ok(())) | None => "a task between queues and storage ended".into(),
-    };
-    tracing::error!(reason, "the store failed; nothing is confirmed any more");
-    Failure(reason)
 }
 
 fn load_plugins(topology: &Topology, folders: &[PathBuf]) -> Result<Registry, NodeError> {
@@ -239,7 +222,6 @@ pub fn build(
     clock: Clock,
 ) -> Result<Arc<Broker>, NodeError> {
     let hooks = HookSet::load(&topology.hooks).map_err(NodeError::Hooks)?;
-    let access = Access::new(&topology.users);
     // Where nothing is written to disk, moving messages to the store would gain nothing.
     let queue_memory = topology
         .limits
@@ -249,39 +231,23 @@ pub fn build(
     let timer = Arc::new(Timer::new(clock.clone()));
     let factory = Shells::new(Arc::clone(committer), Arc::clone(&paging), Arc::clone(&timer));
     let ledger = StoreLedger::new(Arc::clone(committer));
-    let Recovery { vhosts: recovered, mut backlogs, first_seq, first_number } = recovery;
+    let Recovery { definitions, mut backlogs, first_seq, first_number } = recovery;
     let holder = Arc::new(MemoryHolder::new(clock.clone()));
     let numbers = Arc::new(Numbers::starting_at(first_number));
-    let mut recovered: BTreeMap<String, VhostDefinitions> = recovered.into_iter().collect();
-    // A vhost that the topology no longer names is kept as long as something durable is in it.
-    let forgotten: Vec<VhostDecl> = recovered
-        .keys()
-        .filter(|name| topology.vhosts.iter().all(|decl| decl.name != **name))
-        .map(|name| VhostDecl { name: name.clone(), ..VhostDecl::default() })
-        .collect();
-    let mut vhosts = Vec::new();
-    let mut errors = Vec::new();
-    for decl in topology.vhosts.iter().chain(&forgotten) {
-        let factory: Arc<Shells> = Arc::clone(&factory);
-        let ledger: Arc<StoreLedger> = Arc::clone(&ledger);
-        let (registry, numbers) = (Arc::clone(&registry), Arc::clone(&numbers));
-        let shared =
-            Shared { registry, factory, ledger, holder: Arc::<MemoryHolder>::clone(&holder), numbers, first_seq };
-        let vhost = Vhost::new(&decl.name, shared, decl.durability)?;
-        if decl.durability == queue::Durability::Os {
-            tracing::warn!("vhost '{}' confirms before the sync: durability os", decl.name);
-        }
-        if let Some(definitions) = recovered.remove(&decl.name) {
-            vhost.restore(definitions, &mut backlogs);
-        }
-        errors.extend(apply(&vhost, decl).err().unwrap_or_default());
-        let (exchanges, queues) = vhost.counts();
-        tracing::info!(vhost = decl.name, exchanges, queues, "vhost ready");
-        vhosts.push(vhost);
-    }
-    if !errors.is_empty() {
-        return Err(NodeError::Apply(errors));
-    }
+    let shared = Shared {
+        registry,
+        factory,
+        ledger: Arc::<StoreLedger>::clone(&ledger),
+        holder: Arc::<MemoryHolder>::clone(&holder),
+        numbers,
+        first_seq,
+        bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
+    };
+    let World { access, vhosts } = world::assemble(topology, shared, ledger, definitions, &mut backlogs)?;
+    let cluster_name = topology.node.cluster_name.clone().or_else(|| {
+        // As RabbitMQ's tools set it.
+        vhosts.global_parameters().get("cluster_name").and_then(|name| name.as_str().map(str::to_owned))
+    });
     let limits = &topology.limits;
     let limits = Limits {
         frame_max_bytes: limits.frame_max_bytes,
@@ -293,7 +259,7 @@ pub fn build(
     let identity = Identity {
         product: topology.node.product.clone().unwrap_or_else(|| PRODUCT.into()),
         version: topology.node.version.clone().unwrap_or_else(|| VERSION.into()),
-        cluster_name: topology.node.cluster_name.clone().unwrap_or_else(|| "broker".into()),
+        cluster_name: cluster_name.unwrap_or_else(|| "broker".into()),
         mechanisms: Mechanism::offered().into(),
     };
     let alarms = Alarms::new(topology.limits.memory_watermark_bytes);
@@ -302,6 +268,7 @@ pub fn build(
         limits: Arc::new(limits),
         connections_max: topology.limits.connections_max,
         access: Arc::new(access),
+        vhosts,
         hooks: Arc::new(hooks),
         committer: Arc::clone(committer),
         transactions: Transactions::new(topology.limits.transaction_bytes_max, alarms.memory_watermark_bytes()),
@@ -312,7 +279,7 @@ pub fn build(
         timer,
         clock,
     };
-    Ok(Broker::new(parts, vhosts))
+    Ok(Broker::new(parts))
 }
 
 /// Looks at the memory in use, for ever.

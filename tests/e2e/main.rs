@@ -5,6 +5,8 @@
 mod alarms;
 mod bad_input;
 mod declarations;
+mod hooks;
 mod identity;
 mod lifecycle;
+mod pathological;
 mod slow_clients;

@@ -3,11 +3,13 @@
 //! It needs Debian's `rabbitmq-server` on the machine (`tests/run` installs it) and never touches a node that the
 //! system runs: name, ports, cookie, data and epmd are its own.
 
+use crate::scenario::settings::Policy;
 use crate::scenario::{Scenario, USER_PASSWORD};
 use crate::temp::TempDir;
-use crate::transport::SocketTarget;
+use crate::transport::{SocketTarget, Target, Transport};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader};
+use std::collections::HashMap;
+use std::io::{self, BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -34,6 +36,9 @@ pub struct Definitions {
     vhosts: Vec<(String, bool)>,
     users: Vec<(String, String)>,
     permissions: Vec<(String, String, [String; 3])>,
+    /// By the keys of RabbitMQ's definitions.
+    others: HashMap<&'static str, Vec<Value>>,
+    user_limits: HashMap<String, Value>,
 }
 
 impl Definitions {
@@ -66,13 +71,44 @@ impl Definitions {
                 self.permission(&name, &scenario.vhost(), patterns.clone());
             }
         }
+        self.settings(scenario);
+    }
+
+    fn settings(&mut self, scenario: &Scenario) {
+        let vhost = scenario.vhost();
+        let mut add = |category, value| self.others.entry(category).or_default().push(value);
+        for policy in &scenario.settings.policies {
+            if policy.is_operator {
+                let (component, value) = ("operator_policy", policy.to_json());
+                add("parameters", json!({"vhost": vhost, "component": component, "name": policy.name, "value": value}));
+            } else {
+                let mut value = policy.to_json();
+                value.extend([("vhost".to_owned(), json!(vhost)), ("name".to_owned(), json!(policy.name))]);
+                add("policies", Value::Object(value));
+            }
+        }
+        if !scenario.settings.limits.is_empty() {
+            let value = &scenario.settings.limits;
+            add("parameters", json!({"vhost": vhost, "component": "vhost-limits", "name": "limits", "value": value}));
+        }
+        for (user, exchange, [write, read]) in &scenario.settings.topics {
+            let user = scenario.user_name(user);
+            let value = json!({"user": user, "vhost": vhost, "exchange": exchange, "write": write, "read": read});
+            add("topic_permissions", value);
+        }
+        for (user, limits) in &scenario.settings.user_limits {
+            self.user_limits.insert(scenario.user_name(user), Value::Object(limits.clone()));
+        }
     }
 
     fn to_json(&self) -> Value {
         let users = self.users.iter().map(|(name, tags)| (name.as_str(), USER_PASSWORD, tags.as_str()));
         let users: Vec<Value> = users
             .chain([("guest", "guest", "administrator")])
-            .map(|(name, password, tags)| json!({"name": name, "password": password, "tags": tags}))
+            .map(|(name, password, tags)| {
+                let limits = self.user_limits.get(name).cloned().unwrap_or_else(|| json!({}));
+                json!({"name": name, "password": password, "tags": tags, "limits": limits})
+            })
             .collect();
         let vhosts = self.vhosts.iter().map(|(name, is_traced)| (name.as_str(), *is_traced)).chain([("/", false)]);
         let vhosts: Vec<Value> = vhosts.map(|(name, is_traced)| json!({"name": name, "tracing": is_traced})).collect();
@@ -86,7 +122,11 @@ impl Definitions {
                 json!({"user": user, "vhost": vhost, "configure": configure, "write": write, "read": read})
             })
             .collect();
-        json!({"users": users, "vhosts": vhosts, "permissions": permissions})
+        let mut definitions = json!({"users": users, "vhosts": vhosts, "permissions": permissions});
+        for (category, values) in &self.others {
+            definitions[*category] = json!(values);
+        }
+        definitions
     }
 }
 
@@ -142,8 +182,8 @@ impl Oracle {
     }
 
     /// The node as a target of scenarios.
-    pub fn target(&self) -> SocketTarget {
-        SocketTarget { kind: KIND, address: self.address }
+    pub fn target(&self) -> OracleTarget<'_> {
+        OracleTarget { socket: SocketTarget { kind: KIND, address: self.address }, oracle: self }
     }
 
     /// Runs `rabbitmqctl` on this node and returns what it prints.
@@ -163,6 +203,37 @@ impl Oracle {
         } else {
             Err(String::from_utf8_lossy(&output.stderr).into_owned())
         }
+    }
+}
+
+/// A node whose policies can be changed by its command line.
+#[derive(Debug)]
+pub struct OracleTarget<'a> {
+    socket: SocketTarget,
+    oracle: &'a Oracle,
+}
+
+impl Target for OracleTarget<'_> {
+    fn kind(&self) -> &str {
+        self.socket.kind()
+    }
+
+    fn connect(&self) -> io::Result<Box<dyn Transport>> {
+        self.socket.connect()
+    }
+
+    fn put_policy(&self, vhost: &str, policy: &Policy) -> Result<(), String> {
+        let command = if policy.is_operator { "set_operator_policy" } else { "set_policy" };
+        let definition = Value::Object(policy.definition.clone()).to_string();
+        let priority = policy.priority.to_string();
+        let options = ["-p", vhost, "--priority", &priority, "--apply-to", &policy.apply_to];
+        let arguments = [policy.name.as_str(), &policy.pattern, &definition];
+        self.oracle.ctl(&[&[command], &options[..], &arguments].concat()).map(drop)
+    }
+
+    fn delete_policy(&self, vhost: &str, name: &str, is_operator: bool) -> Result<(), String> {
+        let command = if is_operator { "clear_operator_policy" } else { "clear_policy" };
+        self.oracle.ctl(&[command, "-p", vhost, name]).map(drop)
     }
 }
 

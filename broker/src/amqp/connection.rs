@@ -98,6 +98,11 @@ pub enum Event<'i> {
         /// Where.
         channel: ChannelId,
     },
+    /// The client opens a channel: answer with [`Connection::channel_opened`], or fail.
+    ChannelOpen {
+        /// Which.
+        channel: ChannelId,
+    },
     /// The client closes a channel: stop its consumers, give its unacked messages back, then [`Connection::close_channel_ok`].
     ChannelClose {
         /// Which.

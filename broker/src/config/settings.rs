@@ -9,7 +9,7 @@ use super::{
 };
 use crate::topology::{
     check::{Item, Part},
-    schema::{LimitsDecl, PluginDecl, StorageDecl, Topology},
+    schema::{DefinitionsDecl, LimitsDecl, PluginDecl, StorageDecl, Topology},
 };
 
 pub(super) const NODE: Section = Section { what: "node", keys: &["product", "version", "cluster_name"], hints: &[] };
@@ -30,6 +30,7 @@ pub(super) const LIMITS: Section = Section {
         "message_bytes_max",
         "connections_max",
         "consumer_max_per_channel",
+        "bindings_per_queue_max",
         "transaction_bytes_max",
         "shutdown_deadline_secs",
         "memory_watermark_bytes",
@@ -57,6 +58,9 @@ pub(super) const STORAGE: Section = Section {
         ("dir", Hint::Instead("did you mean 'data'?")),
     ],
 };
+
+pub(super) const DEFINITIONS: Section =
+    Section { what: "definitions", keys: &["path", "skip_if_unchanged"], hints: &[] };
 
 pub(super) const PLUGIN: Section =
     Section { what: "a plugin", keys: &["path", "sha256", "required", "config"], hints: &[] };
@@ -126,6 +130,7 @@ pub(super) fn limits(reader: &mut Reader<'_>, node: &Node, topology: &mut Topolo
         message_bytes_max,
         connections_max,
         consumer_max_per_channel,
+        bindings_per_queue_max,
         transaction_bytes_max,
         shutdown_deadline_secs,
         memory_watermark_bytes,
@@ -151,6 +156,7 @@ pub(super) fn limits(reader: &mut Reader<'_>, node: &Node, topology: &mut Topolo
     set(handshake_timeout_secs, number("handshake_timeout_secs", 1..=WAIT_SECS_MAX));
     set(shutdown_deadline_secs, number("shutdown_deadline_secs", 0..=WAIT_SECS_MAX));
     set(consumer_max_per_channel, number("consumer_max_per_channel", 1..=u64::from(u32::MAX)));
+    set(bindings_per_queue_max, number("bindings_per_queue_max", 1..=u64::from(u32::MAX)));
     let connections = number("connections_max", 1..=u64::from(u32::MAX));
     if let Some(connections) = connections.and_then(|number| u32::try_from(number).ok()) {
         *connections_max = Some(connections);
@@ -236,7 +242,7 @@ fn sha256(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
 }
 
 /// What is handed to a plugin as it is.
-fn json(reader: &mut Reader<'_>, node: &Node) -> serde_json::Value {
+pub(super) fn json(reader: &mut Reader<'_>, node: &Node) -> serde_json::Value {
     use serde_json::Value as Json;
     reader.no_tag(node);
     match &node.value {
@@ -255,6 +261,26 @@ fn json(reader: &mut Reader<'_>, node: &Node) -> serde_json::Value {
             Some(Plain::HugeInt | Plain::Text(_)) => Json::from(scalar.text.as_str()),
         },
     }
+}
+
+/// A path, or a mapping.
+pub(super) fn definitions(reader: &mut Reader<'_>, node: &Node, topology: &mut Topology) {
+    let (path, skip_if_unchanged) = if matches!(node.value, Value::Scalar(_)) {
+        (Some(node), false)
+    } else {
+        let Some(fields) = reader.fields(node, &DEFINITIONS) else { return };
+        let skip = fields.get("skip_if_unchanged").and_then(|node| reader.flag(node)).unwrap_or(false);
+        (fields.get("path"), skip)
+    };
+    let Some(node) = path else {
+        return reader.error(node.span, "definitions need a path", "add 'path: …' with a file or folder");
+    };
+    let Some(path) = reader.path(node) else { return };
+    if !path.exists() {
+        let cause = format!("no definitions {}", path.display());
+        return reader.error(node.span, cause, "paths are relative to this file's folder");
+    }
+    topology.definitions = Some(DefinitionsDecl { path, skip_if_unchanged });
 }
 
 /// The ranges were checked against the types; a value that does not fit cannot come here and would change nothing.

@@ -17,6 +17,7 @@ use self::turns::Turns;
 use super::channel_limit::ChannelLimit;
 use super::ports::{Delivery, HolderId, NewConsumer, Outlet};
 use super::ready::{Entry, Hot};
+use super::shared_credit::SharedCredit;
 use crate::message::Message;
 use crate::window::Window;
 
@@ -28,6 +29,8 @@ pub(super) struct Consumer {
     prefetch_count: usize,
     priority: i64,
     credit_bytes: i64,
+    /// It will be told when there is room in what it shares with others.
+    awaits_shared_credit: bool,
     /// Where only one is served.
     rank: Option<Rank>,
 }
@@ -42,6 +45,7 @@ pub(super) struct Holder {
     next_ticket: u64,
     pub(super) consumer: Option<Consumer>,
     pub(super) limit: Option<Arc<ChannelLimit>>,
+    pub(super) shared_credit: Option<Arc<SharedCredit>>,
     /// Deliveries that have not been handed to the outlet yet.
     pub(super) batch: Vec<Delivery>,
 }
@@ -56,6 +60,7 @@ impl Holder {
             next_ticket: 1,
             consumer: None,
             limit: None,
+            shared_credit: None,
             batch: Vec::new(),
         }
     }
@@ -71,16 +76,24 @@ impl Holder {
 
     /// Whether the consumer can take a message now; takes a place of its channel's limit if so.
     #[inline]
-    fn accepts(&self) -> bool {
-        let Some(consumer) = &self.consumer else { return false };
+    fn accepts(&mut self) -> bool {
+        let Some(consumer) = &mut self.consumer else { return false };
         if consumer.credit_bytes <= 0 {
             return false;
         }
-        if consumer.no_ack {
-            return self.limit.as_ref().is_none_or(|limit| !limit.is_full());
+        let is_full = !consumer.no_ack && consumer.prefetch_count != 0 && self.unacked.len() >= consumer.prefetch_count;
+        if is_full {
+            return false;
         }
-        (consumer.prefetch_count == 0 || self.unacked.len() < consumer.prefetch_count)
-            && self.limit.as_ref().is_none_or(|limit| limit.try_take())
+        if let Some(shared) = &self.shared_credit
+            && !shared.has_room(self.id.source, &mut consumer.awaits_shared_credit)
+        {
+            return false;
+        }
+        match consumer.no_ack {
+            true => self.limit.as_ref().is_none_or(|limit| !limit.is_full()),
+            false => self.limit.as_ref().is_none_or(|limit| limit.try_take()),
+        }
     }
 }
 
@@ -143,6 +156,12 @@ impl Consumers {
         self.slots.iter().flatten()
     }
 
+    /// What is delivered and not settled, with its body.
+    pub(super) fn unacked_bodies(&mut self) -> impl Iterator<Item = &mut Entry> {
+        let entries = self.slots.iter_mut().flatten().flat_map(|holder| holder.unacked.values_mut());
+        entries.filter(|entry| entry.message.is_some())
+    }
+
     pub(super) fn slot_of(&self, id: HolderId) -> Option<usize> {
         self.by_id.get(&id).copied()
     }
@@ -176,12 +195,14 @@ impl Consumers {
         let rank = self.single.as_mut().map(|single| single.add(slot, new.priority));
         let Some(holder) = self.holder_mut(slot) else { return };
         holder.limit = new.limit;
+        holder.shared_credit = new.shared_credit;
         holder.consumer = Some(Consumer {
             no_ack: new.no_ack,
             is_exclusive: new.is_exclusive,
             prefetch_count: usize::from(new.prefetch_count),
             priority: new.priority,
             credit_bytes: new.credit_bytes,
+            awaits_shared_credit: false,
             rank,
         });
         self.consumer_count += 1;
@@ -243,6 +264,7 @@ impl Consumers {
     pub(super) fn add_credit(&mut self, slot: usize, bytes: i64) {
         if let Some(consumer) = self.holder_mut(slot).and_then(|holder| holder.consumer.as_mut()) {
             consumer.credit_bytes = consumer.credit_bytes.saturating_add(bytes);
+            consumer.awaits_shared_credit = false;
             self.join_ring(slot);
         }
     }
@@ -250,8 +272,8 @@ impl Consumers {
     /// Finds the consumer whose turn it is. It has then taken its place of the channel's limit, so a message must follow.
     #[inline]
     pub(super) fn next_turn(&mut self) -> Option<usize> {
-        let slots = &self.slots;
-        self.turns.next(|slot| matches!(slots.get(slot), Some(Some(holder)) if holder.accepts()))
+        let slots = &mut self.slots;
+        self.turns.next(|slot| slots.get_mut(slot).and_then(Option::as_mut).is_some_and(Holder::accepts))
     }
 
     /// Whether what the consumer gets is settled by handing it over.
@@ -266,7 +288,11 @@ impl Consumers {
     pub(super) fn deliver(&mut self, slot: usize, hot: Hot, keeps_body: bool) -> Handed {
         let Some(Some(holder)) = self.slots.get_mut(slot) else { return Handed::Gone };
         let Some(consumer) = &mut holder.consumer else { return Handed::Gone };
-        consumer.credit_bytes -= hot.message.weight() as i64;
+        let bytes = hot.message.weight();
+        consumer.credit_bytes -= bytes as i64;
+        if let Some(shared) = &holder.shared_credit {
+            shared.take(bytes);
+        }
         if holder.batch.is_empty() {
             self.touched.push(slot);
         }

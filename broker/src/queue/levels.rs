@@ -322,11 +322,7 @@ impl Levels {
 
     /// Takes bodies of returned messages out of memory, those that are needed last first, until `excess` bytes are gone. `each` sees to it
     /// that the store has them.
-    pub(super) fn cool_returned(
-        &mut self,
-        excess: usize,
-        mut each: impl FnMut(&Arc<Message>, Place, &mut super::Stored, u64),
-    ) {
+    pub(super) fn cool_returned(&mut self, excess: usize, mut each: impl FnMut(&Entry, Arc<Message>)) {
         let Some(several) = &mut self.several else {
             self.only.cool_returned(excess, each);
             return;

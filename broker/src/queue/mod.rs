@@ -16,6 +16,7 @@ mod options;
 mod paging;
 pub mod ports;
 mod ready;
+mod shared_credit;
 mod ttl;
 
 #[cfg(test)]
@@ -37,6 +38,7 @@ pub use self::options::{Options, Overflow};
 use self::paging::{Loading, WaitingGet};
 pub use self::ports::*;
 use self::ready::{Entry, Hot};
+pub use self::shared_credit::SharedCredit;
 use crate::message::Message;
 
 /// A message that the store must keep.
@@ -282,7 +284,8 @@ impl Queue {
                 continue;
             };
             let deliveries = std::mem::take(&mut holder.batch);
-            let notice = Notice::Delivered { source: holder.id.source, deliveries };
+            let takes_shared_credit = holder.shared_credit.is_some();
+            let notice = Notice::Delivered { source: holder.id.source, deliveries, takes_shared_credit };
             effects.notices.push((Arc::clone(&holder.outlet), notice));
         }
     }
@@ -391,7 +394,7 @@ impl Queue {
         let (place, stored) = (hot.place(), hot.stored);
         let keeps_body = !self.is_over_budget() || self.consumers.is_no_ack(slot);
         if !keeps_body {
-            self.page_out(place, &hot.message, &mut hot.stored, hot.deadline_ms, effects);
+            Self::page_out(&self.ready, place, &hot.message, &mut hot.stored, hot.deadline_ms, effects);
         }
         let delivered = self.as_delivered(&hot);
         let handed = self.consumers.deliver(slot, hot, keeps_body);
@@ -483,7 +486,7 @@ impl Queue {
             self.mark(place, hot.stored, effects);
             let mut entry = Entry::from(hot);
             if self.is_over_budget() {
-                self.page_out(place, &message, &mut entry.stored, entry.deadline_ms, effects);
+                Self::page_out(&self.ready, place, &message, &mut entry.stored, entry.deadline_ms, effects);
                 entry.message = None;
             } else {
                 self.unacked_bytes += message.weight();

@@ -7,8 +7,9 @@
 
 use std::sync::Arc;
 
+use super::levels::Levels;
 use super::ports::{HolderId, Load, LoadedMessage, Place, Reply, ReplyTo, SeqRange, Stored};
-use super::ttl::NEVER;
+use super::ready::Entry;
 use super::{Append, Effects, Queue, answer};
 use crate::message::Message;
 
@@ -73,7 +74,7 @@ impl Queue {
 
     /// Makes sure that the store has a message, so that it can leave memory.
     pub(super) fn page_out(
-        &self,
+        ready: &Levels,
         place: Place,
         message: &Arc<Message>,
         stored: &mut Stored,
@@ -82,22 +83,16 @@ impl Queue {
     ) {
         if *stored == Stored::Nowhere {
             *stored = Stored::Paged;
-            effects.appends.push(self.paged(place, message, deadline_ms));
-        }
-    }
-
-    /// A message as the store keeps it out of memory.
-    fn paged(&self, place: Place, message: &Arc<Message>, deadline_ms: u64) -> Append {
-        let came_ms = if deadline_ms == NEVER { self.now_ms } else { self.ready.came(place, deadline_ms, message) };
-        Append {
-            place,
-            message: Arc::clone(message),
-            stored: Stored::Paged,
-            came_ms,
-            is_synced: false,
-            origin: None,
-            channel: 0,
-            number: 0,
+            effects.appends.push(Append {
+                place,
+                message: Arc::clone(message),
+                stored: *stored,
+                came_ms: ready.came(place, deadline_ms, message),
+                is_synced: false,
+                origin: None,
+                channel: 0,
+                number: 0,
+            });
         }
     }
 
@@ -113,19 +108,30 @@ impl Queue {
         let excess = self.memory_bytes().saturating_sub(self.budget_bytes);
         if excess > 0 {
             let mut cooled = Vec::new();
-            self.ready.cool_returned(excess, |message, place, stored, deadline_ms| {
-                if *stored == Stored::Nowhere {
-                    *stored = Stored::Paged;
-                    cooled.push((place, Arc::clone(message), deadline_ms));
-                }
-            });
-            let cooled = cooled.iter().map(|(place, message, deadline_ms)| self.paged(*place, message, *deadline_ms));
-            effects.appends.extend(cooled);
+            self.ready
+                .cool_returned(excess, |entry, message| cooled.push((Entry { message: None, ..*entry }, message)));
+            for (mut entry, message) in cooled {
+                let place = Place { level: entry.level, seq: entry.seq };
+                Self::page_out(&self.ready, place, &message, &mut entry.stored, entry.deadline_ms, effects);
+            }
         }
-        // Returned messages stand before all others, so that all places of a level ascend: to the store they are one run, to write and
-        // to read.
+        let mut excess = self.memory_bytes().saturating_sub(self.budget_bytes);
+        // What somebody has is needed last, but to put a transient one out of memory costs a write that may be for nothing.
+        let Self { ready, consumers, unacked_bytes, .. } = self;
+        for entry in consumers.unacked_bodies() {
+            if excess == 0 {
+                break;
+            }
+            if let Some(message) = entry.message.take() {
+                let place = Place { level: entry.level, seq: entry.seq };
+                Self::page_out(ready, place, &message, &mut entry.stored, entry.deadline_ms, effects);
+                *unacked_bytes -= message.weight();
+                excess = excess.saturating_sub(message.weight());
+            }
+        }
+        // Then all places of a level ascend: to the store they are one run, to write and to read.
         if let Some(paged) = effects.appends.get_mut(others..) {
-            paged.reverse();
+            paged.sort_unstable_by_key(|append| (append.place.level, append.place.seq));
         }
     }
 
@@ -135,11 +141,11 @@ impl Queue {
             && let Some(level) = self.ready.lowest_hot(below)
             && let Some(hot) = self.ready.last_hot(level)
         {
-            if hot.stored == Stored::Nowhere {
-                hot.stored = Stored::Paged;
-                let (place, message, deadline_ms) = (hot.place(), Arc::clone(&hot.message), hot.deadline_ms);
-                effects.appends.push(self.paged(place, &message, deadline_ms));
-            }
+            let (place, message, deadline_ms, mut stored) =
+                (hot.place(), Arc::clone(&hot.message), hot.deadline_ms, hot.stored);
+            // It is in the store from now on.
+            hot.stored = if stored == Stored::Nowhere { Stored::Paged } else { stored };
+            Self::page_out(&self.ready, place, &message, &mut stored, deadline_ms, effects);
             self.ready.cool_last(level);
         }
     }

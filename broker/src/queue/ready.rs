@@ -398,19 +398,17 @@ impl Ready {
 
     /// Takes bodies of returned messages out of memory, last first, until `excess` bytes are gone; `each` sees to it that the store has
     /// them. Returns the bytes.
-    pub(super) fn cool_returned(
-        &mut self,
-        excess: usize,
-        mut each: impl FnMut(&Arc<Message>, Place, &mut Stored, u64),
-    ) -> usize {
+    pub(super) fn cool_returned(&mut self, excess: usize, mut each: impl FnMut(&Entry, Arc<Message>)) -> usize {
         let mut freed = 0;
         for entry in self.returned.values_mut().rev() {
             if freed >= excess {
                 break;
             }
             if let Some(message) = entry.message.take() {
-                each(&message, Place { level: entry.level, seq: entry.seq }, &mut entry.stored, entry.deadline_ms);
                 freed += message.weight();
+                each(entry, message);
+                // It is in the store from now on.
+                entry.stored = if entry.stored == Stored::Nowhere { Stored::Paged } else { entry.stored };
             }
         }
         self.hot_bytes -= freed;

@@ -23,7 +23,7 @@ struct Log {
 impl Outlet for Log {
     fn post(&self, notice: Notice) {
         let line = match notice {
-            Notice::Delivered { source, deliveries } => {
+            Notice::Delivered { source, deliveries, .. } => {
                 for delivery in deliveries {
                     let body = String::from_utf8_lossy(delivery.message.body()).into_owned();
                     let again = if delivery.redelivered { "!" } else { "" };
@@ -168,6 +168,7 @@ impl Bench {
             prefetch_count: 0,
             priority: 0,
             credit_bytes: 1_000_000,
+            shared_credit: None,
             limit: None,
         }
     }
@@ -497,6 +498,20 @@ fn a_smaller_budget_takes_the_last_messages_out_of_memory_first() {
     assert_eq!(bench.loads.len(), 0, "nobody waits");
     bench.get(1, true).expect(&[]);
     assert_eq!(bench.wanted(), [(2, 4)]);
+}
+
+#[test]
+fn a_smaller_budget_takes_bodies_that_somebody_has_out_of_memory_too() {
+    let mut bench = bench(Options::default());
+    let weight = Message::new(Parts { exchange: "", routing_key: "q", properties: &TRANSIENT }, b"a").weight();
+    bench.consume(1).publish(&["a", "b", "c"]).expect(&["Consuming", "1<a#1", "1<b#2", "1<c#3"]);
+    assert_eq!(bench.queue.memory_bytes(), 3 * weight);
+    bench.queue.set_budget(weight);
+    bench.input(Input::Shrink);
+    assert_eq!((bench.stored.as_slice(), bench.queue.memory_bytes()), (&[1, 2][..], weight));
+    bench.settle(1, &[1], Settlement::Remove).detach(1).get(2, true).expect(&["Detached"]);
+    assert_eq!((bench.wanted(), bench.settled.as_slice()), (vec![(2, 2)], &[1][..]));
+    bench.load(2, &[(2, "b")]).expect(&["got b! remaining 1"]);
 }
 
 #[test]

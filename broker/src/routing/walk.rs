@@ -81,9 +81,7 @@ pub fn route(
         }
         found.is_cacheable &=
             matches!(exchange.depends_on, DependsOn::Nothing | DependsOn::Key) && found.held.is_empty();
-        if !has_destination
-            && let Some(alternate) = exchange.alternate.as_deref().and_then(|name| tables.exchange(name))
-        {
+        if !has_destination && let Some(alternate) = exchange.alternate().and_then(|name| tables.exchange(&name)) {
             visit(&Destination::Exchange(Arc::clone(alternate)), &mut found, &mut waiting);
         }
     }

@@ -6,6 +6,7 @@
 pub mod alarms;
 pub mod broker;
 pub mod buffers;
+pub mod census;
 pub mod clock;
 pub mod connection_task;
 mod dead_letters;

@@ -6,15 +6,15 @@
 use hashbrown::{HashMap, HashSet};
 use plugin_api::storage::{Meta, RecoveredQueue, Storage, StorageError};
 
-use super::definitions::{self, Unreadable, VhostDefinitions};
+use super::definitions::{self, Definitions, Unreadable};
 use super::{is_paged, level_of, number_of};
 use crate::queue::{Restored, RestoredLevel};
 
 /// Everything that survived.
 #[derive(Debug, Default)]
 pub struct Recovery {
-    /// Definitions by vhost.
-    pub vhosts: Vec<(String, VhostDefinitions)>,
+    /// Definitions of vhosts, users and what is in them.
+    pub definitions: Definitions,
     /// What each queue has left, by its number. `first_seq` is not filled in.
     pub backlogs: HashMap<u64, Restored>,
     /// The first place for new messages: above every place that was ever used.
@@ -51,15 +51,15 @@ const BOOT_KEY: &[u8] = br#"["boot"]"#;
 /// See [`RecoverError`]; nothing is changed then.
 pub async fn recover(storage: &dyn Storage) -> Result<Recovery, RecoverError> {
     let recovered = storage.recover().await?;
-    let vhosts = definitions::read(&recovered.meta)?;
+    let definitions = definitions::read(&recovered.meta)?;
     let boots = recovered.meta.iter().find(|(key, _)| key == BOOT_KEY).and_then(|(_, value)| number(value));
     let boot = boots.unwrap_or(0) + 1;
     let known: HashSet<u64> =
-        vhosts.iter().flat_map(|(_, vhost)| vhost.queues.iter().map(|queue| queue.number)).collect();
+        definitions.vhosts.values().flat_map(|vhost| vhost.queues.iter().map(|queue| queue.number)).collect();
     let mut recovery = Recovery {
         first_seq: boot.checked_mul(1 << SEQ_BITS).ok_or(RecoverError::Worn(boot))?,
         first_number: known.iter().copied().max().unwrap_or(0) + 1,
-        vhosts,
+        definitions,
         backlogs: HashMap::new(),
     };
     for RecoveredQueue { queue, ranges, marked } in recovered.queues {

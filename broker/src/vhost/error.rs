@@ -128,6 +128,47 @@ pub enum Error {
         /// Where.
         vhost: String,
     },
+    /// There are as many queues as there may be (semantics 9.21).
+    #[error("cannot declare queue '{name}': queue limit in vhost '{vhost}' ({limit}) is reached")]
+    QueueLimit {
+        /// The queue that would be one too many.
+        name: String,
+        /// Where.
+        vhost: String,
+        /// How many there may be.
+        limit: u64,
+    },
+    /// The vhost was deleted meanwhile (semantics 24.2); its connections are being closed.
+    #[error("vhost '{0}' is deleted")]
+    VhostDeleted(String),
+    /// No topic permission (semantics 25.7).
+    #[error(
+        "{permission} access to topic '{routing_key}' in exchange '{exchange}' in vhost '{vhost}' refused for user '{user}'"
+    )]
+    TopicRefused {
+        /// Which is missing.
+        permission: Permission,
+        /// For which key.
+        routing_key: String,
+        /// On which exchange.
+        exchange: String,
+        /// Where.
+        vhost: String,
+        /// Who.
+        user: String,
+    },
+    /// So many bindings lead to it already (`limits.bindings_per_queue_max`).
+    #[error("cannot bind {kind} '{name}' in vhost '{vhost}': binding limit ({max}) is reached")]
+    BindingLimit {
+        /// What.
+        kind: Kind,
+        /// Its name.
+        name: String,
+        /// Where.
+        vhost: String,
+        /// The limit.
+        max: usize,
+    },
     /// Nothing leads to a reply queue but the default exchange (semantics 22.3).
     #[error("cannot bind or unbind to a volatile (direct reply-to) queue")]
     ReplyQueueBinding,
@@ -164,7 +205,9 @@ impl Error {
     /// The code that tells a client.
     pub fn reply_code(&self) -> ReplyCode {
         match self {
+            Self::VhostDeleted(_) => ReplyCode::ConnectionForced,
             Self::Refused { .. }
+            | Self::TopicRefused { .. }
             | Self::DefaultExchange
             | Self::ReservedPrefix { .. }
             | Self::SystemExchange { .. }
@@ -178,9 +221,11 @@ impl Error {
             }
             Self::UnknownExchangeType(_)
             | Self::ExchangeTypeIsGone(_)
+            | Self::QueueLimit { .. }
             | Self::Inequivalent { .. }
             | Self::InUse { .. }
             | Self::NotEmpty { .. }
+            | Self::BindingLimit { .. }
             | Self::Argument(_)
             | Self::Type(TypeError::Refused(_))
             | Self::RouteFailed { error: TypeError::Refused(_), .. }

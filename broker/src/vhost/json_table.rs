@@ -36,7 +36,7 @@ fn value_from_json(value: &Json, depth_left: usize) -> Result<Value, TableError>
             let depth_left = depth_left.checked_sub(1).ok_or(TableError::TooDeep)?;
             Value::Array(items.iter().map(|item| value_from_json(item, depth_left)).collect::<Result<_, _>>()?)
         }
-        Json::Object(object) => Value::Table(self::table(object, depth_left)?),
+        Json::Object(object) => Value::Table(table(object, depth_left)?),
     })
 }
 

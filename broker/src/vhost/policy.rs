@@ -10,8 +10,6 @@ mod spec;
 use std::sync::Arc;
 
 pub use self::applied::{Applied, Policies};
-#[cfg(test)]
-pub(super) use self::spec::tests::spec as test_spec;
 pub use self::spec::{ApplyTo, InvalidPolicy, NAME_BYTES_MAX, Policy, PolicyKind, PolicySpec, QueueType};
 use crate::queue::Overflow;
 

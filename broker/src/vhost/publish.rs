@@ -12,11 +12,11 @@ use plugin_api::exchange::Hold;
 use plugin_api::message::Properties;
 use plugin_api::value::ValueRef;
 
-use super::declare::Authority;
+use super::declare::{Authority, TOPIC};
 use super::error::{Error, Kind};
 use super::held::{Held, Holder};
 use super::{QueueRecord, Vhost, reply_to};
-use crate::access::Permission;
+use crate::access::{Permission, TopicPermission};
 use crate::hooks::{HookChain, HookSet, Outcome, Publish};
 use crate::message::{Marks, Message, Parts};
 use crate::queue::{Incoming, Input, Outlet};
@@ -106,6 +106,8 @@ struct Routed {
 #[derive(Debug)]
 struct Target {
     exchange: Arc<Exchange>,
+    /// What the user may publish to it; none where every key is allowed.
+    topics: Option<Arc<TopicPermission>>,
     hooks: Option<Arc<HookChain>>,
     routes: HashMap<Box<str>, Arc<[usize]>>,
     /// The key of the last publish and where it led; most publishers stay with one.
@@ -245,28 +247,37 @@ impl Publisher {
         message: Arc<Message>,
     ) -> Result<Resolved, Error> {
         self.forget_if_changed(context);
-        let (place, with_reply_name) = {
+        let (place, with_reply_name, extra_keys) = {
             let parts = parts.unwrap_or_else(|| message.parts());
             let place = self.target_place(context, by, parts.exchange)?;
             let properties = Properties::from_raw(parts.properties);
             let with_reply_name = reply_to::with_reply_name(properties, &message, || (context.reply_name)(channel))?;
-            check_properties(properties, by)?;
-            (place, with_reply_name)
+            if let Some(expiration) = properties.expiration() {
+                check_expiration(&String::from_utf8_lossy(expiration))?;
+            }
+            let extra_keys = extra_keys(properties)?;
+            self.check_topics(context, &*by, place, parts.routing_key, extra_keys.as_ref())?;
+            check_user_id(properties, by)?;
+            (place, with_reply_name, extra_keys)
         };
         let (parts, message) = match with_reply_name {
             None => (parts, message),
             Some(message) => (None, message),
         };
         let Some(target) = self.targets.get_mut(place) else { return Err(not_found(context, message.exchange())) };
-        let (parts, message) = match &target.hooks {
-            None => (parts, message),
+        let (parts, message, extra_keys) = match &target.hooks {
+            None => (parts, message, extra_keys),
+            // What a hook makes of the keys is the operator's business and not judged again (semantics 12.12).
             Some(hooks) => match run_hooks(hooks, context, by, &message) {
-                Hooked::Goes(message) => (None, message),
+                Hooked::Passes => (parts, message, extra_keys),
+                Hooked::Rewritten(message) => {
+                    let extra_keys = self::extra_keys(message.properties())?;
+                    (None, message, extra_keys)
+                }
                 Hooked::Ends(published) => return Ok(Resolved::Ends(published)),
             },
         };
         let parts = parts.unwrap_or_else(|| message.parts());
-        let extra_keys = extra_keys(Properties::from_raw(parts.properties))?;
         let remembered = match &extra_keys {
             None => target.remembered(parts.routing_key),
             Some(_) => None,
@@ -275,6 +286,31 @@ impl Publisher {
             Some(places) => Routed { places, held: Vec::new(), message },
             None => self.route(context, place, channel, number, message, extra_keys)?,
         }))
+    }
+
+    /// The topic permission for every key that the client sent (semantics 25.7). A key that is remembered was judged when it was routed; with hooks,
+    /// what is remembered may be another one.
+    #[inline]
+    fn check_topics(
+        &mut self,
+        context: &Context<'_>,
+        by: &dyn Authority,
+        place: usize,
+        routing_key: &str,
+        extra_keys: Option<&ExtraKeys>,
+    ) -> Result<(), Error> {
+        let Some(target) = self.targets.get_mut(place) else { return Ok(()) };
+        let Some(topics) = &target.topics else { return Ok(()) };
+        let topics = Arc::clone(topics);
+        if extra_keys.is_none() && target.hooks.is_none() && target.remembered(routing_key).is_some() {
+            return Ok(());
+        }
+        let extra_keys = extra_keys.iter().flat_map(|extra| extra.keys.iter().map(String::as_str));
+        let mut keys = std::iter::once(routing_key).chain(extra_keys);
+        match keys.find(|key| !topics.permits(Permission::Write, key)) {
+            None => Ok(()),
+            Some(key) => Err(context.vhost.topic_refused(by, Permission::Write, &target.exchange, key)),
+        }
     }
 
     /// The exchange's place among the targets; most publishers stay with one.
@@ -356,10 +392,11 @@ impl Publisher {
             self.target_of.clear();
             self.routes_bytes = 0;
         }
+        let topics = if exchange.spec.kind == TOPIC { by.topic_permission(name) } else { None };
         let hooks = context.hooks.chain(&vhost, name);
         let place = self.targets.len();
         self.target_of.insert(Arc::clone(&exchange.name), place);
-        self.targets.push(Target { exchange, hooks, routes: HashMap::new(), last: None });
+        self.targets.push(Target { exchange, topics, hooks, routes: HashMap::new(), last: None });
         Ok(place)
     }
 
@@ -455,15 +492,10 @@ fn not_found(context: &Context<'_>, name: &str) -> Error {
     Error::NotFound { kind: Kind::Exchange, name: name.into(), vhost: context.vhost.name.to_string() }
 }
 
-/// Expiration and user-id (semantics 12.5, 12.6). Most messages have neither, which the flags tell.
-fn check_properties(properties: Properties<'_>, by: &dyn Authority) -> Result<(), Error> {
-    if let Some(expiration) = properties.expiration() {
-        check_expiration(&String::from_utf8_lossy(expiration))?;
-    }
+/// Semantics 12.6.
+fn check_user_id(properties: Properties<'_>, by: &dyn Authority) -> Result<(), Error> {
     match properties.user_id() {
         Some(user_id) if !user_id.is_empty() && user_id != by.user().as_bytes() && !by.may_impersonate() => {
-            // What is wrong with CC and BCC is said first (semantics 12.1).
-            extra_keys(properties)?;
             Err(Error::Message(format!(
                 "user_id property set to '{}' but authenticated user was '{}'",
                 String::from_utf8_lossy(user_id),
@@ -494,7 +526,8 @@ fn check_expiration(text: &str) -> Result<(), Error> {
 }
 
 enum Hooked {
-    Goes(Arc<Message>),
+    Passes,
+    Rewritten(Arc<Message>),
     Ends(Published),
 }
 
@@ -508,7 +541,7 @@ fn run_hooks(hooks: &HookChain, context: &Context<'_>, by: &dyn Authority, messa
         body: message.body(),
     });
     match outcome {
-        Outcome::Pass => Hooked::Goes(Arc::clone(message)),
+        Outcome::Pass => Hooked::Passes,
         Outcome::Rewrite { routing_key, properties } => {
             let old = message.parts();
             let parts = Parts {
@@ -516,7 +549,7 @@ fn run_hooks(hooks: &HookChain, context: &Context<'_>, by: &dyn Authority, messa
                 properties: properties.as_deref().unwrap_or(old.properties),
                 ..old
             };
-            Hooked::Goes(Message::new(parts, message.body()))
+            Hooked::Rewritten(Message::new(parts, message.body()))
         }
         Outcome::Drop { hook, reason } => {
             tracing::debug!(vhost = %context.vhost.name, exchange = message.exchange(), hook, reason, "hook dropped a message");
@@ -643,6 +676,7 @@ mod tests {
             holder: Arc::new(NoHolder),
             numbers,
             first_seq: 1,
+            bindings_per_queue_max: usize::MAX,
         };
         let vhost = Vhost::new("/", shared, queue::Durability::Synced).unwrap();
         for number in 0..1000 {

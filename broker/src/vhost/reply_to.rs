@@ -16,6 +16,7 @@ use plugin_api::message::Properties;
 use plugin_api::value::Table;
 
 use super::error::Error;
+use super::policy::{Applied, QueuePolicy};
 use super::publish::without_bcc;
 use super::queue_settings::{Declared, QueueSettings};
 use super::{QueueRecord, Vhost};
@@ -63,7 +64,7 @@ impl Vhost {
     pub fn add_reply_queue(self: &Arc<Self>, name: Arc<str>) -> Arc<QueueRecord> {
         let arguments = Table::new();
         let declared = Declared { durable: false, auto_delete: true, arguments: &arguments };
-        let settings = QueueSettings::resolve(declared, &super::QueuePolicy::default(), Durability::default());
+        let settings = QueueSettings::resolve(declared, &QueuePolicy::default(), Durability::default());
         let queue = Arc::new(QueueRecord {
             handle: Arc::new(ReplyQueue {
                 vhost: Arc::downgrade(self),
@@ -74,6 +75,7 @@ impl Vhost {
             durable: false,
             auto_delete: true,
             settings: RwLock::new(Arc::new(settings)),
+            policy: RwLock::new(Applied::default()),
             owner: None,
             arguments,
             name,
@@ -234,7 +236,7 @@ impl Inside {
 
     fn deliver(&self, deliveries: Vec<Delivery>) {
         if let Some(consumer) = self.consumer.as_ref().filter(|_| !deliveries.is_empty()) {
-            consumer.outlet.post(Notice::Delivered { source: consumer.source, deliveries });
+            consumer.outlet.post(Notice::Delivered { source: consumer.source, deliveries, takes_shared_credit: false });
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Storage `log`: one segmented append-only log for all queues, and a confirm that means "on the disk".
 //!
 //! The readme says what it promises and draws the files. From above to below: [`LogStorage`] has the threads and the
-//! futures, [`Log`] writes, `recovery` reads a folder at start, `index` knows what is live and where, `format` knows the
+//! futures, `writer` who writes when, [`Log`] writes, `recovery` reads a folder at start, `index` knows what is live and where, `format` knows the
 //! bytes, [`disk`] is the little that is asked of an operating system, and [`sim`] a disk that forgets what was not synced.
 //! [`check`] and [`stats`] look at a folder without changing it.
 
@@ -23,6 +23,7 @@ mod shared;
 mod sidecar;
 pub mod sim;
 mod storage;
+mod writer;
 
 use std::sync::Arc;
 

@@ -121,8 +121,12 @@ impl Connection {
             return self.fail(now, id, error, Framing::Kept);
         }
         self.channels.insert(id.0, Box::new(Channel::new()));
+        Some(Event::ChannelOpen { channel: id })
+    }
+
+    /// The channel may be used.
+    pub fn channel_opened(&mut self, id: ChannelId) {
         frame::write_method(self.out.tail(), id.0, ChannelOpenOk { channel_id: b"" });
-        None
     }
 
     fn on_frame_of_closing_channel(&mut self, id: ChannelId, frame: Frame<'_>) {

@@ -79,7 +79,11 @@ impl Session {
         if ending.is_none_or(|ending| ending.missing > 0 || ending.is_answer_due) {
             return;
         }
-        let Some(ending) = self.channels.remove(&channel.0).and_then(|state| state.ending) else { return };
+        let Some(state) = self.channels.remove(&channel.0) else { return };
+        if state.is_counted {
+            self.broker.census.close_channel(self.number);
+        }
+        let Some(ending) = state.ending else { return };
         match ending.error {
             Some(error) => self.conn.close_channel(channel, &error),
             None => self.conn.close_channel_ok(channel),
@@ -123,6 +127,8 @@ impl Session {
         let Some(ending) = self.ending.take() else { return };
         self.channels.clear();
         self.pending_count = 0;
+        // Who hears of the end may come again at once.
+        self.broker.census.leave(self.number);
         match ending.error {
             Some(error) => self.conn.close(now, &error),
             None => {

@@ -164,9 +164,10 @@ mod tests {
     use super::super::spec::tests::spec;
     use super::super::spec::{ApplyTo, PolicySpec};
     use super::*;
+    use crate::origin::Origin;
 
     fn policy(kind: PolicyKind, spec: PolicySpec) -> Arc<Policy> {
-        Arc::new(Policy::new(kind, spec).unwrap())
+        Arc::new(Policy::new(kind, spec, Origin::Runtime).unwrap())
     }
 
     fn name(policy: &Option<Arc<Policy>>) -> Option<&str> {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value as Json};
 
 use super::keys::{self, Effect};
 use crate::access::{PATTERN_BYTES_MAX, Pattern};
+use crate::origin::Origin;
 use crate::vhost::erlang_term::{ErlangProplist, ErlangTerm};
 
 /// A policy as people put and see it.
@@ -80,12 +81,13 @@ pub struct InvalidPolicy {
 pub struct Policy {
     spec: PolicySpec,
     pattern: Pattern,
+    origin: Origin,
 }
 
 /// Names are short strings everywhere else, too.
 pub const NAME_BYTES_MAX: usize = 255;
 /// The longest text in a definition. Names of exchanges and keys are shorter.
-pub const VALUE_BYTES_MAX: usize = 4096;
+const VALUE_BYTES_MAX: usize = 4096;
 
 impl ApplyTo {
     /// The names in files and requests.
@@ -148,6 +150,11 @@ impl QueueType {
     }
 }
 
+impl PolicyKind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::User, Self::Operator];
+}
+
 impl fmt::Display for PolicyKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -162,6 +169,17 @@ impl InvalidPolicy {
         Self { part, key: None, reason: reason.into() }
     }
 
+    /// There are as many as there may be.
+    pub(in crate::vhost) fn too_many(kind: PolicyKind, max: usize) -> Self {
+        let component = if kind == PolicyKind::User { "policy" } else { "operator_policy" };
+        Self::new("name", format!("component {component} is limited to {max}"))
+    }
+
+    /// The vhost has gone meanwhile.
+    pub(in crate::vhost) fn vhost_deleted(vhost: &str) -> Self {
+        Self::new("vhost", format!("vhost '{vhost}' is deleted"))
+    }
+
     /// As RabbitMQ's tools show it.
     pub fn validation_text(&self) -> String {
         format!("Validation failed\n\n{}\n", self.reason)
@@ -173,7 +191,7 @@ impl Policy {
     ///
     /// # Errors
     /// What is wrong with it first.
-    pub fn new(kind: PolicyKind, spec: PolicySpec) -> Result<Self, InvalidPolicy> {
+    pub fn new(kind: PolicyKind, spec: PolicySpec, origin: Origin) -> Result<Self, InvalidPolicy> {
         if spec.name.is_empty() || spec.name.len() > NAME_BYTES_MAX {
             return Err(InvalidPolicy::new("name", format!("a policy needs a name of 1 to {NAME_BYTES_MAX} bytes")));
         }
@@ -184,7 +202,12 @@ impl Policy {
         let pattern = Pattern::anywhere(&spec.pattern).map_err(|error| {
             InvalidPolicy::new("pattern", format!("pattern should be regular expression but is invalid: {error}"))
         })?;
-        Ok(Self { spec, pattern })
+        Ok(Self { spec, pattern, origin })
+    }
+
+    /// Who put it.
+    pub fn origin(&self) -> Origin {
+        self.origin
     }
 
     /// As it was put.
@@ -263,7 +286,7 @@ pub(in crate::vhost) mod tests {
     }
 
     fn check_error(kind: PolicyKind, pattern: &str, definition: Json, expected: &str) {
-        let error = Policy::new(kind, spec("p", pattern, definition)).unwrap_err();
+        let error = Policy::new(kind, spec("p", pattern, definition), Origin::Runtime).unwrap_err();
         assert_eq!(error.validation_text(), format!("Validation failed\n\n{expected}\n"));
     }
 
@@ -288,12 +311,12 @@ pub(in crate::vhost) mod tests {
             json!({"dead-letter-exchange": "x"}),
             "[{<<\"dead-letter-exchange\">>,<<\"x\">>}] are not recognised policy settings",
         );
-        let error = Policy::new(User, spec("p", "(", json!({"max-length": 1}))).unwrap_err();
+        let error = Policy::new(User, spec("p", "(", json!({"max-length": 1})), Origin::Runtime).unwrap_err();
         assert!(error.reason.starts_with("pattern should be regular expression but is invalid: "), "{error}");
         assert_eq!(error.part, "pattern");
         let long = "x".repeat(VALUE_BYTES_MAX + 1);
-        assert!(Policy::new(User, spec("p", "", json!({"dead-letter-exchange": long}))).is_err());
-        assert!(Policy::new(User, spec("", "", json!({"max-length": 1}))).is_err());
+        assert!(Policy::new(User, spec("p", "", json!({"dead-letter-exchange": long})), Origin::Runtime).is_err());
+        assert!(Policy::new(User, spec("", "", json!({"max-length": 1})), Origin::Runtime).is_err());
     }
 
     #[test]
@@ -309,7 +332,7 @@ pub(in crate::vhost) mod tests {
     #[test]
     fn a_policy_with_a_key_that_a_type_does_not_know_does_not_match_its_queues() {
         let check = |definition: Json, expected: [bool; 3]| {
-            let policy = Policy::new(PolicyKind::User, spec("p", "^q", definition)).unwrap();
+            let policy = Policy::new(PolicyKind::User, spec("p", "^q", definition), Origin::Runtime).unwrap();
             let matched =
                 [QueueType::Classic, QueueType::Quorum, QueueType::Stream].map(|kind| policy.matches_queue("q1", kind));
             assert_eq!(matched, expected, "{:?}", policy.spec().definition);
@@ -327,7 +350,7 @@ pub(in crate::vhost) mod tests {
     fn what_it_is_for_and_an_unanchored_pattern_decide() {
         let check = |apply_to, expected: [bool; 3]| {
             let spec = PolicySpec { apply_to, ..spec("p", "rder", json!({"max-length": 1})) };
-            let policy = Policy::new(PolicyKind::User, spec).unwrap();
+            let policy = Policy::new(PolicyKind::User, spec, Origin::Runtime).unwrap();
             let queue = |kind| policy.matches_queue("my-orders", kind);
             assert_eq!(
                 [policy.matches_exchange("my-orders"), queue(QueueType::Classic), queue(QueueType::Quorum)],
@@ -341,7 +364,8 @@ pub(in crate::vhost) mod tests {
         check(ApplyTo::ClassicQueues, [false, true, false]);
         check(ApplyTo::QuorumQueues, [false, false, true]);
         check(ApplyTo::Streams, [false, false, false]);
-        let everything = Policy::new(PolicyKind::User, spec("p", "", json!({"max-length": 1}))).unwrap();
+        let everything =
+            Policy::new(PolicyKind::User, spec("p", "", json!({"max-length": 1})), Origin::Runtime).unwrap();
         assert!(everything.matches_exchange("") && everything.matches_queue("x", QueueType::Classic));
     }
 }
