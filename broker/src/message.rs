@@ -48,15 +48,23 @@ pub struct Builder {
     routing_key_end: u16,
     properties_end: u32,
     is_persistent: bool,
+    /// What the message will have in all.
+    announced_bytes: usize,
 }
 
 /// A body is announced before it arrives, so no more than this is reserved on the peer's word.
-const RESERVE_BYTES_MAX: usize = 1024 * 1024;
+const RESERVE_BYTES_MAX: usize = 4 * 1024;
+/// Then so many times of what has arrived is reserved, and never more than was announced.
+const RESERVE_GROWTH: usize = 4;
 
 impl Builder {
     /// Starts a message whose body will have `body_bytes`. `parts` must be within the limits that it names.
     pub fn new(parts: Parts<'_>, body_bytes: usize) -> Self {
-        let mut buffer = Vec::with_capacity(parts.len() + body_bytes.min(RESERVE_BYTES_MAX));
+        Self::with_room(parts, body_bytes, body_bytes.min(RESERVE_BYTES_MAX))
+    }
+
+    fn with_room(parts: Parts<'_>, body_bytes: usize, room_bytes: usize) -> Self {
+        let mut buffer = Vec::with_capacity(parts.len() + room_bytes);
         buffer.extend_from_slice(parts.exchange.as_bytes());
         buffer.extend_from_slice(parts.routing_key.as_bytes());
         buffer.extend_from_slice(parts.properties);
@@ -67,22 +75,24 @@ impl Builder {
             // A content header fits in a frame (semantics 17.2).
             properties_end: parts.len() as u32,
             is_persistent: Properties::from_raw(parts.properties).delivery_mode() == Some(2),
+            announced_bytes: parts.len().saturating_add(body_bytes),
             buffer,
         }
     }
 
-    /// Bytes so far.
-    pub fn len(&self) -> usize {
-        self.buffer.len()
-    }
-
-    /// Whether there is nothing yet.
-    pub fn is_empty(&self) -> bool {
-        self.buffer.is_empty()
+    /// What it takes in memory now.
+    pub fn reserved_bytes(&self) -> usize {
+        self.buffer.capacity()
     }
 
     /// Appends a piece of the body.
+    #[inline]
     pub fn push(&mut self, piece: &[u8]) {
+        let len = self.buffer.len() + piece.len();
+        if len > self.buffer.capacity() {
+            let reserve = self.announced_bytes.min(len.saturating_mul(RESERVE_GROWTH)).max(len);
+            self.buffer.reserve_exact(reserve - self.buffer.len());
+        }
         self.buffer.extend_from_slice(piece);
     }
 
@@ -109,7 +119,7 @@ impl Drop for Message {
 impl Message {
     /// A message that is whole.
     pub fn new(parts: Parts<'_>, body: &[u8]) -> Arc<Self> {
-        let mut builder = Builder::new(parts, body.len());
+        let mut builder = Builder::with_room(parts, body.len(), body.len());
         builder.push(body);
         builder.finish()
     }
@@ -176,6 +186,33 @@ impl Message {
     /// Its names and properties, to make another message of.
     pub fn parts(&self) -> Parts<'_> {
         Parts { exchange: self.exchange(), routing_key: self.routing_key(), properties: self.properties().raw() }
+    }
+}
+
+/// Bytes of messages whose bodies are still arriving. They count for the memory alarm like those of messages that are whole.
+#[derive(Debug, Default)]
+pub struct Arriving {
+    bytes: usize,
+}
+
+impl Arriving {
+    /// How many.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// One of the messages had `before` bytes and has `after`.
+    pub fn change(&mut self, before: usize, after: usize) {
+        if before != after {
+            self.bytes = self.bytes + after - before;
+            live::add(after as i64 - before as i64);
+        }
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        live::add(-(self.bytes as i64));
     }
 }
 
@@ -267,6 +304,18 @@ mod tests {
     }
 
     #[test]
+    fn live_bytes_follow_messages_that_are_still_arriving() {
+        let before = live_bytes();
+        let mut arriving = Arriving::default();
+        arriving.change(0, 80_000_000);
+        arriving.change(80_000_000, 50_000_000);
+        assert!(live_bytes() >= before + 50_000_000 - 10_000_000);
+        assert!(live_bytes() < before + 80_000_000 - 10_000_000);
+        drop(arriving);
+        assert!(live_bytes() < before + 50_000_000 - 10_000_000);
+    }
+
+    #[test]
     fn threads_that_have_ended_keep_no_count() {
         let parts = Parts { exchange: "", routing_key: "", properties: &[0, 0] };
         let before = live::shard_count();
@@ -287,7 +336,17 @@ mod tests {
 
     #[test]
     fn an_announced_body_reserves_little() {
-        let builder = Builder::new(Parts { exchange: "", routing_key: "", properties: &[0, 0] }, usize::MAX);
-        assert!(builder.buffer.capacity() < 2 * RESERVE_BYTES_MAX);
+        let parts = Parts { exchange: "", routing_key: "", properties: &[0, 0] };
+        let mut builder = Builder::new(parts, usize::MAX);
+        assert!(builder.reserved_bytes() < 2 * RESERVE_BYTES_MAX);
+        for arrived in 1..=10 {
+            builder.push(&[0; 100_000]);
+            assert!(builder.reserved_bytes() <= RESERVE_GROWTH * (arrived * 100_000 + 2));
+        }
+        let mut builder = Builder::new(parts, 300_000);
+        for _ in 0..3 {
+            builder.push(&[0; 100_000]);
+        }
+        assert_eq!(builder.reserved_bytes(), 300_002, "what is finished need not be moved");
     }
 }

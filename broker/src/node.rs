@@ -1,12 +1,13 @@
 //! Wiring: the only place that knows every module, the order of the start and the order of the end.
 //!
-//! Start: plugins, storage and what it kept, hooks, users, vhosts with their topology, listeners (semantics 27.7: who connects finds everything in its place).
+//! Start: plugins, storage and what it kept, hooks, users, vhosts with their topology, definitions to import, listeners (semantics 27.7: who connects finds everything in its place).
 //! End, on SIGTERM or SIGINT: listeners close, clients get connection.close 320 and a deadline, the store takes what is left, then the
 //! process ends.
 
+mod definitions;
 mod store;
+mod world;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,23 +19,24 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::access::{Access, Mechanism};
+pub use self::definitions::{DefinitionsError, Offline};
+use self::world::{Comes, World};
+use crate::access::Mechanism;
 use crate::amqp::{Identity, Limits};
 use crate::hooks::{HookError, HookSet};
 use crate::message;
 use crate::plugin_host::{LoadError, LoadRequest, Registry, TypeError};
-use crate::queue;
 use crate::runtime::alarms::{self, Alarms};
 use crate::runtime::broker::Parts;
 use crate::runtime::disk::DiskWatch;
 use crate::runtime::holder::{self, MemoryHolder};
 use crate::runtime::paging::{self, Paging};
-use crate::runtime::{Broker, Shells, listener};
-use crate::store::definitions::VhostDefinitions;
+use crate::runtime::transactions::Transactions;
+use crate::runtime::{Broker, Clock, Shells, listener};
 use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
-use crate::topology::apply::{ApplyError, apply};
-use crate::topology::schema::{Topology, VhostDecl};
-use crate::vhost::{Numbers, Shared, Vhost};
+use crate::topology::apply::ApplyError;
+use crate::topology::schema::Topology;
+use crate::vhost::{Numbers, Shared};
 
 /// What to run.
 #[derive(Debug, Default)]
@@ -64,6 +66,9 @@ pub enum NodeError {
     /// The topology cannot be carried out.
     #[error("topology:\n{}", lines(.0))]
     Apply(Vec<ApplyError>),
+    /// Definitions cannot be imported or exported.
+    #[error(transparent)]
+    Definitions(#[from] DefinitionsError),
     /// The data folder cannot be used.
     #[error("data folder {}: {error}; name another with --data, or give the broker's user access to it", .path.display())]
     Data {
@@ -113,6 +118,8 @@ impl NodeError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Hooks(_) | Self::Apply(_) => 65,
+            Self::Definitions(DefinitionsError::Read { .. } | DefinitionsError::NoVhost(_)) => 66,
+            Self::Definitions(_) => 65,
             Self::Listen { .. } => 69,
             Self::ExchangeType(_) | Self::Signals(_) => 71,
             Self::Store(_) | Self::Recover(_) => 74,
@@ -175,7 +182,7 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
         DiskWatch { folder: data, free_bytes_min: topology.limits.disk_free_bytes_min, storage: Arc::clone(&storage) };
     let committer = Committer::new(Arc::clone(&storage));
     let mut storing = store::StoreTasks::start(&committer);
-    let broker = build(&topology, registry, &committer, recovery)?;
+    let broker = build(&topology, registry, &committer, recovery, Clock::default())?;
     let addresses = if listen.is_empty() { topology.listeners.amqp.clone() } else { listen };
     let listeners = addresses.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
 
@@ -250,50 +257,38 @@ pub fn build(
     registry: Arc<Registry>,
     committer: &Arc<Committer>,
     recovery: Recovery,
+    clock: Clock,
 ) -> Result<Arc<Broker>, NodeError> {
     let hooks = HookSet::load(&topology.hooks).map_err(NodeError::Hooks)?;
-    let access = Access::new(&topology.users);
     // Where nothing is written to disk, moving messages to the store would gain nothing.
     let queue_memory = topology
         .limits
         .queue_memory_bytes
         .or((committer.promise() != Durability::ProcessLifetime).then_some(paging::DEFAULT_BYTES));
     let paging = Arc::new(Paging::new(queue_memory));
-    let factory = Shells::new(Arc::clone(committer), Arc::clone(&paging));
+    let factory = Shells::new(Arc::clone(committer), Arc::clone(&paging), clock.clone());
     let ledger = StoreLedger::new(Arc::clone(committer));
-    let Recovery { vhosts: recovered, mut backlogs, first_seq, first_number } = recovery;
-    let holder = Arc::new(MemoryHolder::default());
+    let Recovery { definitions, mut backlogs, first_seq, first_number } = recovery;
+    let holder = Arc::new(MemoryHolder::new(clock.clone()));
     let numbers = Arc::new(Numbers::starting_at(first_number));
-    let mut recovered: BTreeMap<String, VhostDefinitions> = recovered.into_iter().collect();
-    // A vhost that the topology no longer names is kept as long as something durable is in it.
-    let forgotten: Vec<VhostDecl> = recovered
-        .keys()
-        .filter(|name| topology.vhosts.iter().all(|decl| decl.name != **name))
-        .map(|name| VhostDecl { name: name.clone(), ..VhostDecl::default() })
-        .collect();
-    let mut vhosts = Vec::new();
-    let mut errors = Vec::new();
-    for decl in topology.vhosts.iter().chain(&forgotten) {
-        let factory: Arc<Shells> = Arc::clone(&factory);
-        let ledger: Arc<StoreLedger> = Arc::clone(&ledger);
-        let (registry, numbers) = (Arc::clone(&registry), Arc::clone(&numbers));
-        let shared =
-            Shared { registry, factory, ledger, holder: Arc::<MemoryHolder>::clone(&holder), numbers, first_seq };
-        let vhost = Vhost::new(&decl.name, shared, decl.durability)?;
-        if decl.durability == queue::Durability::Os {
-            tracing::warn!("vhost '{}' confirms before the sync: durability os", decl.name);
-        }
-        if let Some(definitions) = recovered.remove(&decl.name) {
-            vhost.restore(definitions, &mut backlogs);
-        }
-        errors.extend(apply(&vhost, decl).err().unwrap_or_default());
-        let (exchanges, queues) = vhost.counts();
-        tracing::info!(vhost = decl.name, exchanges, queues, "vhost ready");
-        vhosts.push(vhost);
+    let shared = Shared {
+        registry,
+        factory,
+        ledger: Arc::<StoreLedger>::clone(&ledger),
+        holder: Arc::<MemoryHolder>::clone(&holder),
+        numbers,
+        first_seq,
+        bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
+    };
+    let comes = if topology.definitions.is_some() { Comes::Definitions } else { Comes::Nothing };
+    let World { access, vhosts } = world::assemble(topology, comes, shared, ledger, definitions, &mut backlogs)?;
+    if let Some(decl) = &topology.definitions {
+        definitions::import_at_start(decl, &access, &vhosts)?;
     }
-    if !errors.is_empty() {
-        return Err(NodeError::Apply(errors));
-    }
+    let cluster_name = topology.node.cluster_name.clone().or_else(|| {
+        // As RabbitMQ's tools set it.
+        vhosts.global_parameters().get("cluster_name").and_then(|name| name.as_str().map(str::to_owned))
+    });
     let limits = &topology.limits;
     let limits = Limits {
         frame_max_bytes: limits.frame_max_bytes,
@@ -305,21 +300,26 @@ pub fn build(
     let identity = Identity {
         product: topology.node.product.clone().unwrap_or_else(|| PRODUCT.into()),
         version: topology.node.version.clone().unwrap_or_else(|| VERSION.into()),
-        cluster_name: topology.node.cluster_name.clone().unwrap_or_else(|| "broker".into()),
+        cluster_name: cluster_name.unwrap_or_else(|| "broker".into()),
         mechanisms: Mechanism::offered().into(),
     };
+    let alarms = Alarms::new(topology.limits.memory_watermark_bytes);
     let parts = Parts {
         identity: Arc::new(identity),
         limits: Arc::new(limits),
         connections_max: topology.limits.connections_max,
         access: Arc::new(access),
+        vhosts,
         hooks: Arc::new(hooks),
         committer: Arc::clone(committer),
-        alarms: Alarms::new(topology.limits.memory_watermark_bytes),
+        transactions: Transactions::new(topology.limits.transaction_bytes_max, alarms.memory_watermark_bytes()),
+        consumer_max_per_channel: topology.limits.consumer_max_per_channel,
+        alarms,
         paging,
         holder,
+        clock,
     };
-    Ok(Broker::new(parts, vhosts))
+    Ok(Broker::new(parts))
 }
 
 /// Looks at the memory in use, for ever.

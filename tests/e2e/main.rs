@@ -4,5 +4,9 @@
 
 mod alarms;
 mod bad_input;
+mod declarations;
+mod hooks;
+mod identity;
 mod lifecycle;
+mod pathological;
 mod slow_clients;

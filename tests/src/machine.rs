@@ -1,15 +1,20 @@
 //! Our broker without sockets, threads or waiting: sessions are driven by hand and time jumps to the next deadline.
 
 use crate::broker_process;
+use crate::clock::ManualClock;
+use crate::scenario::settings::Policy;
 use crate::transport::{Received, Target, Transport};
 use broker::access::{LoginError, Mechanism, Peer};
 use broker::node;
+use broker::origin::Origin;
 use broker::plugin_host::Registry;
+use broker::runtime::clock::Time;
 use broker::runtime::session::{Login, LoginRefused};
-use broker::runtime::{Broker, Session};
+use broker::runtime::{Broker, Clock, Session};
 use broker::store::Committer;
 use broker::store::recovery::recover;
 use broker::topology::schema::Topology;
+use broker::vhost::policy::{ApplyTo, PolicyKind, PolicySpec};
 use plugin_api::storage::Storage;
 use std::fmt;
 use std::future::Future;
@@ -26,19 +31,14 @@ const COMMIT_ROUNDS_MAX: usize = 10_000;
 /// What all sessions of a machine share: the clock, and the committer that somebody has to run.
 struct World {
     broker: Arc<Broker>,
-    now: Arc<Mutex<Instant>>,
+    clock: Arc<ManualClock>,
     committer: Arc<Committer>,
     store: Mutex<[Pin<Box<dyn Future<Output = ()> + Send>>; 2]>,
 }
 
 impl World {
     fn now(&self) -> Instant {
-        *self.now.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn jump(&self, to: Instant) {
-        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        *now = to.max(*now);
+        self.clock.now()
     }
 
     /// Lets the store do what has been asked of it, and what follows from that.
@@ -90,14 +90,20 @@ impl MachineTarget {
             Poll::Pending => return Err("the storage of a machine must not wait".into()),
         };
         let committer = Committer::new(storage);
+        let clock = Arc::new(ManualClock::default());
+        let time = Clock::by(Arc::clone(&clock) as Arc<dyn Time>);
         let broker =
-            node::build(topology, Arc::new(registry), &committer, recovery).map_err(|error| error.to_string())?;
-        let now = Arc::new(Mutex::new(Instant::now()));
-        let clock = Arc::clone(&now);
-        broker.holder.go_by(Arc::new(move || *clock.lock().unwrap_or_else(PoisonError::into_inner)));
+            node::build(topology, Arc::new(registry), &committer, recovery, time).map_err(|error| error.to_string())?;
         let store: [Pin<Box<dyn Future<Output = ()> + Send>>; 2] =
             [Box::pin(Arc::clone(&committer).run()), Box::pin(Arc::clone(&committer).page())];
-        Ok(Self(Arc::new(World { broker, now, committer, store: Mutex::new(store) })))
+        Ok(Self(Arc::new(World { broker, clock, committer, store: Mutex::new(store) })))
+    }
+}
+
+impl MachineTarget {
+    /// The broker inside.
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.0.broker
     }
 }
 
@@ -106,11 +112,33 @@ impl Target for MachineTarget {
         broker_process::KIND
     }
 
+    fn put_policy(&self, vhost: &str, policy: &Policy) -> Result<(), String> {
+        let vhost = self.0.broker.vhost(vhost).ok_or("no such vhost")?;
+        let spec = PolicySpec {
+            name: policy.name.clone(),
+            pattern: policy.pattern.clone(),
+            apply_to: ApplyTo::parse(&policy.apply_to)?,
+            priority: policy.priority,
+            definition: policy.definition.clone(),
+        };
+        let put = vhost.put_policy(kind(policy.is_operator), spec, Origin::Runtime);
+        put.map(drop).map_err(|error| error.to_string())
+    }
+
+    fn delete_policy(&self, vhost: &str, name: &str, is_operator: bool) -> Result<(), String> {
+        let vhost = self.0.broker.vhost(vhost).ok_or("no such vhost")?;
+        vhost.delete_policy(kind(is_operator), name).map(drop).ok_or_else(|| format!("no policy {name}"))
+    }
+
     fn connect(&self) -> io::Result<Box<dyn Transport>> {
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let session = Session::new(Arc::clone(&self.0.broker), peer, self.0.now());
         Ok(Box::new(MachineTransport { world: Arc::clone(&self.0), session, rest: Vec::new() }))
     }
+}
+
+fn kind(is_operator: bool) -> PolicyKind {
+    if is_operator { PolicyKind::Operator } else { PolicyKind::User }
 }
 
 struct MachineTransport {
@@ -172,11 +200,11 @@ impl Transport for MachineTransport {
             // Nothing will come by itself, so whatever comes next comes with time.
             let (deadline, due) = (self.session.deadline(), self.world.broker.holder.next_due());
             if let Some(due) = due.filter(|due| deadline.is_none_or(|deadline| *due <= deadline)) {
-                self.world.jump(due);
+                self.world.clock.jump(due);
                 self.world.broker.release_held(self.world.now());
                 self.settle();
             } else if let Some(deadline) = deadline {
-                self.world.jump(deadline);
+                self.world.clock.jump(deadline);
                 self.session.on_deadline(self.world.now());
             }
         }

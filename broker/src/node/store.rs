@@ -14,7 +14,8 @@ use super::NodeError;
 use crate::plugin_host::Registry;
 use crate::progress::{self, counted};
 use crate::queue::{Notice, Outlet, ReplyTo};
-use crate::store::{Barrier, Committer, Failure, Recovery, recovery};
+use crate::store::definitions::{self, Definitions};
+use crate::store::{Barrier, Committer, Failure, RecoverError, Recovery, recovery};
 use crate::topology::schema::StorageDecl;
 
 /// Opens the storage and reads what it kept.
@@ -35,7 +36,7 @@ pub(super) async fn recover(
     });
     let recovered = progress::show("recovering the store", recovering).await;
     let (storage, recovery) = recovered.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
-    let queues: usize = recovery.vhosts.iter().map(|(_, vhost)| vhost.queues.len()).sum();
+    let queues: usize = recovery.definitions.vhosts.values().map(|vhost| vhost.queues.len()).sum();
     let messages = storage.status().live_count;
     if queues > 0 || messages > 0 {
         let messages = format!("{} {}", counted(messages), if messages == 1 { "message" } else { "messages" });
@@ -43,6 +44,27 @@ pub(super) async fn recover(
         tracing::info!("recovered {messages} of {queues} in {:.1} s", start.elapsed().as_secs_f64());
     }
     Ok((storage, recovery))
+}
+
+/// Opens the storage of a folder that is there and reads its definitions; nothing is changed.
+///
+/// # Errors
+/// What speaks against the folder or what is in it.
+pub(super) async fn read_definitions(
+    registry: &Arc<Registry>,
+    decl: &StorageDecl,
+    data: &Path,
+) -> Result<(Arc<dyn Storage>, Definitions), NodeError> {
+    // Opening it would make it.
+    std::fs::metadata(data).map_err(|error| NodeError::Data { path: data.into(), error })?;
+    let (registry, decl, data) = (Arc::clone(registry), decl.clone(), data.to_owned());
+    let reading = tokio::task::spawn_blocking(move || {
+        let storage = open(&registry, &decl, Some(&data))?;
+        let recovered = Handle::current().block_on(storage.recover()).map_err(RecoverError::from)?;
+        let definitions = definitions::read(&recovered.meta).map_err(RecoverError::from)?;
+        Ok::<_, NodeError>((storage, definitions))
+    });
+    reading.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 fn open(registry: &Registry, decl: &StorageDecl, data: Option<&Path>) -> Result<Arc<dyn Storage>, NodeError> {
@@ -171,7 +193,7 @@ mod tests {
 
     use super::*;
     use crate::message::{Message, Parts};
-    use crate::queue::{self, Stored};
+    use crate::queue::{self, Place, Stored};
     use crate::routing::exchange::Identity;
     use crate::store::Submission;
     use crate::vhost::{Change, Ledger};
@@ -227,10 +249,10 @@ mod tests {
             let committer = Committer::new(Arc::<FullAtFirst>::clone(&storage));
             tokio::spawn(Arc::clone(&committer).run());
             let message = Message::new(Parts { exchange: "", routing_key: "q", properties: &[0, 0] }, b"m");
-            let (stored, origin) = (Stored::Lasting, None);
-            let append = queue::Append { seq: 1, message, stored, is_synced: true, origin, channel: 0, number: 0 };
+            let (place, stored, origin) = (Place { level: 0, seq: 1 }, Stored::Lasting, None);
+            let append = queue::Append { place, message, stored, is_synced: true, origin, channel: 0, number: 0 };
             let appends = std::iter::once(append);
-            committer.submit(Submission { queue: 1, appends, settled: &[], marked: 0, load: None });
+            committer.submit(Submission { queue: 1, appends, settled: &[], marks: &[], load: None });
             flush(&committer).await;
         });
         assert!(start.elapsed() < FLUSH_DEADLINE / 2 && storage.0.load(Ordering::SeqCst) == 3);

@@ -7,9 +7,12 @@
 pub mod channel_limit;
 mod consumers;
 mod durability;
+mod levels;
+mod options;
 mod paging;
 pub mod ports;
 mod ready;
+mod shared_credit;
 
 #[cfg(test)]
 mod tests;
@@ -19,30 +22,24 @@ mod tests_model;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use hashbrown::HashSet;
+
 pub use self::channel_limit::ChannelLimit;
-use self::consumers::{Consumers, Handed};
+use self::consumers::{Consumers, Handed, Overdue};
 pub use self::durability::Durability;
+use self::levels::Levels;
+pub use self::options::{Options, Overflow};
 use self::paging::{Loading, WaitingGet};
 pub use self::ports::*;
-use self::ready::{Entry, Hot, Ready};
+use self::ready::{Entry, Hot};
+pub use self::shared_credit::SharedCredit;
 use crate::message::Message;
-
-/// What a queue was declared with, as far as the machine cares.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
-    /// Persistent messages go to the store.
-    pub durable: bool,
-    /// It is deleted when its last consumer goes (semantics 9.16).
-    pub auto_delete: bool,
-    /// What the confirms of persistent messages wait for.
-    pub durability: Durability,
-}
 
 /// A message that the store must keep.
 #[derive(Debug)]
 pub struct Append {
     /// Its place in the queue.
-    pub seq: u64,
+    pub place: Place,
     /// What.
     pub message: Arc<Message>,
     /// Lasting, or only out of memory.
@@ -66,8 +63,8 @@ pub struct Effects {
     pub appends: Vec<Append>,
     /// Places of stored messages that are done with.
     pub settled: Vec<SeqRange>,
-    /// Lasting messages up to this place may be in somebody's hands now; 0 when that is known already (semantics 13.21).
-    pub marked: u64,
+    /// Lasting messages up to these places of their levels may be in somebody's hands now; no level twice (semantics 13.21).
+    pub marks: Vec<Place>,
     /// Stored messages that are needed in memory.
     pub load: Option<Load>,
     /// Publishers whose bytes are processed.
@@ -81,6 +78,15 @@ pub struct Effects {
 pub struct Restored {
     /// New messages get places from here on, which is above all that were ever used.
     pub first_seq: u64,
+    /// Its levels of priority; one, 0, where it has no others.
+    pub levels: Vec<RestoredLevel>,
+}
+
+/// What an earlier run left in one level of a queue.
+#[derive(Clone, Debug, Default)]
+pub struct RestoredLevel {
+    /// Which.
+    pub level: u8,
     /// Lasting messages: runs of places, both ends inclusive, ascending.
     pub ranges: Vec<(u64, u64)>,
     /// The last place that may have been handed out; 0 for none.
@@ -91,13 +97,11 @@ pub struct Restored {
 #[derive(Debug)]
 pub struct Queue {
     options: Options,
-    ready: Ready,
+    ready: Levels,
     consumers: Consumers,
-    next_seq: u64,
     budget_bytes: usize,
     /// Of the bodies of unacked messages.
     unacked_bytes: usize,
-    marked: u64,
     loading: Option<Loading>,
     /// A shrink came while a load was under way.
     is_shrink_due: bool,
@@ -116,13 +120,11 @@ impl Queue {
     /// A queue with stored messages of an earlier run.
     pub fn restore(options: Options, restored: &Restored) -> Self {
         let mut queue = Self {
+            ready: Levels::new(options.max_priority, restored.first_seq),
+            consumers: Consumers::new(&options),
             options,
-            ready: Ready::default(),
-            consumers: Consumers::default(),
-            next_seq: restored.first_seq,
             budget_bytes: usize::MAX,
             unacked_bytes: 0,
-            marked: restored.marked,
             loading: None,
             is_shrink_due: false,
             next_load: 0,
@@ -130,8 +132,10 @@ impl Queue {
             lost: 0,
             has_ended: false,
         };
-        for &(first, last) in &restored.ranges {
-            queue.restore_run(first, last, restored.marked);
+        for level in &restored.levels {
+            for &(first, last) in &level.ranges {
+                queue.ready.restore_run(level.level, first, last, level.marked);
+            }
         }
         queue
     }
@@ -156,13 +160,25 @@ impl Queue {
         self.consumers.consumer_count()
     }
 
-    /// Handles one input. Deliveries gather until [`Self::flush`], so that a run of inputs makes one batch per consumer.
-    pub fn handle(&mut self, input: Input, effects: &mut Effects) {
+    /// The consumer that is served, where only one is (semantics 13.26).
+    pub fn active_consumer(&self) -> Option<HolderId> {
+        self.consumers.active()
+    }
+
+    /// When [`Input::Tick`] must come at the latest, in milliseconds since the epoch. It may change with every input.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.consumers.next_check_ms()
+    }
+
+    /// Handles one input at a time in milliseconds since the epoch. Deliveries gather until [`Self::flush`], so that a run of inputs makes
+    /// one batch per consumer.
+    pub fn handle(&mut self, now_ms: u64, input: Input, effects: &mut Effects) {
         if self.has_ended {
             return refuse_as_gone(input, effects);
         }
+        self.consumers.set_now(now_ms);
         self.take(input, effects);
-        if self.ready.has_cold() || !self.ready.has_hot() && !self.ready.is_empty() {
+        if self.ready.may_want() {
             self.read_ahead(effects);
         }
     }
@@ -188,7 +204,7 @@ impl Queue {
             Input::Consume(new) => self.on_consume(new, effects),
             Input::Cancel { holder, reply_to } => self.on_cancel(holder, &reply_to, effects),
             Input::Get { holder, no_ack, reply_to } => self.on_get(holder, no_ack, &reply_to, effects),
-            Input::Detach { holder, reply_to } => self.on_detach(holder, &reply_to, effects),
+            Input::Detach { holders, reply_to } => self.on_detach(&holders, &reply_to, effects),
             Input::SetLimit { holder, limit } => {
                 if let Some(slot) = self.consumers.slot_of(holder) {
                     self.consumers.set_limit(slot, limit);
@@ -213,6 +229,11 @@ impl Queue {
             }
             Input::Loaded { id, through, messages } => self.on_loaded(id, through, messages, effects),
             Input::Shrink => self.shrink(effects),
+            Input::Reconfigure(options) => {
+                self.options = options;
+                self.consumers.set_timeout(options.consumer_timeout_ms);
+            }
+            Input::Tick => self.end_overdue(effects),
             Input::Delete { if_unused, if_empty, reply_to } => {
                 self.on_delete(if_unused, if_empty, reply_to.as_ref(), effects);
             }
@@ -224,9 +245,13 @@ impl Queue {
     /// Hands gathered deliveries over.
     pub fn flush(&mut self, effects: &mut Effects) {
         while let Some(slot) = self.consumers.touched.pop() {
-            let Some(holder) = self.consumers.holder_mut(slot) else { continue };
+            // Who was detached meanwhile gets nothing.
+            let Some(holder) = self.consumers.holder_mut(slot).filter(|holder| !holder.batch.is_empty()) else {
+                continue;
+            };
             let deliveries = std::mem::take(&mut holder.batch);
-            let notice = Notice::Delivered { source: holder.id.source, deliveries };
+            let takes_shared_credit = holder.shared_credit.is_some();
+            let notice = Notice::Delivered { source: holder.id.source, deliveries, takes_shared_credit };
             effects.notices.push((Arc::clone(&holder.outlet), notice));
         }
     }
@@ -236,12 +261,14 @@ impl Queue {
         let mut processed_bytes = 0;
         for incoming in messages {
             let Incoming { message, channel, number } = incoming;
-            let seq = self.next_seq;
-            self.next_seq += 1;
+            let level = self.ready.level_of(&message);
+            let seq = self.ready.next_seq(level);
+            let place = Place { level, seq };
             let is_lasting = self.options.durable && message.is_persistent();
-            // A message that finds the queue empty and a consumer free never stands in the queue.
-            let turn = if self.ready.is_empty() { self.consumers.next_turn() } else { None };
-            let is_cold = turn.is_none() && (self.ready.has_cold() || self.is_over_budget());
+            // A message that finds nothing before it and a consumer free never stands in the queue.
+            let is_next = self.ready.would_be_next(level) && self.waiting_gets.is_empty();
+            let turn = if is_next { self.consumers.next_turn() } else { None };
+            let is_cold = turn.is_none() && (self.ready.has_cold(level) || self.is_over_budget());
             // Its body is not kept while its consumer has it.
             let is_paged = is_cold || turn.is_some_and(|slot| self.is_over_budget() && !self.consumers.is_no_ack(slot));
             if !is_lasting && number != 0 {
@@ -259,7 +286,7 @@ impl Queue {
                 let number = if is_lasting { number } else { 0 };
                 let message = Arc::clone(&message);
                 effects.appends.push(Append {
-                    seq,
+                    place,
                     message,
                     stored,
                     is_synced: is_lasting && self.options.durability == Durability::Synced,
@@ -269,10 +296,14 @@ impl Queue {
                 });
             }
             match turn {
-                Some(slot) => self.hand_over(slot, Hot { seq, message, redelivered: false, stored }, effects),
-                None if is_cold => self.ready.push_cold(seq, stored),
-                None => self.ready.push(Hot { seq, message, redelivered: false, stored }),
+                Some(slot) => self.hand_over(slot, Hot { seq, level, message, redelivered: false, stored }, effects),
+                None if is_cold => self.ready.push_cold(place, stored),
+                None => self.ready.push(Hot { seq, level, message, redelivered: false, stored }),
             }
+        }
+        // Something of a higher level may have come before what is being loaded for them.
+        if !self.waiting_gets.is_empty() {
+            self.dispatch(effects);
         }
         if let Some(origin) = origin {
             if processed_bytes > 0 {
@@ -298,26 +329,28 @@ impl Queue {
     #[inline]
     fn hand_over(&mut self, slot: usize, mut hot: Hot, effects: &mut Effects) {
         let bytes = hot.message.weight();
-        let (seq, stored) = (hot.seq, hot.stored);
+        let (place, stored) = (hot.place(), hot.stored);
         let keeps_body = !self.is_over_budget() || self.consumers.is_no_ack(slot);
         if !keeps_body {
-            Self::page_out(hot.seq, &hot.message, &mut hot.stored, effects);
+            Self::page_out(place, &hot.message, &mut hot.stored, effects);
         }
         match self.consumers.deliver(slot, hot, keeps_body) {
             Handed::Held => {
                 self.unacked_bytes += if keeps_body { bytes } else { 0 };
-                self.mark(seq, stored, effects);
+                self.mark(place, stored, effects);
             }
-            Handed::Gone => settle(SeqRange::one(seq, stored), effects),
+            Handed::Gone => settle(SeqRange::one(place.level, place.seq, stored), effects),
         }
     }
 
     /// A message is in somebody's hands and may come back.
     #[inline]
-    fn mark(&mut self, seq: u64, stored: Stored, effects: &mut Effects) {
-        if stored == Stored::Lasting && seq > self.marked {
-            self.marked = seq;
-            effects.marked = seq;
+    fn mark(&mut self, place: Place, stored: Stored, effects: &mut Effects) {
+        if stored == Stored::Lasting && self.ready.mark(place) {
+            match effects.marks.iter_mut().find(|mark| mark.level == place.level) {
+                Some(mark) => *mark = place,
+                None => effects.marks.push(place),
+            }
         }
     }
 
@@ -328,7 +361,7 @@ impl Queue {
         let has_room = consumers.settle(slot, tickets, |entry| {
             *unacked_bytes -= entry.message.as_ref().map_or(0, |message| message.weight());
             match settlement {
-                Settlement::Remove => settle(SeqRange::one(entry.seq, entry.stored), effects),
+                Settlement::Remove => settle(SeqRange::one(entry.level, entry.seq, entry.stored), effects),
                 Settlement::Requeue => ready.put_back(Entry { redelivered: true, ..entry }),
             }
         });
@@ -338,7 +371,8 @@ impl Queue {
 
     fn on_consume(&mut self, new: NewConsumer, effects: &mut Effects) {
         let reply_to = ReplyTo { outlet: Arc::clone(&new.outlet), channel: new.channel };
-        let is_refused = self.consumers.has_exclusive() || new.is_exclusive && self.consumers.consumer_count() > 0;
+        let is_shared = self.consumers.consumer_count() > 0 || self.consumers.is_single_active();
+        let is_refused = self.consumers.has_exclusive() || new.is_exclusive && is_shared;
         if is_refused {
             return answer(&reply_to, Reply::ExclusiveUse, effects);
         }
@@ -352,6 +386,10 @@ impl Queue {
             && self.consumers.remove_consumer(slot)
         {
             self.end_if_abandoned(effects);
+            // Where only one is served, it may be the turn of the next.
+            if !self.has_ended {
+                self.dispatch(effects);
+            }
         }
         answer(reply_to, Reply::Cancelled, effects);
     }
@@ -366,30 +404,33 @@ impl Queue {
         let (redelivered, message) = (hot.redelivered, Arc::clone(&hot.message));
         let mut ticket = 0;
         if no_ack {
-            settle(SeqRange::one(hot.seq, hot.stored), effects);
+            settle(SeqRange::one(hot.level, hot.seq, hot.stored), effects);
         } else {
-            self.mark(hot.seq, hot.stored, effects);
+            let place = hot.place();
+            self.mark(place, hot.stored, effects);
             let mut entry = Entry::from(hot);
             if self.is_over_budget() {
-                Self::page_out(entry.seq, &message, &mut entry.stored, effects);
+                Self::page_out(place, &message, &mut entry.stored, effects);
                 entry.message = None;
             } else {
                 self.unacked_bytes += message.weight();
             }
             let slot = self.consumers.slot_or_new(id, &reply_to.outlet, reply_to.channel);
-            if let Some(holder) = self.consumers.holder_mut(slot) {
-                ticket = holder.hold(entry);
-            }
-            self.consumers.count_held();
+            ticket = self.consumers.hold(slot, entry);
         }
         let remaining = self.ready.len();
         answer(reply_to, Reply::Got { source: id.source, ticket, redelivered, message, remaining, no_ack }, effects);
     }
 
-    fn on_detach(&mut self, id: HolderId, reply_to: &ReplyTo, effects: &mut Effects) {
-        self.waiting_gets.retain(|get| get.holder != id);
-        if let Some(slot) = self.consumers.slot_of(id) {
-            let had_consumers = self.consumers.consumer_count();
+    fn on_detach(&mut self, ids: &[HolderId], reply_to: &ReplyTo, effects: &mut Effects) {
+        if !self.waiting_gets.is_empty() {
+            let gone: HashSet<HolderId> = ids.iter().copied().collect();
+            self.waiting_gets.retain(|get| !gone.contains(&get.holder));
+        }
+        let had_consumers = self.consumers.consumer_count();
+        // All of them first: what one of them held must not go to the next of those that go with it.
+        for &id in ids {
+            let Some(slot) = self.consumers.slot_of(id) else { continue };
             let tell = self.limit_listener(slot);
             let Self { ready, consumers, unacked_bytes, .. } = self;
             let has_room = consumers.detach(slot, |entry| {
@@ -397,15 +438,22 @@ impl Queue {
                 ready.put_back(Entry { redelivered: true, ..entry });
             });
             self.tell_limit_lifted(has_room, tell, effects);
-            if self.consumers.consumer_count() < had_consumers {
-                self.end_if_abandoned(effects);
-            }
-            if !self.has_ended {
-                self.dispatch(effects);
-                self.flush(effects);
-            }
+        }
+        if self.consumers.consumer_count() < had_consumers {
+            self.end_if_abandoned(effects);
+        }
+        if !self.has_ended {
+            self.dispatch(effects);
+            self.flush(effects);
         }
         answer(reply_to, Reply::Detached, effects);
+    }
+
+    /// Whoever holds a delivery for too long loses its channel, and all comes back (semantics 13.29).
+    fn end_overdue(&mut self, effects: &mut Effects) {
+        for Overdue { outlet, source, timeout_ms } in self.consumers.take_overdue() {
+            effects.notices.push((outlet, Notice::DeliveryTimedOut { source, timeout_ms }));
+        }
     }
 
     fn on_delete(&mut self, if_unused: bool, if_empty: bool, reply_to: Option<&ReplyTo>, effects: &mut Effects) {
@@ -474,12 +522,8 @@ fn answer(reply_to: &ReplyTo, reply: Reply, effects: &mut Effects) {
 /// The store may forget these, if it knows them.
 #[inline]
 fn settle(range: SeqRange, effects: &mut Effects) {
-    if range.stored == Stored::Nowhere {
-        return;
-    }
-    match effects.settled.last_mut() {
-        Some(last) if last.stored == range.stored && last.last + 1 == range.first => last.last = range.last,
-        _ => effects.settled.push(range),
+    if range.stored != Stored::Nowhere {
+        SeqRange::join(&mut effects.settled, range);
     }
 }
 
@@ -513,6 +557,8 @@ fn refuse_as_gone(input: Input, effects: &mut Effects) {
         | Input::SetLimit { .. }
         | Input::LimitLifted { .. }
         | Input::Loaded { .. }
-        | Input::Shrink => {}
+        | Input::Shrink
+        | Input::Tick
+        | Input::Reconfigure(_) => {}
     }
 }

@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
-use super::ports::{HolderId, Load, Reply, ReplyTo, SeqRange, Stored};
-use super::ready::{Hot, Run};
+use super::ports::{HolderId, Load, Place, Reply, ReplyTo, SeqRange, Stored};
+use super::ready::Hot;
 use super::{Append, Effects, Queue, answer};
 use crate::message::Message;
 
@@ -31,6 +31,7 @@ pub(super) struct WaitingGet {
 #[derive(Debug)]
 pub(super) struct Loading {
     id: u64,
+    level: u8,
     is_returned: bool,
     ranges: Vec<SeqRange>,
 }
@@ -56,11 +57,11 @@ impl Queue {
     }
 
     /// Makes sure that the store has a message, so that it can leave memory.
-    pub(super) fn page_out(seq: u64, message: &Arc<Message>, stored: &mut Stored, effects: &mut Effects) {
+    pub(super) fn page_out(place: Place, message: &Arc<Message>, stored: &mut Stored, effects: &mut Effects) {
         if *stored == Stored::Nowhere {
             *stored = Stored::Paged;
             effects.appends.push(Append {
-                seq,
+                place,
                 message: Arc::clone(message),
                 stored: *stored,
                 is_synced: false,
@@ -79,56 +80,55 @@ impl Queue {
             return;
         }
         let others = effects.appends.len();
-        while self.is_over_budget()
-            && let Some(Hot { seq, message, stored, .. }) = self.ready.last_hot()
-        {
-            Self::page_out(*seq, message, stored, effects);
-            self.ready.cool_last();
+        self.cool_heads(None, effects);
+        let excess = self.memory_bytes().saturating_sub(self.budget_bytes);
+        if excess > 0 {
+            self.ready.cool_returned(excess, |message, place, stored| {
+                Self::page_out(place, message, stored, effects);
+            });
         }
         let mut excess = self.memory_bytes().saturating_sub(self.budget_bytes);
-        let mut freed = 0;
-        for entry in self.ready.returned_bodies() {
-            if excess == 0 {
-                break;
-            }
-            if let Some(message) = entry.message.take() {
-                Self::page_out(entry.seq, &message, &mut entry.stored, effects);
-                freed += message.weight();
-                excess = excess.saturating_sub(message.weight());
-            }
-        }
-        self.ready.forget_bytes(freed);
         // What somebody has is needed last, but to put a transient one out of memory costs a write that may be for nothing.
         for entry in self.consumers.unacked_bodies() {
             if excess == 0 {
                 break;
             }
             if let Some(message) = entry.message.take() {
-                Self::page_out(entry.seq, &message, &mut entry.stored, effects);
+                let place = Place { level: entry.level, seq: entry.seq };
+                Self::page_out(place, &message, &mut entry.stored, effects);
                 self.unacked_bytes -= message.weight();
                 excess = excess.saturating_sub(message.weight());
             }
         }
-        // To the store they are one run then, to write and to read.
+        // Then all places of a level ascend: to the store they are one run, to write and to read.
         if let Some(paged) = effects.appends.get_mut(others..) {
-            paged.sort_unstable_by_key(|append| append.seq);
+            paged.sort_unstable_by_key(|append| (append.place.level, append.place.seq));
+        }
+    }
+
+    /// Takes messages that were never handed out out of memory, in levels below `below` or in all.
+    fn cool_heads(&mut self, below: Option<u8>, effects: &mut Effects) {
+        while self.is_over_budget()
+            && let Some(level) = self.ready.lowest_hot(below)
+            && let Some(Hot { seq, message, stored, .. }) = self.ready.last_hot(level)
+        {
+            Self::page_out(Place { level, seq: *seq }, message, stored, effects);
+            self.ready.cool_last(level);
         }
     }
 
     /// Asks for what will be needed next, unless it is in memory or under way.
     pub(super) fn read_ahead(&mut self, effects: &mut Effects) {
         let is_needed = !self.waiting_gets.is_empty() || self.consumers.consumer_count() > 0;
-        if !is_needed || self.loading.is_some() || self.ready.hot_bytes() >= self.load_bytes() && self.ready.has_hot() {
+        if !is_needed || self.loading.is_some() {
             return;
         }
-        let wanted = self.ready.wanted(LOAD_RANGES_MAX, LOAD_COUNT_MAX);
-        if wanted.ranges.is_empty() {
-            return;
-        }
+        let wanted = self.ready.wanted(self.load_bytes(), LOAD_RANGES_MAX, LOAD_COUNT_MAX);
+        let Some(&SeqRange { level, .. }) = wanted.ranges.first() else { return };
         self.next_load += 1;
         let id = self.next_load;
         effects.load = Some(Load { id, ranges: wanted.ranges.clone(), bytes_max: self.load_bytes() });
-        self.loading = Some(Loading { id, is_returned: wanted.is_returned, ranges: wanted.ranges });
+        self.loading = Some(Loading { id, level, is_returned: wanted.is_returned, ranges: wanted.ranges });
     }
 
     pub(super) fn on_loaded(
@@ -140,11 +140,18 @@ impl Queue {
     ) {
         // A purge has made the answer stale.
         let Some(loading) = self.loading.take_if(|loading| loading.id == id) else { return };
+        let level = loading.level;
         self.lost += match loading.is_returned {
-            true => self.ready.warm_returned(&loading.ranges, through, messages),
-            false => self.ready.warm_cold(through, messages),
+            true => self.ready.warm_returned(level, &loading.ranges, through, messages),
+            false => self.ready.warm_cold(level, through, messages),
         };
         self.dispatch(effects);
+        // What is loaded for a high level takes the room of what stands in lower ones, or each level would add its own.
+        let others = effects.appends.len();
+        self.cool_heads(Some(level), effects);
+        if let Some(paged) = effects.appends.get_mut(others..) {
+            paged.reverse();
+        }
         // Nobody says it again once queues have the smallest budget.
         if self.is_shrink_due {
             self.shrink(effects);
@@ -166,17 +173,5 @@ impl Queue {
     pub(super) fn forget_ready(&mut self, each: impl FnMut(SeqRange)) {
         self.ready.clear(each);
         self.loading = None;
-    }
-
-    /// Adds messages of an earlier run, ascending; `marked` is the last that may have been handed out.
-    pub(super) fn restore_run(&mut self, first: u64, last: u64, marked: u64) {
-        let run =
-            |first, last, redelivered| Run { range: SeqRange { first, last, stored: Stored::Lasting }, redelivered };
-        if first <= marked {
-            self.ready.push_run(run(first, last.min(marked), true));
-        }
-        if last > marked {
-            self.ready.push_run(run(first.max(marked + 1), last, false));
-        }
     }
 }

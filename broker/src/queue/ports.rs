@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::channel_limit::ChannelLimit;
+use super::{Options, SharedCredit};
 use crate::message::Message;
 
 /// Where notices go: the mailbox of a connection. Posting never waits.
@@ -52,9 +53,20 @@ pub enum Stored {
     Paged,
 }
 
-/// Neighbouring places of a queue that the store knows in the same way.
+/// Where a message stands in its queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// Its level of priority; 0 in a queue without priorities (semantics 21.1).
+    pub level: u8,
+    /// Its place in the level: ascending in publication order. Each level counts for itself, so that neighbours stay neighbours.
+    pub seq: u64,
+}
+
+/// Neighbouring places of a level that the store knows in the same way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeqRange {
+    /// The level; 0 in a queue without priorities.
+    pub level: u8,
     /// The first place.
     pub first: u64,
     /// The last, which is part of it.
@@ -65,8 +77,8 @@ pub struct SeqRange {
 
 impl SeqRange {
     /// A single place.
-    pub fn one(seq: u64, stored: Stored) -> Self {
-        Self { first: seq, last: seq, stored }
+    pub fn one(level: u8, seq: u64, stored: Stored) -> Self {
+        Self { level, first: seq, last: seq, stored }
     }
 
     /// How many places.
@@ -81,10 +93,18 @@ impl SeqRange {
 
     /// Adds a place to a list of ranges, extending the last range where it fits.
     #[inline]
-    pub fn add(ranges: &mut Vec<Self>, seq: u64, stored: Stored) {
+    pub fn add(ranges: &mut Vec<Self>, level: u8, seq: u64, stored: Stored) {
+        Self::join(ranges, Self::one(level, seq, stored));
+    }
+
+    /// Adds a range to a list of ranges, extending the last one where it fits.
+    #[inline]
+    pub fn join(ranges: &mut Vec<Self>, range: Self) {
         match ranges.last_mut() {
-            Some(range) if range.stored == stored && range.last + 1 == seq => range.last = seq,
-            _ => ranges.push(Self::one(seq, stored)),
+            Some(last) if last.last + 1 == range.first && last.stored == range.stored && last.level == range.level => {
+                last.last = range.last;
+            }
+            _ => ranges.push(range),
         }
     }
 }
@@ -94,7 +114,7 @@ impl SeqRange {
 pub struct Load {
     /// Comes back with the answer.
     pub id: u64,
-    /// What, in ascending order.
+    /// What, in ascending order, all of one level.
     pub ranges: Vec<SeqRange>,
     /// About so many bytes; at least one message.
     pub bytes_max: usize,
@@ -130,6 +150,8 @@ pub struct NewConsumer {
     pub priority: i64,
     /// Bytes that may be on their way to the connection at a time.
     pub credit_bytes: i64,
+    /// What it shares with other consumers of the connection beside that.
+    pub shared_credit: Option<Arc<SharedCredit>>,
     /// The limit that the channel's consumers share (semantics 13.15).
     pub limit: Option<Arc<ChannelLimit>>,
 }
@@ -180,14 +202,14 @@ pub enum Input {
         /// How.
         settlement: Settlement,
     },
-    /// The channel or connection ends: its consumer goes, its unacked messages come back. Answer: [`Reply::Detached`].
+    /// A channel or connection ends: its consumers go, its unacked messages come back. Answer: [`Reply::Detached`].
     Detach {
-        /// Who.
-        holder: HolderId,
+        /// All that it had here, so that nothing is handed to one of them that comes back from another.
+        holders: Vec<HolderId>,
         /// For the answer.
         reply_to: ReplyTo,
     },
-    /// So many bytes of deliveries have been written to the consumer's socket.
+    /// So many bytes of deliveries have been written to the consumer's socket; 0 when there is room again in what it shares.
     Credit {
         /// Who.
         holder: HolderId,
@@ -217,6 +239,10 @@ pub enum Input {
     },
     /// The budget has shrunk: messages leave memory until it is kept.
     Shrink,
+    /// Policies have changed: what it is told to do from now on.
+    Reconfigure(Options),
+    /// The time of [`Queue::next_deadline`](super::Queue::next_deadline) has come.
+    Tick,
     /// How full it is. Answer: [`Reply::Status`].
     Status(ReplyTo),
     /// Throws ready messages away. Answer: [`Reply::Purged`].
@@ -324,6 +350,8 @@ pub enum Notice {
         source: u32,
         /// The messages.
         deliveries: Vec<Delivery>,
+        /// Their bytes were taken from the connection's [`SharedCredit`].
+        takes_shared_credit: bool,
     },
     /// Publishes that a queue or the store has taken responsibility for, or refused.
     Confirmed {
@@ -343,6 +371,13 @@ pub enum Notice {
     ConsumerCancelled {
         /// Its source number.
         source: u32,
+    },
+    /// A delivery has been unacked for too long (semantics 13.29).
+    DeliveryTimedOut {
+        /// The source number of who holds it.
+        source: u32,
+        /// The time that it had, in milliseconds.
+        timeout_ms: u64,
     },
     /// The limit of a channel has room again and some of its consumers were waiting for that.
     LimitLifted {

@@ -3,12 +3,13 @@
 //! Three parts, one behind the other. *Returned*: what was handed out and came back takes its old place (semantics 13.20); everything that was
 //! ever handed out stood before everything that was not. *Head*: in memory, next in line. *Cold*: only in the store, kept as runs
 //! of neighbours, so that a backlog costs next to nothing; once there is one, new messages join behind it. Loading moves
-//! cold messages to the head. What decides about memory is `paging.rs`.
+//! cold messages to the head. What decides about memory is `paging.rs`. A queue with priorities has one of these for each level
+//! that is in use, see `levels.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::ports::{SeqRange, Stored};
+use super::ports::{Place, SeqRange, Stored};
 use crate::message::Message;
 
 /// A message in memory.
@@ -16,6 +17,8 @@ use crate::message::Message;
 pub(super) struct Hot {
     /// Its place: ascending in publication order.
     pub(super) seq: u64,
+    /// The level that it has this place in.
+    pub(super) level: u8,
     /// What.
     pub(super) message: Arc<Message>,
     /// It was handed out before (semantics 13.21).
@@ -24,10 +27,19 @@ pub(super) struct Hot {
     pub(super) stored: Stored,
 }
 
+impl Hot {
+    /// Where it stands.
+    #[inline]
+    pub(super) fn place(&self) -> Place {
+        Place { level: self.level, seq: self.seq }
+    }
+}
+
 /// A message that is or was in somebody's hands. Without a body it can be loaded again.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) seq: u64,
+    pub(super) level: u8,
     pub(super) message: Option<Arc<Message>>,
     pub(super) redelivered: bool,
     pub(super) stored: Stored,
@@ -36,8 +48,8 @@ pub(super) struct Entry {
 impl From<Hot> for Entry {
     #[inline]
     fn from(hot: Hot) -> Self {
-        let Hot { seq, message, redelivered, stored } = hot;
-        Self { seq, message: Some(message), redelivered, stored }
+        let Hot { seq, level, message, redelivered, stored } = hot;
+        Self { seq, level, message: Some(message), redelivered, stored }
     }
 }
 
@@ -50,8 +62,13 @@ pub(super) struct Run {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ready {
+    level: u8,
+    /// The place of the next new message.
+    next_seq: u64,
+    /// Lasting messages up to this place may have been handed out (semantics 13.21).
+    marked: u64,
     returned: BTreeMap<u64, Entry>,
     head: VecDeque<Hot>,
     cold: VecDeque<Run>,
@@ -61,6 +78,36 @@ pub(super) struct Ready {
 }
 
 impl Ready {
+    /// Nothing waits, and places begin at `first_seq`.
+    pub(super) fn new(level: u8, first_seq: u64) -> Self {
+        Self {
+            level,
+            next_seq: first_seq,
+            marked: 0,
+            returned: BTreeMap::new(),
+            head: VecDeque::new(),
+            cold: VecDeque::new(),
+            cold_count: 0,
+            hot_bytes: 0,
+        }
+    }
+
+    /// A place for a new message.
+    #[inline]
+    pub(super) fn next_seq(&mut self) -> u64 {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        seq
+    }
+
+    /// A lasting message is handed out and may come back; true if that says more than what is known already.
+    #[inline]
+    pub(super) fn mark(&mut self, seq: u64) -> bool {
+        let is_news = seq > self.marked;
+        self.marked = self.marked.max(seq);
+        is_news
+    }
+
     /// How many wait.
     pub(super) fn len(&self) -> usize {
         self.returned.len() + self.head.len() + self.cold_count
@@ -109,13 +156,19 @@ impl Ready {
             run.range.last = seq;
             return;
         }
-        self.cold.push_back(Run { range: SeqRange::one(seq, stored), redelivered: false });
+        self.cold.push_back(Run { range: SeqRange::one(self.level, seq, stored), redelivered: false });
     }
 
-    /// Stored messages of an earlier run, at the tail.
-    pub(super) fn push_run(&mut self, run: Run) {
-        self.cold_count += run.range.len();
-        self.cold.push_back(run);
+    /// Adds messages of an earlier run, both ends inclusive, at the tail; `marked` is the last that may have been handed out.
+    pub(super) fn restore_run(&mut self, first: u64, last: u64, marked: u64) {
+        self.marked = self.marked.max(marked);
+        for (first, last, redelivered) in [(first, last.min(marked), true), (first.max(marked + 1), last, false)] {
+            if first <= last {
+                let range = SeqRange { level: self.level, first, last, stored: Stored::Lasting };
+                self.cold_count += range.len();
+                self.cold.push_back(Run { range, redelivered });
+            }
+        }
     }
 
     /// A message that had been handed out comes back to its place.
@@ -139,8 +192,8 @@ impl Ready {
             false => {
                 let first = self.returned.first_entry()?;
                 let message = first.get().message.clone()?;
-                let Entry { seq, redelivered, stored, .. } = first.remove();
-                Hot { seq, message, redelivered, stored }
+                let Entry { seq, level, redelivered, stored, .. } = first.remove();
+                Hot { seq, level, message, redelivered, stored }
             }
         };
         self.hot_bytes -= hot.message.weight();
@@ -158,11 +211,16 @@ impl Ready {
             run.range.stored == stored && run.range.first == seq + 1 && run.redelivered == redelivered
         });
         if !joins {
-            self.cold.push_front(Run { range: SeqRange::one(seq, stored), redelivered });
+            self.cold.push_front(Run { range: SeqRange::one(self.level, seq, stored), redelivered });
         }
         let run = self.cold.front_mut()?;
         run.range.first = seq;
         Some(run)
+    }
+
+    /// Whether a message that was never handed out is in memory.
+    pub(super) fn has_head(&self) -> bool {
+        !self.head.is_empty()
     }
 
     /// The last message of the head.
@@ -170,14 +228,25 @@ impl Ready {
         self.head.back_mut()
     }
 
-    /// Returned messages with their bodies, last first.
-    pub(super) fn returned_bodies(&mut self) -> impl Iterator<Item = &mut Entry> {
-        self.returned.values_mut().rev().filter(|entry| entry.message.is_some())
-    }
-
-    /// So many bytes of returned messages have left memory.
-    pub(super) fn forget_bytes(&mut self, bytes: usize) {
-        self.hot_bytes -= bytes;
+    /// Takes bodies of returned messages out of memory, last first, until `excess` bytes are gone; `each` sees to it that the store has
+    /// them. Returns the bytes.
+    pub(super) fn cool_returned(
+        &mut self,
+        excess: usize,
+        mut each: impl FnMut(&Arc<Message>, Place, &mut Stored),
+    ) -> usize {
+        let mut freed = 0;
+        for entry in self.returned.values_mut().rev() {
+            if freed >= excess {
+                break;
+            }
+            if let Some(message) = entry.message.take() {
+                each(&message, Place { level: entry.level, seq: entry.seq }, &mut entry.stored);
+                freed += message.weight();
+            }
+        }
+        self.hot_bytes -= freed;
+        freed
     }
 
     /// What must be loaded next, in order: up to `runs_max` runs with `count_max` messages. Empty when the next message is in memory and
@@ -188,7 +257,7 @@ impl Ready {
             wanted.is_returned = true;
             let bodiless = self.returned.values().take_while(|entry| entry.message.is_none());
             for entry in bodiless.take(usize::try_from(count_max).unwrap_or(usize::MAX)) {
-                SeqRange::add(&mut wanted.ranges, entry.seq, entry.stored);
+                SeqRange::add(&mut wanted.ranges, self.level, entry.seq, entry.stored);
                 if wanted.ranges.len() > runs_max {
                     wanted.ranges.pop();
                     break;
@@ -249,7 +318,7 @@ impl Ready {
                 if seq >= range.first {
                     found += 1;
                     self.hot_bytes += message.weight();
-                    self.head.push_back(Hot { seq, message, redelivered, stored: range.stored });
+                    self.head.push_back(Hot { seq, level: range.level, message, redelivered, stored: range.stored });
                 }
             }
             self.cold_count -= SeqRange { last, ..range }.len();
@@ -261,13 +330,14 @@ impl Ready {
         before - self.cold_count - found
     }
 
-    /// Takes everything out; `each` is told what the store must forget.
+    /// Takes everything out; `each` is told what the store must forget. Places go on where they were.
     pub(super) fn clear(&mut self, mut each: impl FnMut(SeqRange)) {
-        let Self { returned, head, cold, .. } = std::mem::take(self);
+        let empty = Self { marked: self.marked, ..Self::new(self.level, self.next_seq) };
+        let Self { level, returned, head, cold, .. } = std::mem::replace(self, empty);
         let returned = returned.into_values().map(|entry| (entry.seq, entry.stored));
         let head = head.into_iter().map(|hot| (hot.seq, hot.stored));
         for (seq, stored) in returned.chain(head) {
-            each(SeqRange::one(seq, stored));
+            each(SeqRange::one(level, seq, stored));
         }
         for run in cold {
             each(run.range);
@@ -276,7 +346,7 @@ impl Ready {
 }
 
 /// What a load asks for.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Wanted {
     /// Bodies of returned messages rather than cold ones.
     pub(super) is_returned: bool,
@@ -293,7 +363,7 @@ mod tests {
 
     fn hot(seq: u64) -> Hot {
         let message = Message::new(Parts { exchange: "", routing_key: "", properties: &[0, 0] }, b"");
-        Hot { seq, message, redelivered: false, stored: Stored::Paged }
+        Hot { seq, level: 0, message, redelivered: false, stored: Stored::Paged }
     }
 
     fn order(ready: &mut Ready) -> Vec<u64> {
@@ -302,7 +372,7 @@ mod tests {
 
     #[test]
     fn a_returned_message_keeps_its_place() {
-        let mut ready = Ready::default();
+        let mut ready = Ready::new(0, 1);
         for seq in 1..=5 {
             ready.push(hot(seq));
         }
@@ -316,7 +386,7 @@ mod tests {
 
     #[test]
     fn what_is_cold_comes_back_in_order_and_what_is_missing_is_given_up() {
-        let mut ready = Ready::default();
+        let mut ready = Ready::new(0, 1);
         for seq in 1..=3 {
             ready.push(hot(seq));
         }
@@ -337,10 +407,10 @@ mod tests {
 
     #[test]
     fn a_returned_message_without_body_stops_the_line_until_it_is_loaded() {
-        let mut ready = Ready::default();
+        let mut ready = Ready::new(0, 1);
         ready.push(hot(9));
         for seq in [3, 4, 6] {
-            ready.put_back(Entry { seq, message: None, redelivered: true, stored: Stored::Lasting });
+            ready.put_back(Entry { seq, level: 0, message: None, redelivered: true, stored: Stored::Lasting });
         }
         assert!(ready.pop().is_none() && !ready.has_hot());
         let wanted = ready.wanted(8, 100);

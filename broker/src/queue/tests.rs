@@ -7,6 +7,10 @@ use parking_lot::Mutex;
 use super::*;
 use crate::message::Parts;
 
+mod consumers;
+mod levels;
+mod timeout;
+
 /// A connection that writes down what it is told.
 #[derive(Debug, Default)]
 struct Log {
@@ -17,7 +21,7 @@ struct Log {
 impl Outlet for Log {
     fn post(&self, notice: Notice) {
         let line = match notice {
-            Notice::Delivered { source, deliveries } => {
+            Notice::Delivered { source, deliveries, .. } => {
                 for delivery in deliveries {
                     let body = String::from_utf8_lossy(delivery.message.body()).into_owned();
                     let again = if delivery.redelivered { "!" } else { "" };
@@ -34,6 +38,7 @@ impl Outlet for Log {
                 format!("got {body}{} remaining {remaining}", if redelivered { "!" } else { "" })
             }
             Notice::Reply { reply, .. } => format!("{reply:?}"),
+            Notice::DeliveryTimedOut { source, timeout_ms } => format!("{source} timed out after {timeout_ms}"),
             Notice::ConsumerCancelled { source } => format!("cancelled {source}"),
             Notice::LimitLifted { .. } => "limit lifted".into(),
             Notice::CloseConnection { reason } => reason,
@@ -56,6 +61,7 @@ struct Bench {
     loads: Vec<Load>,
     published: u64,
     has_ended: bool,
+    now_ms: u64,
 }
 
 fn bench(options: Options) -> Bench {
@@ -68,6 +74,7 @@ fn bench(options: Options) -> Bench {
         loads: Vec::new(),
         published: 0,
         has_ended: false,
+        now_ms: 0,
     }
 }
 
@@ -81,10 +88,10 @@ const TRANSIENT: [u8; 3] = [0x10, 0, 1];
 
 impl Bench {
     fn input(&mut self, input: Input) -> &mut Self {
-        self.queue.handle(input, &mut self.effects);
+        self.queue.handle(self.now_ms, input, &mut self.effects);
         self.queue.flush(&mut self.effects);
         self.has_ended |= std::mem::take(&mut self.effects.has_ended);
-        self.stored.extend(self.effects.appends.drain(..).map(|append| append.seq));
+        self.stored.extend(self.effects.appends.drain(..).map(|append| append.place.seq));
         self.settled.extend(self.effects.settled.drain(..).flat_map(|range| range.first..=range.last));
         self.loads.extend(self.effects.load.take());
         for (outlet, bytes) in self.effects.processed.drain(..) {
@@ -93,6 +100,12 @@ impl Bench {
         for (outlet, notice) in self.effects.notices.drain(..) {
             outlet.post(notice);
         }
+        self
+    }
+
+    /// What follows happens then.
+    fn at(&mut self, now_ms: u64) -> &mut Self {
+        self.now_ms = now_ms;
         self
     }
 
@@ -130,6 +143,7 @@ impl Bench {
             prefetch_count: 0,
             priority: 0,
             credit_bytes: 1_000_000,
+            shared_credit: None,
             limit: None,
         }
     }
@@ -160,7 +174,7 @@ impl Bench {
 
     fn detach(&mut self, source: u32) -> &mut Self {
         let reply_to = self.reply_to();
-        self.input(Input::Detach { holder: holder(source), reply_to })
+        self.input(Input::Detach { holders: vec![holder(source)], reply_to })
     }
 
     /// Answers the only load with these bodies at these places.
@@ -531,7 +545,8 @@ fn the_end_answers_who_waits_for_a_load() {
 
 #[test]
 fn a_restored_queue_reads_when_somebody_asks_and_marks_what_may_have_been_delivered() {
-    let restored = Restored { first_seq: 100, ranges: vec![(1, 2), (5, 6)], marked: 5 };
+    let restored =
+        Restored { first_seq: 100, levels: vec![RestoredLevel { level: 0, ranges: vec![(1, 2), (5, 6)], marked: 5 }] };
     let mut bench = Bench { queue: Queue::restore(durable(), &restored), ..bench(durable()) };
     assert_eq!(bench.queue.ready_count(), 4);
     bench.publish_with(&PERSISTENT, &["new"]);
@@ -545,7 +560,7 @@ fn a_restored_queue_reads_when_somebody_asks_and_marks_what_may_have_been_delive
 #[test]
 fn lasting_messages_are_marked_when_they_may_come_back() {
     let mut bench = bench(durable());
-    let marked = |bench: &mut Bench| std::mem::take(&mut bench.effects.marked);
+    let marked = |bench: &mut Bench| bench.effects.marks.drain(..).map(|place| place.seq).sum::<u64>();
     bench.publish_with(&PERSISTENT, &["a", "b"]).publish_with(&TRANSIENT, &["c"]).get(1, true);
     assert_eq!(marked(&mut bench), 0, "it is gone");
     bench.get(1, false);

@@ -5,6 +5,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -35,9 +36,17 @@ enum Turn {
 }
 
 /// Serves one client until the connection is over.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(broker: Arc<Broker>, mut stream: S, peer: std::net::SocketAddr) {
-    let mut served = Served(Session::new(Arc::clone(&broker), peer, Instant::now()));
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    broker: Arc<Broker>,
+    mut stream: S,
+    peer: SocketAddr,
+    local: Option<SocketAddr>,
+) {
+    let mut served = Served(Session::new(Arc::clone(&broker), peer, broker.clock.now()));
     let session = &mut served.0;
+    if let Some(local) = local {
+        session.set_local(local);
+    }
     let mut rest = Vec::new();
     let mut has_spoken = false;
     let mut cut_at = None;
@@ -45,7 +54,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(broker: Arc<Broker>, mut s
     let mut turns = Turns::new(Arc::clone(&broker.committer));
     let end = loop {
         if session.has_ended() && cut_at.is_none() {
-            cut_at = Some(Instant::now() + LAST_WORDS);
+            cut_at = Some(broker.clock.now() + LAST_WORDS);
         }
         let turn = poll_fn(|cx| {
             let turn = turns.turn(|| {
@@ -77,7 +86,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(broker: Arc<Broker>, mut s
             Ok(Turn::Login) => {
                 login(&broker, session, peer).await;
                 // Clients may have sent what comes next without waiting.
-                use_rest(session, Instant::now(), &mut rest);
+                use_rest(session, broker.clock.now(), &mut rest);
             }
             Ok(Turn::Ended) => break None,
             Ok(Turn::PeerClosed) => break Some(None),
@@ -129,7 +138,7 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
     let _ = tokio::time::timeout(LAST_WORDS, forget).await;
 }
 
-fn report_loss(session: &Session, peer: std::net::SocketAddr, has_spoken: bool, error: Option<&io::Error>) {
+fn report_loss(session: &Session, peer: SocketAddr, has_spoken: bool, error: Option<&io::Error>) {
     let connection = session.number();
     match error {
         // A health check opens a connection and says nothing (semantics 2.8).
@@ -157,7 +166,7 @@ fn poll_turn<S: AsyncRead + AsyncWrite>(
     if session.mailbox().poll(cx).is_ready() {
         has_worked = true;
         session.mailbox().stay_awake();
-        let now = Instant::now();
+        let now = session.now();
         session.out().lend(buffers::take_write);
         session.on_mail(now);
         use_rest(session, now, rest);
@@ -165,7 +174,7 @@ fn poll_turn<S: AsyncRead + AsyncWrite>(
     if session.has_left_frames() && session.wants_input() {
         has_worked = true;
         session.out().lend(buffers::take_write);
-        let used = session.run(Instant::now(), rest);
+        let used = session.run(session.now(), rest);
         rest.drain(..used);
     }
     if session.wants_input() && !session.has_left_frames() {
@@ -182,7 +191,7 @@ fn poll_turn<S: AsyncRead + AsyncWrite>(
         }
     }
     if !session.wants_input()
-        && session.is_peer_overdue(Instant::now())
+        && session.is_peer_overdue(session.now())
         && let Poll::Ready(0) = poll_sign_of_life(cx, session, stream.as_mut(), rest)?
     {
         return Poll::Ready(Ok(Turn::PeerClosed));
@@ -244,7 +253,7 @@ fn poll_read<S: AsyncRead>(
             };
             rest.truncate(start + count);
             if count > 0 {
-                let now = Instant::now();
+                let now = session.now();
                 session.out().lend(buffers::take_write);
                 let used = session.on_bytes(now, rest);
                 rest.drain(..used);
@@ -257,7 +266,7 @@ fn poll_read<S: AsyncRead>(
         if let Poll::Ready(Ok(count)) = result
             && count > 0
         {
-            let now = Instant::now();
+            let now = session.now();
             session.out().lend(buffers::take_write);
             let used = session.on_bytes(now, &buffer[..start + count]);
             rest.clear();
@@ -280,7 +289,7 @@ fn poll_sign_of_life<S: AsyncRead>(
     let start = rest.len();
     if start >= buffers::READ_BYTES {
         // It has shown so often that it lives that no more can be kept; TCP finds out when it dies.
-        session.on_sign_of_life(Instant::now());
+        session.on_sign_of_life(session.now());
         return Poll::Pending;
     }
     rest.resize(start + SIGN_OF_LIFE_BYTES, 0);
@@ -291,7 +300,7 @@ fn poll_sign_of_life<S: AsyncRead>(
     };
     rest.truncate(start + count);
     if count > 0 {
-        session.on_sign_of_life(Instant::now());
+        session.on_sign_of_life(session.now());
     }
     result
 }
@@ -328,14 +337,14 @@ fn poll_write<S: AsyncWrite>(
     };
     if let Poll::Ready(Ok(count)) = result {
         session.out().advance(count);
-        session.on_written(Instant::now());
+        session.on_written(session.now());
     }
     result
 }
 
 fn poll_deadline(cx: &mut Context<'_>, session: &mut Session, mut timer: Pin<&mut Sleep>) -> Poll<()> {
     let Some(deadline) = session.deadline() else { return Poll::Pending };
-    let now = Instant::now();
+    let now = session.now();
     if now >= deadline {
         session.on_deadline(now);
         return Poll::Ready(());
@@ -349,7 +358,7 @@ fn poll_deadline(cx: &mut Context<'_>, session: &mut Session, mut timer: Pin<&mu
     if timer.poll(cx).is_ready() { Poll::Ready(()) } else { Poll::Pending }
 }
 
-async fn login(broker: &Arc<Broker>, session: &mut Session, peer: std::net::SocketAddr) {
+async fn login(broker: &Arc<Broker>, session: &mut Session, peer: SocketAddr) {
     let Some(login) = session.take_login() else { return };
     // The deadline of the handshake holds while a backend thinks, too.
     let time = broker.limits.handshake_timeout;
@@ -357,13 +366,13 @@ async fn login(broker: &Arc<Broker>, session: &mut Session, peer: std::net::Sock
         Ok(result) => result,
         Err(_) => Err(LoginRefused { reason: "checking the credentials took too long".into(), is_malformed: true }),
     };
-    session.on_login(Instant::now(), &login.mechanism, result);
+    session.on_login(broker.clock.now(), &login.mechanism, result);
 }
 
 async fn check_login(
     broker: &Broker,
     login: &super::session::Login,
-    peer: std::net::SocketAddr,
+    peer: SocketAddr,
 ) -> Result<Arc<User>, LoginRefused> {
     match Mechanism::parse(&login.mechanism) {
         Ok(mechanism) => {
@@ -445,7 +454,7 @@ mod tests {
     async fn a_client_that_refuses_to_read_its_end_does_not_reset_it() {
         let (mut client, server) = tokio::io::duplex(64);
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        let task = tokio::spawn(serve(broker(), server, peer));
+        let task = tokio::spawn(serve(broker(), server, peer, None));
         client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
         let mut answer = [0; 8];
         client.read_exact(&mut answer).await.unwrap();
@@ -460,7 +469,7 @@ mod tests {
     async fn a_client_that_reads_slowly_is_alive_while_it_sends_heartbeats() {
         let (mut client, server) = tokio::io::duplex(4096);
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        tokio::spawn(serve(broker(), server, peer));
+        tokio::spawn(serve(broker(), server, peer, None));
         client.write_all(&requests()).await.unwrap();
         // More than a megabyte waits for this client, so its socket is left unread.
         let mut heartbeats = tokio::time::interval(Duration::from_millis(400));
@@ -488,7 +497,7 @@ mod tests {
     async fn a_client_that_neither_reads_nor_writes_is_cut() {
         let (mut client, server) = tokio::io::duplex(4096);
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        let task = tokio::spawn(serve(broker(), server, peer));
+        let task = tokio::spawn(serve(broker(), server, peer, None));
         client.write_all(&requests()).await.unwrap();
         tokio::time::timeout(Duration::from_secs(10), task).await.expect("cut after two intervals").unwrap();
     }

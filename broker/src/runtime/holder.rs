@@ -4,19 +4,16 @@
 //! node. Messages count for the memory alarm as those in queues do. They do not survive the process: a confirm for one says that the
 //! broker has it, and no more, also for a persistent message.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::Broker;
+use super::{Broker, Clock};
 use crate::queue::{Notice, Numbers, Outlet};
 use crate::vhost::held::{Held, HeldMessages, Holder};
-
-/// Tells the time; tests and simulations bring their own.
-pub type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
 
 /// So many messages are released at a time; then others may work.
 const RELEASE_COUNT_MAX: usize = 1024;
@@ -25,7 +22,7 @@ const RELEASE_COUNT_MAX: usize = 1024;
 #[derive(Default)]
 pub struct MemoryHolder {
     held: Mutex<HeldMessages>,
-    clock: OnceLock<Clock>,
+    clock: Clock,
     /// A message is due earlier than all others.
     is_sooner: Notify,
 }
@@ -37,25 +34,20 @@ impl std::fmt::Debug for MemoryHolder {
 }
 
 impl MemoryHolder {
-    /// Goes by another clock than the machine's; to be said before anything is held.
-    pub fn go_by(&self, clock: Clock) {
-        // A second clock would put the messages of the first in disorder, so the first stays.
-        let _ = self.clock.set(clock);
+    /// Holds nothing yet, and goes by this clock.
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, ..Self::default() }
     }
 
     /// When the next message is due.
     pub fn next_due(&self) -> Option<Instant> {
         self.held.lock().next_due()
     }
-
-    fn now(&self) -> Instant {
-        self.clock.get().map_or_else(Instant::now, |clock| clock())
-    }
 }
 
 impl Holder for MemoryHolder {
     fn hold(&self, origin: Option<&Arc<dyn Outlet>>, messages: Vec<Held>) {
-        let now = self.now();
+        let now = self.clock.now();
         let mut bytes = 0;
         let mut numbers = Vec::new();
         {
@@ -124,7 +116,7 @@ pub async fn run(broker: Arc<Broker>) {
                 let _ = tokio::time::timeout_at(due.into(), sooner).await;
             }
         }
-        next = broker.release_held(broker.holder.now());
+        next = broker.release_held(broker.clock.now());
         tokio::task::yield_now().await;
     }
 }

@@ -6,6 +6,8 @@
 pub mod alarms;
 pub mod broker;
 pub mod buffers;
+pub mod census;
+pub mod clock;
 pub mod connection_task;
 pub mod disk;
 pub mod entropy;
@@ -15,8 +17,10 @@ pub mod mailbox;
 pub mod paging;
 pub mod queue_shell;
 pub mod session;
+pub mod transactions;
 
 pub use broker::Broker;
+pub use clock::Clock;
 pub use mailbox::Mailbox;
 pub use paging::Paging;
 pub use queue_shell::{QueueShell, Shells};

@@ -8,9 +8,10 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use super::clock::Clock;
 use super::paging::Paging;
 use crate::queue::{self, Effects, Handle, Input, Queue, Restored, Stored};
-use crate::store::{Committer, Submission};
+use crate::store::{Committer, KeysInUse, Submission};
 use crate::vhost::{QueueFactory, Vhost};
 
 /// Whoever is inside drains the mailbox so many times; then a task of its own goes on, so that no connection works for others
@@ -21,9 +22,7 @@ const ROUNDS_MAX: usize = 32;
 struct Inside {
     machine: Queue,
     effects: Effects,
-    /// The store has something of the queue under its lasting key, under its paged key.
-    has_lasting: bool,
-    has_paged: bool,
+    keys: KeysInUse,
 }
 
 /// See the module.
@@ -34,6 +33,7 @@ pub struct QueueShell {
     vhost: Weak<Vhost>,
     committer: Arc<Committer>,
     paging: Arc<Paging>,
+    clock: Clock,
     mailbox: Mutex<Vec<Input>>,
     inside: Mutex<Inside>,
     this: Weak<Self>,
@@ -59,8 +59,9 @@ impl QueueShell {
                 }
                 let Inside { machine, effects, .. } = &mut *inside;
                 machine.set_budget(self.paging.queue_bytes());
+                let now_ms = self.clock.wall_ms();
                 for input in mail {
-                    machine.handle(input, effects);
+                    machine.handle(now_ms, input, effects);
                 }
                 machine.flush(effects);
                 self.paging.note(machine.memory_bytes());
@@ -89,7 +90,7 @@ impl QueueShell {
     }
 
     fn carry_out(&self, inside: &mut Inside) {
-        let Inside { effects, has_lasting, has_paged, .. } = inside;
+        let Inside { effects, keys, .. } = inside;
         let has_ended = std::mem::take(&mut effects.has_ended);
         if has_ended {
             // Nobody may hear of the end while the name still leads here. The vhost's lock is a leaf for us: nobody posts to a
@@ -98,15 +99,13 @@ impl QueueShell {
                 vhost.forget_queue(&self.name, self.number);
             }
             effects.settled.clear();
-            effects.marked = 0;
+            effects.marks.clear();
             effects.load = None;
         }
-        self.submit(effects, has_lasting, has_paged);
+        self.submit(effects, keys);
         if has_ended {
             // Last: what the store is given for a queue that it has deleted would stay for ever.
-            let lasting = std::mem::take(has_lasting).then_some(Stored::Lasting);
-            let paged = std::mem::take(has_paged).then_some(Stored::Paged);
-            self.committer.delete_queue(self.number, lasting.into_iter().chain(paged));
+            self.committer.delete_queue(self.number, &std::mem::take(keys));
         }
         for (outlet, bytes) in effects.processed.drain(..) {
             outlet.publishes_processed(bytes);
@@ -116,23 +115,19 @@ impl QueueShell {
         }
     }
 
-    fn submit(&self, effects: &mut Effects, has_lasting: &mut bool, has_paged: &mut bool) {
-        let Effects { appends, settled, .. } = effects;
-        let (marked, load) = (std::mem::take(&mut effects.marked), effects.load.take());
-        if appends.is_empty() && settled.is_empty() && marked == 0 && load.is_none() {
+    fn submit(&self, effects: &mut Effects, keys: &mut KeysInUse) {
+        let Effects { appends, settled, marks, load, .. } = effects;
+        if appends.is_empty() && settled.is_empty() && marks.is_empty() && load.is_none() {
             return;
         }
         for append in &*appends {
-            match append.stored {
-                Stored::Lasting => *has_lasting = true,
-                Stored::Paged => *has_paged = true,
-                Stored::Nowhere => {}
-            }
+            keys.add(append.place.level, append.stored);
         }
-        let load = load.and_then(|load| Some((self.this.upgrade()? as Arc<dyn Handle>, load)));
+        let load = load.take().and_then(|load| Some((self.this.upgrade()? as Arc<dyn Handle>, load)));
         let appends = appends.drain(..);
-        self.committer.submit(Submission { queue: self.number, appends, settled, marked, load });
+        self.committer.submit(Submission { queue: self.number, appends, settled, marks, load });
         settled.clear();
+        marks.clear();
     }
 }
 
@@ -141,12 +136,13 @@ impl QueueShell {
 pub struct Shells {
     committer: Arc<Committer>,
     paging: Arc<Paging>,
+    clock: Clock,
 }
 
 impl Shells {
-    /// All shells share one committer and one budget.
-    pub fn new(committer: Arc<Committer>, paging: Arc<Paging>) -> Arc<Self> {
-        Arc::new(Self { committer, paging })
+    /// All shells share one committer, one budget and one clock.
+    pub fn new(committer: Arc<Committer>, paging: Arc<Paging>, clock: Clock) -> Arc<Self> {
+        Arc::new(Self { committer, paging, clock })
     }
 }
 
@@ -160,8 +156,9 @@ impl QueueFactory for Shells {
         restored: Restored,
     ) -> Arc<dyn Handle> {
         let machine = Queue::restore(options, &restored);
-        let has_lasting = machine.ready_count() > 0;
-        let inside = Inside { machine, effects: Effects::default(), has_lasting, has_paged: false };
+        let mut keys = KeysInUse::default();
+        restored.levels.iter().for_each(|level| keys.add(level.level, Stored::Lasting));
+        let inside = Inside { machine, effects: Effects::default(), keys };
         Arc::new_cyclic(|this| QueueShell {
             number,
             name: Arc::clone(name),
@@ -169,6 +166,7 @@ impl QueueFactory for Shells {
             committer: Arc::clone(&self.committer),
             mailbox: Mutex::default(),
             paging: Arc::clone(&self.paging),
+            clock: self.clock.clone(),
             inside: Mutex::new(inside),
             this: this.clone(),
         })

@@ -21,11 +21,10 @@ use tokio::sync::{Notify, watch};
 use super::batch::{self, Pending};
 use super::definitions::{self, Entry};
 use super::gathered::{Barrier, Gathered};
-use super::key;
 use super::pager::{Pager, Request};
 use super::room::{self, HeldBack, News};
-use super::turns;
-use crate::queue::{Append, Handle, Load, ReplyTo, SeqRange, Stored};
+use super::{KeysInUse, key, turns};
+use crate::queue::{Append, Handle, Load, Place, ReplyTo, SeqRange, Stored};
 use crate::vhost::{Change, Ledger};
 
 /// The store has failed; nothing is confirmed any more.
@@ -42,8 +41,8 @@ pub struct Submission<'a, A> {
     pub appends: A,
     /// Messages to forget.
     pub settled: &'a [SeqRange],
-    /// Lasting messages up to here may be in somebody's hands; 0 for no news.
-    pub marked: u64,
+    /// Lasting messages of these levels up to these places may be in somebody's hands.
+    pub marks: &'a [Place],
     /// Messages that it wants back, and where to.
     pub load: Option<(Arc<dyn Handle>, Load)>,
 }
@@ -51,10 +50,7 @@ pub struct Submission<'a, A> {
 impl Ledger for Committer {
     fn record(&self, vhost: &str, changes: Vec<Change>) {
         // Written down before the lock is taken, which every queue needs.
-        let entries: Vec<Entry> = changes.iter().map(|change| definitions::entry(vhost, change)).collect();
-        let mut gathered = self.gathered.lock();
-        gathered.definitions.extend(entries);
-        self.call(gathered);
+        self.define(changes.iter().map(|change| definitions::entry(vhost, change)).collect());
     }
 }
 
@@ -118,20 +114,20 @@ impl Committer {
 
     /// Takes what a queue wants; never waits.
     pub fn submit<A: Iterator<Item = Append>>(&self, submission: Submission<'_, A>) {
-        let Submission { queue: number, appends, settled, marked, load } = submission;
+        let Submission { queue: number, appends, settled, marks, load } = submission;
         let mut gathered = self.gathered.lock();
         let was_empty = gathered.is_empty();
-        gathered.appends.extend(appends.map(|append| (key(number, append.stored), append)));
+        gathered.appends.extend(appends.map(|append| (key(number, append.place.level, append.stored), append)));
         gathered.settled.extend(settled.iter().map(|range| Settle {
-            queue: key(number, range.stored),
+            queue: key(number, range.level, range.stored),
             first: MessageSeq(range.first),
             last: MessageSeq(range.last),
         }));
-        if marked != 0 {
-            let queue = key(number, Stored::Lasting);
+        for &Place { level, seq } in marks {
+            let queue = key(number, level, Stored::Lasting);
             match gathered.marks.last_mut() {
-                Some(mark) if mark.queue == queue => mark.last = MessageSeq(marked),
-                _ => gathered.marks.push(Mark { queue, last: MessageSeq(marked) }),
+                Some(mark) if mark.queue == queue => mark.last = MessageSeq(seq),
+                _ => gathered.marks.push(Mark { queue, last: MessageSeq(seq) }),
             }
         }
         gathered.loads.extend(load.map(|(handle, load)| (number, handle, load)));
@@ -161,10 +157,17 @@ impl Committer {
         }
     }
 
-    /// A queue is gone, with everything that it has stored of these kinds.
-    pub fn delete_queue(&self, queue: u64, kinds: impl Iterator<Item = Stored>) {
+    /// A queue is gone, with everything that it has stored.
+    pub fn delete_queue(&self, queue: u64, keys: &KeysInUse) {
         let mut gathered = self.gathered.lock();
-        gathered.deleted.extend(kinds.map(|stored| key(queue, stored)));
+        gathered.deleted.extend(keys.of(queue));
+        self.call(gathered);
+    }
+
+    /// Takes definitions that are to be stored or removed, in order; never waits.
+    pub fn define(&self, entries: Vec<Entry>) {
+        let mut gathered = self.gathered.lock();
+        gathered.definitions.extend(entries);
         self.call(gathered);
     }
 
@@ -282,7 +285,7 @@ impl Committer {
             self.latest_count.store(batch.appends.len(), Ordering::Relaxed);
         }
         // A queue's definition goes before its messages, and its end behind them.
-        let mut full = self.define(&mut batch.definitions).await?;
+        let mut full = self.store_definitions(&mut batch.definitions).await?;
         let is_defined = full.is_none();
         let is_stuck = self.is_stuck.load(Ordering::Relaxed);
         let may_have_room = is_retry || !is_stuck || !self.storage.status().is_full;
@@ -321,7 +324,7 @@ impl Committer {
     }
 
     /// Stores definitions; the reason if there is no room for them.
-    async fn define(&self, definitions: &mut Vec<Entry>) -> Result<Option<String>, StorageError> {
+    async fn store_definitions(&self, definitions: &mut Vec<Entry>) -> Result<Option<String>, StorageError> {
         if definitions.is_empty() {
             return Ok(None);
         }
@@ -364,8 +367,8 @@ fn waiting(appends: &[Pending], number: u64, load: &Load) -> BTreeMap<u64, Arc<c
     let is_wanted = |queue: QueueKey, seq: u64| {
         // The ranges of a load ascend.
         let range = load.ranges.get(load.ranges.partition_point(|range| range.last < seq));
-        range.is_some_and(|range| key(number, range.stored) == queue && range.first <= seq)
+        range.is_some_and(|range| key(number, range.level, range.stored) == queue && range.first <= seq)
     };
-    let wanted = appends.iter().filter(|(queue, append)| is_wanted(*queue, append.seq));
-    wanted.map(|(_, append)| (append.seq, Arc::clone(&append.message))).collect()
+    let wanted = appends.iter().filter(|(queue, append)| is_wanted(*queue, append.place.seq));
+    wanted.map(|(_, append)| (append.place.seq, Arc::clone(&append.message))).collect()
 }

@@ -99,7 +99,7 @@ impl Pager {
         let mut from = range.first;
         while from <= range.last {
             let wanted = Wanted {
-                queue: key(number, range.stored),
+                queue: key(number, range.level, range.stored),
                 first: MessageSeq(from),
                 last: MessageSeq(range.last),
                 count_max: READ_COUNT_MAX,

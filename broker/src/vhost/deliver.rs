@@ -1,4 +1,4 @@
-//! Messages that no client publishes now: what an exchange has for a new binding, and held messages that are due.
+//! Messages that no client publishes now: what an exchange has for a new binding, held messages that are due, and the broker's own.
 //!
 //! They run no hooks and nobody waits for their confirms; everything else is as for any message. Queues are posted to when no lock is
 //! held any more.
@@ -69,6 +69,13 @@ impl Vhost {
                 self.route_again(&held.exchange, &held.message, &mut batches);
             }
         }
+        batches.post();
+    }
+
+    /// Publishes a message of the broker's own to an exchange.
+    pub(super) fn publish_inside(&self, exchange: &Arc<Exchange>, message: &Arc<Message>) {
+        let mut batches = Batches::default();
+        self.route_again(exchange, message, &mut batches);
         batches.post();
     }
 

@@ -1,21 +1,15 @@
 //! One connection of a running scenario: frames in, sorted by channel, with their content put together.
 
 use crate::transport::{Received, Transport};
+pub use crate::wire::incoming::Incoming;
+use crate::wire::incoming::{Assembled, Assembler};
 use crate::wire::value::{Table, Value};
-use crate::wire::{self, FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, Field, Frame, Properties, spec};
+use crate::wire::{self, Field, Frame, Properties, spec};
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 /// How long an expectation may take. Generous, because the oracle shares two cores with everything else.
 const DEADLINE: Duration = Duration::from_secs(20);
-
-/// Something whole that came from the server.
-#[derive(Debug, Clone)]
-pub struct Incoming {
-    pub method: &'static spec::Method,
-    pub fields: Vec<Field>,
-    pub content: Option<(Properties, Vec<u8>)>,
-}
 
 /// What the next expectation on a channel meets.
 #[derive(Debug)]
@@ -30,8 +24,7 @@ pub struct Connection {
     transport: Box<dyn Transport>,
     input: Vec<u8>,
     channels: HashMap<u16, VecDeque<Event>>,
-    /// Content that is still being received: method, properties, body size, body.
-    partial: HashMap<u16, Partial>,
+    assembler: Assembler,
     is_eof: bool,
     pub(super) frame_max: usize,
     /// Channels that were opened by the scenario or for it.
@@ -44,20 +37,13 @@ pub struct Connection {
     pub(super) transcript: Vec<String>,
 }
 
-#[derive(Debug)]
-struct Partial {
-    incoming: Incoming,
-    header: Option<(u64, Properties)>,
-    body: Vec<u8>,
-}
-
 impl Connection {
     pub fn new(transport: Box<dyn Transport>) -> Self {
         Self {
             transport,
             input: Vec::new(),
             channels: HashMap::new(),
-            partial: HashMap::new(),
+            assembler: Assembler::default(),
             is_eof: false,
             frame_max: 131_072,
             opened: Vec::new(),
@@ -93,15 +79,7 @@ impl Connection {
     ) {
         self.note(">", channel, method, fields);
         let mut bytes = Vec::new();
-        let payload = wire::encode_method(method, fields);
-        Frame { kind: FRAME_METHOD, channel, payload }.encode(&mut bytes);
-        if let Some((properties, body)) = content {
-            let payload = wire::encode_header(method.class, 0, body.len() as u64, &properties);
-            Frame { kind: FRAME_HEADER, channel, payload }.encode(&mut bytes);
-            for part in body.chunks(self.frame_max - 8) {
-                Frame { kind: FRAME_BODY, channel, payload: part.to_vec() }.encode(&mut bytes);
-            }
-        }
+        wire::write_method(&mut bytes, channel, method, fields, content, self.frame_max);
         self.send_raw(&bytes);
     }
 
@@ -171,7 +149,8 @@ impl Connection {
 
     fn cut_frames(&mut self) -> Result<(), String> {
         while let Some(frame) = Frame::take(&mut self.input)? {
-            if frame.payload.len() + 8 > self.frame_max {
+            // A header cannot be cut, so RabbitMQ sends one that is larger than the client wanted as it is.
+            if frame.payload.len() + 8 > self.frame_max && frame.kind != wire::FRAME_HEADER {
                 return Err(format!(
                     "a frame of {} bytes exceeds frame-max {}",
                     frame.payload.len() + 8,
@@ -179,67 +158,23 @@ impl Connection {
                 ));
             }
             let channel = frame.channel;
-            if let Some(event) = self.assemble(frame)? {
-                if let Event::Method(incoming) = &event {
-                    let (method, fields) = (incoming.method, incoming.fields.clone());
-                    self.note("<", channel, method, &fields);
+            let event = match self.assembler.take(frame)? {
+                Assembled::Partial => continue,
+                Assembled::Heartbeat => Event::Heartbeat,
+                Assembled::Method(incoming) => {
+                    self.note("<", channel, incoming.method, &incoming.fields);
+                    Event::Method(incoming)
                 }
-                self.channels.entry(channel).or_default().push_back(event);
-            }
+            };
+            self.channels.entry(channel).or_default().push_back(event);
         }
         Ok(())
-    }
-
-    fn assemble(&mut self, frame: Frame) -> Result<Option<Event>, String> {
-        let channel = frame.channel;
-        match (frame.kind, self.partial.remove(&channel)) {
-            (FRAME_HEARTBEAT, None) => Ok(Some(Event::Heartbeat)),
-            (FRAME_METHOD, None) => {
-                let (method, fields) = wire::decode_method(&frame.payload)?;
-                let incoming = Incoming { method, fields, content: None };
-                if method.has_content() {
-                    self.partial.insert(channel, Partial { incoming, header: None, body: Vec::new() });
-                    return Ok(None);
-                }
-                Ok(Some(Event::Method(incoming)))
-            }
-            (FRAME_HEADER, Some(mut partial)) if partial.header.is_none() => {
-                partial.header = Some(wire::decode_header(&frame.payload)?);
-                Ok(self.finish(channel, partial))
-            }
-            (FRAME_BODY, Some(mut partial)) if partial.header.is_some() => {
-                partial.body.extend(frame.payload);
-                Ok(self.finish(channel, partial))
-            }
-            (kind, _) => Err(format!("the server's frame of type {kind} on channel {channel} is out of place")),
-        }
-    }
-
-    fn finish(&mut self, channel: u16, mut partial: Partial) -> Option<Event> {
-        match partial.header.take() {
-            Some((size, properties)) if partial.body.len() as u64 >= size => {
-                partial.incoming.content = Some((properties, partial.body));
-                Some(Event::Method(partial.incoming))
-            }
-            header => {
-                partial.header = header;
-                self.partial.insert(channel, partial);
-                None
-            }
-        }
     }
 
     /// Sends `name` with these fields, the others at their defaults.
     pub fn call(&mut self, channel: u16, name: &str, given: &[(&str, Field)]) {
         let method = spec::by_name(name).expect("the harness calls methods that exist");
-        let fields: Vec<Field> = method
-            .arguments
-            .iter()
-            .map(|(field, kind)| {
-                let found = given.iter().find(|(name, _)| name == field);
-                found.map_or_else(|| Field::default_of(*kind), |(_, field)| field.clone())
-            })
-            .collect();
+        let fields = wire::arguments(method, given);
         self.send_method(channel, method, &fields, None);
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Made for clarity and for the freedom to send nonsense, not for speed. Nothing here knows what a frame means.
 
+pub mod incoming;
 pub mod spec;
 pub mod value;
 
@@ -87,6 +88,34 @@ impl std::fmt::Display for Field {
             Self::Number(number) => write!(f, "{number}"),
             Self::String(text) => f.write_str(&value::quote(text)),
             Self::Table(table) => write!(f, "{}", Value::Table(table.clone())),
+        }
+    }
+}
+
+/// The arguments of a method in wire order: those given by name, the others at their defaults.
+pub fn arguments(method: &Method, given: &[(&str, Field)]) -> Vec<Field> {
+    let of = |(name, kind): &(&str, Kind)| {
+        let found = given.iter().find(|(given, _)| given == name);
+        found.map_or_else(|| Field::default_of(*kind), |(_, field)| field.clone())
+    };
+    method.arguments.iter().map(of).collect()
+}
+
+/// Writes the frames of a method, its content cut into frames of at most `frame_max` bytes.
+pub fn write_method(
+    out: &mut Vec<u8>,
+    channel: u16,
+    method: &Method,
+    fields: &[Field],
+    content: Option<(Properties, Vec<u8>)>,
+    frame_max: usize,
+) {
+    Frame { kind: FRAME_METHOD, channel, payload: encode_method(method, fields) }.encode(out);
+    if let Some((properties, body)) = content {
+        let payload = encode_header(method.class, 0, body.len() as u64, &properties);
+        Frame { kind: FRAME_HEADER, channel, payload }.encode(out);
+        for part in body.chunks(frame_max - 8) {
+            Frame { kind: FRAME_BODY, channel, payload: part.to_vec() }.encode(out);
         }
     }
 }

@@ -14,7 +14,7 @@ use plugin_api::storage::{
 
 use super::{Barrier, Committer, StoreLedger, Submission};
 use crate::message::{Message, Parts};
-use crate::queue::{Append, Notice, Numbers, Outlet, Reply, ReplyTo, SeqRange, Stored};
+use crate::queue::{Append, Notice, Numbers, Outlet, Place, Reply, ReplyTo, SeqRange, Stored};
 use crate::vhost::{Change, Ledger};
 
 /// Has room for so many bytes of bodies, and says what it was given. Definitions find room, as in a log with a reserve.
@@ -103,13 +103,13 @@ const BODY_BYTES: usize = 128 * 1024;
 
 fn append(seq: u64, message: &Arc<Message>, publisher: &Arc<Publisher>) -> Append {
     let origin: Arc<dyn Outlet> = Arc::<Publisher>::clone(publisher);
-    let (message, number) = (Arc::clone(message), seq);
-    Append { seq, message, stored: Stored::Lasting, is_synced: true, origin: Some(origin), channel: 1, number }
+    let (message, number, place) = (Arc::clone(message), seq, Place { level: 0, seq });
+    Append { place, message, stored: Stored::Lasting, is_synced: true, origin: Some(origin), channel: 1, number }
 }
 
 fn submit(committer: &Committer, queue: u64, appends: Vec<Append>, settled: &[SeqRange]) {
     let appends = appends.into_iter();
-    committer.submit(Submission { queue, appends, settled, marked: 0, load: None });
+    committer.submit(Submission { queue, appends, settled, marks: &[], load: None });
 }
 
 /// Lets the committer work until nothing is left to do for it.
@@ -144,7 +144,7 @@ async fn a_full_disk_takes_what_fits_in_order_and_the_rest_later() {
     );
     assert_eq!(publisher.processed_bytes.load(Ordering::SeqCst), 5 * message.weight());
     // What is consumed while it waits is confirmed, and never written.
-    submit(&committer, 1, Vec::new(), &[SeqRange { first: 3, last: 6, stored: Stored::Lasting }]);
+    submit(&committer, 1, Vec::new(), &[SeqRange { level: 0, first: 3, last: 6, stored: Stored::Lasting }]);
     settle_down().await;
     assert_eq!(*storage.settled.lock(), [(3, 5)]);
     storage.room_bytes.store(usize::MAX, Ordering::SeqCst);
@@ -165,7 +165,7 @@ async fn a_full_disk_is_not_offered_everything_again_and_again() {
     let before = storage.offered_bytes.load(Ordering::SeqCst);
     assert_eq!(before, 200 * BODY_BYTES);
     for seq in 1..=10 {
-        submit(&committer, 2, Vec::new(), &[SeqRange::one(seq, Stored::Lasting)]);
+        submit(&committer, 2, Vec::new(), &[SeqRange::one(0, seq, Stored::Lasting)]);
         settle_down().await;
     }
     assert_eq!(storage.offered_bytes.load(Ordering::SeqCst), before, "settling is no reason to try");
@@ -191,7 +191,7 @@ async fn a_message_of_two_queues_does_not_overtake_on_a_full_disk() {
     let places: Vec<(u64, u64)> = storage.places.lock().clone();
     assert_eq!(places, [(1, 1), (2, 8), (2, 9)], "nothing of a queue is stored before what stands in front of it");
     // So what is settled in the store is all that the store has.
-    submit(&committer, 2, Vec::new(), &[SeqRange { first: 8, last: 10, stored: Stored::Lasting }]);
+    submit(&committer, 2, Vec::new(), &[SeqRange { level: 0, first: 8, last: 10, stored: Stored::Lasting }]);
     settle_down().await;
     assert_eq!(*storage.settled.lock(), [(8, 9)]);
 }
@@ -258,7 +258,7 @@ async fn a_message_that_never_fits_is_seldom_offered_and_slows_nobody_down() {
         committer.retry();
         settle_down().await;
     }
-    submit(&committer, 1, Vec::new(), &[SeqRange::one(2, Stored::Lasting)]);
+    submit(&committer, 1, Vec::new(), &[SeqRange::one(0, 2, Stored::Lasting)]);
     settle_down().await;
     assert_eq!(storage.places.lock().last(), Some(&(1, 3)));
 }

@@ -77,7 +77,7 @@ async fn deliveries_go_out_before_a_thread_waits_for_the_disk() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_waits_for_is_stored_behind_the_confirm() {
     let mut bench = bench();
-    let settled = [SeqRange::one(7, Stored::Lasting)];
+    let settled = [SeqRange::one(0, 7, Stored::Lasting)];
     bench.turns.turn(|| {
         submit(&bench.committer, 1, vec![append(9, &message(), &bench.publisher)], &settled);
     });
@@ -92,7 +92,7 @@ async fn what_nobody_waits_for_is_stored_behind_the_confirm() {
 async fn what_finds_no_room_is_not_tried_for_ever() {
     let mut bench = bench();
     bench.storage.room_bytes.store(0, Ordering::SeqCst);
-    let settled = [SeqRange::one(7, Stored::Lasting)];
+    let settled = [SeqRange::one(0, 7, Stored::Lasting)];
     bench.turns.turn(|| {
         submit(&bench.committer, 1, vec![append(9, &message(), &bench.publisher)], &settled);
     });
