@@ -5,6 +5,7 @@
 mod alarms;
 mod bad_input;
 mod declarations;
+mod definitions;
 mod identity;
 mod lifecycle;
 mod slow_clients;
