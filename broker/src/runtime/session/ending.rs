@@ -82,7 +82,9 @@ impl Session {
     fn let_go(&mut self) -> usize {
         self.flush_publishes();
         self.flush_settled();
-        let channels: Vec<u16> = self.channels.keys().copied().collect();
+        let mut channels: Vec<u16> = self.channels.keys().copied().collect();
+        // A map has another order in each run; a simulation of the same seed must not.
+        channels.sort_unstable();
         let mut missing = 0;
         for channel in channels {
             missing += self.detach(ChannelId(channel));
