@@ -322,9 +322,11 @@ impl Vhost {
         self.tables.read().exchanges.values().cloned().collect()
     }
 
-    /// All queues at this moment, in no order.
+    /// All queues at this moment, in the order in which they were made.
     pub fn queues(&self) -> Vec<Arc<QueueRecord>> {
-        self.tables.read().queues.values().cloned().collect()
+        let mut queues: Vec<Arc<QueueRecord>> = self.tables.read().queues.values().cloned().collect();
+        queues.sort_unstable_by_key(|queue| queue.number);
+        queues
     }
 
     /// How many exchanges and queues there are.
