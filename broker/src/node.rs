@@ -242,6 +242,7 @@ pub fn build(
         numbers,
         first_seq,
         bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
+        quorum_queues: topology.node.quorum_queues,
     };
     let World { access, vhosts } = world::assemble(topology, shared, ledger, definitions, &mut backlogs)?;
     let cluster_name = topology.node.cluster_name.clone().or_else(|| {
