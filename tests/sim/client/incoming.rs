@@ -295,8 +295,11 @@ impl Client {
         let Some(channel) = self.channel(number) else { return Ok(()) };
         let (id, is_closing, request) = (channel.id, channel.is_closing, channel.request.clone());
         let is_refusal = [403, 404].contains(&code);
-        let is_expected =
-            channel.is_doomed || is_refusal && request.is_some_and(|(request, _)| request.is_risky(context));
+        // The broker itself ends in a moment.
+        let has_failed = code == 541 && text.contains("the store has failed");
+        let is_expected = channel.is_doomed
+            || has_failed
+            || is_refusal && request.is_some_and(|(request, _)| request.is_risky(context));
         self.call(context, number, "channel.close-ok", &[]);
         context.history.note(Event::ChannelEnded(id));
         if is_closing {
