@@ -29,6 +29,7 @@ use crate::runtime::broker::Parts;
 use crate::runtime::disk::DiskWatch;
 use crate::runtime::holder::{self, MemoryHolder};
 use crate::runtime::paging::{self, Paging};
+use crate::runtime::timer::{self, Timer};
 use crate::runtime::transactions::Transactions;
 use crate::runtime::{Broker, Clock, Shells, listener};
 use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
@@ -186,6 +187,7 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     }
     accepting.spawn(watch_memory(Arc::clone(&broker)));
     accepting.spawn(holder::run(Arc::clone(&broker)));
+    accepting.spawn(timer::run(Arc::clone(&broker.timer)));
     accepting.spawn(disk_watch.run(Arc::clone(&broker)));
     let failure = tokio::select! {
         biased;
@@ -259,7 +261,8 @@ pub fn build(
         .queue_memory_bytes
         .or((committer.promise() != Durability::ProcessLifetime).then_some(paging::DEFAULT_BYTES));
     let paging = Arc::new(Paging::new(queue_memory));
-    let factory = Shells::new(Arc::clone(committer), Arc::clone(&paging), clock.clone());
+    let timer = Arc::new(Timer::new(clock.clone()));
+    let factory = Shells::new(Arc::clone(committer), Arc::clone(&paging), Arc::clone(&timer));
     let ledger = StoreLedger::new(Arc::clone(committer));
     let Recovery { definitions, mut backlogs, first_seq, first_number } = recovery;
     let holder = Arc::new(MemoryHolder::new(clock.clone()));
@@ -306,6 +309,7 @@ pub fn build(
         alarms,
         paging,
         holder,
+        timer,
         clock,
     };
     Ok(Broker::new(parts))

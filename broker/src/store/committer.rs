@@ -25,7 +25,7 @@ use super::definitions::{self, Entry};
 use super::gathered::{Barrier, Gathered};
 use super::pager::{Pager, Request};
 use super::{KeysInUse, key, turns};
-use crate::queue::{Append, Handle, Load, Place, ReplyTo, SeqRange, Stored};
+use crate::queue::{Append, Handle, Load, LoadedMessage, Place, ReplyTo, SeqRange, Stored};
 use crate::vhost::{Change, Ledger};
 
 /// The store has failed; nothing is confirmed any more.
@@ -409,14 +409,18 @@ fn portion(appends: &[Pending], bytes_max: usize, counts: impl Fn(&Pending) -> b
 }
 
 /// What a load asks for and the store does not have yet, for want of room.
-fn waiting(appends: &[Pending], number: u64, load: &Load) -> BTreeMap<u64, Arc<crate::message::Message>> {
+fn waiting(appends: &[Pending], number: u64, load: &Load) -> BTreeMap<u64, LoadedMessage> {
     let is_wanted = |queue: QueueKey, seq: u64| {
         // The ranges of a load ascend.
         let range = load.ranges.get(load.ranges.partition_point(|range| range.last < seq));
         range.is_some_and(|range| key(number, range.level, range.stored) == queue && range.first <= seq)
     };
     let wanted = appends.iter().filter(|(queue, append)| is_wanted(*queue, append.place.seq));
-    wanted.map(|(_, append)| (append.place.seq, Arc::clone(&append.message))).collect()
+    let loaded = |append: &Append| {
+        let (seq, message) = (append.place.seq, Arc::clone(&append.message));
+        (seq, LoadedMessage { seq, came_ms: append.came_ms, message })
+    };
+    wanted.map(|(_, append)| loaded(append)).collect()
 }
 
 /// On a full disk, about so much is tried at a time: well below a segment, so that one that has been freed is enough.

@@ -61,7 +61,7 @@ pub const DURABILITY: &str = "x-durability";
 
 /// RabbitMQ's queue arguments (pages "Queues", "Quorum Queues", "Streams") and our own, each with what this version does about it.
 pub const QUEUE_ARGUMENTS: &[(&str, Support)] = &[
-    ("x-consumer-timeout", Support::NotYet),
+    ("x-consumer-timeout", Support::UpTo(i64::MAX)),
     ("x-dead-letter-exchange", Support::NotYet),
     ("x-dead-letter-routing-key", Support::NotYet),
     ("x-dead-letter-strategy", Support::OtherType("quorum")),

@@ -103,7 +103,16 @@ const BODY_BYTES: usize = 128 * 1024;
 fn append(seq: u64, message: &Arc<Message>, publisher: &Arc<Publisher>) -> Append {
     let origin: Arc<dyn Outlet> = Arc::<Publisher>::clone(publisher);
     let (message, number, place) = (Arc::clone(message), seq, Place { level: 0, seq });
-    Append { place, message, stored: Stored::Lasting, is_synced: true, origin: Some(origin), channel: 1, number }
+    Append {
+        place,
+        message,
+        stored: Stored::Lasting,
+        came_ms: 1,
+        is_synced: true,
+        origin: Some(origin),
+        channel: 1,
+        number,
+    }
 }
 
 fn submit(committer: &Committer, queue: u64, appends: Vec<Append>, settled: &[SeqRange]) {
