@@ -1,9 +1,10 @@
 //! Wiring: the only place that knows every module, the order of the start and the order of the end.
 //!
-//! Start: plugins, storage and what it kept, hooks, users, vhosts with their topology, listeners (semantics 27.7: who connects finds everything in its place).
+//! Start: plugins, storage and what it kept, hooks, users, vhosts with their topology, definitions to import, listeners (semantics 27.7: who connects finds everything in its place).
 //! End, on SIGTERM or SIGINT: listeners close, clients get connection.close 320 and a deadline, the store takes what is left, then the
 //! process ends.
 
+mod definitions;
 mod store;
 mod world;
 
@@ -18,7 +19,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-use self::world::World;
+pub use self::definitions::{DefinitionsError, Offline};
+use self::world::{Comes, World};
 use crate::access::Mechanism;
 use crate::amqp::{Identity, Limits};
 use crate::hooks::{HookError, HookSet};
@@ -65,6 +67,9 @@ pub enum NodeError {
     /// The topology cannot be carried out.
     #[error("topology:\n{}", lines(.0))]
     Apply(Vec<ApplyError>),
+    /// Definitions cannot be imported or exported.
+    #[error(transparent)]
+    Definitions(#[from] DefinitionsError),
     /// The data folder cannot be used.
     #[error("data folder {}: {error}; name another with --data, or give the broker's user access to it", .path.display())]
     Data {
@@ -114,6 +119,8 @@ impl NodeError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Hooks(_) | Self::Apply(_) => 65,
+            Self::Definitions(DefinitionsError::Read { .. } | DefinitionsError::NoVhost(_)) => 66,
+            Self::Definitions(_) => 65,
             Self::Listen { .. } => 69,
             Self::ExchangeType(_) | Self::Signals(_) => 71,
             Self::Store(_) | Self::Recover(_) => 74,
@@ -275,8 +282,13 @@ pub fn build(
         numbers,
         first_seq,
         bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
+        quorum_queues: topology.node.quorum_queues,
     };
-    let World { access, vhosts } = world::assemble(topology, shared, ledger, definitions, &mut backlogs)?;
+    let comes = if topology.definitions.is_some() { Comes::Definitions } else { Comes::Nothing };
+    let World { access, vhosts } = world::assemble(topology, comes, shared, ledger, definitions, &mut backlogs)?;
+    if let Some(decl) = &topology.definitions {
+        definitions::import_at_start(decl, &access, &vhosts)?;
+    }
     let cluster_name = topology.node.cluster_name.clone().or_else(|| {
         // As RabbitMQ's tools set it.
         vhosts.global_parameters().get("cluster_name").and_then(|name| name.as_str().map(str::to_owned))

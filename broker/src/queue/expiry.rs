@@ -17,8 +17,7 @@ impl Queue {
             Some(front) if front.is_cold && (self.loading.is_some() || !self.may_bury()) => NEVER,
             Some(front) => front.deadline_ms,
         };
-        let unacked = self.consumers.next_check_ms().unwrap_or(NEVER);
-        let next = head.min(unacked).min(self.lease_end());
+        let next = head.min(self.lease_end()).min(self.consumers.next_check_ms().unwrap_or(NEVER));
         (next != NEVER).then_some(next)
     }
 

@@ -191,10 +191,10 @@ impl Queue {
     /// one batch per consumer.
     pub fn handle(&mut self, now_ms: u64, input: Input, effects: &mut Effects) {
         self.now_ms = now_ms;
+        self.consumers.set_now(now_ms);
         if self.has_ended {
             return refuse_as_gone(input, effects);
         }
-        self.consumers.set_now(now_ms);
         self.expire(effects);
         self.take(input, effects);
         if self.ready.may_want() || !self.dying.is_empty() {
@@ -271,10 +271,10 @@ impl Queue {
         if old.message_ttl_ms != options.message_ttl_ms {
             self.ready.set_ttl(options.message_ttl_ms.unwrap_or(ttl::NEVER));
         }
+        self.consumers.set_timeout(options.consumer_timeout_ms);
         if old.expires_ms != options.expires_ms {
             self.touch();
         }
-        self.consumers.set_timeout(options.consumer_timeout_ms);
         self.trim(effects);
     }
 

@@ -11,6 +11,7 @@ mod gathered;
 mod ledger;
 mod pager;
 pub mod recovery;
+mod room;
 mod stamp;
 #[cfg(test)]
 mod tests;
