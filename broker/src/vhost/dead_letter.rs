@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_first_death_says_where_when_and_why() {
-        // Semantics 20.5, 20.6 and 20.8.
+        // Semantics 20.5, 20.6, 20.8 and 31.7.
         let message = message(table(&[("mine", Value::from(1i64))]), Some("60"), Marks::NONE);
         let letter = die(&message, "q", DeathReason::Expired, 5, &target("dlx", None));
         let expected = table(&[
