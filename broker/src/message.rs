@@ -48,15 +48,23 @@ pub struct Builder {
     routing_key_end: u16,
     properties_end: u32,
     is_persistent: bool,
+    /// What the message will have in all.
+    announced_bytes: usize,
 }
 
 /// A body is announced before it arrives, so no more than this is reserved on the peer's word.
-const RESERVE_BYTES_MAX: usize = 1024 * 1024;
+const RESERVE_BYTES_MAX: usize = 4 * 1024;
+/// Then so many times of what has arrived is reserved, and never more than was announced.
+const RESERVE_GROWTH: usize = 4;
 
 impl Builder {
     /// Starts a message whose body will have `body_bytes`. `parts` must be within the limits that it names.
     pub fn new(parts: Parts<'_>, body_bytes: usize) -> Self {
-        let mut buffer = Vec::with_capacity(parts.len() + body_bytes.min(RESERVE_BYTES_MAX));
+        Self::with_room(parts, body_bytes, body_bytes.min(RESERVE_BYTES_MAX))
+    }
+
+    fn with_room(parts: Parts<'_>, body_bytes: usize, room_bytes: usize) -> Self {
+        let mut buffer = Vec::with_capacity(parts.len() + room_bytes);
         buffer.extend_from_slice(parts.exchange.as_bytes());
         buffer.extend_from_slice(parts.routing_key.as_bytes());
         buffer.extend_from_slice(parts.properties);
@@ -67,22 +75,24 @@ impl Builder {
             // A content header fits in a frame (semantics 17.2).
             properties_end: parts.len() as u32,
             is_persistent: Properties::from_raw(parts.properties).delivery_mode() == Some(2),
+            announced_bytes: parts.len().saturating_add(body_bytes),
             buffer,
         }
     }
 
-    /// Bytes so far.
-    pub fn len(&self) -> usize {
-        self.buffer.len()
-    }
-
-    /// Whether there is nothing yet.
-    pub fn is_empty(&self) -> bool {
-        self.buffer.is_empty()
+    /// What it takes in memory now.
+    pub fn reserved_bytes(&self) -> usize {
+        self.buffer.capacity()
     }
 
     /// Appends a piece of the body.
+    #[inline]
     pub fn push(&mut self, piece: &[u8]) {
+        let len = self.buffer.len() + piece.len();
+        if len > self.buffer.capacity() {
+            let reserve = self.announced_bytes.min(len.saturating_mul(RESERVE_GROWTH)).max(len);
+            self.buffer.reserve_exact(reserve - self.buffer.len());
+        }
         self.buffer.extend_from_slice(piece);
     }
 
@@ -109,7 +119,7 @@ impl Drop for Message {
 impl Message {
     /// A message that is whole.
     pub fn new(parts: Parts<'_>, body: &[u8]) -> Arc<Self> {
-        let mut builder = Builder::new(parts, body.len());
+        let mut builder = Builder::with_room(parts, body.len(), body.len());
         builder.push(body);
         builder.finish()
     }
@@ -216,35 +226,65 @@ pub fn live_bytes() -> u64 {
 
 /// A count that every thread keeps in a place of its own, so that no message costs a shared cache line.
 mod live {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicI64, Ordering};
 
     use parking_lot::Mutex;
 
     /// Only its thread writes it. Padded, so that neighbours do not share a cache line.
+    #[derive(Default)]
     #[repr(align(128))]
     struct Shard(AtomicI64);
 
-    /// One for each thread that ever had a message; there are about as many as cores.
-    static SHARDS: Mutex<Vec<&'static Shard>> = Mutex::new(Vec::new());
+    struct All {
+        /// One for each thread that had a message. Threads of a runtime come and go.
+        shards: Vec<Arc<Shard>>,
+        /// What the threads counted that have ended.
+        ended: i64,
+    }
+
+    static ALL: Mutex<All> = Mutex::new(All { shards: Vec::new(), ended: 0 });
+
+    /// A thread's own.
+    struct Own(Arc<Shard>);
+
+    impl Own {
+        fn new() -> Self {
+            let shard = Arc::<Shard>::default();
+            ALL.lock().shards.push(Arc::clone(&shard));
+            Self(shard)
+        }
+    }
+
+    impl Drop for Own {
+        fn drop(&mut self) {
+            let mut all = ALL.lock();
+            all.shards.retain(|shard| !Arc::ptr_eq(shard, &self.0));
+            all.ended = all.ended.wrapping_add(self.0.0.load(Ordering::Relaxed));
+        }
+    }
 
     thread_local! {
-        static SHARD: &'static Shard = {
-            let shard: &'static Shard = Box::leak(Box::new(Shard(AtomicI64::new(0))));
-            SHARDS.lock().push(shard);
-            shard
-        };
+        static SHARD: Own = Own::new();
     }
 
     #[inline]
     pub(super) fn add(bytes: i64) {
         // A message that is dropped while its thread ends is counted in a shard that is gone; nobody ever sees that.
-        let _ = SHARD.try_with(|shard| {
+        let _ = SHARD.try_with(|Own(shard)| {
             shard.0.store(shard.0.load(Ordering::Relaxed).wrapping_add(bytes), Ordering::Relaxed);
         });
     }
 
     pub(super) fn sum() -> i64 {
-        SHARDS.lock().iter().map(|shard| shard.0.load(Ordering::Relaxed)).sum()
+        let all = ALL.lock();
+        all.shards.iter().map(|shard| shard.0.load(Ordering::Relaxed)).fold(all.ended, i64::wrapping_add)
+    }
+
+    /// How many threads have a count.
+    #[cfg(test)]
+    pub(super) fn shard_count() -> usize {
+        ALL.lock().shards.len()
     }
 }
 
@@ -276,6 +316,16 @@ mod tests {
     }
 
     #[test]
+    fn threads_that_have_ended_keep_no_count() {
+        let parts = Parts { exchange: "", routing_key: "", properties: &[0, 0] };
+        let before = live::shard_count();
+        for _ in 0..200 {
+            std::thread::spawn(move || drop(Message::new(parts, b""))).join().expect("dropping does not panic");
+        }
+        assert!(live::shard_count() < before + 100, "but for those of other tests");
+    }
+
+    #[test]
     fn the_pieces_come_back_as_they_went_in() {
         let parts = Parts { exchange: "orders", routing_key: "order.eu", properties: &[0x10, 0, 2] };
         let message = Message::new(parts, b"body");
@@ -286,7 +336,17 @@ mod tests {
 
     #[test]
     fn an_announced_body_reserves_little() {
-        let builder = Builder::new(Parts { exchange: "", routing_key: "", properties: &[0, 0] }, usize::MAX);
-        assert!(builder.buffer.capacity() < 2 * RESERVE_BYTES_MAX);
+        let parts = Parts { exchange: "", routing_key: "", properties: &[0, 0] };
+        let mut builder = Builder::new(parts, usize::MAX);
+        assert!(builder.reserved_bytes() < 2 * RESERVE_BYTES_MAX);
+        for arrived in 1..=10 {
+            builder.push(&[0; 100_000]);
+            assert!(builder.reserved_bytes() <= RESERVE_GROWTH * (arrived * 100_000 + 2));
+        }
+        let mut builder = Builder::new(parts, 300_000);
+        for _ in 0..3 {
+            builder.push(&[0; 100_000]);
+        }
+        assert_eq!(builder.reserved_bytes(), 300_002, "what is finished need not be moved");
     }
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use plugin_api::storage::Durability;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
 pub use self::definitions::{DefinitionsError, Offline};
@@ -133,32 +133,59 @@ const PRODUCT: &str = "RabbitMQ";
 /// The version of it whose behaviour this broker follows where versions differ (semantics 33.10).
 const VERSION: &str = "4.2.1";
 
-/// So many queues may read from the store at a time.
-const READS_MAX: usize = 4;
+/// How a node ended that was told to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Everything is closed.
+    Closed,
+    /// It was still recovering its store. A thread is at that, for nothing: nobody should wait for it.
+    Recovering,
+}
+
+/// What tells a node to end. From the beginning on: a process that is the first of its container ignores signals that it does not take.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, NodeError> {
+        let taken = |kind| signal(kind).map_err(NodeError::Signals);
+        Ok(Self { terminate: taken(SignalKind::terminate())?, interrupt: taken(SignalKind::interrupt())? })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
 
 /// Runs a node until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// See [`NodeError`].
-pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
+pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     let NodeOptions { topology, listen, data, plugin_dirs } = options;
     let data = data.or_else(|| topology.storage.data.clone());
+    let mut signals = Signals::new()?;
     let registry = Arc::new(load_plugins(&topology, &plugin_dirs)?);
-    let (storage, recovery) = store::recover(&registry, &topology.storage, data.clone()).await?;
+    let (storage, recovery) = tokio::select! {
+        recovered = store::recover(&registry, &topology.storage, data.clone()) => recovered?,
+        () = signals.received() => {
+            tracing::info!("told to stop while the store was being recovered; the next start does it again");
+            return Ok(End::Recovering);
+        }
+    };
     let disk_watch =
         DiskWatch { folder: data, free_bytes_min: topology.limits.disk_free_bytes_min, storage: Arc::clone(&storage) };
     let committer = Committer::new(Arc::clone(&storage));
-    let mut storing = JoinSet::new();
-    storing.spawn(Arc::clone(&committer).run());
-    for _ in 0..READS_MAX {
-        storing.spawn(Arc::clone(&committer).page());
-    }
+    let mut storing = store::StoreTasks::start(&committer);
     let broker = build(&topology, registry, &committer, recovery, Clock::default())?;
     let addresses = if listen.is_empty() { topology.listeners.amqp.clone() } else { listen };
     let listeners = addresses.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
 
-    let mut terminate = signal(SignalKind::terminate()).map_err(NodeError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(NodeError::Signals)?;
     let connections = Arc::new(tokio::sync::Mutex::new(JoinSet::new()));
     let mut accepting = JoinSet::new();
     for listener in listeners {
@@ -169,11 +196,10 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     accepting.spawn(disk_watch.run(Arc::clone(&broker)));
     let failure = tokio::select! {
         biased;
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
+        () = signals.received() => None,
         failure = committer.failed() => Some(failure),
         // None of them ends while the store works, so this one panicked. Without it nothing would be confirmed or loaded again.
-        ended = storing.join_next() => Some(ended_task(ended)),
+        ended = storing.ended() => Some(ended),
     };
     accepting.shutdown().await;
     let deadline = Duration::from_secs(u64::from(topology.limits.shutdown_deadline_secs));
@@ -190,22 +216,13 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     if failure.is_none() {
         store::flush(&committer).await;
     }
-    storing.shutdown().await;
+    storing.stop().await;
     drop(committer);
     store::close(storage).await;
     match failure {
         Some(failure) => Err(failure.into()),
-        None => Ok(()),
+        None => Ok(End::Closed),
     }
-}
-
-fn ended_task(ended: Option<Result<(), tokio::task::JoinError>>) -> Failure {
-    let reason = match ended {
-        Some(Err(error)) => format!("a task between queues and storage ended: {error}"),
-        Some(Ok(())) | None => "a task between queues and storage ended".into(),
-    };
-    tracing::error!(reason, "the store failed; nothing is confirmed any more");
-    Failure(reason)
 }
 
 fn load_plugins(topology: &Topology, folders: &[PathBuf]) -> Result<Registry, NodeError> {
@@ -261,6 +278,7 @@ pub fn build(
         holder: Arc::<MemoryHolder>::clone(&holder),
         numbers,
         first_seq,
+        bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
     };
     let comes = if topology.definitions.is_some() { Comes::Definitions } else { Comes::Nothing };
     let World { access, vhosts } = world::assemble(topology, comes, shared, ledger, definitions, &mut backlogs)?;

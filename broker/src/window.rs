@@ -157,6 +157,11 @@ impl<T> Window<T> {
         }
     }
 
+    /// All entries in order, to be changed in place.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.stragglers.values_mut().chain(self.ring.iter_mut().flatten())
+    }
+
     /// All entries in order.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
         let ring =

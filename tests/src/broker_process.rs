@@ -183,6 +183,18 @@ pub fn signal(pid: u32, name: &str) -> Result<(), String> {
     }
 }
 
+/// Sends a signal, such as `KILL`, to a process and all that share its group, which it leads.
+///
+/// # Errors
+/// When there is none left.
+pub fn signal_group(leader: u32, name: &str) -> Result<(), String> {
+    let status = Command::new("sh").args(["-c", &format!("kill -s {name} -- -{leader}")]).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        other => Err(format!("kill -s {name} -- -{leader}: {other:?}")),
+    }
+}
+
 /// The `message` of a JSON log line.
 fn message(line: &str) -> Option<&str> {
     line.split_once("\"message\":\"").and_then(|(_, rest)| rest.split('"').next())

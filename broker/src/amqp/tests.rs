@@ -63,7 +63,10 @@ impl Bench {
     fn bytes(&mut self, mut input: &[u8]) -> Vec<String> {
         let mut seen = Vec::new();
         while let Some(event) = self.conn.next_event(self.now, &mut input) {
-            seen.push(describe(&event));
+            match event {
+                Event::ChannelOpen { channel } => self.conn.channel_opened(channel),
+                event => seen.push(describe(&event)),
+            }
         }
         seen
     }

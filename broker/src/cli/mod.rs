@@ -11,12 +11,10 @@ mod run;
 mod script;
 mod store;
 
-use std::{ffi::OsStr, io::Write as _, path::PathBuf, process::ExitCode};
+use std::{ffi::OsStr, io::Write as _, process::ExitCode};
 
 use clap::builder::Resettable;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-
-use crate::config::Loaded;
 
 /// A message broker that speaks AMQP 0-9-1 as RabbitMQ does.
 #[derive(Debug, Parser)]
@@ -130,27 +128,6 @@ fn print_report(report: &str, code: u8) -> u8 {
         _ => code,
     }
 }
-
-/// The exchange types that a topology may use, as far as that can be known without loading plugins.
-///
-/// `None` when there may be plugins beside the built-in ones: they can bring any type.
-fn known_exchange_types(loaded: &Loaded, plugin_dirs: &[PathBuf]) -> Option<&'static [&'static str]> {
-    let has_plugins = !loaded.topology.plugins.is_empty() || !plugin_dirs.is_empty();
-    (!has_plugins).then_some(BUILTIN_EXCHANGE_TYPES)
-}
-
-/// The types that are linked in.
-const BUILTIN_EXCHANGE_TYPES: &[&str] = &[
-    "direct",
-    "fanout",
-    "topic",
-    "headers",
-    "x-consistent-hash",
-    "x-delayed-message",
-    "x-modulus-hash",
-    "x-random",
-    "x-recent-history",
-];
 
 #[cfg(test)]
 mod tests;

@@ -7,11 +7,15 @@ use std::{
 
 use clap::Args;
 
-use super::{exit, known_exchange_types, logging};
+use super::{exit, logging};
 use crate::{
     config::{self, Diagnostic, parse_listen},
-    node::{self, NodeOptions},
-    topology::schema::{DefinitionsDecl, Topology},
+    node::{self, End, NodeOptions},
+    plugin_host::Registry,
+    topology::{
+        check::Types,
+        schema::{DefinitionsDecl, Topology},
+    },
 };
 
 /// Everything that can be said without a topology file.
@@ -79,7 +83,11 @@ pub(super) fn run(args: RunArgs) -> u8 {
         }
     };
     match runtime.block_on(node::run(options)) {
-        Ok(()) => exit::OK,
+        Ok(End::Closed) => exit::OK,
+        Ok(End::Recovering) => {
+            runtime.shutdown_background();
+            exit::OK
+        }
         Err(error) => {
             eprintln!("broker: {error}");
             error.exit_code()
@@ -91,8 +99,10 @@ pub(super) fn run(args: RunArgs) -> u8 {
 fn load(path: &Path, plugin_dirs: &[PathBuf]) -> Result<Topology, u8> {
     let loaded = config::load(path, &|name| std::env::var(name).ok()).map_err(|diagnostics| refuse(&diagnostics))?;
     // With plugins the node checks the types, when it knows them.
-    if let Some(types) = known_exchange_types(&loaded, plugin_dirs) {
-        let diagnostics = loaded.check_exchange_types(types);
+    if loaded.topology.plugins.is_empty() && plugin_dirs.is_empty() {
+        let registry = Registry::builtin().map_err(|error| refuse(&[loaded.error_of_file(&error.to_string())]))?;
+        let mut diagnostics = loaded.check_exchange_types(&registry.exchange_type_names());
+        diagnostics.extend(loaded.judge_exchanges(&registry, Types::All));
         if !diagnostics.is_empty() {
             return Err(refuse(&diagnostics));
         }

@@ -28,6 +28,7 @@ use self::{
     source::Source,
     yaml::Node,
 };
+use crate::plugin_host::Registry;
 pub use crate::topology::check::Severity;
 use crate::topology::{
     check,
@@ -121,13 +122,21 @@ impl Loaded {
     /// Reports exchanges of a type that is not among `known`; for when the plugins are known.
     #[must_use]
     pub fn check_exchange_types<S: AsRef<str>>(&self, known: &[S]) -> Vec<Diagnostic> {
-        check::check_exchange_types(&self.topology, known)
-            .into_iter()
-            .map(|finding| {
-                let span = self.places.span(&finding.place);
-                Diagnostic::new(finding.severity, &self.source, span, finding.cause, finding.help)
-            })
-            .collect()
+        self.diagnostics(check::check_exchange_types(&self.topology, known))
+    }
+
+    /// Reports exchanges and bindings that their types refuse.
+    #[must_use]
+    pub fn judge_exchanges(&self, registry: &Registry, types: check::Types) -> Vec<Diagnostic> {
+        self.diagnostics(check::judge_exchanges(&self.topology, registry, types))
+    }
+
+    fn diagnostics(&self, findings: Vec<check::Finding>) -> Vec<Diagnostic> {
+        let diagnostic = |finding: check::Finding| {
+            let span = self.places.span(&finding.place);
+            Diagnostic::new(finding.severity, &self.source, span, finding.cause, finding.help)
+        };
+        findings.into_iter().map(diagnostic).collect()
     }
 
     /// An error at the place where something of the topology is declared, for what is found only when it is used.

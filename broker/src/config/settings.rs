@@ -30,6 +30,7 @@ pub(super) const LIMITS: Section = Section {
         "message_bytes_max",
         "connections_max",
         "consumer_max_per_channel",
+        "bindings_per_queue_max",
         "transaction_bytes_max",
         "shutdown_deadline_secs",
         "memory_watermark_bytes",
@@ -129,6 +130,7 @@ pub(super) fn limits(reader: &mut Reader<'_>, node: &Node, topology: &mut Topolo
         message_bytes_max,
         connections_max,
         consumer_max_per_channel,
+        bindings_per_queue_max,
         transaction_bytes_max,
         shutdown_deadline_secs,
         memory_watermark_bytes,
@@ -154,6 +156,7 @@ pub(super) fn limits(reader: &mut Reader<'_>, node: &Node, topology: &mut Topolo
     set(handshake_timeout_secs, number("handshake_timeout_secs", 1..=WAIT_SECS_MAX));
     set(shutdown_deadline_secs, number("shutdown_deadline_secs", 0..=WAIT_SECS_MAX));
     set(consumer_max_per_channel, number("consumer_max_per_channel", 1..=u64::from(u32::MAX)));
+    set(bindings_per_queue_max, number("bindings_per_queue_max", 1..=u64::from(u32::MAX)));
     let connections = number("connections_max", 1..=u64::from(u32::MAX));
     if let Some(connections) = connections.and_then(|number| u32::try_from(number).ok()) {
         *connections_max = Some(connections);

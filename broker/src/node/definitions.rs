@@ -242,6 +242,7 @@ fn assemble(
         holder: Arc::new(MemoryHolder::new(Clock::default())),
         numbers: Arc::new(Numbers::starting_at(first_number)),
         first_seq,
+        bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
     };
     world::assemble(topology, comes, shared, ledger, definitions, &mut backlogs)
 }

@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use plugin_api::storage::{Durability, Storage};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 use super::NodeError;
 use crate::plugin_host::Registry;
 use crate::progress::{self, counted};
 use crate::queue::{Notice, Outlet, ReplyTo};
 use crate::store::definitions::{self, Definitions};
-use crate::store::{Barrier, Committer, RecoverError, Recovery, recovery};
+use crate::store::{Barrier, Committer, Failure, RecoverError, Recovery, recovery};
 use crate::topology::schema::StorageDecl;
 
 /// Opens the storage and reads what it kept.
@@ -29,7 +31,7 @@ pub(super) async fn recover(
     let (registry, decl) = (Arc::clone(registry), decl.clone());
     let recovering = tokio::task::spawn_blocking(move || {
         let storage = open(&registry, &decl, data.as_deref())?;
-        let recovery = tokio::runtime::Handle::current().block_on(recovery::recover(&*storage))?;
+        let recovery = Handle::current().block_on(recovery::recover(&*storage))?;
         Ok::<_, NodeError>((storage, recovery))
     });
     let recovered = progress::show("recovering the store", recovering).await;
@@ -58,7 +60,7 @@ pub(super) async fn read_definitions(
     let (registry, decl, data) = (Arc::clone(registry), decl.clone(), data.to_owned());
     let reading = tokio::task::spawn_blocking(move || {
         let storage = open(&registry, &decl, Some(&data))?;
-        let recovered = tokio::runtime::Handle::current().block_on(storage.recover()).map_err(RecoverError::from)?;
+        let recovered = Handle::current().block_on(storage.recover()).map_err(RecoverError::from)?;
         let definitions = definitions::read(&recovered.meta).map_err(RecoverError::from)?;
         Ok::<_, NodeError>((storage, definitions))
     });
@@ -78,6 +80,51 @@ fn open(registry: &Registry, decl: &StorageDecl, data: Option<&Path>) -> Result<
         );
     }
     Ok(storage)
+}
+
+/// So many queues may read from the store at a time.
+const READS_MAX: usize = 4;
+
+/// What works between queues and storage while the node runs. Dropped, it ends a little later.
+pub(super) struct StoreTasks {
+    committer: Arc<Committer>,
+    tasks: JoinSet<()>,
+}
+
+impl StoreTasks {
+    pub(super) fn start(committer: &Arc<Committer>) -> Self {
+        let mut tasks = JoinSet::new();
+        let run = Arc::clone(committer).run();
+        // A thread of its own, which the storage may block.
+        tasks.spawn_blocking(move || Handle::current().block_on(run));
+        for _ in 0..READS_MAX {
+            tasks.spawn(Arc::clone(committer).page());
+        }
+        Self { committer: Arc::clone(committer), tasks }
+    }
+
+    /// Resolves when a part of it has ended. None does while the store works, so that it has panicked; without it nothing would be
+    /// confirmed or loaded again.
+    pub(super) async fn ended(&mut self) -> Failure {
+        let reason = match self.tasks.join_next().await {
+            Some(Err(error)) => format!("a task between queues and storage ended: {error}"),
+            Some(Ok(())) | None => "a task between queues and storage ended".into(),
+        };
+        tracing::error!(reason, "the store failed; nothing is confirmed any more");
+        Failure(reason)
+    }
+
+    /// Ends it and waits for that.
+    pub(super) async fn stop(mut self) {
+        self.committer.stop();
+        self.tasks.shutdown().await;
+    }
+}
+
+impl Drop for StoreTasks {
+    fn drop(&mut self) {
+        self.committer.stop();
+    }
 }
 
 /// Less than what is left of the 30 s after which service managers kill, when clients took theirs.

@@ -12,6 +12,7 @@ mod options;
 mod paging;
 pub mod ports;
 mod ready;
+mod shared_credit;
 
 #[cfg(test)]
 mod tests;
@@ -24,13 +25,14 @@ use std::sync::Arc;
 use hashbrown::HashSet;
 
 pub use self::channel_limit::ChannelLimit;
-use self::consumers::{Consumers, Handed};
+use self::consumers::{Consumers, Handed, Overdue};
 pub use self::durability::Durability;
 use self::levels::Levels;
 pub use self::options::{Options, Overflow};
 use self::paging::{Loading, WaitingGet};
 pub use self::ports::*;
 use self::ready::{Entry, Hot};
+pub use self::shared_credit::SharedCredit;
 use crate::message::Message;
 
 /// A message that the store must keep.
@@ -119,7 +121,7 @@ impl Queue {
     pub fn restore(options: Options, restored: &Restored) -> Self {
         let mut queue = Self {
             ready: Levels::new(options.max_priority, restored.first_seq),
-            consumers: Consumers::new(options.single_active_consumer),
+            consumers: Consumers::new(&options),
             options,
             budget_bytes: usize::MAX,
             unacked_bytes: 0,
@@ -163,12 +165,18 @@ impl Queue {
         self.consumers.active()
     }
 
+    /// When [`Input::Tick`] must come at the latest, in milliseconds since the epoch. It may change with every input.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.consumers.next_check_ms()
+    }
+
     /// Handles one input at a time in milliseconds since the epoch. Deliveries gather until [`Self::flush`], so that a run of inputs makes
     /// one batch per consumer.
-    pub fn handle(&mut self, _now_ms: u64, input: Input, effects: &mut Effects) {
+    pub fn handle(&mut self, now_ms: u64, input: Input, effects: &mut Effects) {
         if self.has_ended {
             return refuse_as_gone(input, effects);
         }
+        self.consumers.set_now(now_ms);
         self.take(input, effects);
         if self.ready.may_want() {
             self.read_ahead(effects);
@@ -221,7 +229,11 @@ impl Queue {
             }
             Input::Loaded { id, through, messages } => self.on_loaded(id, through, messages, effects),
             Input::Shrink => self.shrink(effects),
-            Input::Reconfigure(options) => self.options = options,
+            Input::Reconfigure(options) => {
+                self.options = options;
+                self.consumers.set_timeout(options.consumer_timeout_ms);
+            }
+            Input::Tick => self.end_overdue(effects),
             Input::Delete { if_unused, if_empty, reply_to } => {
                 self.on_delete(if_unused, if_empty, reply_to.as_ref(), effects);
             }
@@ -238,7 +250,8 @@ impl Queue {
                 continue;
             };
             let deliveries = std::mem::take(&mut holder.batch);
-            let notice = Notice::Delivered { source: holder.id.source, deliveries };
+            let takes_shared_credit = holder.shared_credit.is_some();
+            let notice = Notice::Delivered { source: holder.id.source, deliveries, takes_shared_credit };
             effects.notices.push((Arc::clone(&holder.outlet), notice));
         }
     }
@@ -403,10 +416,7 @@ impl Queue {
                 self.unacked_bytes += message.weight();
             }
             let slot = self.consumers.slot_or_new(id, &reply_to.outlet, reply_to.channel);
-            if let Some(holder) = self.consumers.holder_mut(slot) {
-                ticket = holder.hold(entry);
-            }
-            self.consumers.count_held();
+            ticket = self.consumers.hold(slot, entry);
         }
         let remaining = self.ready.len();
         answer(reply_to, Reply::Got { source: id.source, ticket, redelivered, message, remaining, no_ack }, effects);
@@ -437,6 +447,13 @@ impl Queue {
             self.flush(effects);
         }
         answer(reply_to, Reply::Detached, effects);
+    }
+
+    /// Whoever holds a delivery for too long loses its channel, and all comes back (semantics 13.29).
+    fn end_overdue(&mut self, effects: &mut Effects) {
+        for Overdue { outlet, source, timeout_ms } in self.consumers.take_overdue() {
+            effects.notices.push((outlet, Notice::DeliveryTimedOut { source, timeout_ms }));
+        }
     }
 
     fn on_delete(&mut self, if_unused: bool, if_empty: bool, reply_to: Option<&ReplyTo>, effects: &mut Effects) {
@@ -541,6 +558,7 @@ fn refuse_as_gone(input: Input, effects: &mut Effects) {
         | Input::LimitLifted { .. }
         | Input::Loaded { .. }
         | Input::Shrink
+        | Input::Tick
         | Input::Reconfigure(_) => {}
     }
 }

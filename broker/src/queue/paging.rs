@@ -87,10 +87,22 @@ impl Queue {
                 Self::page_out(place, message, stored, effects);
             });
         }
-        // Returned messages stand before all others, so that all places of a level ascend: to the store they are one run, to write and
-        // to read.
+        let mut excess = self.memory_bytes().saturating_sub(self.budget_bytes);
+        // What somebody has is needed last, but to put a transient one out of memory costs a write that may be for nothing.
+        for entry in self.consumers.unacked_bodies() {
+            if excess == 0 {
+                break;
+            }
+            if let Some(message) = entry.message.take() {
+                let place = Place { level: entry.level, seq: entry.seq };
+                Self::page_out(place, &message, &mut entry.stored, effects);
+                self.unacked_bytes -= message.weight();
+                excess = excess.saturating_sub(message.weight());
+            }
+        }
+        // Then all places of a level ascend: to the store they are one run, to write and to read.
         if let Some(paged) = effects.appends.get_mut(others..) {
-            paged.reverse();
+            paged.sort_unstable_by_key(|append| (append.place.level, append.place.seq));
         }
     }
 

@@ -5,8 +5,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::Options;
 use super::channel_limit::ChannelLimit;
+use super::{Options, SharedCredit};
 use crate::message::Message;
 
 /// Where notices go: the mailbox of a connection. Posting never waits.
@@ -150,6 +150,8 @@ pub struct NewConsumer {
     pub priority: i64,
     /// Bytes that may be on their way to the connection at a time.
     pub credit_bytes: i64,
+    /// What it shares with other consumers of the connection beside that.
+    pub shared_credit: Option<Arc<SharedCredit>>,
     /// The limit that the channel's consumers share (semantics 13.15).
     pub limit: Option<Arc<ChannelLimit>>,
 }
@@ -207,7 +209,7 @@ pub enum Input {
         /// For the answer.
         reply_to: ReplyTo,
     },
-    /// So many bytes of deliveries have been written to the consumer's socket.
+    /// So many bytes of deliveries have been written to the consumer's socket; 0 when there is room again in what it shares.
     Credit {
         /// Who.
         holder: HolderId,
@@ -239,6 +241,8 @@ pub enum Input {
     Shrink,
     /// Policies have changed: what it is told to do from now on.
     Reconfigure(Options),
+    /// The time of [`Queue::next_deadline`](super::Queue::next_deadline) has come.
+    Tick,
     /// How full it is. Answer: [`Reply::Status`].
     Status(ReplyTo),
     /// Throws ready messages away. Answer: [`Reply::Purged`].
@@ -346,6 +350,8 @@ pub enum Notice {
         source: u32,
         /// The messages.
         deliveries: Vec<Delivery>,
+        /// Their bytes were taken from the connection's [`SharedCredit`].
+        takes_shared_credit: bool,
     },
     /// Publishes that a queue or the store has taken responsibility for, or refused.
     Confirmed {
@@ -365,6 +371,13 @@ pub enum Notice {
     ConsumerCancelled {
         /// Its source number.
         source: u32,
+    },
+    /// A delivery has been unacked for too long (semantics 13.29).
+    DeliveryTimedOut {
+        /// The source number of who holds it.
+        source: u32,
+        /// The time that it had, in milliseconds.
+        timeout_ms: u64,
     },
     /// The limit of a channel has room again and some of its consumers were waiting for that.
     LimitLifted {

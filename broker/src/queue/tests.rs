@@ -9,6 +9,7 @@ use crate::message::Parts;
 
 mod consumers;
 mod levels;
+mod timeout;
 
 /// A connection that writes down what it is told.
 #[derive(Debug, Default)]
@@ -20,7 +21,7 @@ struct Log {
 impl Outlet for Log {
     fn post(&self, notice: Notice) {
         let line = match notice {
-            Notice::Delivered { source, deliveries } => {
+            Notice::Delivered { source, deliveries, .. } => {
                 for delivery in deliveries {
                     let body = String::from_utf8_lossy(delivery.message.body()).into_owned();
                     let again = if delivery.redelivered { "!" } else { "" };
@@ -37,6 +38,7 @@ impl Outlet for Log {
                 format!("got {body}{} remaining {remaining}", if redelivered { "!" } else { "" })
             }
             Notice::Reply { reply, .. } => format!("{reply:?}"),
+            Notice::DeliveryTimedOut { source, timeout_ms } => format!("{source} timed out after {timeout_ms}"),
             Notice::ConsumerCancelled { source } => format!("cancelled {source}"),
             Notice::LimitLifted { .. } => "limit lifted".into(),
             Notice::CloseConnection { reason } => reason,
@@ -59,6 +61,7 @@ struct Bench {
     loads: Vec<Load>,
     published: u64,
     has_ended: bool,
+    now_ms: u64,
 }
 
 fn bench(options: Options) -> Bench {
@@ -71,6 +74,7 @@ fn bench(options: Options) -> Bench {
         loads: Vec::new(),
         published: 0,
         has_ended: false,
+        now_ms: 0,
     }
 }
 
@@ -84,7 +88,7 @@ const TRANSIENT: [u8; 3] = [0x10, 0, 1];
 
 impl Bench {
     fn input(&mut self, input: Input) -> &mut Self {
-        self.queue.handle(0, input, &mut self.effects);
+        self.queue.handle(self.now_ms, input, &mut self.effects);
         self.queue.flush(&mut self.effects);
         self.has_ended |= std::mem::take(&mut self.effects.has_ended);
         self.stored.extend(self.effects.appends.drain(..).map(|append| append.place.seq));
@@ -96,6 +100,12 @@ impl Bench {
         for (outlet, notice) in self.effects.notices.drain(..) {
             outlet.post(notice);
         }
+        self
+    }
+
+    /// What follows happens then.
+    fn at(&mut self, now_ms: u64) -> &mut Self {
+        self.now_ms = now_ms;
         self
     }
 
@@ -133,6 +143,7 @@ impl Bench {
             prefetch_count: 0,
             priority: 0,
             credit_bytes: 1_000_000,
+            shared_credit: None,
             limit: None,
         }
     }
@@ -449,6 +460,20 @@ fn a_smaller_budget_takes_the_last_messages_out_of_memory_first() {
     assert_eq!(bench.loads.len(), 0, "nobody waits");
     bench.get(1, true).expect(&[]);
     assert_eq!(bench.wanted(), [(2, 4)]);
+}
+
+#[test]
+fn a_smaller_budget_takes_bodies_that_somebody_has_out_of_memory_too() {
+    let mut bench = bench(Options::default());
+    let weight = Message::new(Parts { exchange: "", routing_key: "q", properties: &TRANSIENT }, b"a").weight();
+    bench.consume(1).publish(&["a", "b", "c"]).expect(&["Consuming", "1<a#1", "1<b#2", "1<c#3"]);
+    assert_eq!(bench.queue.memory_bytes(), 3 * weight);
+    bench.queue.set_budget(weight);
+    bench.input(Input::Shrink);
+    assert_eq!((bench.stored.as_slice(), bench.queue.memory_bytes()), (&[1, 2][..], weight));
+    bench.settle(1, &[1], Settlement::Remove).detach(1).get(2, true).expect(&["Detached"]);
+    assert_eq!((bench.wanted(), bench.settled.as_slice()), (vec![(2, 2)], &[1][..]));
+    bench.load(2, &[(2, "b")]).expect(&["got b! remaining 1"]);
 }
 
 #[test]

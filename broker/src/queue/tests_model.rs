@@ -233,7 +233,7 @@ impl World {
         let mut lifted = false;
         for notice in notices {
             match notice {
-                Notice::Delivered { source, deliveries } => {
+                Notice::Delivered { source, deliveries, .. } => {
                     assert!(!deliveries.is_empty());
                     let turns: Vec<Turn> =
                         deliveries.iter().map(|delivery| self.queues[at].turn(number_of(&delivery.message))).collect();
@@ -259,7 +259,9 @@ impl World {
                     assert_eq!(channel, CHANNEL);
                     lifted = true;
                 }
-                Notice::CloseConnection { .. } | Notice::AlarmsCleared => panic!("no queue says that"),
+                Notice::DeliveryTimedOut { .. } | Notice::CloseConnection { .. } | Notice::AlarmsCleared => {
+                    panic!("no queue says that")
+                }
             }
         }
         if ended_now {
@@ -379,7 +381,7 @@ impl World {
                 assert!(self.input(at, Input::Shrink).is_empty());
                 // Where somebody consumes, a little is read back at once.
                 let Modelled { queue, .. } = &self.queues[at];
-                assert!(queue.ready.hot_bytes() <= bytes || queue.consumer_count() > 0 || messages == 7);
+                assert!(queue.memory_bytes() <= bytes || queue.consumer_count() > 0 || messages == 7);
             }
             Op::Status => {
                 let replies = self.input(at, Input::Status(self.reply_to()));
@@ -444,6 +446,7 @@ impl World {
             prefetch_count: consumer.prefetch_count,
             priority: consumer.priority,
             credit_bytes: consumer.credit_bytes,
+            shared_credit: None,
             limit: is_limited.then(|| Arc::clone(&self.limit)),
         };
         let modelled = &mut self.queues[at];

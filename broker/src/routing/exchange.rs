@@ -189,6 +189,11 @@ impl Exchange {
         }
     }
 
+    /// Whether there is such a binding already.
+    pub fn has_binding(&self, binding: &BindingSpec) -> bool {
+        self.state.read().by_identity.contains_key(&Identity::of(binding))
+    }
+
     /// How many bindings have this exchange as their source.
     pub fn binding_count(&self) -> usize {
         self.state.read().by_identity.len()

@@ -18,6 +18,7 @@ use super::broker::Broker;
 use super::buffers;
 use super::session::{LoginRefused, Session};
 use crate::access::{LoginError, Mechanism, Peer, User};
+use crate::store::{Storing, Turns};
 
 /// Slices that one write takes.
 const WRITE_SLICES: usize = 64;
@@ -50,14 +51,37 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let mut has_spoken = false;
     let mut cut_at = None;
     let mut timer = pin!(tokio::time::sleep_until(far_away()));
+    let mut turns = Turns::new(Arc::clone(&broker.committer));
     let end = loop {
         if session.has_ended() && cut_at.is_none() {
             cut_at = Some(broker.clock.now() + LAST_WORDS);
         }
         let turn = poll_fn(|cx| {
-            poll_turn(cx, session, Pin::new(&mut stream), &mut rest, &mut has_spoken, timer.as_mut(), cut_at)
+            let turn = turns.turn(|| {
+                poll_turn(cx, session, Pin::new(&mut stream), &mut rest, &mut has_spoken, timer.as_mut(), cut_at)
+            });
+            match turn {
+                // The confirm of what it stores itself need not wake it.
+                Poll::Pending => match turns.store(|| session.mailbox().stay_awake()) {
+                    Storing::Done => Poll::Ready(Ok(Turn::Again)),
+                    Storing::NotYet => {
+                        cx.waker().wake_by_ref();
+                        Poll::Pending
+                    }
+                    Storing::Elsewhere => Poll::Pending,
+                },
+                Poll::Ready(Ok(Turn::Again)) => {
+                    turns.goes_on();
+                    turn
+                }
+                turn => turn,
+            }
         });
-        match turn.await {
+        let turn = turn.await;
+        if !matches!(turn, Ok(Turn::Again)) {
+            turns.wake();
+        }
+        match turn {
             Ok(Turn::Again) => {}
             Ok(Turn::Login) => {
                 login(&broker, session, peer).await;

@@ -1,5 +1,8 @@
 //! Group commit without timers: while one append is under way, the next batch gathers.
 //!
+//! A storage may block whoever polls it, so [`Committer::run`] needs a thread of its own. While little is going on, connections carry
+//! their messages out themselves, see [`super::turns`].
+//!
 //! Confirms of persistent messages leave here and nowhere else: acks are cumulative, so a second source could overtake the first
 //! and confirm a message that is not stored yet. A publisher's credit comes back with its confirm, so that a slow store stops
 //! publishers before memory grows. What a consumer has had before its turn to be written came is confirmed without the disk.
@@ -9,9 +12,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use plugin_api::storage::{
     Append as Record, Durability, Mark, MessageSeq, Meta, QueueKey, Settle, Storage, StorageError, StorageStatus,
 };
@@ -19,9 +22,10 @@ use tokio::sync::{Notify, watch};
 
 use super::batch::{self, Pending};
 use super::definitions::{self, Entry};
+use super::gathered::{Barrier, Gathered};
 use super::pager::{Pager, Request};
-use super::{KeysInUse, key};
-use crate::queue::{Append, Handle, Load, Notice, Place, Reply, ReplyTo, SeqRange, Stored};
+use super::{KeysInUse, key, turns};
+use crate::queue::{Append, Handle, Load, Place, ReplyTo, SeqRange, Stored};
 use crate::vhost::{Change, Ledger};
 
 /// The store has failed; nothing is confirmed any more.
@@ -44,66 +48,28 @@ pub struct Submission<'a, A> {
     pub load: Option<(Arc<dyn Handle>, Load)>,
 }
 
-/// What a barrier waits for, of what was submitted before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Barrier {
-    /// Definitions. Messages that find no room do not hold it up: who declares may be the consumer that makes room.
-    Definitions,
-    /// Messages, too.
-    Everything,
-}
-
-#[derive(Debug, Default)]
-struct Gathered {
-    definitions: Vec<Entry>,
-    appends: Vec<Pending>,
-    settled: Vec<Settle>,
-    marks: Vec<Mark>,
-    deleted: Vec<QueueKey>,
-    barriers: Vec<(Barrier, ReplyTo)>,
-    loads: Vec<(u64, Arc<dyn Handle>, Load)>,
-}
-
-impl Gathered {
-    fn is_empty(&self) -> bool {
-        self.definitions.is_empty()
-            && self.appends.is_empty()
-            && self.settled.is_empty()
-            && self.marks.is_empty()
-            && self.deleted.is_empty()
-            && self.barriers.is_empty()
-            && self.loads.is_empty()
-    }
-
-    /// Puts what came later behind what is still here.
-    fn extend(&mut self, later: Self) {
-        self.definitions.extend(later.definitions);
-        self.appends.extend(later.appends);
-        self.settled.extend(later.settled);
-        self.marks.extend(later.marks);
-        self.deleted.extend(later.deleted);
-        self.barriers.extend(later.barriers);
-        self.loads.extend(later.loads);
-    }
-
-    fn answer_barriers(&mut self, is_stored: bool, which: impl Fn(Barrier) -> bool) {
-        for (_, ReplyTo { outlet, channel }) in self.barriers.extract_if(.., |(barrier, _)| which(*barrier)) {
-            let reply = if is_stored { Reply::Stored } else { Reply::StoreFailed };
-            outlet.post(Notice::Reply { channel, reply });
-        }
-    }
-
-    fn refuse(&mut self) {
-        batch::answer(self.appends.drain(..), false);
-        self.answer_barriers(false, |_| true);
-    }
-}
-
 impl Ledger for Committer {
     fn record(&self, vhost: &str, changes: Vec<Change>) {
         // Written down before the lock is taken, which every queue needs.
         self.define(changes.iter().map(|change| definitions::entry(vhost, change)).collect());
     }
+}
+
+/// What is being stored, and who stores it: one at a time.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    /// What was taken up and is not done: it found no room, or it is no hurry.
+    batch: Gathered,
+    has_failed: bool,
+}
+
+/// How much of a batch is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// What somebody waits for. If nothing of that can be done, all of it.
+    Urgent,
+    /// All of it.
+    All,
 }
 
 /// See the module.
@@ -112,6 +78,10 @@ pub struct Committer {
     pager: Pager,
     gathered: Mutex<Gathered>,
     wake: Notify,
+    work: tokio::sync::Mutex<Work>,
+    /// How many messages the latest batch with any had: whether much is going on.
+    pub(super) latest_count: AtomicUsize,
+    is_stopped: AtomicBool,
     /// Something waits for room.
     is_stuck: AtomicBool,
     retry: AtomicBool,
@@ -133,6 +103,9 @@ impl Committer {
             storage,
             gathered: Mutex::default(),
             wake: Notify::new(),
+            work: tokio::sync::Mutex::default(),
+            latest_count: AtomicUsize::new(0),
+            is_stopped: AtomicBool::new(false),
             is_stuck: AtomicBool::new(false),
             retry: AtomicBool::new(false),
             failure,
@@ -158,9 +131,28 @@ impl Committer {
             }
         }
         gathered.loads.extend(load.map(|(handle, load)| (number, handle, load)));
-        let is_empty = gathered.is_empty();
+        if was_empty && gathered.is_empty() {
+            return;
+        }
+        self.call(gathered);
+    }
+
+    /// Sees to it that somebody carries out what was gathered.
+    fn call(&self, gathered: MutexGuard<'_, Gathered>) {
+        let (has_urgent, waiting) = (gathered.urgent_count() > 0, gathered.appends.len());
         drop(gathered);
-        if was_empty && !is_empty {
+        if !(has_urgent && turns::is_seen_to(self, waiting)) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Has [`Self::run`] look at what was gathered.
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    pub(super) fn wake_if_gathered(&self) {
+        if !self.gathered.lock().is_empty() {
             self.wake.notify_one();
         }
     }
@@ -169,20 +161,21 @@ impl Committer {
     pub fn delete_queue(&self, queue: u64, keys: &KeysInUse) {
         let mut gathered = self.gathered.lock();
         gathered.deleted.extend(keys.of(queue));
-        drop(gathered);
-        self.wake.notify_one();
+        self.call(gathered);
     }
 
     /// Takes definitions that are to be stored or removed, in order; never waits.
     pub fn define(&self, entries: Vec<Entry>) {
-        self.gathered.lock().definitions.extend(entries);
-        self.wake.notify_one();
+        let mut gathered = self.gathered.lock();
+        gathered.definitions.extend(entries);
+        self.call(gathered);
     }
 
     /// Answers with [`Reply::Stored`] when what the barrier waits for is stored.
     pub fn barrier(&self, barrier: Barrier, reply_to: ReplyTo) {
-        self.gathered.lock().barriers.push((barrier, reply_to));
-        self.wake.notify_one();
+        let mut gathered = self.gathered.lock();
+        gathered.barriers.push((barrier, reply_to));
+        self.call(gathered);
     }
 
     /// Tries again what waits for room; to be called now and then.
@@ -229,41 +222,59 @@ impl Committer {
         self.failure.send_replace(Some(Failure(error.to_string())));
     }
 
-    /// Stores batch after batch, for ever; after a failure it refuses everything.
+    /// Stores batch after batch until [`Self::stop`]; after a failure it refuses everything. It blocks its thread as the storage does.
     pub async fn run(self: Arc<Self>) {
-        let error = self.commit().await;
-        tracing::error!(error = %error, "the store failed; nothing is confirmed any more");
-        self.failure.send_replace(Some(Failure(error.to_string())));
-        // No publisher waits for a confirm that cannot come.
         loop {
-            let mut gathered = std::mem::take(&mut *self.gathered.lock());
-            gathered.refuse();
             self.wake.notified().await;
+            if self.is_stopped.load(Ordering::Relaxed) {
+                return;
+            }
+            let mut work = self.work.lock().await;
+            self.carry_out(&mut work, Part::All).await;
         }
     }
 
-    async fn commit(&self) -> StorageError {
-        let mut batch = Gathered::default();
-        loop {
-            let gathered = std::mem::take(&mut *self.gathered.lock());
+    /// Ends [`Self::run`], whatever is left.
+    pub fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// The right to carry out what was gathered, if nobody is at it.
+    pub(super) fn try_work(&self) -> Option<tokio::sync::MutexGuard<'_, Work>> {
+        self.work.try_lock().ok()
+    }
+
+    /// Carries out what was gathered and what was left before. True if something is left that is no hurry.
+    pub(super) async fn carry_out(&self, work: &mut Work, part: Part) -> bool {
+        let Work { batch, has_failed } = work;
+        batch.extend(std::mem::take(&mut *self.gathered.lock()));
+        if !*has_failed {
             let is_retry = self.retry.swap(false, Ordering::Relaxed);
-            if gathered.is_empty() && !is_retry {
-                self.wake.notified().await;
-                continue;
-            }
-            batch.extend(gathered);
-            if let Err(error) = self.store(&mut batch, is_retry).await {
-                batch.refuse();
-                return error;
+            match self.store(batch, is_retry, part).await {
+                Ok(is_done) => return !is_done,
+                Err(error) => {
+                    tracing::error!(error = %error, "the store failed; nothing is confirmed any more");
+                    self.failure.send_replace(Some(Failure(error.to_string())));
+                    *has_failed = true;
+                }
             }
         }
+        // No publisher waits for a confirm that cannot come.
+        batch.refuse();
+        *batch = Gathered::default();
+        false
     }
 
-    /// Carries out a batch. What finds no room stays in it, and is tried again when somebody says so: each try makes the storage look
-    /// for room.
-    async fn store(&self, batch: &mut Gathered, is_retry: bool) -> Result<(), StorageError> {
+    /// Carries out a batch; false if a part is left that is no hurry. What finds no room stays in it, and is tried again when somebody
+    /// says so: each try makes the storage look for room.
+    async fn store(&self, batch: &mut Gathered, is_retry: bool, part: Part) -> Result<bool, StorageError> {
+        let urgent_count = batch.urgent_count();
         let consumed = batch::take_consumed(&mut batch.appends, &mut batch.settled, &batch.deleted);
         batch::answer(consumed.into_iter(), true);
+        if !batch.appends.is_empty() {
+            self.latest_count.store(batch.appends.len(), Ordering::Relaxed);
+        }
         // A queue's definition goes before its messages, and its end behind them.
         let mut full = self.store_definitions(&mut batch.definitions).await?;
         let is_defined = full.is_none();
@@ -271,6 +282,13 @@ impl Committer {
         let has_tried = is_defined && (may_have_room || batch.appends.is_empty());
         if has_tried {
             full = self.append(&mut batch.appends).await?;
+        }
+        if has_tried || !is_defined {
+            self.tell_of_room(full.as_deref());
+        }
+        batch.answer_barriers(true, |barrier| barrier == Barrier::Definitions && is_defined);
+        if part == Part::Urgent && batch.urgent_count() < urgent_count && !batch.is_empty() {
+            return Ok(false);
         }
         // What is done with is forgotten also on a full disk: that is what makes room.
         if !batch.settled.is_empty() {
@@ -284,18 +302,12 @@ impl Committer {
         for queue in batch.deleted.drain(..) {
             self.storage.delete_queue(queue).await?;
         }
-        if has_tried || !is_defined {
-            self.tell_of_room(full.as_deref());
-        }
-        batch.answer_barriers(true, |barrier| match barrier {
-            Barrier::Definitions => is_defined,
-            Barrier::Everything => has_tried && full.is_none(),
-        });
+        batch.answer_barriers(true, |barrier| barrier == Barrier::Everything && has_tried && full.is_none());
         for (number, queue, load) in batch.loads.drain(..) {
             let waiting = waiting(&batch.appends, number, &load);
             self.pager.ask(Request { queue, number, load, waiting });
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Stores definitions; the reason if there is no room for them.

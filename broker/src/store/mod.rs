@@ -7,17 +7,21 @@
 mod batch;
 mod committer;
 pub mod definitions;
+mod gathered;
 mod ledger;
 mod pager;
 pub mod recovery;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use plugin_api::storage::QueueKey;
 
-pub use committer::{Barrier, Committer, Failure, Submission};
+pub use committer::{Committer, Failure, Submission};
+pub use gathered::Barrier;
 pub use ledger::StoreLedger;
 pub use recovery::{RecoverError, Recovery};
+pub use turns::{Storing, Turns, has_woken};
 
 use crate::queue::Stored;
 

@@ -5,6 +5,7 @@
 //! RabbitMQ's (pages "Exchanges", "Queues"), with the exception of those that only a reviewed file can have: everything
 //! referred to must be declared in it.
 
+mod types;
 mod vhost;
 
 use std::{collections::HashMap, net::SocketAddr};
@@ -17,6 +18,8 @@ use crate::{
     access::{Pattern, TopicPermission},
     hooks::Scope,
 };
+
+pub use types::{Types, check_exchange_types, judge_exchanges};
 
 /// One thing that is wrong or doubtful.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,33 +137,6 @@ pub fn check(topology: &Topology) -> Vec<Finding> {
     check_users(&topology.users, &vhosts, &mut findings);
     check_hooks(topology, &vhosts, &mut findings);
     findings.0
-}
-
-/// Checks that every exchange has a type that exists.
-#[must_use]
-pub fn check_exchange_types<S: AsRef<str>>(topology: &Topology, known: &[S]) -> Vec<Finding> {
-    let mut findings = Findings::default();
-    for (at, vhost) in topology.vhosts.iter().enumerate() {
-        for (index, exchange) in vhost.exchanges.iter().enumerate() {
-            if known.iter().any(|known| known.as_ref() == exchange.kind) {
-                continue;
-            }
-            let place = Item::Exchange(at, index).part(Part::Kind);
-            let cause = format!("unknown exchange type '{}'", exchange.kind);
-            findings.error(place, cause, known_types(&exchange.kind, known));
-        }
-    }
-    findings.0
-}
-
-fn known_types<S: AsRef<str>>(kind: &str, known: &[S]) -> String {
-    match nearest(kind, known.iter().map(AsRef::as_ref)) {
-        Some(meant) => format!("did you mean '{meant}'?"),
-        None => {
-            let names: Vec<&str> = known.iter().map(AsRef::as_ref).collect();
-            format!("known: {}; other types come with plugins", names.join(", "))
-        }
-    }
 }
 
 fn check_listeners(addresses: &[SocketAddr], findings: &mut Findings) {

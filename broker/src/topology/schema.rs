@@ -99,6 +99,8 @@ pub struct LimitsDecl {
     pub connections_max: Option<u32>,
     /// Consumers of one channel at the same time.
     pub consumer_max_per_channel: u32,
+    /// Bindings that may lead to one queue, or to one exchange.
+    pub bindings_per_queue_max: u32,
     /// What the publishes that the transactions of one connection hold may take in memory.
     pub transaction_bytes_max: u64,
     /// How long a stopping broker waits for its clients to go.
@@ -326,6 +328,8 @@ impl Default for LimitsDecl {
             connections_max: None,
             // Each may have deliveries of 16 KiB on their way at least, which makes 256 MiB of a channel.
             consumer_max_per_channel: 16_384,
+            // About 50 MB of memory.
+            bindings_per_queue_max: 100_000,
             // Four of the largest messages.
             transaction_bytes_max: 64 * 1024 * 1024,
             // Less than the 30 s after which service managers and container runtimes kill.

@@ -415,6 +415,14 @@ impl Vhost {
         if let crate::routing::Destination::Queue(queue) = &destination {
             self.check_owner(by, queue)?;
         }
+        if tables.bindings_to(&destination) >= self.bindings_per_queue_max && !exchange.has_binding(binding) {
+            return Err(Error::BindingLimit {
+                kind: kind_of(binding.destination_kind),
+                name: binding.destination.clone(),
+                vhost: self.name.to_string(),
+                max: self.bindings_per_queue_max,
+            });
+        }
         let is_durable = exchange.spec.durable && destination.is_durable();
         let mut handed = Vec::new();
         let bound = tables.bind(&exchange, binding, destination.clone(), Some(&mut handed))?;
@@ -568,8 +576,34 @@ mod tests {
         let registry = Arc::new(Registry::builtin().unwrap());
         let numbers = Arc::new(Numbers::starting_at(1));
         let (ledger, holder) = (Arc::new(NoLedger), Arc::new(NoHolder));
-        let shared = Shared { registry, factory, ledger, holder, numbers, first_seq: 1 };
+        let shared =
+            Shared { registry, factory, ledger, holder, numbers, first_seq: 1, bindings_per_queue_max: BINDINGS_MAX };
         Vhost::new("/", shared, durability).unwrap()
+    }
+
+    const BINDINGS_MAX: usize = 3;
+
+    #[test]
+    fn so_many_bindings_lead_to_a_queue_and_no_more() {
+        let vhost = vhost(Arc::new(Made::default()), Durability::Synced);
+        let spec = QueueSpec { name: "q".into(), ..QueueSpec::default() };
+        vhost.declare_queue(&mut Operator, spec, || unreachable!("it has a name")).unwrap();
+        let binding = |key: usize| BindingSpec {
+            destination: "q".into(),
+            destination_kind: DestinationKind::Queue,
+            routing_key: key.to_string(),
+            arguments: Table::new(),
+        };
+        for key in 0..BINDINGS_MAX {
+            // Two exchanges: it is the queue whose bindings are counted.
+            let source = ["amq.direct", "amq.topic"][key % 2];
+            vhost.bind(&mut Operator, source, &binding(key)).unwrap();
+        }
+        let error = vhost.bind(&mut Operator, "amq.direct", &binding(9)).unwrap_err();
+        assert_eq!(error.to_string(), "cannot bind queue 'q' in vhost '/': binding limit (3) is reached");
+        vhost.bind(&mut Operator, "amq.direct", &binding(0)).expect("this one is there already");
+        vhost.unbind(&mut Operator, "amq.direct", &binding(0)).unwrap();
+        vhost.bind(&mut Operator, "amq.direct", &binding(9)).expect("there is room again");
     }
 
     #[test]

@@ -157,6 +157,18 @@ pub enum Error {
         /// Who.
         user: String,
     },
+    /// So many bindings lead to it already (`limits.bindings_per_queue_max`).
+    #[error("cannot bind {kind} '{name}' in vhost '{vhost}': binding limit ({max}) is reached")]
+    BindingLimit {
+        /// What.
+        kind: Kind,
+        /// Its name.
+        name: String,
+        /// Where.
+        vhost: String,
+        /// The limit.
+        max: usize,
+    },
     /// Nothing leads to a reply queue but the default exchange (semantics 22.3).
     #[error("cannot bind or unbind to a volatile (direct reply-to) queue")]
     ReplyQueueBinding,
@@ -213,6 +225,7 @@ impl Error {
             | Self::Inequivalent { .. }
             | Self::InUse { .. }
             | Self::NotEmpty { .. }
+            | Self::BindingLimit { .. }
             | Self::Argument(_)
             | Self::Type(TypeError::Refused(_))
             | Self::RouteFailed { error: TypeError::Refused(_), .. }

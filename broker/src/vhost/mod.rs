@@ -177,6 +177,8 @@ pub struct Shared {
     pub numbers: Arc<Numbers>,
     /// The place of the first message of every queue: above all places of earlier runs.
     pub first_seq: u64,
+    /// Bindings that may lead to one queue, or to one exchange.
+    pub bindings_per_queue_max: usize,
 }
 
 /// See the module.
@@ -190,6 +192,7 @@ pub struct Vhost {
     numbers: Arc<Numbers>,
     /// The place of the first message of every queue: above all places of earlier runs.
     first_seq: u64,
+    bindings_per_queue_max: usize,
     /// That of queues which were declared without one.
     durability: Durability,
     tables: RwLock<Tables>,
@@ -222,7 +225,7 @@ impl Vhost {
     /// # Errors
     /// A built-in exchange type cannot be opened.
     pub fn new(name: &str, shared: Shared, durability: Durability) -> Result<Arc<Self>, TypeError> {
-        let Shared { registry, factory, ledger, holder, numbers, first_seq } = shared;
+        let Shared { registry, factory, ledger, holder, numbers, first_seq, bindings_per_queue_max } = shared;
         let mut tables = Tables::default();
         for (exchange, kind, internal) in PREDECLARED {
             let spec = ExchangeSpec {
@@ -248,6 +251,7 @@ impl Vhost {
             holder,
             numbers,
             first_seq,
+            bindings_per_queue_max,
             durability,
             tables: RwLock::new(tables),
             changing: Mutex::new(()),

@@ -215,6 +215,7 @@ impl Publisher {
     ) -> Result<Result<HeldPublish, Published>, Error> {
         Ok(match self.resolve(context, by, channel, number, parts, message)? {
             Resolved::Goes(Routed { places, held, message }) => {
+                self.trace(&places, channel, &message);
                 let queue = |&place: &usize| self.batches.get(place).map(|batch| Arc::clone(&batch.queue));
                 Ok(HeldPublish { number, queues: places.iter().filter_map(queue).collect(), held, message })
             }
@@ -464,11 +465,17 @@ impl Publisher {
         })
     }
 
-    fn put(&mut self, places: &[usize], channel: u16, number: u64, message: Arc<Message>) -> Published {
+    /// Notes a publish down for the firehose; one of a transaction when it is routed, as RabbitMQ does (semantics 29.1).
+    #[inline]
+    fn trace(&mut self, places: &[usize], channel: u16, message: &Arc<Message>) {
         if self.is_traced {
             let queues = places.iter().filter_map(|&place| Some(Arc::clone(&self.batches.get(place)?.queue.name)));
-            self.traces.push(Trace { channel, message: Arc::clone(&message), queues: queues.collect() });
+            self.traces.push(Trace { channel, message: Arc::clone(message), queues: queues.collect() });
         }
+    }
+
+    fn put(&mut self, places: &[usize], channel: u16, number: u64, message: Arc<Message>) -> Published {
+        self.trace(places, channel, &message);
         let Some((&last, others)) = places.split_last() else { return Published::Unroutable };
         for &place in others {
             self.put_one(place, Incoming { message: Arc::clone(&message), channel, number });
@@ -656,6 +663,7 @@ mod tests {
             holder: Arc::new(NoHolder),
             numbers,
             first_seq: 1,
+            bindings_per_queue_max: usize::MAX,
         };
         let vhost = Vhost::new("/", shared, queue::Durability::Synced).unwrap();
         for number in 0..1000 {

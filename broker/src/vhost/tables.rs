@@ -78,6 +78,11 @@ impl Tables {
         }
     }
 
+    /// How many bindings lead to a queue or exchange.
+    pub(super) fn bindings_to(&self, destination: &Destination) -> usize {
+        self.leading_to.get(&number_of(destination)).map_or(0, HashSet::len)
+    }
+
     pub(super) fn bind(
         &mut self,
         exchange: &Arc<Exchange>,

@@ -585,6 +585,7 @@ impl TextBuilder {
 mod tests {
     use super::super::literal::Variables;
     use super::*;
+    use crate::wire::Field;
     use crate::wire::value::Value;
 
     fn value(text: &str) -> Value {
@@ -642,6 +643,10 @@ mod tests {
         let literal = Parser::new("$tag").literal(false).unwrap();
         assert_eq!(literal.matches_text(b"one", &mut variables), Ok(true));
         assert_eq!(literal.matches_text(b"two", &mut variables), Ok(false));
+        let literal = Parser::new("{time:$time}").literal(false).unwrap();
+        let field = |seconds| Field::Table(vec![(b"time".to_vec(), Value::Timestamp(seconds))]);
+        assert_eq!(literal.matches_field(&field(5), &mut variables), Ok(true));
+        assert_eq!(literal.matches_field(&field(6), &mut variables), Ok(false));
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Content {
     /// What is kept of a message whose body is still arriving, in bytes.
     pub(crate) fn kept_bytes(&self) -> usize {
         match &self.stage {
-            Stage::Body { body: Body::Kept(builder), .. } => builder.len(),
+            Stage::Body { body: Body::Kept(builder), .. } => builder.reserved_bytes(),
             _ => 0,
         }
     }

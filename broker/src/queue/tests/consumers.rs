@@ -123,3 +123,26 @@ fn consumers_that_end_together_hand_nothing_to_each_other() {
     bench.input(Input::Detach { holders, reply_to }).publish(&["b"]).get(4, true).get(4, true);
     bench.expect(&["Detached", "got a! remaining 1", "got b remaining 0"]);
 }
+
+/// Work that grew with the square of their number would take minutes here.
+#[test]
+fn many_consumers_come_and_go_in_any_order() {
+    const COUNT: u32 = 50_000;
+    for single_active_consumer in [false, true] {
+        let mut bench = bench(Options { single_active_consumer, ..Options::default() });
+        for source in 0..COUNT {
+            let consumer = NewConsumer { priority: i64::from(source % 3), prefetch_count: 1, ..bench.consumer(source) };
+            bench.input(Input::Consume(consumer));
+        }
+        bench.publish(&["a", "b"]).told();
+        // The oldest first, the newest first, and from the middle.
+        let order = (0..COUNT / 3).chain((COUNT * 2 / 3..COUNT).rev()).chain(COUNT / 3..COUNT * 2 / 3);
+        for source in order {
+            match source % 2 {
+                0 => bench.cancel(source),
+                _ => bench.detach(source),
+            };
+        }
+        assert_eq!(bench.queue.consumer_count(), 0);
+    }
+}

@@ -60,7 +60,7 @@ impl Slow {
         let mut others = Vec::new();
         for (_, notice) in effects.notices {
             match notice {
-                Notice::Delivered { source, deliveries } => {
+                Notice::Delivered { source, deliveries, .. } => {
                     for delivery in deliveries {
                         self.hand(source, delivery.ticket, &delivery.message, delivery.redelivered);
                     }
@@ -130,6 +130,7 @@ impl Slow {
                     prefetch_count,
                     priority: 0,
                     credit_bytes: i64::MAX / 2,
+                    shared_credit: None,
                     limit: None,
                 };
                 assert!(matches!(self.input(Input::Consume(new)).as_slice(), [Reply::Consuming]));

@@ -327,6 +327,8 @@ impl Session {
         queue: Arc<QueueRecord>,
         mut subscription: Subscription,
     ) -> SourceId {
+        let shares_credit = self.next_share_bytes() < super::CONSUMER_CREDIT_BYTES_MIN;
+        let shared_credit = shares_credit.then(|| Arc::clone(&self.shared_credit));
         let source = self.new_source(channel, Arc::clone(&queue), true, subscription.no_ack);
         subscription.source = source;
         self.consumer_count += 1;
@@ -342,6 +344,7 @@ impl Session {
             prefetch_count,
             priority: subscription.priority,
             credit_bytes,
+            shared_credit,
             limit,
         };
         self.wait(channel, Pending::Consume(subscription));

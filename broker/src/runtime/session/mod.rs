@@ -37,9 +37,10 @@ use crate::amqp::{
     ChannelId, Connection, Event, Outcome, Outstanding, ProtocolError, PublishFlags, PublishMode, ReplyCode, SourceId,
 };
 use crate::message::{Message, Parts};
-use crate::queue::{ChannelLimit, HolderId, Input, Notice, Outlet, ReplyTo, Settlement};
+use crate::queue::{ChannelLimit, HolderId, Input, Notice, Outlet, ReplyTo, Settlement, SharedCredit};
 use crate::vhost::firehose::Traced;
 use crate::vhost::publish::{Context, Published, Publisher, Trace, without_bcc};
+use crate::vhost::reply_to::Backlog;
 use crate::vhost::{QueueRecord, Vhost};
 
 /// While more bytes than this wait to be written, nothing is read and no frame looked at: a client that does not read its answers gets
@@ -49,8 +50,10 @@ const UNSENT_BYTES_MAX: usize = 1024 * 1024;
 const UNSENT_BYTES_LOW: usize = 128 * 1024;
 /// Bytes that may be on their way to a consumer; later consumers of a connection get smaller shares.
 const CONSUMER_CREDIT_BYTES: usize = 1024 * 1024;
-/// The smallest share.
+/// The smallest share. Consumers that get no more have [`SHARED_CREDIT_BYTES`] together.
 const CONSUMER_CREDIT_BYTES_MIN: usize = 16 * 1024;
+/// Bytes that may be on their way to all those consumers of a connection whose shares would be too small.
+const SHARED_CREDIT_BYTES: usize = 1024 * 1024;
 
 /// Credentials to check; the driver does it, because it may take long.
 #[derive(Debug)]
@@ -78,6 +81,13 @@ struct Source {
     credit_bytes: usize,
 }
 
+impl Source {
+    /// Enough to tell its queue.
+    fn owes_much(&self) -> bool {
+        self.owed_bytes > 0 && self.owed_bytes * 2 >= self.credit_bytes
+    }
+}
+
 /// What the session knows of a channel beside its machine.
 #[derive(Debug, Default)]
 struct ChannelSession {
@@ -87,6 +97,8 @@ struct ChannelSession {
     /// Whose turn it is to hear first that the limit has room.
     limit_turn: usize,
     pending: Option<Pending>,
+    /// Consumers to tell that they are cancelled, once the channel has its delete-ok.
+    cancelled: Vec<SourceId>,
     sources: Vec<SourceId>,
     /// The channel's reply consumer, and the name that repliers are told (semantics 22.1).
     reply_consumer: Option<(SourceId, Arc<str>)>,
@@ -119,9 +131,14 @@ pub struct Session {
     consumer_count: usize,
     /// Sources with settled deliveries that their queues have not been told of.
     settling: Vec<SourceId>,
-    /// Sources that have credit to give back.
+    /// Sources that have much credit to give back.
     owing: Vec<SourceId>,
+    shared_credit: Arc<SharedCredit>,
+    /// Bytes of it to be given back.
+    owed_shared_bytes: usize,
     exclusive_queues: ExclusiveQueues,
+    /// Replies that wait for the reply consumers of all channels.
+    reply_backlog: Arc<Backlog>,
     /// What the transactions of all channels hold.
     transaction_bytes: u64,
     ending: Option<Ending>,
@@ -153,7 +170,10 @@ impl Session {
             consumer_count: 0,
             settling: Vec::new(),
             owing: Vec::new(),
+            shared_credit: Arc::new(SharedCredit::new(SHARED_CREDIT_BYTES)),
+            owed_shared_bytes: 0,
             exclusive_queues: ExclusiveQueues::default(),
+            reply_backlog: Arc::default(),
             transaction_bytes: 0,
             ending: None,
             pending_count: 0,
@@ -282,7 +302,7 @@ impl Session {
     /// Bytes were written.
     pub fn on_written(&mut self, now: Instant) {
         self.conn.on_sent(now);
-        if self.conn.unsent_bytes() < UNSENT_BYTES_LOW && !self.owing.is_empty() {
+        if self.conn.unsent_bytes() < UNSENT_BYTES_LOW && (!self.owing.is_empty() || self.owed_shared_bytes > 0) {
             self.return_credit();
         }
     }
@@ -601,16 +621,23 @@ impl Session {
 
     /// Gives consumers the credit back that was written to the socket.
     fn return_credit(&mut self) {
-        self.owing.retain(|id| {
-            let Some(source) = self.sources.get_mut(id) else { return false };
-            if source.owed_bytes * 2 < source.credit_bytes {
-                return true;
+        for id in std::mem::take(&mut self.owing) {
+            if let Some(source) = self.sources.get_mut(&id) {
+                let bytes = std::mem::take(&mut source.owed_bytes) as i64;
+                let holder = HolderId { connection: self.number, source: id.0 };
+                source.queue.handle.post(Input::Credit { holder, bytes });
             }
-            let bytes = std::mem::take(&mut source.owed_bytes) as i64;
-            let holder = HolderId { connection: self.number, source: id.0 };
-            source.queue.handle.post(Input::Credit { holder, bytes });
-            false
-        });
+        }
+        let bytes = std::mem::take(&mut self.owed_shared_bytes);
+        if bytes > 0 {
+            self.shared_credit.give_back(bytes);
+            while let Some(source) = self.shared_credit.next_waiting() {
+                if let Some(state) = self.sources.get(&SourceId(source)) {
+                    let holder = HolderId { connection: self.number, source };
+                    state.queue.handle.post(Input::Credit { holder, bytes: 0 });
+                }
+            }
+        }
     }
 
     fn new_source(&mut self, channel: ChannelId, queue: Arc<QueueRecord>, is_consumer: bool, no_ack: bool) -> SourceId {
@@ -620,7 +647,6 @@ impl Session {
         }
         let id = SourceId(self.next_source);
         self.next_source = self.next_source.wrapping_add(1);
-        let share = CONSUMER_CREDIT_BYTES / (1 + self.consumer_count);
         let source = Source {
             channel,
             queue,
@@ -630,11 +656,16 @@ impl Session {
             settled: Vec::new(),
             settlement: Settlement::Remove,
             owed_bytes: 0,
-            credit_bytes: share.max(CONSUMER_CREDIT_BYTES_MIN),
+            credit_bytes: self.next_share_bytes().max(CONSUMER_CREDIT_BYTES_MIN),
         };
         self.sources.insert(id, source);
         self.channels.entry(channel.0).or_default().sources.push(id);
         id
+    }
+
+    /// The first gets all, the second half, the third a third: together they have little more than the first.
+    fn next_share_bytes(&self) -> usize {
+        CONSUMER_CREDIT_BYTES / (1 + self.consumer_count)
     }
 
     fn reply_to(&self, channel: ChannelId) -> ReplyTo {

@@ -76,7 +76,13 @@ impl Pending {
 impl Session {
     pub(super) fn on_notice(&mut self, now: Instant, notice: Notice) {
         match notice {
-            Notice::Delivered { source, deliveries } => self.on_delivered(SourceId(source), &deliveries),
+            Notice::Delivered { source, deliveries, takes_shared_credit } => {
+                let bytes = deliveries.iter().map(|delivery| delivery.message.weight()).sum();
+                if takes_shared_credit {
+                    self.owed_shared_bytes += bytes;
+                }
+                self.on_delivered(SourceId(source), &deliveries, bytes);
+            }
             Notice::Confirmed { numbers, is_taken } => {
                 for range in numbers {
                     let channel = ChannelId(range.channel);
@@ -87,22 +93,26 @@ impl Session {
             }
             Notice::Reply { channel, reply } => self.on_reply(now, ChannelId(channel), reply),
             Notice::ConsumerCancelled { source } => self.on_consumer_cancelled(SourceId(source)),
+            Notice::DeliveryTimedOut { source, timeout_ms } => {
+                self.on_delivery_timed_out(now, SourceId(source), timeout_ms);
+            }
             Notice::LimitLifted { channel } => self.on_limit_lifted(ChannelId(channel)),
             Notice::AlarmsCleared => self.conn.unblock(now),
             Notice::CloseConnection { reason } => self.on_forced_close(now, reason),
         }
     }
 
-    fn on_delivered(&mut self, id: SourceId, deliveries: &[queue::Delivery]) {
+    fn on_delivered(&mut self, id: SourceId, deliveries: &[queue::Delivery], bytes: usize) {
         // A source that is gone was detached: its queue has the messages back already, or will.
         let Some(source) = self.sources.get_mut(&id) else { return };
         if !source.no_ack {
             source.outstanding += deliveries.len();
         }
-        if source.owed_bytes == 0 {
+        let was_much = source.owes_much();
+        source.owed_bytes += bytes;
+        if !was_much && source.owes_much() {
             self.owing.push(id);
         }
-        source.owed_bytes += deliveries.iter().map(|delivery| delivery.message.weight()).sum::<usize>();
         let frames = deliveries.iter().map(|delivery| Delivery {
             ticket: delivery.ticket,
             redelivered: delivery.redelivered,
@@ -126,6 +136,14 @@ impl Session {
     fn on_consumer_cancelled(&mut self, id: SourceId) {
         let Some(source) = self.sources.get_mut(&id) else { return };
         let channel = source.channel;
+        // Who deletes a queue that it consumes from itself hears delete-ok first, as RabbitMQ's channels do. Clients close
+        // their connection when they hear of the cancellation, and would miss the answer.
+        if let Some(state) = self.channels.get_mut(&channel.0)
+            && state.pending.as_ref().is_some_and(|pending| pending.method() == QueueDelete::ID)
+        {
+            state.cancelled.push(id);
+            return;
+        }
         if std::mem::take(&mut source.is_consumer) {
             self.consumer_count -= 1;
         }
@@ -164,6 +182,10 @@ impl Session {
             Ok(()) => {
                 let is_waiting = self.channels.get(&channel.0).is_some_and(|state| state.pending.is_some());
                 if !is_waiting {
+                    let state = self.channels.get_mut(&channel.0);
+                    for id in state.map(|state| std::mem::take(&mut state.cancelled)).unwrap_or_default() {
+                        self.on_consumer_cancelled(id);
+                    }
                     self.conn.resume(channel);
                 }
             }

@@ -1,6 +1,7 @@
 //! Sessions side by side without sockets: what happens when things cross on their way.
 
 mod confirms;
+mod credit;
 mod reply_to;
 mod secret;
 mod transactions;

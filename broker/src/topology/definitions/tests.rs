@@ -51,6 +51,7 @@ impl World {
             holder: Arc::new(NoHolder),
             numbers: Arc::new(Numbers::starting_at(1)),
             first_seq: 1,
+            bindings_per_queue_max: usize::MAX,
         };
         Self { access: Access::new(users), vhosts: Vhosts::new(shared, BTreeMap::new()) }
     }

@@ -102,6 +102,7 @@ fn vhosts() -> (Vhosts, Arc<Notes>) {
         holder: Arc::new(NoHolder),
         numbers: Arc::new(Numbers::starting_at(1)),
         first_seq: 1,
+        bindings_per_queue_max: usize::MAX,
     };
     (Vhosts::new(shared, Default::default()), notes)
 }

@@ -1,5 +1,7 @@
 //! The committer in front of a storage that is full.
 
+mod turns;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,0 +1,380 @@
+//! What has happened in a run, as the outside can know it: every publish, every delivery, every end of anything.
+//!
+//! Oracles read this and judge. A step is the simulator's count of turns; it orders everything that happened in a run.
+
+use std::collections::BTreeMap;
+
+use crate::plan::{Plan, QueueIndex, QueuePlan};
+
+/// A count of turns.
+pub(crate) type Step = u64;
+
+/// An index into [`Facts::publishes`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PublishId(pub(crate) usize);
+
+/// An index into [`Facts::deliveries`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct DeliveryId(pub(crate) usize);
+
+/// An index into [`Facts::channels`]: one opening of a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ChannelId(pub(crate) usize);
+
+/// An index into [`Facts::consumers`]: one basic.consume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ConsumerId(pub(crate) usize);
+
+/// An index into [`Facts::connections`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ConnectionId(pub(crate) usize);
+
+/// Why a message may not be in a queue although nobody removed it there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Excuse {
+    /// The queue may not have been there when it was published.
+    NoQueue,
+    Nacked,
+    /// The queue was purged or deleted.
+    Swept,
+    /// A consumer without acks was lost and may have had it.
+    LostWithoutAck,
+    /// The broker ended before it was confirmed.
+    Unconfirmed,
+    /// Its connection ended before anything was heard of it.
+    Unanswered,
+    /// The broker ended, and message or queue were transient.
+    Transient,
+    /// The power failed, and its queue does not sync.
+    Unsynced,
+}
+
+/// What a publisher was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Acked,
+    Nacked,
+}
+
+/// One basic.publish.
+#[derive(Debug, Clone)]
+pub(crate) struct Publish {
+    pub(crate) channel: ChannelId,
+    /// Its place among the publishes of the channel.
+    pub(crate) position: u32,
+    /// Its number for the confirm.
+    pub(crate) number: Option<u64>,
+    pub(crate) at: Step,
+    pub(crate) at_ms: u64,
+    pub(crate) is_mandatory: bool,
+    pub(crate) is_persistent: bool,
+    pub(crate) body_bytes: usize,
+    /// Exchange and routing key.
+    pub(crate) route: (String, String),
+    /// Queues it should reach; with false where the queue may not have been there.
+    pub(crate) targets: Vec<(QueueIndex, bool)>,
+    pub(crate) answer: Option<Answer>,
+    pub(crate) returned: u32,
+}
+
+/// How a delivery was settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settled {
+    Ack,
+    /// Rejected without requeue.
+    Discard,
+    Requeue,
+}
+
+/// Who got a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taker {
+    Consumer(ConsumerId),
+    Getter,
+}
+
+/// A message that reached a client.
+#[derive(Debug, Clone)]
+pub(crate) struct Delivery {
+    pub(crate) publish: PublishId,
+    pub(crate) queue: QueueIndex,
+    pub(crate) taker: Taker,
+    pub(crate) channel: ChannelId,
+    pub(crate) redelivered: bool,
+    pub(crate) no_ack: bool,
+    pub(crate) at: Step,
+    pub(crate) boot: usize,
+    pub(crate) settled: Option<(Settled, Step)>,
+}
+
+/// The end of something, from when it may have begun for the broker until nothing more can come of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct End {
+    pub(crate) begun: Option<Step>,
+    pub(crate) done: Option<Step>,
+}
+
+/// One opening of a channel.
+#[derive(Debug, Clone)]
+pub(crate) struct Channel {
+    pub(crate) connection: ConnectionId,
+    pub(crate) boot: usize,
+    pub(crate) number: u16,
+    pub(crate) end: End,
+    /// Everything that the client sent before this step has been processed.
+    pub(crate) processed: Step,
+    pub(crate) publish_count: u32,
+    /// Deliveries that the client has not settled, gets not among them.
+    pub(crate) unacked: Vec<DeliveryId>,
+    /// Queues that deliver to it, with acks and without.
+    pub(crate) holds: Vec<(QueueIndex, bool)>,
+}
+
+/// One basic.consume.
+#[derive(Debug, Clone)]
+pub(crate) struct Consumer {
+    pub(crate) channel: ChannelId,
+    pub(crate) queue: QueueIndex,
+    pub(crate) no_ack: bool,
+    pub(crate) prefetch_count: u16,
+    /// The client has sent basic.cancel, the broker has answered.
+    pub(crate) cancel_sent: Option<Step>,
+    pub(crate) cancelled: Option<Step>,
+}
+
+/// One connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    pub(crate) client: usize,
+    pub(crate) channels: Vec<ChannelId>,
+    pub(crate) end: End,
+}
+
+/// How a run of the broker ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NodeEnd {
+    /// In order.
+    Stopped,
+    /// Killed, or ended by itself because the store had failed; the system goes on.
+    Killed,
+    /// Everything that was not synced may be lost.
+    PowerCut,
+}
+
+/// One run of the broker.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Boot {
+    pub(crate) started: Step,
+    pub(crate) end: Option<(NodeEnd, Step)>,
+}
+
+/// Deliveries that no client saw may have happened until `last`, or still may while `open` is not 0.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Unseen {
+    open: u32,
+    last: Option<Step>,
+}
+
+impl Unseen {
+    /// Whether a message of that step may have been delivered without anybody seeing it.
+    pub(crate) fn may_concern(self, published: Step) -> bool {
+        self.open > 0 || self.last.is_some_and(|last| last >= published)
+    }
+}
+
+/// What somebody did to a whole queue.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sweep {
+    pub(crate) is_delete: bool,
+    pub(crate) sent: Step,
+    /// When the broker had answered, with how many messages.
+    pub(crate) done: Option<(Step, u64)>,
+}
+
+/// One queue.
+#[derive(Debug, Clone)]
+pub(crate) struct Queue {
+    pub(crate) plan: QueuePlan,
+    /// Whoever publishes now finds it there, with its bindings.
+    pub(crate) is_ready: bool,
+    pub(crate) unseen: Unseen,
+    /// As `unseen`, of deliveries that need no ack.
+    pub(crate) unseen_no_ack: Unseen,
+    pub(crate) sweeps: Vec<Sweep>,
+    /// As the broker said last.
+    pub(crate) ready: u64,
+    /// What reached clients of each message.
+    pub(crate) deliveries: BTreeMap<PublishId, Vec<DeliveryId>>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) step: Step,
+    pub(crate) now_ms: u64,
+    pub(crate) queues: Vec<Queue>,
+    pub(crate) publishes: Vec<Publish>,
+    pub(crate) deliveries: Vec<Delivery>,
+    pub(crate) channels: Vec<Channel>,
+    pub(crate) consumers: Vec<Consumer>,
+    pub(crate) connections: Vec<Connection>,
+    pub(crate) boots: Vec<Boot>,
+}
+
+impl Facts {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let queues = plan.queues.iter().map(|plan| Queue {
+            plan: plan.clone(),
+            is_ready: false,
+            unseen: Unseen::default(),
+            unseen_no_ack: Unseen::default(),
+            sweeps: Vec::new(),
+            ready: 0,
+            deliveries: BTreeMap::new(),
+        });
+        Self {
+            step: 0,
+            now_ms: 0,
+            queues: queues.collect(),
+            publishes: Vec::new(),
+            deliveries: Vec::new(),
+            channels: Vec::new(),
+            consumers: Vec::new(),
+            connections: Vec::new(),
+            boots: Vec::new(),
+        }
+    }
+
+    pub(crate) fn publish(&self, id: PublishId) -> &Publish {
+        &self.publishes[id.0]
+    }
+
+    pub(crate) fn delivery(&self, id: DeliveryId) -> &Delivery {
+        &self.deliveries[id.0]
+    }
+
+    pub(crate) fn channel(&self, id: ChannelId) -> &Channel {
+        &self.channels[id.0]
+    }
+
+    pub(crate) fn consumer(&self, id: ConsumerId) -> &Consumer {
+        &self.consumers[id.0]
+    }
+
+    pub(crate) fn queue(&self, index: QueueIndex) -> &Queue {
+        &self.queues[index.0]
+    }
+
+    /// The number of the broker's current run, or of its last.
+    pub(crate) fn boot(&self) -> usize {
+        self.boots.len().saturating_sub(1)
+    }
+
+    /// Whether the broker has done what the client sent on this channel at that step.
+    pub(crate) fn is_processed(&self, channel: ChannelId, sent: Step) -> bool {
+        sent < self.channel(channel).processed
+    }
+
+    /// How the broker ended since that step, the gravest first; nothing if it did not.
+    pub(crate) fn node_end_since(&self, step: Step) -> Option<NodeEnd> {
+        let ends = self.boots.iter().filter_map(|boot| boot.end).filter(|(_, at)| *at >= step);
+        ends.map(|(end, _)| end).max_by_key(|end| match end {
+            NodeEnd::Stopped => 0,
+            NodeEnd::Killed => 1,
+            NodeEnd::PowerCut => 2,
+        })
+    }
+
+    /// The message on which removal a client has decided: it acked or discarded it, or got it without ack.
+    pub(crate) fn is_removed(&self, queue: QueueIndex, publish: PublishId) -> bool {
+        let deliveries = self.queue(queue).deliveries.get(&publish);
+        deliveries.is_some_and(|deliveries| {
+            deliveries.iter().any(|id| {
+                let delivery = self.delivery(*id);
+                delivery.no_ack || matches!(delivery.settled, Some((Settled::Ack | Settled::Discard, _)))
+            })
+        })
+    }
+
+    /// As [`Self::is_removed`], and nothing can have brought it back. To be asked when all is quiet.
+    pub(crate) fn is_surely_removed(&self, queue: QueueIndex, publish: PublishId) -> bool {
+        let deliveries = self.queue(queue).deliveries.get(&publish);
+        deliveries.and_then(|deliveries| deliveries.last()).is_some_and(|id| {
+            let delivery = self.delivery(*id);
+            let channel = self.channel(delivery.channel);
+            let removed = match delivery.settled {
+                None => delivery.no_ack.then_some(delivery.at),
+                Some((Settled::Requeue, _)) => None,
+                // All is quiet, so what was settled on a channel that lives has been processed.
+                Some((_, step)) => (channel.end.begun.is_none() || step < channel.processed).then_some(step),
+            };
+            removed.is_some_and(|step| self.node_end_since(step).is_none_or(|end| end == NodeEnd::Stopped))
+        })
+    }
+
+    /// Why the message may not be in this queue although nobody removed it there; nothing when it must be there.
+    pub(crate) fn excuse(&self, queue: QueueIndex, id: PublishId, is_certain: bool) -> Option<Excuse> {
+        let (publish, state) = (self.publish(id), self.queue(queue));
+        let node_end = self.node_end_since(publish.at);
+        let is_lasting = publish.is_persistent && state.plan.durable;
+        let is_swept = state.sweeps.iter().any(|sweep| sweep.done.is_none_or(|(done, _)| done >= publish.at));
+        let is_acked = publish.answer == Some(Answer::Acked);
+        match () {
+            () if !is_certain => Some(Excuse::NoQueue),
+            () if publish.answer == Some(Answer::Nacked) => Some(Excuse::Nacked),
+            () if is_swept => Some(Excuse::Swept),
+            () if state.unseen_no_ack.may_concern(publish.at) => Some(Excuse::LostWithoutAck),
+            () if !is_acked && node_end.is_some() => Some(Excuse::Unconfirmed),
+            () if !is_acked && !self.is_processed(publish.channel, publish.at) => Some(Excuse::Unanswered),
+            () if !is_lasting && node_end.is_some() => Some(Excuse::Transient),
+            () if state.plan.is_os && node_end == Some(NodeEnd::PowerCut) => Some(Excuse::Unsynced),
+            () => None,
+        }
+    }
+
+    // What follows changes facts; `history` says when.
+
+    pub(crate) fn hold(&mut self, channel: ChannelId, queue: QueueIndex, no_ack: bool) {
+        let channel = &mut self.channels[channel.0];
+        if channel.end.done.is_none() && !channel.holds.contains(&(queue, no_ack)) {
+            channel.holds.push((queue, no_ack));
+            if channel.end.begun.is_some() {
+                self.unseen(queue, no_ack).open += 1;
+            }
+        }
+    }
+
+    /// The end of a channel may have begun for the broker.
+    pub(crate) fn begin_channel_end(&mut self, id: ChannelId) {
+        let step = self.step;
+        let channel = &mut self.channels[id.0];
+        if channel.end.begun.is_some() {
+            return;
+        }
+        channel.end.begun = Some(step);
+        for (queue, no_ack) in channel.holds.clone() {
+            self.unseen(queue, no_ack).open += 1;
+        }
+    }
+
+    /// Nothing more can come of a channel.
+    pub(crate) fn finish_channel_end(&mut self, id: ChannelId) {
+        self.begin_channel_end(id);
+        let step = self.step;
+        let channel = &mut self.channels[id.0];
+        if channel.end.done.is_some() {
+            return;
+        }
+        channel.end.done = Some(step);
+        for (queue, no_ack) in std::mem::take(&mut channel.holds) {
+            let unseen = self.unseen(queue, no_ack);
+            unseen.open -= 1;
+            unseen.last = Some(step);
+        }
+    }
+
+    fn unseen(&mut self, queue: QueueIndex, no_ack: bool) -> &mut Unseen {
+        let queue = &mut self.queues[queue.0];
+        if no_ack { &mut queue.unseen_no_ack } else { &mut queue.unseen }
+    }
+}

@@ -1,0 +1,39 @@
+//! What is promised: one file for each promise. An oracle sees every event and the facts as they are after it.
+
+mod confirms;
+mod conservation;
+mod holes;
+mod loss;
+mod once;
+mod order;
+mod prefetch;
+mod redelivered;
+
+use crate::facts::Facts;
+use crate::history::Event;
+
+/// One promise.
+pub(crate) trait Oracle {
+    /// The name of its file.
+    fn name(&self) -> &'static str;
+
+    /// Judges what has happened.
+    ///
+    /// # Errors
+    /// How the promise was broken.
+    fn judge(&mut self, facts: &Facts, event: &Event) -> Result<(), String>;
+}
+
+/// All of them, at the start of a run.
+pub(crate) fn all() -> Vec<Box<dyn Oracle>> {
+    vec![
+        Box::new(confirms::Confirms::default()),
+        Box::new(conservation::Conservation),
+        Box::new(holes::Holes),
+        Box::new(loss::Loss),
+        Box::new(once::Once::default()),
+        Box::new(order::Order::default()),
+        Box::new(prefetch::Prefetch::default()),
+        Box::new(redelivered::Redelivered),
+    ]
+}

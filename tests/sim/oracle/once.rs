@@ -1,0 +1,53 @@
+//! A message is in one place at a time: while somebody holds it nobody else gets it, and once its ack has been processed it never comes
+//! again while the broker runs, nor after it was stopped in order.
+
+use std::collections::BTreeMap;
+
+use super::Oracle;
+use crate::facts::{DeliveryId, Facts, NodeEnd, PublishId, Settled, Taker};
+use crate::history::Event;
+use crate::plan::QueueIndex;
+
+#[derive(Default)]
+pub(crate) struct Once {
+    /// The last delivery of each message in each queue.
+    last: BTreeMap<(QueueIndex, PublishId), DeliveryId>,
+}
+
+impl Oracle for Once {
+    fn name(&self) -> &'static str {
+        "once"
+    }
+
+    fn judge(&mut self, facts: &Facts, event: &Event) -> Result<(), String> {
+        let Event::Delivered(id) = event else { return Ok(()) };
+        let delivery = facts.delivery(*id);
+        let before = self.last.insert((delivery.queue, delivery.publish), *id);
+        let reaches = facts.publish(delivery.publish).targets.iter().any(|(queue, _)| *queue == delivery.queue);
+        let name = || format!("message {} of {}", delivery.publish.0, facts.queue(delivery.queue).plan.name);
+        if !reaches {
+            return Err(format!("{} was never routed there", name()));
+        }
+        let Some(before) = before.map(|before| facts.delivery(before)) else { return Ok(()) };
+        let had_it = match before.taker {
+            Taker::Consumer(consumer) => format!("consumer {}", consumer.0),
+            Taker::Getter => "a getter".to_owned(),
+        };
+        // Acks that were not written are lost with the process; what was stopped in order has written them.
+        let is_same_run = before.boot == delivery.boot;
+        let kept_acks = facts.node_end_since(before.at).is_none_or(|end| end == NodeEnd::Stopped);
+        let was_processed = |step| facts.is_processed(before.channel, step);
+        match before.settled {
+            None if before.no_ack && kept_acks => {
+                Err(format!("{} went to {had_it} without ack and comes again", name()))
+            }
+            None if is_same_run && facts.channel(before.channel).end.begun.is_none() => {
+                Err(format!("{} comes again although {had_it} holds it", name()))
+            }
+            Some((Settled::Ack | Settled::Discard, step)) if was_processed(step) && kept_acks => {
+                Err(format!("{} was settled by {had_it} and comes again", name()))
+            }
+            _ => Ok(()),
+        }
+    }
+}

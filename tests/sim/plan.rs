@@ -1,0 +1,276 @@
+//! What a seed decides before anything runs: queues and routes, clients and their habits, which faults may come.
+
+use plugin_api::testing::Random;
+use tests::wire::value::{Table, Value};
+
+use crate::network::Habits;
+
+/// An index into [`Plan::queues`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct QueueIndex(pub(crate) usize);
+
+/// A queue that every client declares, the same way.
+#[derive(Debug, Clone)]
+pub(crate) struct QueuePlan {
+    pub(crate) name: String,
+    pub(crate) durable: bool,
+    /// Its confirms wait for the operating system only.
+    pub(crate) is_os: bool,
+    /// Somebody purges it now and then.
+    pub(crate) is_purged: bool,
+    /// Somebody deletes it now and then.
+    pub(crate) is_deleted: bool,
+}
+
+impl QueuePlan {
+    /// The arguments of its declaration.
+    pub(crate) fn arguments(&self) -> Table {
+        let mut arguments = Table::new();
+        if self.is_os {
+            arguments.push((b"x-durability".to_vec(), Value::Text(b"os".to_vec())));
+        }
+        arguments
+    }
+}
+
+/// Where a publish may go, and which queues it reaches then.
+#[derive(Debug, Clone)]
+pub(crate) struct Route {
+    pub(crate) exchange: &'static str,
+    pub(crate) routing_key: String,
+    pub(crate) queues: Vec<QueueIndex>,
+}
+
+/// A binding that every client makes.
+#[derive(Debug, Clone)]
+pub(crate) struct Binding {
+    pub(crate) exchange: &'static str,
+    pub(crate) routing_key: String,
+    pub(crate) queue: QueueIndex,
+}
+
+/// The exchanges that every client declares: name and type.
+pub(crate) const EXCHANGES: [(&str, &str); 2] = [(DIRECT, "direct"), (FANOUT, "fanout")];
+const DIRECT: &str = "x.direct";
+const FANOUT: &str = "x.fanout";
+
+/// What a publisher wants to hear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answers {
+    None,
+    Confirms,
+}
+
+/// What one channel does.
+#[derive(Debug, Clone)]
+pub(crate) enum Work {
+    Publish(PublishPlan),
+    Consume(ConsumePlan),
+    /// Fetches with basic.get.
+    Get(Vec<QueueIndex>),
+    /// Purges and deletes what may be purged and deleted, and makes mistakes.
+    Disturb,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct PublishPlan {
+    pub(crate) answers: Answers,
+    pub(crate) mandatory_percent: u32,
+    pub(crate) persistent_percent: u32,
+    pub(crate) body_bytes_max: u32,
+    /// Unconfirmed publishes at most.
+    pub(crate) unconfirmed_max: usize,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct ConsumePlan {
+    pub(crate) queues: Vec<QueueIndex>,
+    pub(crate) prefetch_count: u16,
+    /// A limit of the whole channel, too.
+    pub(crate) global_prefetch_count: u16,
+    pub(crate) no_ack: bool,
+    pub(crate) is_exclusive: bool,
+    pub(crate) priority: Option<i32>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct ClientPlan {
+    /// In seconds; 0 is off.
+    pub(crate) heartbeat_secs: u16,
+    pub(crate) frame_max: u32,
+    /// Between two steps of a channel, in milliseconds at most.
+    pub(crate) think_ms_max: u32,
+    pub(crate) network: Habits,
+    pub(crate) work: Vec<Work>,
+}
+
+/// How often something goes wrong: after so many milliseconds on average, or never.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct FaultPlan {
+    pub(crate) reset_ms: Option<u32>,
+    pub(crate) silence_ms: Option<u32>,
+    pub(crate) stall_ms: Option<u32>,
+    pub(crate) kill_ms: Option<u32>,
+    pub(crate) power_cut_ms: Option<u32>,
+    pub(crate) stop_ms: Option<u32>,
+    pub(crate) sync_error_ms: Option<u32>,
+    pub(crate) disk_full_ms: Option<u32>,
+    pub(crate) slow_disk_ms: Option<u32>,
+    pub(crate) alarm_ms: Option<u32>,
+    pub(crate) shrink_ms: Option<u32>,
+}
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) queues: Vec<QueuePlan>,
+    pub(crate) bindings: Vec<Binding>,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) clients: Vec<ClientPlan>,
+    pub(crate) faults: FaultPlan,
+    pub(crate) rounds: u32,
+    pub(crate) round_ms: u32,
+    pub(crate) segment_bytes: u64,
+    pub(crate) queue_memory_bytes: u64,
+    /// How long calls of the store take on a good day, in milliseconds at most.
+    pub(crate) store_wait_ms_max: u32,
+}
+
+impl Plan {
+    /// What this seed decides.
+    pub(crate) fn of(seed: u64) -> Self {
+        let mut random = Random::new(seed ^ 0x7061_6e6e);
+        let random = &mut random;
+        let queues: Vec<QueuePlan> = (0..2 + random.below(4)).map(|number| queue(number, random)).collect();
+        let (bindings, routes) = routing(&queues, random);
+        let clients = (0..2 + random.below(4)).map(|number| client(number, queues.len(), random)).collect();
+        Self {
+            seed,
+            queues,
+            bindings,
+            routes,
+            clients,
+            faults: faults(random),
+            rounds: 1 + random.below(3),
+            round_ms: 500 + random.below(6000),
+            segment_bytes: *random.pick(&[4096, 20_000, 100_000]),
+            queue_memory_bytes: *random.pick(&[8 << 10, 64 << 10, 1 << 20]),
+            store_wait_ms_max: *random.pick(&[0, 3, 20]),
+        }
+    }
+}
+
+fn queue(number: u32, random: &mut Random) -> QueuePlan {
+    let durable = random.below(4) > 0;
+    QueuePlan {
+        name: format!("q{number}"),
+        durable,
+        is_os: durable && random.below(8) == 0,
+        is_purged: random.below(6) == 0,
+        is_deleted: random.below(8) == 0,
+    }
+}
+
+fn routing(queues: &[QueuePlan], random: &mut Random) -> (Vec<Binding>, Vec<Route>) {
+    let mut bindings = Vec::new();
+    let mut routes = Vec::new();
+    let mut direct = Vec::new();
+    let mut fanout = Vec::new();
+    for (index, queue) in queues.iter().enumerate() {
+        let queue_index = QueueIndex(index);
+        routes.push(Route { exchange: "", routing_key: queue.name.clone(), queues: vec![queue_index] });
+        if random.below(2) == 0 {
+            bindings.push(Binding { exchange: DIRECT, routing_key: "both".into(), queue: queue_index });
+            direct.push(queue_index);
+        }
+        if random.below(2) == 0 {
+            bindings.push(Binding { exchange: FANOUT, routing_key: String::new(), queue: queue_index });
+            fanout.push(queue_index);
+        }
+    }
+    routes.push(Route { exchange: DIRECT, routing_key: "both".into(), queues: direct });
+    routes.push(Route { exchange: DIRECT, routing_key: "nobody".into(), queues: Vec::new() });
+    routes.push(Route { exchange: FANOUT, routing_key: "any".into(), queues: fanout });
+    (bindings, routes)
+}
+
+fn client(number: u32, queue_count: usize, random: &mut Random) -> ClientPlan {
+    let channels = 1 + random.below(3);
+    // There is always somebody who publishes and somebody who consumes.
+    let work = (0..channels)
+        .map(|channel| match number {
+            0 if channel == 0 => publish(random),
+            1 if channel == 0 => consume(queue_count, random),
+            _ => work(queue_count, random),
+        })
+        .collect();
+    ClientPlan {
+        heartbeat_secs: *random.pick(&[0, 0, 2, 10]),
+        frame_max: *random.pick(&[4096, 8192, 131_072]),
+        think_ms_max: *random.pick(&[2, 20, 100]),
+        network: Habits {
+            chunk_max: *random.pick(&[7, 60, 1000, 1000, 100_000]),
+            window_bytes: *random.pick(&[500, 4000, 100_000]),
+        },
+        work,
+    }
+}
+
+fn work(queue_count: usize, random: &mut Random) -> Work {
+    match random.below(10) {
+        0..4 => publish(random),
+        4..8 => consume(queue_count, random),
+        8 => Work::Get(some_queues(queue_count, random)),
+        _ => Work::Disturb,
+    }
+}
+
+fn publish(random: &mut Random) -> Work {
+    Work::Publish(PublishPlan {
+        answers: *random.pick(&[Answers::None, Answers::Confirms, Answers::Confirms, Answers::Confirms]),
+        mandatory_percent: *random.pick(&[0, 30]),
+        persistent_percent: *random.pick(&[0, 60, 100, 100]),
+        body_bytes_max: *random.pick(&[20, 200, 2000, 10_000]),
+        unconfirmed_max: *random.pick(&[1, 10, 100]),
+    })
+}
+
+fn consume(queue_count: usize, random: &mut Random) -> Work {
+    Work::Consume(ConsumePlan {
+        queues: some_queues(queue_count, random),
+        prefetch_count: *random.pick(&[0, 1, 3, 20]),
+        global_prefetch_count: *random.pick(&[0, 0, 0, 2, 10]),
+        no_ack: random.below(8) == 0,
+        is_exclusive: random.below(12) == 0,
+        priority: if random.below(4) == 0 { Some(random.below(5) as i32 - 2) } else { None },
+    })
+}
+
+fn some_queues(queue_count: usize, random: &mut Random) -> Vec<QueueIndex> {
+    let first = random.below(queue_count as u32) as usize;
+    let count = 1 + random.below(2) as usize;
+    (0..count.min(queue_count)).map(|step| QueueIndex((first + step) % queue_count)).collect()
+}
+
+fn faults(random: &mut Random) -> FaultPlan {
+    // A seed has some kinds of faults and not others, so that each also meets the others' absence.
+    let mut maybe = |often_in_ten: u32, every_ms: u32| {
+        let comes = random.below(10) < often_in_ten;
+        let every_ms = every_ms / 2 + random.below(every_ms * 2);
+        comes.then_some(every_ms)
+    };
+    FaultPlan {
+        reset_ms: maybe(4, 1500),
+        silence_ms: maybe(2, 4000),
+        stall_ms: maybe(3, 800),
+        kill_ms: maybe(2, 3000),
+        power_cut_ms: maybe(3, 3000),
+        stop_ms: maybe(2, 4000),
+        sync_error_ms: maybe(1, 4000),
+        disk_full_ms: maybe(1, 3000),
+        slow_disk_ms: maybe(2, 2000),
+        alarm_ms: maybe(2, 2000),
+        shrink_ms: maybe(2, 1000),
+    }
+}
