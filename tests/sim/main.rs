@@ -3,6 +3,8 @@
 //! `README.md` says how it works. As a test it runs a thousand seeds and shows that every oracle notices a planted defect:
 //! `cargo test -p tests --test sim`. With arguments it runs what they say: `cargo test -p tests --test sim -- --seed 7 --trace`.
 
+#![expect(dead_code, reason = "what happened is also written down for the trace, which shows it by its debug form")]
+
 mod accidents;
 mod client;
 mod clock;

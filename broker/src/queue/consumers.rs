@@ -21,6 +21,7 @@ use super::channel_limit::ChannelLimit;
 use super::ports::{Delivery, HolderId, NewConsumer, Outlet};
 use super::ready::{Entry, Hot};
 use super::shared_credit::SharedCredit;
+use crate::message::Message;
 use crate::window::Window;
 
 /// The subscribing half of a holder.
@@ -392,6 +393,14 @@ impl Consumers {
         holder.batch.push(Delivery { ticket, redelivered, message });
         self.unacked_count += 1;
         Handed::Held
+    }
+
+    /// What was just delivered goes to the consumer in this form.
+    pub(super) fn replace_delivered(&mut self, slot: usize, message: Arc<Message>) {
+        let Some(holder) = self.holder_mut(slot) else { return };
+        let (Some(consumer), Some(delivery)) = (&mut holder.consumer, holder.batch.last_mut()) else { return };
+        consumer.credit_bytes += delivery.message.weight() as i64 - message.weight() as i64;
+        delivery.message = message;
     }
 
     /// A getter holds a message; returns its ticket.

@@ -5,6 +5,7 @@
 //! connection, no clock and no runtime.
 
 pub mod arguments;
+pub mod dead_letter;
 pub mod declare;
 mod deliver;
 pub mod erlang_term;
@@ -17,6 +18,7 @@ pub mod policy;
 pub mod publish;
 pub mod queue_arguments;
 pub mod queue_settings;
+pub mod quorum;
 pub mod registry;
 pub mod reply_to;
 mod restore;
@@ -31,10 +33,12 @@ use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use plugin_api::exchange::ExchangeSpec;
 use plugin_api::value::Table;
 
+use self::dead_letter::Cycles;
 pub use self::error::Error;
 use self::held::Holder;
 use self::policy::{Applied, Policy, PolicyKind, QueueType};
 use self::queue_settings::{Declared, QueueSettings};
+use self::quorum::QuorumQueues;
 use self::settings::{ParameterName, VhostLimits, VhostMetadata};
 use self::tables::Tables;
 use crate::plugin_host::{Registry, TypeError};
@@ -179,6 +183,8 @@ pub struct Shared {
     pub first_seq: u64,
     /// Bindings that may lead to one queue, or to one exchange.
     pub bindings_per_queue_max: usize,
+    /// What becomes of declarations of quorum queues.
+    pub quorum_queues: QuorumQueues,
 }
 
 /// See the module.
@@ -193,12 +199,14 @@ pub struct Vhost {
     /// The place of the first message of every queue: above all places of earlier runs.
     first_seq: u64,
     bindings_per_queue_max: usize,
+    quorum_queues: QuorumQueues,
     /// That of queues which were declared without one.
     durability: Durability,
     tables: RwLock<Tables>,
     /// Held while policies change, until all queues have been told.
     changing: Mutex<()>,
     generation: AtomicU64,
+    cycles: Cycles,
     is_traced: AtomicBool,
 }
 
@@ -225,7 +233,8 @@ impl Vhost {
     /// # Errors
     /// A built-in exchange type cannot be opened.
     pub fn new(name: &str, shared: Shared, durability: Durability) -> Result<Arc<Self>, TypeError> {
-        let Shared { registry, factory, ledger, holder, numbers, first_seq, bindings_per_queue_max } = shared;
+        let Shared { registry, factory, ledger, holder, numbers, first_seq, bindings_per_queue_max, quorum_queues } =
+            shared;
         let mut tables = Tables::default();
         for (exchange, kind, internal) in PREDECLARED {
             let spec = ExchangeSpec {
@@ -252,10 +261,12 @@ impl Vhost {
             numbers,
             first_seq,
             bindings_per_queue_max,
+            quorum_queues,
             durability,
             tables: RwLock::new(tables),
             changing: Mutex::new(()),
             generation: AtomicU64::new(1),
+            cycles: Cycles::default(),
             is_traced: AtomicBool::new(false),
         }))
     }
@@ -318,9 +329,11 @@ impl Vhost {
         self.tables.read().exchanges.values().cloned().collect()
     }
 
-    /// All queues at this moment, in no order.
+    /// All queues at this moment, in the order in which they were made.
     pub fn queues(&self) -> Vec<Arc<QueueRecord>> {
-        self.tables.read().queues.values().cloned().collect()
+        let mut queues: Vec<Arc<QueueRecord>> = self.tables.read().queues.values().cloned().collect();
+        queues.sort_unstable_by_key(|queue| queue.number);
+        queues
     }
 
     /// How many exchanges and queues there are.

@@ -18,6 +18,7 @@ use plugin_api::value::Table;
 
 use super::error::Error;
 use super::policy::{Applied, QueuePolicy};
+use super::publish::without_bcc;
 use super::queue_settings::{Declared, QueueSettings};
 use super::{QueueRecord, Vhost};
 use crate::message::{Message, Parts};
@@ -170,6 +171,7 @@ impl Handle for ReplyQueue {
             | Input::Loaded { .. }
             | Input::Reconfigure(_)
             | Input::Tick
+            | Input::Buried { .. }
             | Input::Shrink => {}
         }
     }
@@ -247,6 +249,7 @@ impl Inside {
         if self.consumer.is_none() {
             return true;
         }
+        let message = without_bcc(&message).unwrap_or(message);
         if self.waiting.is_empty() && self.has_credit() {
             self.hand_over(message, deliveries);
             return true;

@@ -115,7 +115,7 @@ fn after_an_exclusive_consumer_has_gone_others_may_come() {
 /// What a consumer held must not be handed to others that end with it, only to come back from them as delivered again.
 #[test]
 fn consumers_that_end_together_hand_nothing_to_each_other() {
-    let mut bench = bench(Options { delivery_limit: Some(1), ..Options::default() });
+    let mut bench = bench(Options::default());
     bench.consume_prefetch(1, 1).consume_prefetch(2, 0).consume_prefetch(3, 0).publish(&["a"]).told();
     let (holders, reply_to) = (vec![holder(1), holder(2)], bench.reply_to());
     bench.input(Input::Detach { holders, reply_to }).expect(&["3<a!#1", "Detached"]);

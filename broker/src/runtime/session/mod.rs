@@ -581,7 +581,8 @@ impl Session {
     fn settle(&mut self, outstanding: Outstanding, outcome: Outcome) {
         let settlement = match outcome {
             Outcome::Requeue => Settlement::Requeue,
-            Outcome::Ack | Outcome::Discard => Settlement::Remove,
+            Outcome::Ack => Settlement::Remove,
+            Outcome::Discard => Settlement::Reject,
         };
         let Some(source) = self.sources.get_mut(&outstanding.source) else { return };
         if source.settlement != settlement && !source.settled.is_empty() {
