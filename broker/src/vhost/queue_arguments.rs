@@ -182,6 +182,10 @@ impl ArgumentError {
             Self::Negative(value) => format!("{{value_negative,{value}}}"),
             Self::TooLarge(value, _) => format!("{{max_value_exceeded,{value}}}"),
             Self::TooLong(value) => format!("{{value_too_large,{value}}}"),
+            // Our own argument has no term in RabbitMQ; words say how to mend it.
+            Self::NotOneOf(value, names, _) if name == DURABILITY => {
+                format!("value '{value}' is not one of {}", names.join(", "))
+            }
             Self::NotOneOf(_, _, word) => (*word).into(),
             Self::KeyWithoutExchange => "routing_key_but_no_dlx_defined".into(),
             Self::UnknownQueueType(kind) => format!("\"unsupported queue type '{kind}'\""),
