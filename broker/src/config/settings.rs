@@ -16,7 +16,7 @@ pub(super) const NODE: Section = Section { what: "node", keys: &["product", "ver
 
 pub(super) const LISTENERS: Section = Section {
     what: "listeners",
-    keys: &["amqp"],
+    keys: &["amqp", "proxy_protocol"],
     hints: &[("amqps", Hint::NotYet), ("http", Hint::NotYet), ("management", Hint::NotYet), ("metrics", Hint::NotYet)],
 };
 
@@ -103,6 +103,9 @@ pub(super) fn node(reader: &mut Reader<'_>, node: &Node, topology: &mut Topology
 
 pub(super) fn listeners(reader: &mut Reader<'_>, node: &Node, topology: &mut Topology) {
     let Some(fields) = reader.fields(node, &LISTENERS) else { return };
+    if let Some(node) = fields.get("proxy_protocol") {
+        topology.listeners.proxy_protocol = reader.flag(node).unwrap_or(false);
+    }
     let Some(node) = fields.get("amqp") else { return };
     if node.is_null() {
         return reader.wrong(node, "an address", "write ADDR:PORT, or leave 'amqp' out for port 5672");

@@ -15,6 +15,7 @@ pub mod holder;
 pub mod listener;
 pub mod mailbox;
 pub mod paging;
+pub mod proxy_protocol;
 pub mod queue_shell;
 pub mod session;
 pub mod transactions;
