@@ -19,7 +19,69 @@ pub struct Message {
     exchange_end: u8,
     routing_key_end: u16,
     properties_end: u32,
-    is_persistent: bool,
+    facts: Facts,
+}
+
+/// What is known of a message without reading its properties, as bits; the lowest are its [`Marks`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Facts(u8);
+
+impl Facts {
+    const PERSISTENT: Self = Self(0x10);
+    const EXPIRES: Self = Self(0x20);
+
+    fn of(properties: Properties<'_>) -> Self {
+        let is_persistent = properties.delivery_mode() == Some(2);
+        let expires = properties.expiration().is_some();
+        Self(u8::from(is_persistent) * Self::PERSISTENT.0 | u8::from(expires) * Self::EXPIRES.0)
+    }
+
+    #[inline]
+    fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// What the broker alone knows of a message that it dead-lettered or took a header from; nothing of it is on the wire. They go with the
+/// message into the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks(u8);
+
+impl Marks {
+    /// None, as of nearly every message.
+    pub const NONE: Self = Self(0);
+    /// The broker wrote its `x-death`; any other is a publisher's own (semantics 20.9).
+    pub const HAS_DEATHS: Self = Self(1);
+    /// Its header BCC is still there, since dead-lettering goes by it (semantics 20.3); nobody may see it.
+    pub const HIDES_BCC: Self = Self(2);
+    /// It was dead-lettered with a key of its queue: its header CC no longer routes (semantics 20.4).
+    pub const SOLE_KEY: Self = Self(4);
+
+    /// As bits, of which the lowest three are used.
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// From bits; unknown ones are dropped.
+    pub fn from_bits(bits: u8) -> Self {
+        Self(bits & 7)
+    }
+
+    /// Whether one of `others` is there.
+    #[inline]
+    pub fn has(self, others: Self) -> bool {
+        self.0 & others.0 != 0
+    }
+
+    /// Both.
+    pub fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// These without `others`.
+    pub fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
 }
 
 /// The pieces of a message that is being put together.
@@ -47,7 +109,7 @@ pub struct Builder {
     exchange_end: u8,
     routing_key_end: u16,
     properties_end: u32,
-    is_persistent: bool,
+    facts: Facts,
     /// What the message will have in all.
     announced_bytes: usize,
 }
@@ -74,7 +136,7 @@ impl Builder {
             routing_key_end: (parts.exchange.len() + parts.routing_key.len()) as u16,
             // A content header fits in a frame (semantics 17.2).
             properties_end: parts.len() as u32,
-            is_persistent: Properties::from_raw(parts.properties).delivery_mode() == Some(2),
+            facts: Facts::of(Properties::from_raw(parts.properties)),
             announced_bytes: parts.len().saturating_add(body_bytes),
             buffer,
         }
@@ -102,7 +164,7 @@ impl Builder {
             exchange_end: self.exchange_end,
             routing_key_end: self.routing_key_end,
             properties_end: self.properties_end,
-            is_persistent: self.is_persistent,
+            facts: self.facts,
             buffer: self.buffer.into_boxed_slice(),
         };
         live::add(message.weight() as i64);
@@ -120,6 +182,14 @@ impl Message {
     /// A message that is whole.
     pub fn new(parts: Parts<'_>, body: &[u8]) -> Arc<Self> {
         let mut builder = Builder::with_room(parts, body.len(), body.len());
+        builder.push(body);
+        builder.finish()
+    }
+
+    /// A message that is whole, and what the broker knows of it.
+    pub fn marked(parts: Parts<'_>, body: &[u8], marks: Marks) -> Arc<Self> {
+        let mut builder = Builder::new(parts, body.len());
+        builder.facts.0 |= marks.0;
         builder.push(body);
         builder.finish()
     }
@@ -164,8 +234,25 @@ impl Message {
     }
 
     /// Delivery mode 2 (semantics 12.8).
+    #[inline]
     pub fn is_persistent(&self) -> bool {
-        self.is_persistent
+        self.facts.has(Facts::PERSISTENT)
+    }
+
+    /// How long it may wait in a queue by its own wish, in milliseconds (semantics 12.5). One that is no number counts as none: only a
+    /// message that no publisher was checked for can have it.
+    #[inline]
+    pub fn expiration_ms(&self) -> Option<u64> {
+        if !self.facts.has(Facts::EXPIRES) {
+            return None;
+        }
+        std::str::from_utf8(self.properties().expiration()?).ok()?.parse().ok()
+    }
+
+    /// What the broker alone knows of it.
+    #[inline]
+    pub fn marks(&self) -> Marks {
+        Marks::from_bits(self.facts.0)
     }
 
     /// What it counts for in credits and budgets, in bytes.
@@ -332,6 +419,21 @@ mod tests {
         assert_eq!((message.exchange(), message.routing_key(), message.body()), ("orders", "order.eu", &b"body"[..]));
         assert_eq!(message.properties().raw(), &[0x10, 0, 2]);
         assert!(message.is_persistent());
+    }
+
+    #[test]
+    fn a_message_knows_its_expiration_and_its_marks() {
+        let expiration =
+            |properties: &[u8]| Message::new(Parts { exchange: "", routing_key: "", properties }, b"").expiration_ms();
+        assert_eq!(expiration(&[0, 0]), None);
+        assert_eq!(expiration(b"\x01\x00\x0460e3"), None);
+        assert_eq!(expiration(b"\x01\x00\x046000"), Some(6000));
+        let parts = Parts { exchange: "", routing_key: "", properties: &[0, 0] };
+        let marks = Marks::HAS_DEATHS.and(Marks::SOLE_KEY);
+        let message = Message::marked(parts, b"", marks);
+        assert_eq!(message.marks(), Marks::from_bits(marks.bits()));
+        assert!(message.marks().has(Marks::SOLE_KEY) && !message.marks().has(Marks::HIDES_BCC));
+        assert_eq!(size_of::<Message>(), 24);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Wiring: the only place that knows every module, the order of the start and the order of the end.
 //!
-//! Start: plugins, storage and what it kept, hooks, users, vhosts with their topology, listeners (semantics 27.7: who connects finds everything in its place).
+//! Start: plugins, storage and what it kept, hooks, users, vhosts with their topology, definitions to import, listeners (semantics 27.7: who connects finds everything in its place).
 //! End, on SIGTERM or SIGINT: listeners close, clients get connection.close 320 and a deadline, the store takes what is left, then the
 //! process ends.
 
+mod definitions;
 mod store;
 mod world;
 
@@ -15,10 +16,11 @@ use std::time::Duration;
 
 use plugin_api::storage::Durability;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-use self::world::World;
+pub use self::definitions::{DefinitionsError, Offline};
+use self::world::{Comes, World};
 use crate::access::Mechanism;
 use crate::amqp::{Identity, Limits};
 use crate::hooks::{HookError, HookSet};
@@ -30,6 +32,7 @@ use crate::runtime::disk::DiskWatch;
 use crate::runtime::holder::{self, MemoryHolder};
 use crate::runtime::listener::{self, Reached};
 use crate::runtime::paging::{self, Paging};
+use crate::runtime::timer::{self, Timer};
 use crate::runtime::transactions::Transactions;
 use crate::runtime::{Broker, Clock, Shells};
 use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
@@ -65,6 +68,9 @@ pub enum NodeError {
     /// The topology cannot be carried out.
     #[error("topology:\n{}", lines(.0))]
     Apply(Vec<ApplyError>),
+    /// Definitions cannot be imported or exported.
+    #[error(transparent)]
+    Definitions(#[from] DefinitionsError),
     /// The data folder cannot be used.
     #[error("data folder {}: {error}; name another with --data, or give the broker's user access to it", .path.display())]
     Data {
@@ -114,6 +120,8 @@ impl NodeError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Hooks(_) | Self::Apply(_) => 65,
+            Self::Definitions(DefinitionsError::Read { .. } | DefinitionsError::NoVhost(_)) => 66,
+            Self::Definitions(_) => 65,
             Self::Listen { .. } => 69,
             Self::ExchangeType(_) | Self::Signals(_) => 71,
             Self::Store(_) | Self::Recover(_) => 74,
@@ -127,15 +135,51 @@ const PRODUCT: &str = "RabbitMQ";
 /// The version of it whose behaviour this broker follows where versions differ (semantics 33.10).
 const VERSION: &str = "4.2.1";
 
+/// How a node ended that was told to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Everything is closed.
+    Closed,
+    /// It was still recovering its store. A thread is at that, for nothing: nobody should wait for it.
+    Recovering,
+}
+
+/// What tells a node to end. From the beginning on: a process that is the first of its container ignores signals that it does not take.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, NodeError> {
+        let taken = |kind| signal(kind).map_err(NodeError::Signals);
+        Ok(Self { terminate: taken(SignalKind::terminate())?, interrupt: taken(SignalKind::interrupt())? })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
 /// Runs a node until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// See [`NodeError`].
-pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
+pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     let NodeOptions { topology, listen, data, plugin_dirs } = options;
     let data = data.or_else(|| topology.storage.data.clone());
+    let mut signals = Signals::new()?;
     let registry = Arc::new(load_plugins(&topology, &plugin_dirs)?);
-    let (storage, recovery) = store::recover(&registry, &topology.storage, data.clone()).await?;
+    let (storage, recovery) = tokio::select! {
+        recovered = store::recover(&registry, &topology.storage, data.clone()) => recovered?,
+        () = signals.received() => {
+            tracing::info!("told to stop while the store was being recovered; the next start does it again");
+            return Ok(End::Recovering);
+        }
+    };
     let disk_watch =
         DiskWatch { folder: data, free_bytes_min: topology.limits.disk_free_bytes_min, storage: Arc::clone(&storage) };
     let committer = Committer::new(Arc::clone(&storage));
@@ -144,8 +188,6 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     let addresses = if listen.is_empty() { topology.listeners.amqp.clone() } else { listen };
     let listeners = addresses.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
 
-    let mut terminate = signal(SignalKind::terminate()).map_err(NodeError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(NodeError::Signals)?;
     let connections = Arc::new(tokio::sync::Mutex::new(JoinSet::new()));
     let mut accepting = JoinSet::new();
     let reached = if topology.listeners.proxy_protocol { Reached::ThroughProxy } else { Reached::Directly };
@@ -154,11 +196,11 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     }
     accepting.spawn(watch_memory(Arc::clone(&broker)));
     accepting.spawn(holder::run(Arc::clone(&broker)));
+    accepting.spawn(timer::run(Arc::clone(&broker.timer)));
     accepting.spawn(disk_watch.run(Arc::clone(&broker)));
     let failure = tokio::select! {
         biased;
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
+        () = signals.received() => None,
         failure = committer.failed() => Some(failure),
         // None of them ends while the store works, so this one panicked. Without it nothing would be confirmed or loaded again.
         ended = storing.ended() => Some(ended),
@@ -183,7 +225,7 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     store::close(storage).await;
     match failure {
         Some(failure) => Err(failure.into()),
-        None => Ok(()),
+        None => Ok(End::Closed),
     }
 }
 
@@ -228,7 +270,8 @@ pub fn build(
         .queue_memory_bytes
         .or((committer.promise() != Durability::ProcessLifetime).then_some(paging::DEFAULT_BYTES));
     let paging = Arc::new(Paging::new(queue_memory));
-    let factory = Shells::new(Arc::clone(committer), Arc::clone(&paging), clock.clone());
+    let timer = Arc::new(Timer::new(clock.clone()));
+    let factory = Shells::new(Arc::clone(committer), Arc::clone(&paging), Arc::clone(&timer));
     let ledger = StoreLedger::new(Arc::clone(committer));
     let Recovery { definitions, mut backlogs, first_seq, first_number } = recovery;
     let holder = Arc::new(MemoryHolder::new(clock.clone()));
@@ -242,7 +285,11 @@ pub fn build(
         first_seq,
         bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
     };
-    let World { access, vhosts } = world::assemble(topology, shared, ledger, definitions, &mut backlogs)?;
+    let comes = if topology.definitions.is_some() { Comes::Definitions } else { Comes::Nothing };
+    let World { access, vhosts } = world::assemble(topology, comes, shared, ledger, definitions, &mut backlogs)?;
+    if let Some(decl) = &topology.definitions {
+        definitions::import_at_start(decl, &access, &vhosts)?;
+    }
     let cluster_name = topology.node.cluster_name.clone().or_else(|| {
         // As RabbitMQ's tools set it.
         vhosts.global_parameters().get("cluster_name").and_then(|name| name.as_str().map(str::to_owned))
@@ -275,6 +322,7 @@ pub fn build(
         alarms,
         paging,
         holder,
+        timer,
         clock,
     };
     Ok(Broker::new(parts))

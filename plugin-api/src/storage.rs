@@ -23,7 +23,8 @@ pub trait StorageType: Send + Sync + 'static {
     /// Makes the storage. Reading what it holds is for [`Storage::recover`], which follows.
     ///
     /// # Errors
-    /// What is wrong with the configuration or the data folder; the broker does not start.
+    /// What is wrong with the configuration or the data folder; the broker does not start. That a disk fails is for
+    /// [`Storage::recover`] to say, since the broker then ends with another exit code.
     fn open(&self, spec: &StorageSpec) -> Result<Arc<dyn Storage>, Invalid>;
 }
 

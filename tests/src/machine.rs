@@ -23,7 +23,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One batch leads to the next where a queue loads portion after portion.
 const COMMIT_ROUNDS_MAX: usize = 10_000;
@@ -39,6 +39,12 @@ struct World {
 impl World {
     fn now(&self) -> Instant {
         self.clock.now()
+    }
+
+    /// When a queue must look at the clock next.
+    fn next_tick(&self) -> Option<Instant> {
+        let due_ms = self.broker.timer.next_due()?;
+        Some(self.now() + Duration::from_millis(due_ms.saturating_sub(self.clock.wall_ms())))
     }
 
     /// Lets the store do what has been asked of it, and what follows from that.
@@ -198,10 +204,12 @@ impl Transport for MachineTransport {
         self.settle();
         if self.session.out().is_empty() && !self.session.has_ended() {
             // Nothing will come by itself, so whatever comes next comes with time.
-            let (deadline, due) = (self.session.deadline(), self.world.broker.holder.next_due());
+            let deadline = self.session.deadline();
+            let due = [self.world.broker.holder.next_due(), self.world.next_tick()].into_iter().flatten().min();
             if let Some(due) = due.filter(|due| deadline.is_none_or(|deadline| *due <= deadline)) {
                 self.world.clock.jump(due);
                 self.world.broker.release_held(self.world.now());
+                self.world.broker.timer.fire(self.world.clock.wall_ms());
                 self.settle();
             } else if let Some(deadline) = deadline {
                 self.world.clock.jump(deadline);

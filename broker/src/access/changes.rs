@@ -233,6 +233,16 @@ impl Access {
         self.changed();
     }
 
+    /// From now on no user is there only because nobody has said anything of users.
+    pub fn leave_defaults(&self) {
+        let had_defaults = self.has_defaults();
+        let accounts = self.for_change();
+        if !had_defaults {
+            self.record(vec![Change::DefaultsLeft]);
+        }
+        drop(accounts);
+    }
+
     fn change(&self, name: &str, edit: impl FnOnce(&mut Account) -> Vec<Change>) -> Result<(), AccessError> {
         let mut accounts = self.for_change();
         let account = accounts.get_mut(name).ok_or_else(|| AccessError::NoSuchUser(name.to_owned()))?;

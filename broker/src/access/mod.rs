@@ -277,6 +277,24 @@ impl Access {
         records
     }
 
+    /// Whether the users are those that are there because nobody has said anything of users.
+    #[must_use]
+    pub fn has_defaults(&self) -> bool {
+        self.has_defaults.load(Ordering::Relaxed)
+    }
+
+    /// Where a permission entry comes from; none where there is none.
+    #[must_use]
+    pub fn permission_origin(&self, name: &str, vhost: &str) -> Option<Origin> {
+        self.accounts.read().get(name)?.permission_origin(vhost)
+    }
+
+    /// Where a topic permission entry comes from; none where there is none.
+    #[must_use]
+    pub fn topic_permission_origin(&self, name: &str, vhost: &str, exchange: &str) -> Option<Origin> {
+        self.accounts.read().get(name)?.topic_permission_origin(vhost, exchange)
+    }
+
     /// Where the user comes from; none for an unknown user.
     #[must_use]
     pub fn origin_of(&self, name: &str) -> Option<Origin> {

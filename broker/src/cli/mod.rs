@@ -4,6 +4,7 @@
 //! Exit codes are those of sysexits(3). Nothing here knows AMQP; `run` hands over to the node.
 
 mod check;
+mod definitions;
 mod logging;
 mod plugins;
 mod run;
@@ -41,6 +42,8 @@ enum Command {
     /// Read a topology file and report every mistake in it, without running anything
     #[command(long_about = check::LONG_ABOUT)]
     Check(check::CheckArgs),
+    /// Import and export definitions of a data folder as RabbitMQ does
+    Definitions(definitions::DefinitionsArgs),
     /// Work with Lua hook scripts
     Script(script::ScriptArgs),
     /// Look at a data folder without changing it
@@ -54,6 +57,7 @@ Examples:
   broker --listen 127.0.0.1:5673 --log debug
   broker check topology.yaml         report all mistakes of the file
   broker script test scripts/        run the tests beside the scripts
+  broker definitions import definitions.json --data DIR    take over what a RabbitMQ exported
 
 Every option can be given by its environment variable instead; the command line wins, and an empty variable counts as none.";
 
@@ -80,6 +84,7 @@ pub fn main() -> ExitCode {
     ExitCode::from(match parse() {
         Ok(Cli { command: None, run }) => run::run(run),
         Ok(Cli { command: Some(Command::Check(args)), .. }) => check::check(&args),
+        Ok(Cli { command: Some(Command::Definitions(args)), .. }) => definitions::definitions(args),
         Ok(Cli { command: Some(Command::Script(args)), .. }) => script::script(&args),
         Ok(Cli { command: Some(Command::Store(args)), .. }) => store::store(&args),
         Err(error) => {

@@ -10,9 +10,12 @@ use clap::Args;
 use super::{exit, logging};
 use crate::{
     config::{self, Diagnostic, parse_listen},
-    node::{self, NodeOptions},
+    node::{self, End, NodeOptions},
     plugin_host::Registry,
-    topology::{check::Types, schema::Topology},
+    topology::{
+        check::Types,
+        schema::{DefinitionsDecl, Topology},
+    },
 };
 
 /// Everything that can be said without a topology file.
@@ -39,6 +42,10 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "DIR", env = "BROKER_DATA")]
     pub(super) data: Option<PathBuf>,
 
+    /// Import these definitions of a RabbitMQ at the start, a file or a folder of .json files, instead of those that the topology names
+    #[arg(long, value_name = "FILE|DIR", env = "BROKER_DEFINITIONS")]
+    pub(super) definitions: Option<PathBuf>,
+
     /// Load every plugin in this folder; may be given several times
     #[arg(
         long,
@@ -62,6 +69,11 @@ pub(super) fn run(args: RunArgs) -> u8 {
         Ok(topology) => topology.unwrap_or_default(),
         Err(code) => return code,
     };
+    let mut topology: Topology = topology;
+    if let Some(path) = args.definitions {
+        let skip_if_unchanged = topology.definitions.is_some_and(|decl| decl.skip_if_unchanged);
+        topology.definitions = Some(DefinitionsDecl { path, skip_if_unchanged });
+    }
     let options = NodeOptions { topology, listen: args.listen, data: args.data, plugin_dirs: args.plugin_dir };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -71,7 +83,11 @@ pub(super) fn run(args: RunArgs) -> u8 {
         }
     };
     match runtime.block_on(node::run(options)) {
-        Ok(()) => exit::OK,
+        Ok(End::Closed) => exit::OK,
+        Ok(End::Recovering) => {
+            runtime.shutdown_background();
+            exit::OK
+        }
         Err(error) => {
             eprintln!("broker: {error}");
             error.exit_code()

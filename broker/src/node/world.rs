@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::NodeError;
-use crate::access::{self, Access};
+use crate::access::{self, Access, StoredAccounts};
 use crate::queue::{self, Restored};
 use crate::store::StoreLedger;
 use crate::store::definitions::{DEFAULT_USERS_LEFT, Definitions};
@@ -24,30 +24,38 @@ pub(super) struct World {
     pub(super) vhosts: Vhosts,
 }
 
+/// What is done with users and vhosts as soon as they are together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Comes {
+    /// Definitions are imported: where nothing has been stored yet, nothing is there but what they name (semantics 28.13).
+    Definitions,
+    /// Nothing.
+    Nothing,
+}
+
 /// Puts both together. Backlogs are taken out of `backlogs` by their queue's number.
 ///
 /// # Errors
 /// Declarations that cannot be carried out, built-in exchange types that do not work.
 pub(super) fn assemble(
     topology: &Topology,
+    comes: Comes,
     shared: Shared,
     ledger: Arc<StoreLedger>,
     definitions: Definitions,
     backlogs: &mut HashMap<u64, Restored>,
 ) -> Result<World, NodeError> {
     let Definitions { vhosts: mut stored, accounts, global_parameters } = definitions;
-    // With definitions to import, nothing is there that they do not name (semantics 28.13).
-    let is_imported = topology.definitions.is_some();
-    let has_default =
-        |is_left_out: bool, mark: &str| is_left_out && !is_imported && !global_parameters.contains_key(mark);
+    let is_fresh = stored.is_empty() && accounts == StoredAccounts::default();
+    let has_default = |mark: &str| !global_parameters.contains_key(mark) && !(is_fresh && comes == Comes::Definitions);
     let access = match topology.defaults.users {
         false => Access::restore(accounts, &topology.users, access::Declared::ByFile, ledger),
-        true if has_default(true, DEFAULT_USERS_LEFT) => {
+        true if has_default(DEFAULT_USERS_LEFT) => {
             Access::restore(accounts, &topology.users, access::Declared::ByDefault, ledger)
         }
         true => Access::restore(accounts, &[], access::Declared::ByFile, ledger),
     };
-    let has_declared = !topology.defaults.vhosts || has_default(true, DEFAULT_VHOST_DELETED);
+    let has_declared = !topology.defaults.vhosts || has_default(DEFAULT_VHOST_DELETED);
     let declared = if has_declared { topology.vhosts.as_slice() } else { &[] };
     // A vhost that the topology does not name is there as long as anything of it is stored.
     let others: Vec<VhostDecl> = stored

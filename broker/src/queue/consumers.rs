@@ -5,6 +5,7 @@
 //! nothing meanwhile. Where only one is to be served, only that one ever joins. What was delivered stays with its holder until it is
 //! settled.
 
+mod ack_times;
 mod single_active;
 mod turns;
 
@@ -12,12 +13,15 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use self::ack_times::{AckTimeout, AckTimes};
 use self::single_active::{Rank, SingleActive};
 use self::turns::Turns;
+use super::Options;
 use super::channel_limit::ChannelLimit;
 use super::ports::{Delivery, HolderId, NewConsumer, Outlet};
 use super::ready::{Entry, Hot};
 use super::shared_credit::SharedCredit;
+use crate::message::Message;
 use crate::window::Window;
 
 /// The subscribing half of a holder.
@@ -42,6 +46,8 @@ pub(super) struct Holder {
     pub(super) channel: u16,
     pub(super) unacked: Window<Entry>,
     next_ticket: u64,
+    /// Where deliveries must be acked in time.
+    times: Option<Box<AckTimes>>,
     pub(super) consumer: Option<Consumer>,
     pub(super) limit: Option<Arc<ChannelLimit>>,
     pub(super) shared_credit: Option<Arc<SharedCredit>>,
@@ -50,13 +56,14 @@ pub(super) struct Holder {
 }
 
 impl Holder {
-    fn new(id: HolderId, outlet: Arc<dyn Outlet>, channel: u16) -> Self {
+    fn new(id: HolderId, outlet: Arc<dyn Outlet>, channel: u16, is_timed: bool) -> Self {
         Self {
             id,
             outlet,
             channel,
             unacked: Window::default(),
             next_ticket: 1,
+            times: is_timed.then(Box::default),
             consumer: None,
             limit: None,
             shared_credit: None,
@@ -66,10 +73,13 @@ impl Holder {
 
     /// Keeps a delivery until it is settled; returns its ticket.
     #[inline]
-    pub(super) fn hold(&mut self, entry: Entry) -> u64 {
+    fn hold(&mut self, entry: Entry, now_ms: u64, timeout: Option<&mut Box<AckTimeout>>) -> u64 {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         self.unacked.insert(ticket, entry);
+        if let (Some(timeout), Some(times)) = (timeout, &mut self.times) {
+            timeout.on_delivery(times, ticket, now_ms);
+        }
         ticket
     }
 
@@ -96,6 +106,15 @@ impl Holder {
     }
 }
 
+/// Somebody who has held a delivery for too long (semantics 13.29).
+pub(super) struct Overdue {
+    pub(super) outlet: Arc<dyn Outlet>,
+    /// Its source number.
+    pub(super) source: u32,
+    /// The time that it had.
+    pub(super) timeout_ms: u64,
+}
+
 /// What became of a message that was offered to the consumers.
 pub(super) enum Handed {
     /// Delivered; the consumer will settle it.
@@ -117,14 +136,79 @@ pub(super) struct Consumers {
     /// One of them has the queue for itself.
     has_exclusive: bool,
     unacked_count: usize,
+    now_ms: u64,
+    /// Where deliveries must be acked in time.
+    timeout: Option<Box<AckTimeout>>,
     /// Slots whose batch is not empty.
     pub(super) touched: Vec<usize>,
 }
 
 impl Consumers {
-    /// Nobody is there. With `single_active` only one consumer at a time is served (semantics 13.26).
-    pub(super) fn new(single_active: bool) -> Self {
-        Self { single: single_active.then(Box::default), ..Self::default() }
+    /// Nobody is there.
+    pub(super) fn new(options: &Options) -> Self {
+        let timeout = options.consumer_timeout_ms.map(|timeout_ms| Box::new(AckTimeout::new(timeout_ms)));
+        Self { single: options.single_active_consumer.then(Box::default), timeout, ..Self::default() }
+    }
+
+    /// The time in milliseconds since the epoch, for what follows.
+    #[inline]
+    pub(super) fn set_now(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+    }
+
+    /// When [`Self::take_overdue`] must be asked.
+    #[inline]
+    pub(super) fn next_check_ms(&self) -> Option<u64> {
+        self.timeout.as_ref()?.next_check_ms
+    }
+
+    /// Deliveries must be acked in this time from now on, or in any. What is unacked and was not timed yet counts from now.
+    pub(super) fn set_timeout(&mut self, timeout_ms: Option<u64>) {
+        if timeout_ms == self.timeout.as_ref().map(|timeout| timeout.timeout_ms) {
+            return;
+        }
+        let now_ms = self.now_ms;
+        self.timeout = timeout_ms.map(|timeout_ms| Box::new(AckTimeout::new(timeout_ms)));
+        for holder in self.slots.iter_mut().flatten() {
+            match timeout_ms {
+                None => holder.times = None,
+                Some(_) if holder.times.is_some() => {}
+                Some(_) => {
+                    let oldest = holder.unacked.first().map(|(ticket, _)| AckTimes::since(ticket, now_ms));
+                    holder.times = Some(Box::new(oldest.unwrap_or_default()));
+                }
+            }
+        }
+        if let Some(timeout) = &mut self.timeout
+            && self.unacked_count > 0
+        {
+            timeout.next_check_ms = Some(now_ms);
+        }
+    }
+
+    /// Whose oldest delivery has been unacked for too long; each is named once.
+    pub(super) fn take_overdue(&mut self) -> Vec<Overdue> {
+        let mut overdue = Vec::new();
+        let Some(timeout) = &mut self.timeout else { return overdue };
+        if timeout.next_check_ms.is_none_or(|check_ms| self.now_ms < check_ms) {
+            return overdue;
+        }
+        let mut earliest_ms = None;
+        for holder in self.slots.iter_mut().flatten() {
+            let oldest = holder.unacked.first().map(|(ticket, _)| ticket);
+            let Some(times) = holder.times.as_mut().filter(|times| !times.is_told) else { continue };
+            let Some(since_ms) = times.oldest_ms(oldest) else { continue };
+            let due_ms = since_ms.saturating_add(timeout.timeout_ms);
+            if due_ms <= self.now_ms {
+                times.is_told = true;
+                let (outlet, source) = (Arc::clone(&holder.outlet), holder.id.source);
+                overdue.push(Overdue { outlet, source, timeout_ms: timeout.timeout_ms });
+            } else {
+                earliest_ms = Some(earliest_ms.map_or(due_ms, |earliest: u64| earliest.min(due_ms)));
+            }
+        }
+        timeout.checked(self.now_ms, earliest_ms);
+        overdue
     }
 
     /// Whether only one consumer at a time is served.
@@ -174,7 +258,7 @@ impl Consumers {
         if let Some(&slot) = self.by_id.get(&id) {
             return slot;
         }
-        let holder = Holder::new(id, Arc::clone(outlet), channel);
+        let holder = Holder::new(id, Arc::clone(outlet), channel, self.timeout.is_some());
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.slots[slot] = Some(holder);
@@ -305,15 +389,25 @@ impl Consumers {
         if !keeps_body {
             entry.message = None;
         }
-        let ticket = holder.hold(entry);
+        let ticket = holder.hold(entry, self.now_ms, self.timeout.as_mut());
         holder.batch.push(Delivery { ticket, redelivered, message });
         self.unacked_count += 1;
         Handed::Held
     }
 
-    /// Counts a message that a getter holds.
-    pub(super) fn count_held(&mut self) {
+    /// What was just delivered goes to the consumer in this form.
+    pub(super) fn replace_delivered(&mut self, slot: usize, message: Arc<Message>) {
+        let Some(holder) = self.holder_mut(slot) else { return };
+        let (Some(consumer), Some(delivery)) = (&mut holder.consumer, holder.batch.last_mut()) else { return };
+        consumer.credit_bytes += delivery.message.weight() as i64 - message.weight() as i64;
+        delivery.message = message;
+    }
+
+    /// A getter holds a message; returns its ticket.
+    pub(super) fn hold(&mut self, slot: usize, entry: Entry) -> u64 {
+        let Some(Some(holder)) = self.slots.get_mut(slot) else { return 0 };
         self.unacked_count += 1;
+        holder.hold(entry, self.now_ms, self.timeout.as_mut())
     }
 
     /// Takes settled deliveries from a holder; unknown tickets are skipped. Returns whether its channel must be told that its limit has room.

@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
-use super::ports::{Place, SeqRange};
-use super::ready::{Entry, Hot, Ready, Wanted};
+use super::ports::{LoadedMessage, Place, SeqRange};
+use super::ready::{Entry, Front, Hot, Ready, Wanted};
+use super::ttl;
 use crate::message::Message;
 
 /// See the module.
@@ -16,6 +17,8 @@ pub(super) struct Levels {
     /// Everything, unless there are levels.
     only: Ready,
     several: Option<Box<Several>>,
+    /// How long messages that come now may wait.
+    ttl_ms: u64,
 }
 
 #[derive(Debug)]
@@ -27,16 +30,130 @@ struct Several {
     ready: Vec<Option<Box<Ready>>>,
     /// A bit for each level in which messages wait.
     waiting: [u64; 4],
+    ttl_ms: u64,
+    sums: Sums,
+}
+
+/// Of all levels.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
     len: usize,
     hot_bytes: usize,
+    body_bytes: u64,
+    unsized_count: usize,
+}
+
+impl Sums {
+    fn of(ready: &Ready) -> Self {
+        Self {
+            len: ready.len(),
+            hot_bytes: ready.hot_bytes(),
+            body_bytes: ready.body_bytes(),
+            unsized_count: ready.unsized_count(),
+        }
+    }
+
+    /// These with one level's share replaced.
+    fn with(self, old: Self, new: Self) -> Self {
+        Self {
+            len: self.len - old.len + new.len,
+            hot_bytes: self.hot_bytes - old.hot_bytes + new.hot_bytes,
+            body_bytes: self.body_bytes - old.body_bytes + new.body_bytes,
+            unsized_count: self.unsized_count - old.unsized_count + new.unsized_count,
+        }
+    }
 }
 
 impl Levels {
-    /// Nothing waits, and the places of each level begin at `first_seq`. Without `max` there is one level.
-    pub(super) fn new(max: Option<u8>, first_seq: u64) -> Self {
-        let several =
-            max.map(|max| Several { max, first_seq, ready: Vec::new(), waiting: [0; 4], len: 0, hot_bytes: 0 });
-        Self { only: Ready::new(0, first_seq), several: several.map(Box::new) }
+    /// Nothing waits, and the places of each level begin at `first_seq`; messages may wait `ttl_ms`. Without `max` there is one level.
+    pub(super) fn new(max: Option<u8>, first_seq: u64, ttl_ms: u64) -> Self {
+        let several = max.map(|max| Several {
+            max,
+            first_seq,
+            ttl_ms,
+            ready: Vec::new(),
+            waiting: [0; 4],
+            sums: Sums::default(),
+        });
+        Self { only: Ready::new(0, first_seq, ttl_ms), several: several.map(Box::new), ttl_ms }
+    }
+
+    /// Messages that come from now on may wait so long.
+    pub(super) fn set_ttl(&mut self, ttl_ms: u64) {
+        self.ttl_ms = ttl_ms;
+        match &mut self.several {
+            None => self.only.set_ttl(ttl_ms),
+            Some(several) => {
+                several.ttl_ms = ttl_ms;
+                several.ready.iter_mut().flatten().for_each(|ready| ready.set_ttl(ttl_ms));
+            }
+        }
+    }
+
+    /// The deadline of a message that comes now.
+    #[inline]
+    pub(super) fn deadline_from(&self, now_ms: u64, message: &Message) -> u64 {
+        ttl::deadline(self.ttl_ms, now_ms, message)
+    }
+
+    /// The deadline of a message that the store has, see [`Ready::deadline`].
+    pub(super) fn deadline(&self, place: Place, came_ms: u64, now_ms: u64, message: &Message) -> u64 {
+        let ready = self.level(place.level);
+        ready.map_or(ttl::NEVER, |ready| ready.deadline(place.seq, came_ms, now_ms, message))
+    }
+
+    /// See [`Ready::came`].
+    pub(super) fn came(&self, place: Place, deadline_ms: u64, message: &Message) -> u64 {
+        self.level(place.level).map_or(deadline_ms, |ready| ready.came(place.seq, deadline_ms, message))
+    }
+
+    /// What is next in line.
+    #[inline]
+    pub(super) fn front(&self) -> Option<Front> {
+        match &self.several {
+            None => self.only.front(),
+            Some(several) => several.next()?.front(),
+        }
+    }
+
+    /// The next in line, if it is cold and only known not to have a deadline before some time.
+    pub(super) fn unknown_front(&self) -> Option<SeqRange> {
+        match &self.several {
+            None => self.only.unknown_front(),
+            Some(several) => several.next()?.unknown_front(),
+        }
+    }
+
+    /// See [`Ready::learn_deadline`].
+    pub(super) fn learn_deadline(&mut self, place: Place, deadline_ms: u64) {
+        self.change(place.level, |ready| ready.learn_deadline(place.seq, deadline_ms));
+    }
+
+    /// Of all bodies that wait, as far as their sizes are known.
+    #[inline]
+    pub(super) fn body_bytes(&self) -> u64 {
+        self.several.as_ref().map_or_else(|| self.only.body_bytes(), |several| several.sums.body_bytes)
+    }
+
+    /// Messages of unknown size, to look at: at most so many of one level.
+    pub(super) fn unsized_range(&self, count_max: u64) -> Option<SeqRange> {
+        match &self.several {
+            None => self.only.unsized_range(count_max),
+            Some(several) if several.sums.unsized_count == 0 => None,
+            Some(several) => several.waiting().rev().find_map(|level| several.level(level)?.unsized_range(count_max)),
+        }
+    }
+
+    /// See [`Ready::learn_sizes`].
+    pub(super) fn learn_sizes(&mut self, level: u8, through: u64, bodies: impl Iterator<Item = (u64, u64)>) {
+        self.change(level, |ready| ready.learn_sizes(through, bodies));
+    }
+
+    fn level(&self, level: u8) -> Option<&Ready> {
+        match &self.several {
+            None => Some(&self.only),
+            Some(several) => several.level(level),
+        }
     }
 
     /// The level of a message: its priority, none being 0 and what is above the highest being the highest (semantics 21.1).
@@ -69,13 +186,13 @@ impl Levels {
     /// How many wait.
     #[inline]
     pub(super) fn len(&self) -> usize {
-        self.several.as_ref().map_or_else(|| self.only.len(), |several| several.len)
+        self.several.as_ref().map_or_else(|| self.only.len(), |several| several.sums.len)
     }
 
     /// Whether none waits.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.several.as_ref().map_or_else(|| self.only.is_empty(), |several| several.len == 0)
+        self.several.as_ref().map_or_else(|| self.only.is_empty(), |several| several.sums.len == 0)
     }
 
     /// Whether a new message of this level would be the next to be handed out.
@@ -99,7 +216,7 @@ impl Levels {
     /// Bytes of what waits in memory, as [`Message::weight`] counts.
     #[inline]
     pub(super) fn hot_bytes(&self) -> usize {
-        self.several.as_ref().map_or_else(|| self.only.hot_bytes(), |several| several.hot_bytes)
+        self.several.as_ref().map_or_else(|| self.only.hot_bytes(), |several| several.sums.hot_bytes)
     }
 
     /// Whether new messages of a level must join messages that only the store has.
@@ -116,7 +233,7 @@ impl Levels {
     pub(super) fn may_want(&self) -> bool {
         match &self.several {
             None => self.only.has_cold() || !self.only.has_hot() && !self.only.is_empty(),
-            Some(several) => several.len > 0,
+            Some(several) => several.sums.len > 0,
         }
     }
 
@@ -130,8 +247,8 @@ impl Levels {
     }
 
     /// A message at the tail of its level that only the store has, or will have when a load is answered.
-    pub(super) fn push_cold(&mut self, place: Place, stored: super::Stored) {
-        self.change(place.level, |ready| ready.push_cold(place.seq, stored));
+    pub(super) fn push_cold(&mut self, place: Place, stored: super::Stored, deadline_ms: u64, message: &Message) {
+        self.change(place.level, |ready| ready.push_cold(place.seq, stored, deadline_ms, message));
     }
 
     /// Adds messages of an earlier run, ascending; `marked` is the last of the level that may have been handed out.
@@ -157,6 +274,28 @@ impl Levels {
         }
     }
 
+    /// The next in line, unless it is cold; it may be without a body.
+    pub(super) fn pop_entry(&mut self) -> Option<Entry> {
+        match &mut self.several {
+            None => self.only.pop_entry(),
+            Some(several) => {
+                let level = several.highest()?;
+                several.change(level, Ready::pop_entry)
+            }
+        }
+    }
+
+    /// Takes up to so many of the next in line out, where those are cold.
+    pub(super) fn cut_cold(&mut self, count_max: u64) -> Option<SeqRange> {
+        match &mut self.several {
+            None => self.only.cut_cold(count_max),
+            Some(several) => {
+                let level = several.highest()?;
+                several.change(level, |ready| ready.cut_cold(count_max))
+            }
+        }
+    }
+
     /// The level whose last message in memory is needed last, below `below`.
     pub(super) fn lowest_hot(&self, below: Option<u8>) -> Option<u8> {
         match &self.several {
@@ -178,16 +317,12 @@ impl Levels {
 
     /// Takes the last message of a level's head out of memory, to the front of what is cold.
     pub(super) fn cool_last(&mut self, level: u8) {
-        self.change(level, |ready| ready.cool_last().is_some());
+        self.change(level, Ready::cool_last);
     }
 
     /// Takes bodies of returned messages out of memory, those that are needed last first, until `excess` bytes are gone. `each` sees to it
     /// that the store has them.
-    pub(super) fn cool_returned(
-        &mut self,
-        excess: usize,
-        mut each: impl FnMut(&Arc<Message>, Place, &mut super::Stored),
-    ) {
+    pub(super) fn cool_returned(&mut self, excess: usize, mut each: impl FnMut(&Entry, Arc<Message>)) {
         let Some(several) = &mut self.several else {
             self.only.cool_returned(excess, each);
             return;
@@ -228,14 +363,14 @@ impl Levels {
         level: u8,
         ranges: &[SeqRange],
         through: u64,
-        messages: Vec<(u64, Arc<Message>)>,
+        messages: Vec<LoadedMessage>,
     ) -> usize {
         self.change(level, |ready| ready.warm_returned(ranges, through, messages))
     }
 
     /// See [`Ready::warm_cold`].
-    pub(super) fn warm_cold(&mut self, level: u8, through: u64, messages: Vec<(u64, Arc<Message>)>) -> usize {
-        self.change(level, |ready| ready.warm_cold(through, messages))
+    pub(super) fn warm_cold(&mut self, level: u8, through: u64, now_ms: u64, messages: Vec<LoadedMessage>) -> usize {
+        self.change(level, |ready| ready.warm_cold(through, now_ms, messages))
     }
 
     /// Takes everything out; `each` is told what the store must forget.
@@ -265,20 +400,19 @@ impl Several {
         if place >= self.ready.len() {
             self.ready.resize_with(place + 1, || None);
         }
-        self.ready[place].get_or_insert_with(|| Box::new(Ready::new(level, self.first_seq)))
+        self.ready[place].get_or_insert_with(|| Box::new(Ready::new(level, self.first_seq, self.ttl_ms)))
     }
 
     /// Changes a level, and keeps the sums right.
     fn change<R>(&mut self, level: u8, change: impl FnOnce(&mut Ready) -> R) -> R {
         let ready = self.level_mut(level);
-        let (len, hot_bytes) = (ready.len(), ready.hot_bytes());
+        let old = Sums::of(ready);
         let result = change(ready);
-        let (new_len, new_hot_bytes) = (ready.len(), ready.hot_bytes());
-        self.len = self.len - len + new_len;
-        self.hot_bytes = self.hot_bytes - hot_bytes + new_hot_bytes;
+        let new = Sums::of(ready);
+        self.sums = self.sums.with(old, new);
         let word = &mut self.waiting[usize::from(level / 64)];
         let bit = 1 << (level % 64);
-        *word = if new_len > 0 { *word | bit } else { *word & !bit };
+        *word = if new.len > 0 { *word | bit } else { *word & !bit };
         result
     }
 
@@ -315,7 +449,8 @@ mod tests {
         let message = message(priority);
         let level = levels.level_of(&message);
         let seq = levels.next_seq(level);
-        levels.push(Hot { seq, level, message, redelivered: false, stored: Stored::Nowhere });
+        let (deadline_ms, stored) = (ttl::NEVER, Stored::Nowhere);
+        levels.push(Hot { seq, level, message, deadline_ms, returns: 0, redelivered: false, stored });
         Place { level, seq }
     }
 
@@ -325,19 +460,19 @@ mod tests {
 
     #[test]
     fn a_priority_above_the_highest_is_the_highest_and_none_is_the_lowest() {
-        let levels = Levels::new(Some(5), 1);
+        let levels = Levels::new(Some(5), 1, ttl::NEVER);
         let without = Message::new(Parts { exchange: "", routing_key: "", properties: &[0, 0] }, b"");
         assert_eq!(
             [levels.level_of(&without), levels.level_of(&message(5)), levels.level_of(&message(255))],
             [0, 5, 5]
         );
-        assert_eq!(Levels::new(None, 1).level_of(&message(9)), 0);
-        assert_eq!(Levels::new(Some(255), 1).level_of(&message(255)), 255);
+        assert_eq!(Levels::new(None, 1, ttl::NEVER).level_of(&message(9)), 0);
+        assert_eq!(Levels::new(Some(255), 1, ttl::NEVER).level_of(&message(255)), 255);
     }
 
     #[test]
     fn the_highest_level_goes_first_and_each_is_in_order() {
-        let mut levels = Levels::new(Some(255), 10);
+        let mut levels = Levels::new(Some(255), 10, ttl::NEVER);
         for priority in [0, 64, 255, 0, 63, 255, 128] {
             push(&mut levels, priority);
         }
@@ -348,7 +483,7 @@ mod tests {
 
     #[test]
     fn without_levels_priorities_mean_nothing() {
-        let mut levels = Levels::new(None, 1);
+        let mut levels = Levels::new(None, 1, ttl::NEVER);
         for priority in [1, 9, 4] {
             push(&mut levels, priority);
         }
@@ -357,7 +492,7 @@ mod tests {
 
     #[test]
     fn a_returned_message_comes_back_to_its_level_and_place() {
-        let mut levels = Levels::new(Some(9), 1);
+        let mut levels = Levels::new(Some(9), 1, ttl::NEVER);
         for priority in [3, 3, 7, 3] {
             push(&mut levels, priority);
         }
@@ -371,7 +506,7 @@ mod tests {
 
     #[test]
     fn a_new_message_is_next_only_above_all_that_wait() {
-        let mut levels = Levels::new(Some(9), 1);
+        let mut levels = Levels::new(Some(9), 1, ttl::NEVER);
         assert!(levels.would_be_next(0));
         push(&mut levels, 4);
         assert_eq!([3, 4, 5].map(|level| levels.would_be_next(level)), [false, false, true]);
@@ -379,7 +514,7 @@ mod tests {
 
     #[test]
     fn what_is_needed_last_leaves_memory_first_and_what_is_needed_first_is_loaded_first() {
-        let mut levels = Levels::new(Some(9), 1);
+        let mut levels = Levels::new(Some(9), 1, ttl::NEVER);
         for priority in [9, 2, 9, 2, 5] {
             push(&mut levels, priority);
         }
@@ -395,7 +530,8 @@ mod tests {
         assert_eq!((levels.len(), levels.hot_bytes(), levels.has_hot()), (5, 0, false));
         let wanted = levels.wanted(1, 8, 100);
         assert_eq!(wanted.ranges, [SeqRange { level: 9, first: 1, last: 2, stored: Stored::Paged }]);
-        assert_eq!(levels.warm_cold(9, 2, vec![(1, message(9)), (2, message(9))]), 0);
+        let loaded = [1, 2].map(|seq| LoadedMessage { seq, came_ms: 1, message: message(9) });
+        assert_eq!(levels.warm_cold(9, 2, 1, loaded.to_vec()), 0);
         assert!(levels.wanted(1, 8, 100).ranges.is_empty(), "enough for now");
         let wanted = levels.wanted(10_000, 8, 100);
         assert_eq!(wanted.ranges, [SeqRange { level: 5, first: 1, last: 1, stored: Stored::Paged }]);

@@ -120,6 +120,17 @@ pub struct Load {
     pub bytes_max: usize,
 }
 
+/// A message as the store had it.
+#[derive(Clone, Debug)]
+pub struct LoadedMessage {
+    /// Its place in the level that was read.
+    pub seq: u64,
+    /// When it came to the queue, in milliseconds since the epoch; 0 where the store does not know.
+    pub came_ms: u64,
+    /// What.
+    pub message: Arc<Message>,
+}
+
 /// A message that is published to a queue.
 #[derive(Clone, Debug)]
 pub struct Incoming {
@@ -129,6 +140,44 @@ pub struct Incoming {
     pub channel: u16,
     /// Its number for the confirm; 0 when none is wanted.
     pub number: u64,
+}
+
+/// Why a message died (semantics 20.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeathReason {
+    /// Its time was up (semantics 18).
+    Expired,
+    /// A consumer rejected it without requeue.
+    Rejected,
+    /// The queue was too long (semantics 19).
+    MaxLength,
+    /// It came back too often (semantics 30.2).
+    DeliveryLimit,
+}
+
+impl DeathReason {
+    /// As headers spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Rejected => "rejected",
+            Self::MaxLength => "maxlen",
+            Self::DeliveryLimit => "delivery_limit",
+        }
+    }
+}
+
+/// A message that died in a queue whose dead messages are wanted elsewhere.
+#[derive(Debug)]
+pub struct Dead {
+    /// What.
+    pub message: Arc<Message>,
+    /// Why.
+    pub reason: DeathReason,
+    /// When, in milliseconds since the epoch.
+    pub died_ms: u64,
+    /// Its place, for the store to forget once whoever gets the message has it; [`Stored::Nowhere`] where the store has nothing of it.
+    pub place: SeqRange,
 }
 
 /// A new consumer.
@@ -159,8 +208,10 @@ pub struct NewConsumer {
 /// What settling does with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settlement {
-    /// It is done with: acked, or rejected without requeue.
+    /// It is done with: acked.
     Remove,
+    /// It dies: rejected without requeue (semantics 13.19).
+    Reject,
     /// It goes back to its place (semantics 13.20).
     Requeue,
 }
@@ -234,13 +285,20 @@ pub enum Input {
         id: u64,
         /// The ranges that were asked for have been read up to here; what is missing no longer exists.
         through: u64,
-        /// The messages with their places, ascending.
-        messages: Vec<(u64, Arc<Message>)>,
+        /// The messages, by ascending place.
+        messages: Vec<LoadedMessage>,
     },
     /// The budget has shrunk: messages leave memory until it is kept.
     Shrink,
     /// Policies have changed: what it is told to do from now on.
     Reconfigure(Options),
+    /// The time of [`Queue::next_deadline`](super::Queue::next_deadline) has come.
+    Tick,
+    /// Dead messages of so many bytes have arrived where they were wanted.
+    Buried {
+        /// As [`Message::weight`] counts.
+        bytes: usize,
+    },
     /// How full it is. Answer: [`Reply::Status`].
     Status(ReplyTo),
     /// Throws ready messages away. Answer: [`Reply::Purged`].
@@ -369,6 +427,13 @@ pub enum Notice {
     ConsumerCancelled {
         /// Its source number.
         source: u32,
+    },
+    /// A delivery has been unacked for too long (semantics 13.29).
+    DeliveryTimedOut {
+        /// The source number of who holds it.
+        source: u32,
+        /// The time that it had, in milliseconds.
+        timeout_ms: u64,
     },
     /// The limit of a channel has room again and some of its consumers were waiting for that.
     LimitLifted {

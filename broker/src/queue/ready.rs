@@ -9,7 +9,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::ports::{Place, SeqRange, Stored};
+use super::ports::{LoadedMessage, Place, SeqRange, Stored};
+use super::ttl::{self, NEVER, Ttls};
 use crate::message::Message;
 
 /// A message in memory.
@@ -21,6 +22,10 @@ pub(super) struct Hot {
     pub(super) level: u8,
     /// What.
     pub(super) message: Arc<Message>,
+    /// When its time is up, in milliseconds since the epoch; [`NEVER`] for most.
+    pub(super) deadline_ms: u64,
+    /// How often it came back.
+    pub(super) returns: u16,
     /// It was handed out before (semantics 13.21).
     pub(super) redelivered: bool,
     /// Where the store has it.
@@ -41,6 +46,10 @@ pub(super) struct Entry {
     pub(super) seq: u64,
     pub(super) level: u8,
     pub(super) message: Option<Arc<Message>>,
+    pub(super) deadline_ms: u64,
+    /// Of its body.
+    pub(super) body_bytes: u32,
+    pub(super) returns: u16,
     pub(super) redelivered: bool,
     pub(super) stored: Stored,
 }
@@ -48,9 +57,25 @@ pub(super) struct Entry {
 impl From<Hot> for Entry {
     #[inline]
     fn from(hot: Hot) -> Self {
-        let Hot { seq, level, message, redelivered, stored } = hot;
-        Self { seq, level, message: Some(message), redelivered, stored }
+        let Hot { seq, level, message, deadline_ms, returns, redelivered, stored } = hot;
+        let body_bytes = body_bytes(&message) as u32;
+        Self { seq, level, message: Some(message), deadline_ms, body_bytes, returns, redelivered, stored }
     }
+}
+
+/// What a message counts for in the length of a queue (semantics 19.1). A body that is announced has far less than 4 GiB.
+#[inline]
+fn body_bytes(message: &Message) -> u64 {
+    message.body().len() as u64
+}
+
+/// What is next in line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Front {
+    /// When its time is up, at the earliest where that is not known exactly; [`NEVER`] for most.
+    pub(super) deadline_ms: u64,
+    /// Only the store has it.
+    pub(super) is_cold: bool,
 }
 
 /// Neighbours that only the store has.
@@ -59,6 +84,10 @@ pub(super) struct Run {
     pub(super) range: SeqRange,
     /// They may have been handed out before the last restart.
     pub(super) redelivered: bool,
+    /// The time of none of them is up before this. 0 where nothing is known: they are of an earlier run.
+    pub(super) earliest_ms: u64,
+    /// Of their bodies; not known of an earlier run.
+    pub(super) body_bytes: Option<u64>,
 }
 
 /// See the module.
@@ -73,15 +102,26 @@ pub(super) struct Ready {
     head: VecDeque<Hot>,
     cold: VecDeque<Run>,
     cold_count: usize,
-    /// Of the bodies in `returned` and `head`.
+    /// Of what is in memory in `returned` and `head`.
     hot_bytes: usize,
+    /// Of all bodies, as far as they are known.
+    body_bytes: u64,
+    /// Cold messages of unknown size.
+    unsized_count: usize,
+    ttls: Ttls,
+    /// The first of the cold ones that was looked at, and its deadline.
+    looked_at: Option<(u64, u64)>,
 }
 
 impl Ready {
-    /// Nothing waits, and places begin at `first_seq`.
-    pub(super) fn new(level: u8, first_seq: u64) -> Self {
+    /// Nothing waits, and places begin at `first_seq`; messages may wait `ttl_ms`.
+    pub(super) fn new(level: u8, first_seq: u64, ttl_ms: u64) -> Self {
         Self {
             level,
+            ttls: Ttls::new(ttl_ms),
+            body_bytes: 0,
+            unsized_count: 0,
+            looked_at: None,
             next_seq: first_seq,
             marked: 0,
             returned: BTreeMap::new(),
@@ -127,6 +167,94 @@ impl Ready {
         }
     }
 
+    /// Messages that come from now on may wait so long.
+    pub(super) fn set_ttl(&mut self, ttl_ms: u64) {
+        self.ttls.change(self.next_seq, ttl_ms);
+    }
+
+    /// The deadline of a message of this level. A store that does not know when it came has it begin now.
+    pub(super) fn deadline(&self, seq: u64, came_ms: u64, now_ms: u64, message: &Message) -> u64 {
+        ttl::deadline(self.ttls.at(seq), if came_ms == 0 { now_ms } else { came_ms }, message)
+    }
+
+    /// When a message of this level must have come to have its deadline.
+    pub(super) fn came(&self, seq: u64, deadline_ms: u64, message: &Message) -> u64 {
+        ttl::came(self.ttls.at(seq), deadline_ms, message)
+    }
+
+    /// What is next in line.
+    #[inline]
+    pub(super) fn front(&self) -> Option<Front> {
+        if let Some((_, entry)) = self.returned.first_key_value() {
+            return Some(Front { deadline_ms: entry.deadline_ms, is_cold: false });
+        }
+        match self.head.front() {
+            Some(hot) => Some(Front { deadline_ms: hot.deadline_ms, is_cold: false }),
+            None => self.cold_front(),
+        }
+    }
+
+    fn cold_front(&self) -> Option<Front> {
+        let run = self.cold.front()?;
+        let known = self.looked_at.filter(|(seq, _)| *seq == run.range.first);
+        Some(Front { deadline_ms: known.map_or(run.earliest_ms, |(_, deadline_ms)| deadline_ms), is_cold: true })
+    }
+
+    /// The first of the cold ones, if its deadline is only known to be not before some time.
+    pub(super) fn unknown_front(&self) -> Option<SeqRange> {
+        let first = SeqRange { last: self.cold.front()?.range.first, ..self.cold.front()?.range };
+        self.looked_at.is_none_or(|(seq, _)| seq != first.first).then_some(first)
+    }
+
+    /// The first of the cold ones was looked at.
+    pub(super) fn learn_deadline(&mut self, seq: u64, deadline_ms: u64) {
+        self.looked_at = Some((seq, deadline_ms));
+    }
+
+    /// Of all bodies, as far as they are known.
+    #[inline]
+    pub(super) fn body_bytes(&self) -> u64 {
+        self.body_bytes
+    }
+
+    /// Messages whose size is not known.
+    pub(super) fn unsized_count(&self) -> usize {
+        self.unsized_count
+    }
+
+    /// Messages of unknown size, to look at: at most so many of one run.
+    pub(super) fn unsized_range(&self, count_max: u64) -> Option<SeqRange> {
+        let range = self.cold.iter().find(|run| run.body_bytes.is_none())?.range;
+        Some(SeqRange { last: range.last.min(range.first.saturating_add(count_max - 1)), ..range })
+    }
+
+    /// Messages of unknown size were looked at, from the first of them `through` some place; `bodies` has each with its size.
+    pub(super) fn learn_sizes(&mut self, through: u64, bodies: impl Iterator<Item = (u64, u64)>) {
+        let Some(place) = self.cold.iter().position(|run| run.body_bytes.is_none()) else { return };
+        let Some(run) = self.cold.get_mut(place) else { return };
+        let known = SeqRange { last: run.range.last.min(through), ..run.range };
+        if known.is_empty() {
+            return;
+        }
+        let bytes = bodies.filter(|(seq, _)| (known.first..=known.last).contains(seq)).map(|(_, bytes)| bytes).sum();
+        let rest = SeqRange { first: known.last + 1, ..run.range };
+        let unknown = *run;
+        *run = Run { range: known, body_bytes: Some(bytes), ..unknown };
+        if !rest.is_empty() {
+            self.cold.insert(place + 1, Run { range: rest, ..unknown });
+        }
+        self.body_bytes += bytes;
+        self.unsized_count -= known.len();
+        // What was one run becomes one again.
+        if let Some(before) = place.checked_sub(1)
+            && let (Some(&last), Some(&this)) = (self.cold.get(before), self.cold.get(place))
+            && let Some(joined) = last.joined(&this)
+        {
+            self.cold[before] = joined;
+            self.cold.remove(place);
+        }
+    }
+
     /// Bytes of what waits in memory, as [`Message::weight`] counts.
     pub(super) fn hot_bytes(&self) -> usize {
         self.hot_bytes
@@ -142,21 +270,25 @@ impl Ready {
     #[inline]
     pub(super) fn push(&mut self, hot: Hot) {
         self.hot_bytes += hot.message.weight();
+        self.body_bytes += body_bytes(&hot.message);
         self.head.push_back(hot);
     }
 
     /// A message at the tail that only the store has, or will have when a load is answered.
-    pub(super) fn push_cold(&mut self, seq: u64, stored: Stored) {
+    pub(super) fn push_cold(&mut self, seq: u64, stored: Stored, deadline_ms: u64, message: &Message) {
         self.cold_count += 1;
-        if let Some(run) = self.cold.back_mut()
-            && run.range.stored == stored
-            && run.range.last + 1 == seq
-            && !run.redelivered
-        {
-            run.range.last = seq;
-            return;
+        let bytes = body_bytes(message);
+        self.body_bytes += bytes;
+        let run = Run {
+            range: SeqRange::one(self.level, seq, stored),
+            redelivered: false,
+            earliest_ms: deadline_ms,
+            body_bytes: Some(bytes),
+        };
+        match self.cold.back_mut() {
+            Some(last) if let Some(joined) = last.joined(&run) => *last = joined,
+            _ => self.cold.push_back(run),
         }
-        self.cold.push_back(Run { range: SeqRange::one(self.level, seq, stored), redelivered: false });
     }
 
     /// Adds messages of an earlier run, both ends inclusive, at the tail; `marked` is the last that may have been handed out.
@@ -166,7 +298,8 @@ impl Ready {
             if first <= last {
                 let range = SeqRange { level: self.level, first, last, stored: Stored::Lasting };
                 self.cold_count += range.len();
-                self.cold.push_back(Run { range, redelivered });
+                self.unsized_count += range.len();
+                self.cold.push_back(Run { range, redelivered, earliest_ms: 0, body_bytes: None });
             }
         }
     }
@@ -174,6 +307,7 @@ impl Ready {
     /// A message that had been handed out comes back to its place.
     pub(super) fn put_back(&mut self, entry: Entry) {
         self.hot_bytes += entry.message.as_ref().map_or(0, |message| message.weight());
+        self.body_bytes += u64::from(entry.body_bytes);
         self.returned.insert(entry.seq, entry);
     }
 
@@ -192,30 +326,64 @@ impl Ready {
             false => {
                 let first = self.returned.first_entry()?;
                 let message = first.get().message.clone()?;
-                let Entry { seq, level, redelivered, stored, .. } = first.remove();
-                Hot { seq, level, message, redelivered, stored }
+                let Entry { seq, level, deadline_ms, returns, redelivered, stored, .. } = first.remove();
+                Hot { seq, level, message, deadline_ms, returns, redelivered, stored }
             }
         };
         self.hot_bytes -= hot.message.weight();
+        self.body_bytes -= body_bytes(&hot.message);
         Some(hot)
     }
 
-    /// Takes the last message of the head out of memory, to the front of what is cold. `None` when there is none.
-    pub(super) fn cool_last(&mut self) -> Option<&mut Run> {
-        let hot = self.head.back()?;
-        self.hot_bytes -= hot.message.weight();
-        let Hot { seq, stored, redelivered, .. } = *hot;
-        self.head.pop_back();
-        self.cold_count += 1;
-        let joins = self.cold.front().is_some_and(|run| {
-            run.range.stored == stored && run.range.first == seq + 1 && run.redelivered == redelivered
-        });
-        if !joins {
-            self.cold.push_front(Run { range: SeqRange::one(self.level, seq, stored), redelivered });
+    /// The next in line, unless it is cold; it may be without a body.
+    pub(super) fn pop_entry(&mut self) -> Option<Entry> {
+        if self.has_hot() {
+            return self.pop().map(Entry::from);
+        }
+        let (_, entry) = self.returned.pop_first()?;
+        self.body_bytes -= u64::from(entry.body_bytes);
+        Some(entry)
+    }
+
+    /// Takes up to so many of the next in line out, where those are cold: of one run. What is left of the run is of unknown size then.
+    pub(super) fn cut_cold(&mut self, count_max: u64) -> Option<SeqRange> {
+        if !self.returned.is_empty() || !self.head.is_empty() || count_max == 0 {
+            return None;
         }
         let run = self.cold.front_mut()?;
-        run.range.first = seq;
-        Some(run)
+        let cut = SeqRange { last: run.range.last.min(run.range.first.saturating_add(count_max - 1)), ..run.range };
+        match run.body_bytes.take() {
+            Some(bytes) => {
+                self.body_bytes -= bytes;
+                self.unsized_count += run.range.len() - cut.len();
+            }
+            None => self.unsized_count -= cut.len(),
+        }
+        self.cold_count -= cut.len();
+        match cut.last == run.range.last {
+            true => drop(self.cold.pop_front()),
+            false => run.range.first = cut.last + 1,
+        }
+        Some(cut)
+    }
+
+    /// Takes the last message of the head out of memory, to the front of what is cold; false when there is none.
+    pub(super) fn cool_last(&mut self) -> bool {
+        let Some(hot) = self.head.pop_back() else { return false };
+        self.hot_bytes -= hot.message.weight();
+        self.cold_count += 1;
+        let run = Run {
+            range: SeqRange::one(self.level, hot.seq, hot.stored),
+            redelivered: hot.redelivered,
+            earliest_ms: hot.deadline_ms,
+            body_bytes: Some(body_bytes(&hot.message)),
+        };
+        match self.cold.front_mut() {
+            Some(first) if let Some(joined) = run.joined(first) => *first = joined,
+            _ => self.cold.push_front(run),
+        }
+        self.looked_at = Some((hot.seq, hot.deadline_ms));
+        true
     }
 
     /// Whether a message that was never handed out is in memory.
@@ -230,19 +398,17 @@ impl Ready {
 
     /// Takes bodies of returned messages out of memory, last first, until `excess` bytes are gone; `each` sees to it that the store has
     /// them. Returns the bytes.
-    pub(super) fn cool_returned(
-        &mut self,
-        excess: usize,
-        mut each: impl FnMut(&Arc<Message>, Place, &mut Stored),
-    ) -> usize {
+    pub(super) fn cool_returned(&mut self, excess: usize, mut each: impl FnMut(&Entry, Arc<Message>)) -> usize {
         let mut freed = 0;
         for entry in self.returned.values_mut().rev() {
             if freed >= excess {
                 break;
             }
             if let Some(message) = entry.message.take() {
-                each(&message, Place { level: entry.level, seq: entry.seq }, &mut entry.stored);
                 freed += message.weight();
+                each(entry, message);
+                // It is in the store from now on.
+                entry.stored = if entry.stored == Stored::Nowhere { Stored::Paged } else { entry.stored };
             }
         }
         self.hot_bytes -= freed;
@@ -278,13 +444,8 @@ impl Ready {
     }
 
     /// Loaded bodies for returned messages. What the store no longer has is given up; returns how many that were.
-    pub(super) fn warm_returned(
-        &mut self,
-        ranges: &[SeqRange],
-        through: u64,
-        messages: Vec<(u64, Arc<Message>)>,
-    ) -> usize {
-        for (seq, message) in messages {
+    pub(super) fn warm_returned(&mut self, ranges: &[SeqRange], through: u64, messages: Vec<LoadedMessage>) -> usize {
+        for LoadedMessage { seq, message, .. } in messages {
             if let Some(entry) = self.returned.get_mut(&seq)
                 && entry.message.is_none()
             {
@@ -298,41 +459,54 @@ impl Ready {
             lost.extend(covered.filter(|(_, entry)| entry.message.is_none()).map(|(&seq, _)| seq));
         }
         for seq in &lost {
-            self.returned.remove(seq);
+            self.body_bytes -= self.returned.remove(seq).map_or(0, |entry| u64::from(entry.body_bytes));
         }
         lost.len()
     }
 
     /// Loaded cold messages, which cover everything cold up to `through`. What the store does not have is given up; returns how many
     /// that were.
-    pub(super) fn warm_cold(&mut self, through: u64, messages: Vec<(u64, Arc<Message>)>) -> usize {
+    pub(super) fn warm_cold(&mut self, through: u64, now_ms: u64, messages: Vec<LoadedMessage>) -> usize {
         let before = self.cold_count;
         let mut messages = messages.into_iter().peekable();
         let mut found = 0;
-        while let Some(run) = self.cold.front_mut()
-            && run.range.first <= through
-        {
-            let Run { range, redelivered } = *run;
-            let last = range.last.min(through);
-            while let Some((seq, message)) = messages.next_if(|(seq, _)| *seq <= last) {
-                if seq >= range.first {
+        while let Some(mut run) = self.cold.pop_front_if(|run| run.range.first <= through) {
+            let last = run.range.last.min(through);
+            while let Some(LoadedMessage { seq, came_ms, message }) = messages.next_if(|loaded| loaded.seq <= last) {
+                if seq >= run.range.first {
                     found += 1;
                     self.hot_bytes += message.weight();
-                    self.head.push_back(Hot { seq, level: range.level, message, redelivered, stored: range.stored });
+                    match &mut run.body_bytes {
+                        Some(bytes) => *bytes -= body_bytes(&message).min(*bytes),
+                        None => self.body_bytes += body_bytes(&message),
+                    }
+                    let deadline_ms = self.deadline(seq, came_ms, now_ms, &message);
+                    let Run { range, redelivered, .. } = run;
+                    let (level, stored) = (range.level, range.stored);
+                    self.head.push_back(Hot { seq, level, message, deadline_ms, returns: 0, redelivered, stored });
                 }
             }
-            self.cold_count -= SeqRange { last, ..range }.len();
-            match last == range.last {
-                true => drop(self.cold.pop_front()),
-                false => run.range.first = last + 1,
+            let done = SeqRange { last, ..run.range }.len();
+            self.cold_count -= done;
+            if run.body_bytes.is_none() {
+                self.unsized_count -= done;
             }
+            if last < run.range.last {
+                run.range.first = last + 1;
+                self.cold.push_front(run);
+                break;
+            }
+            // Of those that were lost.
+            self.body_bytes -= run.body_bytes.unwrap_or(0);
         }
         before - self.cold_count - found
     }
 
     /// Takes everything out; `each` is told what the store must forget. Places go on where they were.
     pub(super) fn clear(&mut self, mut each: impl FnMut(SeqRange)) {
-        let empty = Self { marked: self.marked, ..Self::new(self.level, self.next_seq) };
+        let mut ttls = std::mem::replace(&mut self.ttls, Ttls::new(NEVER));
+        ttls.forget_before(self.next_seq);
+        let empty = Self { marked: self.marked, ttls, ..Self::new(self.level, self.next_seq, NEVER) };
         let Self { level, returned, head, cold, .. } = std::mem::replace(self, empty);
         let returned = returned.into_values().map(|entry| (entry.seq, entry.stored));
         let head = head.into_iter().map(|hot| (hot.seq, hot.stored));
@@ -342,6 +516,23 @@ impl Ready {
         for run in cold {
             each(run.range);
         }
+    }
+}
+
+impl Run {
+    /// Both as one, where `next` follows this one and nothing is known of either that is not known of the other.
+    #[inline]
+    fn joined(&self, next: &Self) -> Option<Self> {
+        let follows = self.range.last + 1 == next.range.first && self.range.stored == next.range.stored;
+        if !follows || self.redelivered != next.redelivered || self.body_bytes.is_none() != next.body_bytes.is_none() {
+            return None;
+        }
+        Some(Self {
+            range: SeqRange { last: next.range.last, ..self.range },
+            redelivered: self.redelivered,
+            earliest_ms: self.earliest_ms.min(next.earliest_ms),
+            body_bytes: self.body_bytes.zip(next.body_bytes).map(|(these, those)| these + those),
+        })
     }
 }
 
@@ -363,7 +554,12 @@ mod tests {
 
     fn hot(seq: u64) -> Hot {
         let message = Message::new(Parts { exchange: "", routing_key: "", properties: &[0, 0] }, b"");
-        Hot { seq, level: 0, message, redelivered: false, stored: Stored::Paged }
+        let (deadline_ms, stored) = (NEVER, Stored::Paged);
+        Hot { seq, level: 0, message, deadline_ms, returns: 0, redelivered: false, stored }
+    }
+
+    fn loaded<const N: usize>(seqs: [u64; N]) -> Vec<LoadedMessage> {
+        seqs.map(|seq| LoadedMessage { seq, came_ms: 1, message: hot(seq).message }).to_vec()
     }
 
     fn order(ready: &mut Ready) -> Vec<u64> {
@@ -372,7 +568,7 @@ mod tests {
 
     #[test]
     fn a_returned_message_keeps_its_place() {
-        let mut ready = Ready::new(0, 1);
+        let mut ready = Ready::new(0, 1, NEVER);
         for seq in 1..=5 {
             ready.push(hot(seq));
         }
@@ -386,18 +582,17 @@ mod tests {
 
     #[test]
     fn what_is_cold_comes_back_in_order_and_what_is_missing_is_given_up() {
-        let mut ready = Ready::new(0, 1);
+        let mut ready = Ready::new(0, 1, NEVER);
         for seq in 1..=3 {
             ready.push(hot(seq));
         }
         ready.cool_last();
         ready.cool_last();
         for seq in 4..=9 {
-            ready.push_cold(seq, Stored::Paged);
+            ready.push_cold(seq, Stored::Paged, NEVER, &hot(seq).message);
         }
         assert_eq!((ready.len(), ready.wanted(8, 100).ranges.len()), (9, 1));
-        let loaded = [2, 3, 4, 6].map(|seq| (seq, hot(seq).message));
-        assert_eq!(ready.warm_cold(6, loaded.to_vec()), 1, "five is gone");
+        assert_eq!(ready.warm_cold(6, 1, loaded([2, 3, 4, 6])), 1, "five is gone");
         assert_eq!(ready.len(), 8);
         assert_eq!(order(&mut ready), [1, 2, 3, 4, 6]);
         let wanted = ready.wanted(8, 2).ranges;
@@ -407,16 +602,17 @@ mod tests {
 
     #[test]
     fn a_returned_message_without_body_stops_the_line_until_it_is_loaded() {
-        let mut ready = Ready::new(0, 1);
+        let mut ready = Ready::new(0, 1, NEVER);
         ready.push(hot(9));
         for seq in [3, 4, 6] {
-            ready.put_back(Entry { seq, level: 0, message: None, redelivered: true, stored: Stored::Lasting });
+            let entry = Entry::from(Hot { stored: Stored::Lasting, redelivered: true, ..hot(seq) });
+            ready.put_back(Entry { message: None, ..entry });
         }
         assert!(ready.pop().is_none() && !ready.has_hot());
         let wanted = ready.wanted(8, 100);
         let ranges: Vec<(u64, u64)> = wanted.ranges.iter().map(|range| (range.first, range.last)).collect();
         assert_eq!((wanted.is_returned, ranges), (true, vec![(3, 4), (6, 6)]));
-        let lost = ready.warm_returned(&wanted.ranges, 6, vec![(3, hot(3).message), (6, hot(6).message)]);
+        let lost = ready.warm_returned(&wanted.ranges, 6, loaded([3, 6]));
         assert_eq!(lost, 1);
         assert_eq!(order(&mut ready), [3, 6, 9]);
     }

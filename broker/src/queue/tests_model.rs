@@ -51,7 +51,7 @@ enum Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let settlement = prop_oneof![Just(Settlement::Remove), Just(Settlement::Requeue)];
+    let settlement = prop_oneof![Just(Settlement::Remove), Just(Settlement::Reject), Just(Settlement::Requeue)];
     let consume = (any::<bool>(), 0..20_u8, 0..4_u16, 0..3_i64, any::<bool>(), 1..6_u8);
     prop_oneof![
         8 => (prop::collection::vec(0..5_u8, 1..5), any::<bool>())
@@ -259,7 +259,9 @@ impl World {
                     assert_eq!(channel, CHANNEL);
                     lifted = true;
                 }
-                Notice::CloseConnection { .. } | Notice::AlarmsCleared => panic!("no queue says that"),
+                Notice::DeliveryTimedOut { .. } | Notice::CloseConnection { .. } | Notice::AlarmsCleared => {
+                    panic!("no queue says that")
+                }
             }
         }
         if ended_now {
@@ -521,7 +523,7 @@ impl World {
         let mut gone = Vec::new();
         for message in messages {
             match settlement {
-                Settlement::Remove => gone.push(message),
+                Settlement::Remove | Settlement::Reject => gone.push(message),
                 Settlement::Requeue => {
                     let turn = modelled.turn(message);
                     modelled.ready.insert(turn, true);
@@ -664,7 +666,7 @@ impl Modelled {
                 if messages.len() == count_max {
                     return Input::Loaded { id: load.id, through, messages };
                 }
-                messages.push((seq, Arc::clone(message)));
+                messages.push(LoadedMessage { seq, came_ms: 1, message: Arc::clone(message) });
                 through = seq;
             }
             through = range.last;

@@ -199,6 +199,11 @@ impl Exchange {
         self.state.read().by_identity.len()
     }
 
+    /// All bindings with this exchange as their source, in no order.
+    pub fn bindings(&self) -> Vec<Identity> {
+        self.state.read().by_identity.keys().cloned().collect()
+    }
+
     /// Adds a binding. Messages that the exchange's type has for it go to `handed`, if they are wanted: they were routed before the
     /// binding was there.
     ///

@@ -10,6 +10,7 @@ use super::clock::Clock;
 use super::holder::MemoryHolder;
 use super::mailbox::Mailbox;
 use super::paging::Paging;
+use super::timer::Timer;
 use super::transactions::Transactions;
 use crate::access::Access;
 use crate::amqp::{Identity, Limits};
@@ -46,6 +47,8 @@ pub struct Parts {
     pub consumer_max_per_channel: u32,
     /// Who keeps the messages that exchanges put off.
     pub holder: Arc<MemoryHolder>,
+    /// Who wakes queues at their deadlines.
+    pub timer: Arc<Timer>,
     /// What time it is.
     pub clock: Clock,
 }

@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 use plugin_api::storage::{Append as Record, MessageSeq, QueueKey, Settle};
 use smallvec::{SmallVec, smallvec};
 
-use super::is_paged;
+use super::{is_paged, stamp};
 use crate::message::Message;
 use crate::queue::{Append, Notice, Numbers, Outlet};
 
@@ -113,7 +113,7 @@ pub(super) fn record<'a>((append, targets): &'a Group<'_>) -> Record<'a> {
     let message = &append.message;
     Record {
         targets,
-        stamp: 0,
+        stamp: stamp::of(append),
         exchange: message.exchange(),
         routing_key: message.routing_key(),
         properties: message.properties().raw(),
@@ -158,7 +158,7 @@ mod tests {
     fn append(queue: QueueKey, seq: u64, message: &Arc<Message>) -> Pending {
         let message = Arc::clone(message);
         let (place, stored) = (Place { level: 0, seq }, Stored::Lasting);
-        (queue, Append { place, message, stored, is_synced: true, origin: None, channel: 1, number: 0 })
+        (queue, Append { place, message, stored, came_ms: 1, is_synced: true, origin: None, channel: 1, number: 0 })
     }
 
     fn message(body: &str) -> Arc<Message> {

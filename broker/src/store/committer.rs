@@ -15,17 +15,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
-use plugin_api::storage::{
-    Append as Record, Durability, Mark, MessageSeq, Meta, QueueKey, Settle, Storage, StorageError, StorageStatus,
-};
+use plugin_api::storage::{Durability, Mark, MessageSeq, Meta, QueueKey, Settle, Storage, StorageError, StorageStatus};
 use tokio::sync::{Notify, watch};
 
 use super::batch::{self, Pending};
 use super::definitions::{self, Entry};
 use super::gathered::{Barrier, Gathered};
 use super::pager::{Pager, Request};
+use super::room::{self, HeldBack, News};
 use super::{KeysInUse, key, turns};
-use crate::queue::{Append, Handle, Load, Place, ReplyTo, SeqRange, Stored};
+use crate::queue::{Append, Handle, Load, LoadedMessage, Place, ReplyTo, SeqRange, Stored};
 use crate::vhost::{Change, Ledger};
 
 /// The store has failed; nothing is confirmed any more.
@@ -60,6 +59,7 @@ impl Ledger for Committer {
 pub(super) struct Work {
     /// What was taken up and is not done: it found no room, or it is no hurry.
     batch: Gathered,
+    held_back: HeldBack,
     has_failed: bool,
 }
 
@@ -247,11 +247,11 @@ impl Committer {
 
     /// Carries out what was gathered and what was left before. True if something is left that is no hurry.
     pub(super) async fn carry_out(&self, work: &mut Work, part: Part) -> bool {
-        let Work { batch, has_failed } = work;
+        let Work { batch, held_back, has_failed } = work;
         batch.extend(std::mem::take(&mut *self.gathered.lock()));
         if !*has_failed {
             let is_retry = self.retry.swap(false, Ordering::Relaxed);
-            match self.store(batch, is_retry, part).await {
+            match self.store(batch, held_back, is_retry, part).await {
                 Ok(is_done) => return !is_done,
                 Err(error) => {
                     tracing::error!(error = %error, "the store failed; nothing is confirmed any more");
@@ -268,9 +268,18 @@ impl Committer {
 
     /// Carries out a batch; false if a part is left that is no hurry. What finds no room stays in it, and is tried again when somebody
     /// says so: each try makes the storage look for room.
-    async fn store(&self, batch: &mut Gathered, is_retry: bool, part: Part) -> Result<bool, StorageError> {
+    async fn store(
+        &self,
+        batch: &mut Gathered,
+        held_back: &mut HeldBack,
+        is_retry: bool,
+        part: Part,
+    ) -> Result<bool, StorageError> {
         let urgent_count = batch.urgent_count();
         let consumed = batch::take_consumed(&mut batch.appends, &mut batch.settled, &batch.deleted);
+        if !consumed.is_empty() {
+            held_back.forget();
+        }
         batch::answer(consumed.into_iter(), true);
         if !batch.appends.is_empty() {
             self.latest_count.store(batch.appends.len(), Ordering::Relaxed);
@@ -278,10 +287,14 @@ impl Committer {
         // A queue's definition goes before its messages, and its end behind them.
         let mut full = self.store_definitions(&mut batch.definitions).await?;
         let is_defined = full.is_none();
-        let may_have_room = is_retry || !self.is_stuck.load(Ordering::Relaxed);
+        let is_stuck = self.is_stuck.load(Ordering::Relaxed);
+        let may_have_room = is_retry || !is_stuck || !self.storage.status().is_full;
         let has_tried = is_defined && (may_have_room || batch.appends.is_empty());
         if has_tried {
-            full = self.append(&mut batch.appends).await?;
+            if is_retry {
+                held_back.retry();
+            }
+            full = room::append(&*self.storage, &mut batch.appends, held_back, is_stuck && is_retry).await?;
         }
         if has_tried || !is_defined {
             self.tell_of_room(full.as_deref());
@@ -321,105 +334,45 @@ impl Committer {
         if stored.is_ok() {
             definitions.clear();
         }
-        or_full(stored)
-    }
-
-    /// Stores and confirms messages, those that need the sync and those that do not; the reason if there is no room for them.
-    async fn append(&self, appends: &mut Vec<Pending>) -> Result<Option<String>, StorageError> {
-        let is_stuck = self.is_stuck.load(Ordering::Relaxed);
-        let mut full = None;
-        // What does not wait for the disk does not wait for what does.
-        for is_synced in [false, true] {
-            // A disk that is full gets room little by little. What fits is stored, in the order it came, and the rest waits on. A message
-            // that does not fit holds back its own queue and no other.
-            let mut held_back: Vec<QueueKey> = Vec::new();
-            let mut portion_bytes = if is_stuck { STUCK_PORTION_BYTES } else { usize::MAX };
-            let mut refusals = 0;
-            loop {
-                let is_mine = |(queue, append): &Pending| append.is_synced == is_synced && !held_back.contains(queue);
-                // Whole places of the list, never whole records: a record that several queues share would overtake what stands before
-                // one of its places.
-                let end = portion(appends, portion_bytes, is_mine);
-                let mine = appends.iter().take(end).filter(|pending| is_mine(pending));
-                let groups = batch::group(mine.clone());
-                if groups.is_empty() {
-                    break;
-                }
-                let records: Vec<Record<'_>> = groups.iter().map(batch::record).collect();
-                let stored = match is_synced {
-                    true => self.storage.append(&records).await,
-                    false => self.storage.append_unsynced(&records).await,
-                };
-                let Some(reason) = or_full(stored)? else {
-                    batch::answer(appends.extract_if(..end, |pending| is_mine(pending)), true);
-                    continue;
-                };
-                full = Some(reason);
-                refusals += 1;
-                if !is_stuck || refusals == REFUSALS_MAX {
-                    break;
-                }
-                let mut queues = mine.map(|(queue, _)| *queue);
-                match (queues.next(), queues.next()) {
-                    (Some(queue), None) => {
-                        held_back.push(queue);
-                        portion_bytes = STUCK_PORTION_BYTES;
-                    }
-                    _ => portion_bytes = (portion_bytes / 8).max(1),
-                }
-            }
-        }
-        Ok(full)
+        room::or_full(stored)
     }
 
     fn tell_of_room(&self, full: Option<&str>) {
         let was_stuck = self.is_stuck.swap(full.is_some(), Ordering::Relaxed);
-        match (was_stuck, full) {
-            (false, Some(reason)) => {
+        if was_stuck == full.is_some() {
+            return;
+        }
+        let reason = full.unwrap_or_default();
+        match News::of(full.is_some(), self.storage.status().is_full) {
+            News::Full => {
                 tracing::error!(
                     reason,
                     "the store is full: publishers of persistent messages wait until there is room"
                 );
             }
-            (true, None) => tracing::warn!("the store has room again"),
-            _ => {}
+            News::TooLarge => {
+                tracing::error!(
+                    reason,
+                    "a message is too large for the room in the store: its queue waits, others go on"
+                );
+            }
+            News::Room => tracing::warn!("the store has room again"),
+            News::NothingWaits => tracing::warn!("nothing waits for room in the store any more, which is still full"),
         }
     }
 }
 
-fn or_full(stored: Result<(), StorageError>) -> Result<Option<String>, StorageError> {
-    match stored {
-        Ok(()) => Ok(None),
-        Err(StorageError::Full(reason)) => Ok(Some(reason)),
-        Err(error) => Err(error),
-    }
-}
-
-/// How many places of the list make a portion of about so many bytes: at least one of those that count, or all.
-fn portion(appends: &[Pending], bytes_max: usize, counts: impl Fn(&Pending) -> bool) -> usize {
-    if bytes_max == usize::MAX {
-        return appends.len();
-    }
-    let mut bytes = 0;
-    let is_enough = |pending: &Pending| {
-        bytes += if counts(pending) { pending.1.message.weight() } else { 0 };
-        bytes >= bytes_max
-    };
-    appends.iter().position(is_enough).map_or(appends.len(), |last| last + 1)
-}
-
 /// What a load asks for and the store does not have yet, for want of room.
-fn waiting(appends: &[Pending], number: u64, load: &Load) -> BTreeMap<u64, Arc<crate::message::Message>> {
+fn waiting(appends: &[Pending], number: u64, load: &Load) -> BTreeMap<u64, LoadedMessage> {
     let is_wanted = |queue: QueueKey, seq: u64| {
         // The ranges of a load ascend.
         let range = load.ranges.get(load.ranges.partition_point(|range| range.last < seq));
         range.is_some_and(|range| key(number, range.level, range.stored) == queue && range.first <= seq)
     };
     let wanted = appends.iter().filter(|(queue, append)| is_wanted(*queue, append.place.seq));
-    wanted.map(|(_, append)| (append.place.seq, Arc::clone(&append.message))).collect()
+    let loaded = |append: &Append| {
+        let (seq, message) = (append.place.seq, Arc::clone(&append.message));
+        (seq, LoadedMessage { seq, came_ms: append.came_ms, message })
+    };
+    wanted.map(|(_, append)| loaded(append)).collect()
 }
-
-/// On a full disk, about so much is tried at a time: well below a segment, so that one that has been freed is enough.
-const STUCK_PORTION_BYTES: usize = 256 * 1024;
-/// After so many refusals the disk is left alone until the next try.
-const REFUSALS_MAX: usize = 8;

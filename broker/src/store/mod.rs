@@ -11,6 +11,8 @@ mod gathered;
 mod ledger;
 mod pager;
 pub mod recovery;
+mod room;
+mod stamp;
 #[cfg(test)]
 mod tests;
 mod turns;

@@ -130,7 +130,7 @@ impl Drop for UnderWay<'_> {
         if TURN.replace(Turn::None) == Turn::HasBrought && self.0.waits == Waits::Nothing {
             self.0.waits = Waits::New;
         }
-        self.0.has_woken = HAS_WOKEN.take();
+        self.0.has_woken |= HAS_WOKEN.take();
     }
 }
 

@@ -5,6 +5,7 @@
 //! connection, no clock and no runtime.
 
 pub mod arguments;
+pub mod dead_letter;
 pub mod declare;
 mod deliver;
 pub mod erlang_term;
@@ -31,6 +32,7 @@ use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use plugin_api::exchange::ExchangeSpec;
 use plugin_api::value::Table;
 
+use self::dead_letter::Cycles;
 pub use self::error::Error;
 use self::held::Holder;
 use self::policy::{Applied, Policy, PolicyKind, QueueType};
@@ -199,6 +201,7 @@ pub struct Vhost {
     /// Held while policies change, until all queues have been told.
     changing: Mutex<()>,
     generation: AtomicU64,
+    cycles: Cycles,
     is_traced: AtomicBool,
 }
 
@@ -256,6 +259,7 @@ impl Vhost {
             tables: RwLock::new(tables),
             changing: Mutex::new(()),
             generation: AtomicU64::new(1),
+            cycles: Cycles::default(),
             is_traced: AtomicBool::new(false),
         }))
     }
@@ -311,6 +315,11 @@ impl Vhost {
     /// The queue of that name.
     pub fn queue(&self, name: &str) -> Option<Arc<QueueRecord>> {
         self.tables.read().queues.get(name).cloned()
+    }
+
+    /// All exchanges at this moment, in no order.
+    pub fn exchanges(&self) -> Vec<Arc<Exchange>> {
+        self.tables.read().exchanges.values().cloned().collect()
     }
 
     /// All queues at this moment, in no order.

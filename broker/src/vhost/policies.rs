@@ -133,6 +133,11 @@ impl Vhost {
         self.tables.read().settings.limits.map(|(limits, _)| limits).unwrap_or_default()
     }
 
+    /// Who said so; none when nobody did.
+    pub fn limits_origin(&self) -> Option<Origin> {
+        self.tables.read().settings.limits.map(|(_, origin)| origin)
+    }
+
     /// Changes what there may be at most; what is there already stays.
     ///
     /// # Errors
@@ -158,6 +163,11 @@ impl Vhost {
     /// Description, tags, default queue type.
     pub fn metadata(&self) -> VhostMetadata {
         self.tables.read().settings.metadata.as_ref().map(|(metadata, _)| metadata.clone()).unwrap_or_default()
+    }
+
+    /// Who said so; none when nobody did.
+    pub fn metadata_origin(&self) -> Option<Origin> {
+        self.tables.read().settings.metadata.as_ref().map(|(_, origin)| *origin)
     }
 
     /// Changes description, tags and default queue type; queues that are there keep their type.

@@ -18,7 +18,7 @@ use super::held::{Held, Holder};
 use super::{QueueRecord, Vhost, reply_to};
 use crate::access::{Permission, TopicPermission};
 use crate::hooks::{HookChain, HookSet, Outcome, Publish};
-use crate::message::{Message, Parts};
+use crate::message::{Marks, Message, Parts};
 use crate::queue::{Incoming, Input, Outlet};
 use crate::routing::{self, Exchange};
 
@@ -215,6 +215,7 @@ impl Publisher {
     ) -> Result<Result<HeldPublish, Published>, Error> {
         Ok(match self.resolve(context, by, channel, number, parts, message)? {
             Resolved::Goes(Routed { places, held, message }) => {
+                self.trace(&places, channel, &message);
                 let queue = |&place: &usize| self.batches.get(place).map(|batch| Arc::clone(&batch.queue));
                 Ok(HeldPublish { number, queues: places.iter().filter_map(queue).collect(), held, message })
             }
@@ -439,7 +440,7 @@ impl Publisher {
             }
         }
         let message = match extra_keys {
-            Some(ExtraKeys { has_bcc: true, .. }) => without_bcc(&message)?,
+            Some(ExtraKeys { has_bcc: true, .. }) => hiding_bcc(&message),
             _ => message,
         };
         Ok(Routed { places, held, message })
@@ -464,11 +465,17 @@ impl Publisher {
         })
     }
 
-    fn put(&mut self, places: &[usize], channel: u16, number: u64, message: Arc<Message>) -> Published {
+    /// Notes a publish down for the firehose; one of a transaction when it is routed, as RabbitMQ does (semantics 29.1).
+    #[inline]
+    fn trace(&mut self, places: &[usize], channel: u16, message: &Arc<Message>) {
         if self.is_traced {
             let queues = places.iter().filter_map(|&place| Some(Arc::clone(&self.batches.get(place)?.queue.name)));
-            self.traces.push(Trace { channel, message: Arc::clone(&message), queues: queues.collect() });
+            self.traces.push(Trace { channel, message: Arc::clone(message), queues: queues.collect() });
         }
+    }
+
+    fn put(&mut self, places: &[usize], channel: u16, number: u64, message: Arc<Message>) -> Published {
+        self.trace(places, channel, &message);
         let Some((&last, others)) = places.split_last() else { return Published::Unroutable };
         for &place in others {
             self.put_one(place, Incoming { message: Arc::clone(&message), channel, number });
@@ -562,10 +569,19 @@ fn run_hooks(hooks: &HookChain, context: &Context<'_>, by: &dyn Authority, messa
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct ExtraKeys {
+    /// Those of CC, then those of BCC.
     pub(super) keys: Vec<String>,
+    open_count: usize,
     has_bcc: bool,
+}
+
+impl ExtraKeys {
+    /// Those that everybody may see.
+    pub(super) fn open_keys(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().take(self.open_count).map(String::as_str)
+    }
 }
 
 /// The routing keys in the headers CC and BCC (semantics 11.12); none for the common message.
@@ -586,10 +602,20 @@ pub(super) fn extra_keys(properties: Properties<'_>) -> Result<Option<ExtraKeys>
                 && key.len() <= 255
             {
                 extra.keys.push(key.to_owned());
+                extra.open_count += usize::from(name == "CC");
             }
         }
     }
     Ok(extra)
+}
+
+/// The message as queues keep it: one with a BCC header is marked, so that whoever hands it out takes the header away. Until then dead
+/// letters go by it (semantics 20.3).
+pub(super) fn hiding_bcc(message: &Arc<Message>) -> Arc<Message> {
+    if message.properties().headers().is_none_or(|headers| headers.get("BCC").is_none()) {
+        return Arc::clone(message);
+    }
+    Message::marked(message.parts(), message.body(), message.marks().and(Marks::HIDES_BCC))
 }
 
 /// The same message without its BCC header, which nobody but the broker may see.
@@ -606,7 +632,8 @@ pub fn without_bcc(message: &Arc<Message>) -> Result<Arc<Message>, Error> {
         headers.remove("BCC");
     }
     let encoded = properties.encode();
-    Ok(Message::new(Parts { properties: &encoded, ..message.parts() }, message.body()))
+    let marks = message.marks().without(Marks::HIDES_BCC);
+    Ok(Message::marked(Parts { properties: &encoded, ..message.parts() }, message.body(), marks))
 }
 
 #[cfg(test)]

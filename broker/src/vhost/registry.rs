@@ -27,6 +27,8 @@ pub struct Vhosts {
 /// Vhosts are not cheap: each has its exchanges, and metrics one day.
 pub const VHOSTS_MAX: usize = 10_000;
 
+/// The vhost that is there by default.
+pub const DEFAULT_VHOST: &str = "/";
 /// A parameter of the broker as a whole that nobody sees: `/` was deleted, so it is no longer there by default.
 pub const DEFAULT_VHOST_DELETED: &str = "internal_default_vhost_deleted";
 /// Parameters that begin so are the broker's own and are neither listed nor exported.
@@ -130,7 +132,7 @@ impl Vhosts {
         }
         vhosts.remove(name);
         forget();
-        if name == "/" {
+        if name == DEFAULT_VHOST {
             self.put_internal(DEFAULT_VHOST_DELETED, Json::Bool(true));
         }
         // Under the lock, so that a new vhost of that name comes after the end of this one in the ledger. No queue is posted to yet.
@@ -141,6 +143,11 @@ impl Vhosts {
         }
         tracing::info!(vhost = name, "vhost deleted");
         Ok(())
+    }
+
+    /// Whether any plugin offers the exchange type.
+    pub fn has_exchange_type(&self, kind: &str) -> bool {
+        self.shared.registry.exchange_type(kind).is_some()
     }
 
     // Parameters of the broker as a whole

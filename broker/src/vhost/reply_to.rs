@@ -4,11 +4,12 @@
 //! beside those of queues, where only routing finds it: nobody else can declare, bind, consume or read it. A message whose reply-to is
 //! [`REPLY_TO`] carries the name of its channel instead when it goes on.
 //!
-//! A reply queue keeps nothing on disk and waits for nobody. Replies that its consumer's connection has no credit for wait in memory up to
-//! [`BACKLOG_BYTES_MAX`]; what comes then is refused, as a full queue with `overflow: reject-publish` does it: the replier's confirm is a
+//! A reply queue keeps nothing on disk and waits for nobody. Replies that its consumer has no credit for wait in memory, up to
+//! [`BACKLOG_BYTES_MAX`] for its connection; what comes then is refused, as a full queue with `overflow: reject-publish` does it: the replier's confirm is a
 //! nack, and one without confirms is told nothing. The queue ends with its consumer.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
@@ -17,6 +18,7 @@ use plugin_api::value::Table;
 
 use super::error::Error;
 use super::policy::{Applied, QueuePolicy};
+use super::publish::without_bcc;
 use super::queue_settings::{Declared, QueueSettings};
 use super::{QueueRecord, Vhost};
 use crate::message::{Message, Parts};
@@ -29,9 +31,35 @@ pub const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 /// What the names of reply queues begin with.
 pub const PREFIX: &str = "amq.rabbitmq.reply-to.";
 
-/// Replies that wait for one requester may take so much. A requester that reads has next to none waiting; one that does not could
-/// otherwise have any amount kept for it.
+/// Replies that wait for the requesters of one connection may take so much. One that reads has next to none waiting; one that does not
+/// could otherwise have any amount kept for it.
 pub const BACKLOG_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What waits for the requesters of one connection.
+#[derive(Debug, Default)]
+pub struct Backlog {
+    bytes: AtomicUsize,
+}
+
+impl Backlog {
+    /// Takes room for a reply, if there is some.
+    fn take(&self, bytes: usize) -> bool {
+        let has_room = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= BACKLOG_BYTES_MAX;
+        if !has_room {
+            self.give_back(bytes);
+        }
+        has_room
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// What waits now.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
 
 /// Whether a name is, or was, or could be that of a reply queue.
 pub fn is_reply_name(name: &str) -> bool {
@@ -59,8 +87,9 @@ pub(super) fn with_reply_name(
 }
 
 impl Vhost {
-    /// Makes a reply queue of this name, which begins with [`PREFIX`] and must be unguessable (semantics 22.6).
-    pub fn add_reply_queue(self: &Arc<Self>, name: Arc<str>) -> Arc<QueueRecord> {
+    /// Makes a reply queue of this name, which begins with [`PREFIX`] and must be unguessable (semantics 22.6). `backlog` is that of the
+    /// connection that will consume from it.
+    pub fn add_reply_queue(self: &Arc<Self>, name: Arc<str>, backlog: &Arc<Backlog>) -> Arc<QueueRecord> {
         let arguments = Table::new();
         let declared = Declared { durable: false, auto_delete: true, arguments: &arguments };
         let settings = QueueSettings::resolve(declared, &QueuePolicy::default(), Durability::default());
@@ -68,7 +97,7 @@ impl Vhost {
             handle: Arc::new(ReplyQueue {
                 vhost: Arc::downgrade(self),
                 name: Arc::clone(&name),
-                inside: Mutex::default(),
+                inside: Mutex::new(Inside { consumer: None, waiting: VecDeque::new(), backlog: Arc::clone(backlog) }),
             }),
             number: self.numbers.next(),
             durable: false,
@@ -100,12 +129,18 @@ struct Consumer {
     credit_bytes: i64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inside {
     consumer: Option<Consumer>,
-    /// Replies for which there was no credit.
-    backlog: VecDeque<Arc<Message>>,
-    backlog_bytes: usize,
+    /// Replies for which there was no credit; they count in the backlog.
+    waiting: VecDeque<Arc<Message>>,
+    backlog: Arc<Backlog>,
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.forget_waiting();
+    }
 }
 
 /// The queue behind a reply consumer, as repliers reach it. See the module.
@@ -135,6 +170,8 @@ impl Handle for ReplyQueue {
             | Input::LimitLifted { .. }
             | Input::Loaded { .. }
             | Input::Reconfigure(_)
+            | Input::Tick
+            | Input::Buried { .. }
             | Input::Shrink => {}
         }
     }
@@ -179,9 +216,9 @@ impl ReplyQueue {
         consumer.credit_bytes = consumer.credit_bytes.saturating_add(bytes);
         let mut deliveries = Vec::new();
         while inside.has_credit()
-            && let Some(message) = inside.backlog.pop_front()
+            && let Some(message) = inside.waiting.pop_front()
         {
-            inside.backlog_bytes -= message.weight();
+            inside.backlog.give_back(message.weight());
             inside.hand_over(message, &mut deliveries);
         }
         inside.deliver(deliveries);
@@ -192,8 +229,11 @@ impl ReplyQueue {
         if let Some(vhost) = self.vhost.upgrade() {
             vhost.remove_reply_queue(&self.name);
         }
-        let inside = std::mem::take(&mut *self.inside.lock());
-        drop(inside);
+        {
+            let mut inside = self.inside.lock();
+            inside.consumer = None;
+            inside.forget_waiting();
+        }
         answer(reply_to, reply);
     }
 }
@@ -209,18 +249,21 @@ impl Inside {
         if self.consumer.is_none() {
             return true;
         }
-        if self.backlog.is_empty() && self.has_credit() {
+        let message = without_bcc(&message).unwrap_or(message);
+        if self.waiting.is_empty() && self.has_credit() {
             self.hand_over(message, deliveries);
             return true;
         }
-        let bytes = self.backlog_bytes + message.weight();
-        // A single large reply is taken all the same.
-        if bytes > BACKLOG_BYTES_MAX && !self.backlog.is_empty() {
-            return false;
+        let has_room = self.backlog.take(message.weight());
+        if has_room {
+            self.waiting.push_back(message);
         }
-        self.backlog_bytes = bytes;
-        self.backlog.push_back(message);
-        true
+        has_room
+    }
+
+    fn forget_waiting(&mut self) {
+        let bytes = std::mem::take(&mut self.waiting).iter().map(|message| message.weight()).sum();
+        self.backlog.give_back(bytes);
     }
 
     fn hand_over(&mut self, message: Arc<Message>, deliveries: &mut Vec<Delivery>) {

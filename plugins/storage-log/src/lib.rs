@@ -23,6 +23,7 @@ mod shared;
 mod sidecar;
 pub mod sim;
 mod storage;
+mod unusable;
 mod writer;
 
 use std::sync::Arc;
@@ -66,8 +67,12 @@ impl StorageType for LogType {
             ))
         })?;
         let options = Options::from_config(&spec.config, &disk)?;
-        let storage = LogStorage::open(Arc::new(disk), options).map_err(|error| Invalid::new(error.to_string()))?;
-        Ok(Arc::new(storage))
+        match LogStorage::open(Arc::new(disk), options) {
+            Ok(storage) => Ok(Arc::new(storage)),
+            // Nobody has asked for anything wrong: that the disk fails is for the recovery to say.
+            Err(error @ OpenError::Io { .. }) => Ok(Arc::new(unusable::Unusable(error.to_string()))),
+            Err(error) => Err(Invalid::new(error.to_string())),
+        }
     }
 }
 

@@ -397,7 +397,8 @@ impl Disk for SimDisk {
     }
 
     fn space_total(&self) -> Option<u64> {
-        None
+        let bytes = self.state().capacity_bytes;
+        (bytes != u64::MAX).then_some(bytes)
     }
 
     fn lock(&self, name: &str, access: Access) -> io::Result<Box<dyn Send + Sync>> {

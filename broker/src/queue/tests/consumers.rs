@@ -115,11 +115,34 @@ fn after_an_exclusive_consumer_has_gone_others_may_come() {
 /// What a consumer held must not be handed to others that end with it, only to come back from them as delivered again.
 #[test]
 fn consumers_that_end_together_hand_nothing_to_each_other() {
-    let mut bench = bench(Options { delivery_limit: Some(1), ..Options::default() });
+    let mut bench = bench(Options::default());
     bench.consume_prefetch(1, 1).consume_prefetch(2, 0).consume_prefetch(3, 0).publish(&["a"]).told();
     let (holders, reply_to) = (vec![holder(1), holder(2)], bench.reply_to());
     bench.input(Input::Detach { holders, reply_to }).expect(&["3<a!#1", "Detached"]);
     let (holders, reply_to) = (vec![holder(3), holder(7)], bench.reply_to());
     bench.input(Input::Detach { holders, reply_to }).publish(&["b"]).get(4, true).get(4, true);
     bench.expect(&["Detached", "got a! remaining 1", "got b remaining 0"]);
+}
+
+/// Work that grew with the square of their number would take minutes here.
+#[test]
+fn many_consumers_come_and_go_in_any_order() {
+    const COUNT: u32 = 50_000;
+    for single_active_consumer in [false, true] {
+        let mut bench = bench(Options { single_active_consumer, ..Options::default() });
+        for source in 0..COUNT {
+            let consumer = NewConsumer { priority: i64::from(source % 3), prefetch_count: 1, ..bench.consumer(source) };
+            bench.input(Input::Consume(consumer));
+        }
+        bench.publish(&["a", "b"]).told();
+        // The oldest first, the newest first, and from the middle.
+        let order = (0..COUNT / 3).chain((COUNT * 2 / 3..COUNT).rev()).chain(COUNT / 3..COUNT * 2 / 3);
+        for source in order {
+            match source % 2 {
+                0 => bench.cancel(source),
+                _ => bench.detach(source),
+            };
+        }
+        assert_eq!(bench.queue.consumer_count(), 0);
+    }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use hashbrown::HashMap;
 
 use super::Session;
-use crate::amqp::{ChannelId, ProtocolError, ReplyCode, Scope};
+use crate::amqp::{ChannelId, ProtocolError, ReplyCode, Scope, SourceId};
 use crate::queue::{HolderId, Input, Reply};
 use crate::vhost::QueueRecord;
 
@@ -159,6 +159,18 @@ impl Session {
         }
         self.finish_channel(channel);
         true
+    }
+
+    /// Something was delivered to the channel too long ago (semantics 13.29).
+    pub(super) fn on_delivery_timed_out(&mut self, now: Instant, source: SourceId, timeout_ms: u64) {
+        // A channel that has ended has no sources, whatever has been opened under its number since.
+        let Some(channel) = self.sources.get(&source).map(|source| source.channel) else { return };
+        let text = format!(
+            "delivery acknowledgement on channel {} timed out. Timeout value used: {timeout_ms} ms. \
+             This timeout value can be configured, see consumers doc guide to learn more",
+            channel.0
+        );
+        self.fail(now, channel, ProtocolError::new(ReplyCode::PreconditionFailed, text));
     }
 
     /// The broker ends the connection (semantics 5.20).

@@ -40,6 +40,7 @@ use crate::message::{Message, Parts};
 use crate::queue::{ChannelLimit, HolderId, Input, Notice, Outlet, ReplyTo, Settlement, SharedCredit};
 use crate::vhost::firehose::Traced;
 use crate::vhost::publish::{Context, Published, Publisher, Trace, without_bcc};
+use crate::vhost::reply_to::Backlog;
 use crate::vhost::{QueueRecord, Vhost};
 
 /// While more bytes than this wait to be written, nothing is read and no frame looked at: a client that does not read its answers gets
@@ -136,6 +137,8 @@ pub struct Session {
     /// Bytes of it to be given back.
     owed_shared_bytes: usize,
     exclusive_queues: ExclusiveQueues,
+    /// Replies that wait for the reply consumers of all channels.
+    reply_backlog: Arc<Backlog>,
     /// What the transactions of all channels hold.
     transaction_bytes: u64,
     ending: Option<Ending>,
@@ -170,6 +173,7 @@ impl Session {
             shared_credit: Arc::new(SharedCredit::new(SHARED_CREDIT_BYTES)),
             owed_shared_bytes: 0,
             exclusive_queues: ExclusiveQueues::default(),
+            reply_backlog: Arc::default(),
             transaction_bytes: 0,
             ending: None,
             pending_count: 0,
@@ -577,7 +581,8 @@ impl Session {
     fn settle(&mut self, outstanding: Outstanding, outcome: Outcome) {
         let settlement = match outcome {
             Outcome::Requeue => Settlement::Requeue,
-            Outcome::Ack | Outcome::Discard => Settlement::Remove,
+            Outcome::Ack => Settlement::Remove,
+            Outcome::Discard => Settlement::Reject,
         };
         let Some(source) = self.sources.get_mut(&outstanding.source) else { return };
         if source.settlement != settlement && !source.settled.is_empty() {

@@ -93,6 +93,9 @@ impl Session {
             }
             Notice::Reply { channel, reply } => self.on_reply(now, ChannelId(channel), reply),
             Notice::ConsumerCancelled { source } => self.on_consumer_cancelled(SourceId(source)),
+            Notice::DeliveryTimedOut { source, timeout_ms } => {
+                self.on_delivery_timed_out(now, SourceId(source), timeout_ms);
+            }
             Notice::LimitLifted { channel } => self.on_limit_lifted(ChannelId(channel)),
             Notice::AlarmsCleared => self.conn.unblock(now),
             Notice::CloseConnection { reason } => self.on_forced_close(now, reason),

@@ -29,7 +29,7 @@ impl Session {
         }
         let Some(vhost) = &self.vhost else { return Ok(()) };
         let name: Arc<str> = generated_name(PREFIX).into();
-        let queue = vhost.add_reply_queue(Arc::clone(&name));
+        let queue = vhost.add_reply_queue(Arc::clone(&name), &self.reply_backlog);
         let subscription = Subscription {
             tag,
             no_ack: true,

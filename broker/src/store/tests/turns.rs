@@ -67,6 +67,8 @@ async fn deliveries_go_out_before_a_thread_waits_for_the_disk() {
         one(&bench.committer, 1, &bench.publisher);
         has_woken();
     });
+    bench.turns.goes_on();
+    bench.turns.turn(|| ());
     assert_eq!(bench.turns.store(|| ()), Storing::NotYet);
     bench.turns.turn(|| ());
     assert_eq!((bench.turns.store(|| ()), bench.confirmed()), (Storing::Done, 1));

@@ -57,6 +57,7 @@ fn replies_to_a_requester_that_does_not_read_are_bounded_and_then_refused() {
         }
     }
     assert_eq!(seen, taken);
+    assert_eq!(requester.session.reply_backlog.bytes(), 0);
     replier.publish(&name, b"again");
     assert_eq!(replier.told().len(), 1);
     assert_eq!(requester.told(), [format!("replies {}", taken + 1)]);
@@ -88,6 +89,7 @@ fn a_requester_may_be_cancelled_with_replies_waiting() {
     requester.send(1, BasicCancel { consumer_tag: "replies", nowait: false });
     let told = requester.told();
     assert!(told.last().is_some_and(|line| line == "1 basic.cancel-ok"), "{:?}", told.last());
+    assert_eq!(requester.session.reply_backlog.bytes(), 0);
     replier.publish(&name, b"late");
     assert!(requester.told().is_empty());
 }
