@@ -5,6 +5,7 @@
 mod alarms;
 mod bad_input;
 mod declarations;
+mod definitions;
 mod hooks;
 mod identity;
 mod lifecycle;

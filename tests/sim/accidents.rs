@@ -62,6 +62,16 @@ impl World {
                 Rhythm::set(&self.rhythm, self.plan.store_wait_ms_max);
                 self.history.note(Event::NodeStarted);
             }
+            Err(error) if self.mode == Mode::Work => {
+                self.say(&format!("the broker does not start: {error}"));
+                if self.disk.has_power() {
+                    self.disk.kill();
+                } else {
+                    self.history.note(Event::NodeEnded(NodeEnd::PowerCut));
+                    self.disk.crash();
+                }
+                self.start_at_ms = self.now_ms() + 100;
+            }
             Err(error) => self.history.violate("protocol", format!("the broker does not start: {error}")),
         }
     }

@@ -23,6 +23,9 @@ struct Arguments {
     /// Print everything that happens
     #[arg(long, requires = "seed")]
     trace: bool,
+    /// Print whose turn it is, too
+    #[arg(long, requires = "trace")]
+    turns: bool,
     /// Run so many seeds
     #[arg(long)]
     seeds: Option<u64>,
@@ -76,7 +79,12 @@ fn by_hand(arguments: &Arguments) -> ExitCode {
         },
     };
     if let Some(seed) = arguments.seed {
-        let outcome = run(seed, defect, if arguments.trace { Mode::Print } else { Mode::Off });
+        let mode = match (arguments.trace, arguments.turns) {
+            (false, _) => Mode::Off,
+            (true, false) => Mode::Print,
+            (true, true) => Mode::PrintTurns,
+        };
+        let outcome = run(seed, defect, mode);
         println!("seed {seed}: {:?}", outcome.figures);
         return match report(seed, &outcome) {
             Ok(()) => ExitCode::SUCCESS,

@@ -103,7 +103,6 @@ pub(crate) struct Delivery {
     pub(crate) redelivered: bool,
     pub(crate) no_ack: bool,
     pub(crate) at: Step,
-    pub(crate) boot: usize,
     pub(crate) settled: Option<(Settled, Step)>,
 }
 
@@ -150,8 +149,8 @@ pub(crate) struct Connection {
     pub(crate) end: End,
 }
 
-/// How a run of the broker ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a run of the broker ended, the gravest last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum NodeEnd {
     /// In order.
     Stopped,
@@ -277,12 +276,12 @@ impl Facts {
 
     /// How the broker ended since that step, the gravest first; nothing if it did not.
     pub(crate) fn node_end_since(&self, step: Step) -> Option<NodeEnd> {
-        let ends = self.boots.iter().filter_map(|boot| boot.end).filter(|(_, at)| *at >= step);
-        ends.map(|(end, _)| end).max_by_key(|end| match end {
-            NodeEnd::Stopped => 0,
-            NodeEnd::Killed => 1,
-            NodeEnd::PowerCut => 2,
-        })
+        self.boots.iter().filter_map(|boot| boot.end).filter(|(_, at)| *at >= step).map(|(end, _)| end).max()
+    }
+
+    /// As [`Self::node_end_since`], from the end of this run on. What reaches a client late is of the run that sent it.
+    pub(crate) fn node_end_from(&self, boot: usize) -> Option<NodeEnd> {
+        self.boots.iter().skip(boot).filter_map(|boot| boot.end).map(|(end, _)| end).max()
     }
 
     /// The message on which removal a client has decided: it acked or discarded it, or got it without ack.
@@ -302,13 +301,13 @@ impl Facts {
         deliveries.and_then(|deliveries| deliveries.last()).is_some_and(|id| {
             let delivery = self.delivery(*id);
             let channel = self.channel(delivery.channel);
-            let removed = match delivery.settled {
-                None => delivery.no_ack.then_some(delivery.at),
-                Some((Settled::Requeue, _)) => None,
+            let is_removed = match delivery.settled {
+                None => delivery.no_ack,
+                Some((Settled::Requeue, _)) => false,
                 // All is quiet, so what was settled on a channel that lives has been processed.
-                Some((_, step)) => (channel.end.begun.is_none() || step < channel.processed).then_some(step),
+                Some((_, step)) => channel.end.begun.is_none() || step < channel.processed,
             };
-            removed.is_some_and(|step| self.node_end_since(step).is_none_or(|end| end == NodeEnd::Stopped))
+            is_removed && self.node_end_from(channel.boot).is_none_or(|end| end == NodeEnd::Stopped)
         })
     }
 
@@ -354,6 +353,19 @@ impl Facts {
         channel.end.begun = Some(step);
         for (queue, no_ack) in channel.holds.clone() {
             self.unseen(queue, no_ack).open += 1;
+        }
+    }
+
+    /// The channel did not end after all, unless its connection does.
+    pub(crate) fn spare_channel(&mut self, id: ChannelId) {
+        let channel = &mut self.channels[id.0];
+        if channel.end.done.is_some() || self.connections[channel.connection.0].end.begun.is_some() {
+            return;
+        }
+        if channel.end.begun.take().is_some() {
+            for (queue, no_ack) in channel.holds.clone() {
+                self.unseen(queue, no_ack).open -= 1;
+            }
         }
     }
 

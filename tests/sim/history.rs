@@ -20,6 +20,10 @@ pub(crate) enum Event {
     /// The broker may end this channel from now on.
     ChannelEnding(ChannelId),
     ChannelEnded(ChannelId),
+    /// A request was sent that the broker may refuse by closing the channel.
+    ChannelAtRisk(ChannelId),
+    /// It was not refused.
+    ChannelSpared(ChannelId),
     /// The queue is there with its bindings, unless it was deleted after `since`, when the first of it was declared.
     QueueReady {
         queue: QueueIndex,
@@ -222,7 +226,8 @@ impl History {
                     facts.finish_channel_end(channel);
                 }
             }
-            Event::ChannelEnding(id) => facts.begin_channel_end(*id),
+            Event::ChannelSpared(id) => facts.spare_channel(*id),
+            Event::ChannelEnding(id) | Event::ChannelAtRisk(id) => facts.begin_channel_end(*id),
             Event::ChannelEnded(id) => facts.finish_channel_end(*id),
             Event::QueueReady { queue, since } => {
                 let queue = &mut facts.queues[queue.0];

@@ -87,11 +87,13 @@ impl Node {
         self.tasks.push(tasks.start("store watch".into(), async move {
             let _ = committer.failed().await;
             has_failed.set(true);
+            std::future::pending::<()>().await;
         }));
         let (broker, storage, memory) = (Arc::clone(&self.broker), Arc::clone(&self.storage), Rc::clone(memory));
         self.tasks.push(tasks.start("watch".into(), async move {
             loop {
                 tokio::time::sleep_until(tokio::time::Instant::now() + LOOK_EVERY).await;
+                storage.look_for_room();
                 broker.on_memory(memory.get());
                 broker.on_disk(DiskState { is_full: storage.status().is_full, ..DiskState::default() }, None);
                 broker.committer.retry();

@@ -122,6 +122,7 @@ impl World {
         self.mode = Mode::Leave;
         let alone = self
             .run_until(REST_MS_MAX, |world| {
+                world.forget_wires();
                 world.clients.iter().all(|client| client.is_at_rest(Mode::Leave)) && world.wires.len() <= 1
             })
             .await;
@@ -191,7 +192,12 @@ impl World {
         let queues = self.history.facts.queues.iter().filter(|queue| queue.ready > 0);
         let ready: Vec<String> = queues.map(|queue| format!("{} has {} ready", queue.plan.name, queue.ready)).collect();
         let idle = self.is_still();
-        let text = format!("it does not come to rest: {waiting:?} {ready:?}, still: {idle}");
+        let left: Vec<usize> =
+            self.wires.iter().filter(|wire| self.tasks.is_running(wire.task)).map(|wire| wire.id.0).collect();
+        let node = self.node.is_some();
+        let text = format!(
+            "it does not come to rest: {waiting:?} {ready:?}, still: {idle}, connections {left:?}, node: {node}"
+        );
         self.history.violate("liveness", text);
     }
 

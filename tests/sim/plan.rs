@@ -20,6 +20,8 @@ pub(crate) struct QueuePlan {
     pub(crate) is_purged: bool,
     /// Somebody deletes it now and then.
     pub(crate) is_deleted: bool,
+    /// Somebody wants to consume from it exclusively.
+    pub(crate) is_exclusive: bool,
 }
 
 impl QueuePlan {
@@ -142,9 +144,15 @@ impl Plan {
     pub(crate) fn of(seed: u64) -> Self {
         let mut random = Random::new(seed ^ 0x7061_6e6e);
         let random = &mut random;
-        let queues: Vec<QueuePlan> = (0..2 + random.below(4)).map(|number| queue(number, random)).collect();
+        let mut queues: Vec<QueuePlan> = (0..2 + random.below(4)).map(|number| queue(number, random)).collect();
         let (bindings, routes) = routing(&queues, random);
-        let clients = (0..2 + random.below(4)).map(|number| client(number, queues.len(), random)).collect();
+        let clients: Vec<ClientPlan> =
+            (0..2 + random.below(4)).map(|number| client(number, queues.len(), random)).collect();
+        for work in clients.iter().flat_map(|client| &client.work) {
+            if let Work::Consume(ConsumePlan { is_exclusive: true, queues: wanted, .. }) = work {
+                wanted.iter().for_each(|queue| queues[queue.0].is_exclusive = true);
+            }
+        }
         Self {
             seed,
             queues,
@@ -169,6 +177,7 @@ fn queue(number: u32, random: &mut Random) -> QueuePlan {
         is_os: durable && random.below(8) == 0,
         is_purged: random.below(6) == 0,
         is_deleted: random.below(8) == 0,
+        is_exclusive: false,
     }
 }
 

@@ -52,6 +52,15 @@ impl SimStorage {
         drop(self.log().checkpoint());
     }
 
+    /// What the log's thread does once in a while on a full disk, about whose room nobody tells it.
+    pub(crate) fn look_for_room(&self) {
+        let mut log = self.log();
+        if log.is_full() {
+            // Its failure is kept and answered to the next commit.
+            drop(log.regain_room());
+        }
+    }
+
     async fn pause(&self) {
         let wait_ms = {
             let mut rhythm = self.rhythm.lock().unwrap_or_else(PoisonError::into_inner);

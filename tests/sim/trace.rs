@@ -10,6 +10,8 @@ use crate::history::Event;
 pub(crate) enum Mode {
     Off,
     Print,
+    /// Every turn is told of, too.
+    PrintTurns,
     /// They are only compared.
     Hash,
 }
@@ -41,8 +43,15 @@ impl Trace {
     pub(crate) fn line(&mut self, now_ms: u64, who: &str, text: impl FnOnce() -> String) {
         match self.mode {
             Mode::Off => {}
-            Mode::Print => println!("{now_ms:>7} {who:<14} {}", text()),
+            Mode::Print | Mode::PrintTurns => println!("{now_ms:>7} {who:<14} {}", text()),
             Mode::Hash => (now_ms, who, text()).hash(&mut self.hasher),
+        }
+    }
+
+    /// Whose turn it is.
+    pub(crate) fn turn(&mut self, now_ms: u64, text: impl FnOnce() -> String) {
+        if matches!(self.mode, Mode::PrintTurns | Mode::Hash) {
+            self.line(now_ms, ".", text);
         }
     }
 

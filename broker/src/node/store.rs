@@ -250,7 +250,8 @@ mod tests {
             tokio::spawn(Arc::clone(&committer).run());
             let message = Message::new(Parts { exchange: "", routing_key: "q", properties: &[0, 0] }, b"m");
             let (place, stored, origin) = (Place { level: 0, seq: 1 }, Stored::Lasting, None);
-            let append = queue::Append { place, message, stored, is_synced: true, origin, channel: 0, number: 0 };
+            let append =
+                queue::Append { place, message, stored, is_synced: true, origin, channel: 0, number: 0, came_ms: 0 };
             let appends = std::iter::once(append);
             committer.submit(Submission { queue: 1, appends, settled: &[], marks: &[], load: None });
             flush(&committer).await;

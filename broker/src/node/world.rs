@@ -47,7 +47,7 @@ pub(super) fn assemble(
 ) -> Result<World, NodeError> {
     let Definitions { vhosts: mut stored, accounts, global_parameters } = definitions;
     let is_fresh = stored.is_empty() && accounts == StoredAccounts::default();
-    let has_default = |mark: &str| !global_parameters.contains_key(mark) && !(is_fresh && comes == Comes::Definitions);
+    let has_default = |mark: &str| !(global_parameters.contains_key(mark) || is_fresh && comes == Comes::Definitions);
     let access = match topology.defaults.users {
         false => Access::restore(accounts, &topology.users, access::Declared::ByFile, ledger),
         true if has_default(DEFAULT_USERS_LEFT) => {
@@ -80,4 +80,142 @@ pub(super) fn assemble(
         vhosts.add(vhost);
     }
     if errors.is_empty() { Ok(World { access, vhosts }) } else { Err(NodeError::Apply(errors)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use plugin_api::storage::Storage;
+
+    use super::*;
+    use crate::plugin_host::Registry;
+    use crate::queue::{Handle, Input};
+    use crate::runtime::Clock;
+    use crate::runtime::holder::MemoryHolder;
+    use crate::store::Committer;
+    use crate::store::definitions;
+    use crate::topology::schema::{Defaults, PermissionDecl, UserDecl};
+    use crate::vhost::registry::DEFAULT_VHOST;
+    use crate::vhost::{Numbers, QueueFactory, Vhost};
+
+    #[derive(Debug)]
+    struct Still;
+
+    impl QueueFactory for Still {
+        fn create(&self, _: &Arc<Vhost>, _: &Arc<str>, _: u64, _: queue::Options, _: Restored) -> Arc<dyn Handle> {
+            Arc::new(Self)
+        }
+    }
+
+    impl Handle for Still {
+        fn post(&self, _: Input) {}
+    }
+
+    /// A data folder that brokers use one after the other.
+    struct Folder {
+        registry: Arc<Registry>,
+        storage: Arc<dyn Storage>,
+        runtime: tokio::runtime::Runtime,
+    }
+
+    impl Folder {
+        fn new() -> Self {
+            let registry = Arc::new(Registry::builtin().unwrap());
+            let storage = registry.storage("memory", &serde_json::Value::Null, None).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            Self { registry, storage, runtime }
+        }
+
+        /// A start, what somebody does then, and the end.
+        fn start<T>(&self, topology: &Topology, comes: Comes, run: impl FnOnce(&World) -> T) -> T {
+            self.runtime.block_on(async {
+                let committer = Committer::new(Arc::clone(&self.storage));
+                let storing = tokio::spawn(Arc::clone(&committer).run());
+                let meta = self.storage.recover().await.unwrap().meta;
+                let ledger = StoreLedger::new(Arc::clone(&committer));
+                let shared = Shared {
+                    registry: Arc::clone(&self.registry),
+                    factory: Arc::new(Still),
+                    ledger: Arc::<StoreLedger>::clone(&ledger),
+                    holder: Arc::new(MemoryHolder::new(Clock::default())),
+                    numbers: Arc::new(Numbers::starting_at(1)),
+                    first_seq: 1,
+                    bindings_per_queue_max: usize::MAX,
+                    quorum_queues: crate::vhost::quorum::QuorumQueues::Local,
+                };
+                let definitions = definitions::read(&meta).unwrap();
+                let world = assemble(topology, comes, shared, ledger, definitions, &mut HashMap::new()).unwrap();
+                let result = run(&world);
+                super::super::store::flush(&committer).await;
+                storing.abort();
+                result
+            })
+        }
+    }
+
+    /// Users and vhosts by name.
+    fn names(world: &World) -> (Vec<String>, Vec<String>) {
+        let users = world.access.users().iter().map(|user| user.name.clone()).collect();
+        (users, world.vhosts.list().iter().map(|vhost| vhost.name.to_string()).collect())
+    }
+
+    fn strings(names: [&[&str]; 2]) -> (Vec<String>, Vec<String>) {
+        let [users, vhosts] = names.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+        (users, vhosts)
+    }
+
+    /// Semantics 4.8.
+    #[test]
+    fn guest_and_the_root_vhost_are_there_until_somebody_decides_otherwise() {
+        let folder = Folder::new();
+        let default = Topology::default();
+        for _ in 0..2 {
+            folder.start(&default, Comes::Nothing, |world| assert_eq!(names(world), strings([&["guest"], &["/"]])));
+        }
+        folder.start(&default, Comes::Nothing, |world| {
+            world.access.put_user("admin", access::UserUpdate::default()).unwrap();
+            world.vhosts.create("orders", None).unwrap();
+        });
+        folder.start(&default, Comes::Nothing, |world| {
+            assert_eq!(names(world), strings([&["admin", "guest"], &["/", "orders"]]));
+            assert_eq!(world.access.permissions_of("guest"), [PermissionDecl::all("/")]);
+            world.access.remove_user("guest");
+            world.vhosts.delete(DEFAULT_VHOST, || {}).unwrap();
+        });
+        folder.start(&default, Comes::Nothing, |world| assert_eq!(names(world), strings([&["admin"], &["orders"]])));
+    }
+
+    /// Semantics 28.13.
+    #[test]
+    fn where_definitions_come_first_nothing_is_there_by_default() {
+        let folder = Folder::new();
+        let default = Topology::default();
+        folder.start(&default, Comes::Definitions, |world| assert_eq!(names(world), strings([&[], &[]])));
+        let used = Folder::new();
+        used.start(&default, Comes::Nothing, |world| {
+            world.vhosts.create("orders", None).unwrap();
+        });
+        used.start(&default, Comes::Definitions, |world| {
+            assert_eq!(names(world), strings([&["guest"], &["/", "orders"]]), "what was there stays");
+        });
+    }
+
+    #[test]
+    fn what_is_taken_out_of_the_file_is_gone_and_the_rest_stays() {
+        let folder = Folder::new();
+        let vhost = VhostDecl { name: "v".into(), ..VhostDecl::default() };
+        let vhosts = vec![vhost];
+        let user = UserDecl { name: "app".into(), ..UserDecl::guest(&vhosts) };
+        let with = Topology { users: vec![user], vhosts, defaults: Defaults::default(), ..Topology::default() };
+        folder.start(&with, Comes::Nothing, |world| {
+            assert_eq!(names(world), strings([&["app"], &["v"]]));
+            world.access.put_user("later", access::UserUpdate::default()).unwrap();
+            world.access.set_permission("app", &PermissionDecl::all("other")).unwrap();
+        });
+        folder.start(&with, Comes::Nothing, |world| {
+            assert_eq!(names(world), strings([&["app", "later"], &["v"]]));
+            assert_eq!(world.access.permissions_of("app").len(), 2);
+        });
+        let without = Topology { users: Vec::new(), vhosts: Vec::new(), ..with };
+        folder.start(&without, Comes::Nothing, |world| assert_eq!(names(world), strings([&["later"], &[]])));
+    }
 }

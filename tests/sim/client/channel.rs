@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::Context;
 use super::setup::Step;
 use crate::facts::{ChannelId, ConsumerId, DeliveryId, PublishId};
 use crate::plan::{QueueIndex, Work};
@@ -49,6 +50,20 @@ pub(super) enum Request {
 }
 
 impl Request {
+    /// Whether the broker may close the channel over it: others may have deleted the queue, or consume from it exclusively.
+    pub(super) fn is_risky(&self, context: &Context<'_>) -> bool {
+        let queue = |queue: QueueIndex| &context.plan.queues[queue.0];
+        match self {
+            Self::Consume(consumer) => {
+                let queue = queue(context.history.facts.consumer(*consumer).queue);
+                queue.is_deleted || queue.is_exclusive
+            }
+            Self::Get { queue: of, .. } | Self::Sweep { queue: of, .. } => queue(*of).is_deleted,
+            Self::Setup(Step::Bind { binding, .. }) => queue(context.plan.bindings[*binding].queue).is_deleted,
+            _ => false,
+        }
+    }
+
     /// The method that answers it.
     pub(super) fn reply(&self) -> &'static str {
         match self {

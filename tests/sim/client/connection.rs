@@ -215,7 +215,6 @@ impl Client {
         if context.mode == Mode::Leave {
             return self.close(context);
         }
-        conn.last_sent_ms = context.now_ms;
         let due = |channel: &Channel| {
             channel.request.is_none()
                 && !channel.is_closing
@@ -322,8 +321,13 @@ impl Client {
         given: &[(&str, Field)],
     ) {
         let step: Step = context.history.facts.step;
+        let is_risky = request.is_risky(context);
         if let Some(channel) = self.channel(number) {
             channel.request = Some((request, step));
+            let id = channel.id;
+            if is_risky {
+                context.history.note(Event::ChannelAtRisk(id));
+            }
         }
         self.call(context, number, name, given);
     }

@@ -5,7 +5,7 @@ use tests::wire::{Field, Frame};
 
 use super::channel::Request;
 use super::connection::{Phase, SETUP_CHANNEL};
-use super::{Client, Context, Mode, setup};
+use super::{Client, Context, setup};
 use crate::facts::{Answer, Delivery, PublishId, Taker};
 use crate::history::Event;
 use crate::message;
@@ -185,7 +185,6 @@ impl Client {
             let place = format!("'{exchange}' with key '{routing_key}'");
             return Err(format!("message {} is delivered as of exchange {place}, not as of {route:?}", publish.0));
         }
-        let boot = context.history.facts.boot();
         let step = context.history.facts.step;
         let Some(channel) = self.channel(number) else { return Ok(()) };
         if arrival.tag != channel.last_tag + 1 {
@@ -200,7 +199,6 @@ impl Client {
             redelivered: arrival.redelivered,
             no_ack: arrival.no_ack,
             at: step,
-            boot,
             settled: None,
         };
         let id = context.history.deliver(delivery);
@@ -218,6 +216,9 @@ impl Client {
         let id = channel.id;
         let mut fields = Fields(incoming.fields.iter());
         context.history.note(Event::Processed { channel: id, sent });
+        if request.is_risky(context) {
+            context.history.note(Event::ChannelSpared(id));
+        }
         match request {
             Request::Open | Request::ConfirmSelect | Request::Barrier | Request::Qos { global: None } => {}
             Request::Close => {
@@ -267,7 +268,8 @@ impl Client {
             }
             Request::Status(queue) => {
                 let (ready, consumers) = (fields.number(), fields.number());
-                if context.mode != Mode::Work {
+                // The answers of others may come when all is quiet, but are older.
+                if self.index == context.plan.clients.len() {
                     context.history.note(Event::Status { queue, ready, consumers });
                 }
             }
@@ -292,8 +294,12 @@ impl Client {
     ) -> Result<(), String> {
         let Some(channel) = self.channel(number) else { return Ok(()) };
         let (id, is_closing, request) = (channel.id, channel.is_closing, channel.request.clone());
-        let is_expected =
-            channel.is_doomed || self.is_likely(context, request.as_ref().map(|(request, _)| request), code);
+        let is_refusal = [403, 404].contains(&code);
+        // The broker itself ends in a moment.
+        let has_failed = code == 541 && text.contains("the store has failed");
+        let is_expected = channel.is_doomed
+            || has_failed
+            || is_refusal && request.is_some_and(|(request, _)| request.is_risky(context));
         self.call(context, number, "channel.close-ok", &[]);
         context.history.note(Event::ChannelEnded(id));
         if is_closing {
@@ -311,21 +317,6 @@ impl Client {
             self.set_up(context, false);
         }
         if is_expected { Ok(()) } else { Err(format!("the broker closes channel {number}: {code} {text}")) }
-    }
-
-    /// Others may have deleted the queue, or consume from it exclusively.
-    fn is_likely(&self, context: &Context<'_>, request: Option<&Request>, code: u64) -> bool {
-        let may_be_deleted = |queue: QueueIndex| context.plan.queues[queue.0].is_deleted;
-        match request {
-            Some(Request::Consume(consumer)) => {
-                code == 403 || code == 404 && may_be_deleted(context.history.facts.consumer(*consumer).queue)
-            }
-            Some(Request::Get { queue, .. } | Request::Sweep { queue, .. }) => code == 404 && may_be_deleted(*queue),
-            Some(Request::Setup(setup::Step::Bind { binding, .. })) => {
-                code == 404 && may_be_deleted(context.plan.bindings[*binding].queue)
-            }
-            _ => false,
-        }
     }
 
     fn forget_channel(&mut self, context: &Context<'_>, number: u16) {

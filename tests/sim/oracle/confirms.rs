@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Oracle;
-use crate::facts::{Answer, ChannelId, Facts};
+use crate::facts::{Answer, ChannelId, Excuse, Facts};
 use crate::history::Event;
+use crate::plan::QueueIndex;
 
 #[derive(Default)]
 pub(crate) struct Confirms {
@@ -42,7 +43,11 @@ impl Oracle for Confirms {
             Event::Answered(id) => {
                 let publish = facts.publish(*id);
                 let is_unroutable = publish.targets.is_empty();
-                let is_routed = publish.targets.iter().any(|(_, is_certain)| *is_certain);
+                // A queue that is being deleted takes nothing any more.
+                let was_there = |(queue, is_certain): &(QueueIndex, bool)| {
+                    !matches!(facts.excuse(*queue, *id, *is_certain), Some(Excuse::NoQueue | Excuse::Swept))
+                };
+                let is_routed = publish.targets.iter().any(was_there);
                 let node_failed = publish.answer == Some(Answer::Nacked);
                 match publish.returned {
                     0 if publish.is_mandatory && is_unroutable && !node_failed => {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::Oracle;
-use crate::facts::{ChannelId, ConsumerId, Facts, Taker};
+use crate::facts::{ChannelId, ConsumerId, DeliveryId, Facts, Sweep, Taker};
 use crate::history::Event;
 
 #[derive(Default)]
@@ -35,7 +35,13 @@ impl Oracle for Prefetch {
         let unacked = &facts.channel(delivery.channel).unacked;
         let is_of = |consumer: ConsumerId, taker: Taker| matches!(taker, Taker::Consumer(of) if of == consumer);
         let of_consumer = unacked.iter().filter(|id| is_of(consumer, facts.delivery(**id).taker)).count();
-        let of_channel = unacked.len();
+        // What was delivered of a queue that has been deleted since no longer counts.
+        let is_gone = |id: &DeliveryId| {
+            let delivery = facts.delivery(*id);
+            let since = |sweep: &Sweep| sweep.is_delete && sweep.done.is_none_or(|(done, _)| done >= delivery.at);
+            facts.queue(delivery.queue).sweeps.iter().any(since)
+        };
+        let of_channel = unacked.iter().filter(|id| !is_gone(id)).count();
         let prefetch = usize::from(facts.consumer(consumer).prefetch_count);
         let limit = usize::from(self.limits.get(&delivery.channel).copied().unwrap_or(0));
         if prefetch > 0 && of_consumer > prefetch {

@@ -37,8 +37,10 @@ impl ExclusiveQueues {
         self.by_number.remove(&number);
     }
 
-    /// Gives all of them away, to be deleted.
-    pub(super) fn take(&mut self) -> impl Iterator<Item = Arc<QueueRecord>> + use<> {
-        std::mem::take(&mut self.by_number).into_values()
+    /// Gives all of them away, to be deleted, in the order in which they were made.
+    pub(super) fn take(&mut self) -> Vec<Arc<QueueRecord>> {
+        let mut queues: Vec<Arc<QueueRecord>> = std::mem::take(&mut self.by_number).into_values().collect();
+        queues.sort_unstable_by_key(|queue| queue.number);
+        queues
     }
 }

@@ -359,3 +359,85 @@ fn a_message_that_is_still_arriving_meets_an_alarm() {
     client.send(1, BasicGet { ticket: 0, queue: "q", no_ack: true });
     assert_eq!(client.told(), ["1 basic.get-ok"]);
 }
+
+/// The code and text of the connection.close among what the client has been sent.
+fn close_of(client: &mut Client) -> Option<(u16, String)> {
+    client.session.on_mail(client.now);
+    let bytes = client.session.out().take_all();
+    let mut input = &bytes[..];
+    while let Some(frame) = frame::decode(&mut input, 0).expect("the broker frames well") {
+        if let Ok(Method::ConnectionClose(close)) = Method::decode(frame.payload) {
+            return Some((close.reply_code, close.reply_text.to_owned()));
+        }
+    }
+    None
+}
+
+/// Semantics 24.2.
+#[test]
+fn connections_of_a_deleted_vhost_are_closed_with_320() {
+    let broker = broker();
+    let (mut one, mut other) = (Client::new(&broker), Client::new(&broker));
+    one.declare("q");
+    one.told();
+    broker.delete_vhost("/").expect("it is there");
+    for client in [&mut one, &mut other] {
+        let (code, text) = close_of(client).expect("the broker closes");
+        assert_eq!((code, text.as_str()), (320, "CONNECTION_FORCED - vhost '/' is deleted"));
+    }
+    assert_eq!(broker.census.of_vhost("/"), 0);
+    assert!(broker.access.permissions_of("guest").is_empty(), "permissions go with the vhost");
+    assert!(broker.delete_vhost("/").is_err());
+    broker.vhosts.create("/", None).expect("it can be made anew");
+    assert_eq!(broker.vhost("/").map(|vhost| vhost.counts().1), Some(0));
+}
+
+/// Semantics 25.8.
+#[test]
+fn a_topic_permission_that_is_set_counts_for_keys_that_were_published_before() {
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    let publish = |client: &mut Client| {
+        let mut frames = Vec::new();
+        let (exchange, routing_key) = ("amq.topic", "secret");
+        let publish = BasicPublish { ticket: 0, exchange, routing_key, mandatory: false, immediate: false };
+        frame::write_method(&mut frames, 1, publish);
+        frame::write(&mut frames, FrameKind::Header, 1, |out| {
+            out.extend_from_slice(&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        });
+        client.bytes(&frames);
+        client.told()
+    };
+    assert!(publish(&mut client).is_empty() && publish(&mut client).is_empty());
+    let decl = crate::topology::schema::TopicPermissionDecl {
+        vhost: "/".into(),
+        exchange: "amq.topic".into(),
+        write: "^public".into(),
+        read: ".*".into(),
+    };
+    broker.access.set_topic_permission("guest", &decl).expect("guest is there");
+    let refused = "1 closed ACCESS_REFUSED - write access to topic 'secret' in exchange 'amq.topic' in vhost '/' refused for user 'guest'";
+    assert_eq!(publish(&mut client), [refused]);
+}
+
+/// Semantics 23.8.
+#[test]
+fn a_queue_of_a_connection_gets_a_policy_while_it_is_used() {
+    use crate::origin::Origin;
+    use crate::vhost::policy::{ApplyTo, PolicyKind, PolicySpec};
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.declare("q");
+    client.told();
+    let vhost = broker.vhost("/").expect("it is there");
+    let definition = serde_json::json!({"max-length": 3, "message-ttl": 1000});
+    let definition = definition.as_object().cloned().unwrap_or_default();
+    let (name, pattern) = ("p".to_owned(), "^q$".to_owned());
+    let spec = PolicySpec { name, pattern, apply_to: ApplyTo::Queues, priority: 0, definition };
+    vhost.put_policy(PolicyKind::User, spec, Origin::Runtime).expect("it is valid");
+    let options = vhost.queue("q").expect("it is there").settings.read().options;
+    assert_eq!((options.max_length, options.message_ttl_ms), (Some(3), Some(1000)));
+    client.publish("q", b"m");
+    client.send(1, BasicGet { ticket: 0, queue: "q", no_ack: true });
+    assert_eq!(client.told(), ["1 basic.get-ok"]);
+}

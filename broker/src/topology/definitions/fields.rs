@@ -74,11 +74,16 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// An object. RabbitMQ writes an empty one as an empty list in places.
+    /// An object. RabbitMQ's command line writes some as lists of pairs: `[["max-queues", 10]]`.
     pub(super) fn object(&mut self, key: &str) -> Option<Map<String, Json>> {
-        match self.get(key)? {
+        let value = self.get(key)?;
+        if let Json::Array(items) = value
+            && let Some(object) = items.iter().map(pair).collect()
+        {
+            return Some(object);
+        }
+        match value {
             Json::Object(object) => Some(object.clone()),
-            Json::Array(items) if items.is_empty() => Some(Map::new()),
             other => {
                 self.mistake(key, format!("expected an object, found {}", kind(other)), "");
                 None
@@ -121,6 +126,13 @@ impl<'a> Fields<'a> {
                 None
             }
         }
+    }
+}
+
+fn pair(item: &Json) -> Option<(String, Json)> {
+    match item.as_array()?.as_slice() {
+        [Json::String(key), value] => Some((key.clone(), value.clone())),
+        _ => None,
     }
 }
 

@@ -52,6 +52,7 @@ impl World {
             numbers: Arc::new(Numbers::starting_at(1)),
             first_seq: 1,
             bindings_per_queue_max: usize::MAX,
+            quorum_queues: crate::vhost::quorum::QuorumQueues::Local,
         };
         Self { access: Access::new(users), vhosts: Vhosts::new(shared, BTreeMap::new()) }
     }
@@ -218,7 +219,9 @@ fn old_and_careless_files_are_understood() {
             {"name": "old", "password_hash": "AAECA5QrjVu7gIVjVlqjyKQ+QaE=", "tags": "administrator, policymaker"},
             {"name": "older", "password_hash": "", "administrator": true},
         ],
-        "vhosts": [{"name": "/", "tracing": true, "description": "d", "tags": ["t"]}],
+        "vhosts": [
+            {"name": "/", "tracing": true, "description": "d", "tags": ["t"], "limits": [["max-queues", 10], ["max-connections", -1]]},
+        ],
         "unknown": {"what": "ever"},
         "queues": [
             {"name": "q", "vhost": "/", "arguments": []},
@@ -242,6 +245,7 @@ fn old_and_careless_files_are_understood() {
     assert_eq!(world.access.user("older").unwrap().tags, ["administrator"]);
     let root = world.vhost("/");
     assert_eq!((root.metadata().description.as_str(), root.metadata().tags.len()), ("d", 1));
+    assert_eq!((root.limits().max_queues, root.limits().max_connections), (Some(10), Some(-1)));
     let queue = root.queue("q").unwrap();
     assert!(queue.durable && !queue.auto_delete && root.exchange("x").unwrap().spec.durable);
     assert_eq!((root.counts().1, root.exchange("x").unwrap().binding_count()), (1, 1));
@@ -361,8 +365,8 @@ fn each_mistake_has_its_place_and_a_way_out() {
             "permissions[0]: vhost 'nowhere' does not exist; create it first, or add it to \"vhosts\"",
             "permissions[0]: user 'nobody' does not exist; create it first, or add it to \"users\"",
             "exchanges[0]: unknown exchange type 'x-no-such'; load the plugin that offers it",
-            "queues[0].arguments: invalid arg 'x-queue-type' for queue 'q' in vhost '/': value of type long is not \
-             supported by this version; mend it or leave it out",
+            "queues[0].arguments: invalid arg 'x-queue-type' for queue 'q' in vhost '/': {unacceptable_type,long}; \
+             mend it or leave it out",
             "bindings[0].destination: queue 'r' does not exist in vhost '/'; add it, or leave the binding out",
             "bindings[1].source: exchange 'y' does not exist in vhost '/'; add it, or leave the binding out",
         ],

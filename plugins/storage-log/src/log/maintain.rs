@@ -107,7 +107,7 @@ impl Log {
     }
 
     /// Tries to have room again after the disk was full: frees what is dead, and sets the reserves aside anew.
-    pub(crate) fn regain_room(&mut self) -> Result<bool, StorageError> {
+    pub fn regain_room(&mut self) -> Result<bool, StorageError> {
         // The second checkpoint removes what the first found dead.
         for _ in 0..2 {
             let has_to = self.has_unwritten || !self.dead_segments().is_empty();
