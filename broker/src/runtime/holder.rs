@@ -62,6 +62,11 @@ impl MessageHolder {
         }
     }
 
+    /// Bytes of messages in memory, as [`Message::weight`](crate::message::Message::weight) counts.
+    pub fn memory_bytes(&self) -> usize {
+        self.lines().iter().map(|line| line.line.lock().memory_bytes()).sum()
+    }
+
     fn lines(&self) -> Vec<Arc<LineShell>> {
         self.lines.lock().values().cloned().collect()
     }
