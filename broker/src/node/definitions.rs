@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::world::World;
 use super::{NodeError, PRODUCT, VERSION, load_plugins, store, world};
 use crate::access::Access;
-use crate::queue::{Handle, Input, Options, Outlet, Restored, RestoredLevel};
+use crate::queue::{Handle, Input, Options, Outlet, Restored};
 use crate::routing::Exchange;
 use crate::store::{Committer, Recovery, StoreLedger};
 use crate::topology::definitions::{Import, Imported, Mistake, Product, Scope, export, read};
@@ -265,7 +265,7 @@ impl Handle for Still {
 impl Holder for Still {
     fn hold(&self, _: Option<&Arc<dyn Outlet>>, _: Vec<Held>) {}
 
-    fn restore(&self, _: &Arc<Vhost>, _: &Arc<Exchange>, _: RestoredLevel) {}
+    fn restore(&self, _: &Arc<Vhost>, _: &Arc<Exchange>, _: Restored) {}
 
     // The next start drops what has no exchange.
     fn forget(&self, _: u64) {}

@@ -91,6 +91,8 @@ pub struct Restored {
     pub first_seq: u64,
     /// Its levels of priority; one, 0, where it has no others.
     pub levels: Vec<RestoredLevel>,
+    /// Messages that were read at once, by ascending place: what an exchange has kept. None of a queue.
+    pub kept: Vec<LoadedMessage>,
 }
 
 /// What an earlier run left in one level of a queue.

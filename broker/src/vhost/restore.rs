@@ -58,9 +58,8 @@ impl Vhost {
             let number = number.unwrap_or_else(|| self.numbers.next());
             let exchange = Arc::new(Exchange::restore(number, spec, types.as_ref()));
             if let Some(left) = backlogs.remove(&number) {
-                for left in left.levels {
-                    self.holder.restore(self, &exchange, left);
-                }
+                exchange.restore_kept(left.kept.iter().map(|kept| &*kept.message));
+                self.holder.restore(self, &exchange, left);
             }
             if !has_number {
                 renumbered.push(Arc::clone(&exchange));

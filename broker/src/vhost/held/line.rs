@@ -299,7 +299,7 @@ impl Line {
     }
 }
 
-/// The level in the store under which an exchange has what it put off.
+/// The level in the store under which an exchange has what it put off. What it keeps stands under [`super::history::LEVEL`].
 pub const LEVEL: u8 = 0;
 
 #[cfg(test)]
