@@ -23,6 +23,7 @@ pub use self::definitions::{DefinitionsError, Offline};
 use self::world::{Comes, World};
 use crate::access::Mechanism;
 use crate::amqp::{Identity, Limits};
+use crate::events::Events;
 use crate::hooks::{HookError, HookSet};
 use crate::message;
 use crate::plugin_host::{LoadError, LoadRequest, Registry, TypeError};
@@ -276,6 +277,10 @@ pub fn build(
     let Recovery { definitions, mut backlogs, first_seq, first_number } = recovery;
     let holder = Arc::new(MemoryHolder::new(clock.clone()));
     let numbers = Arc::new(Numbers::starting_at(first_number));
+    let events = {
+        let clock = clock.clone();
+        Events::new(move || clock.wall_ms())
+    };
     let shared = Shared {
         registry,
         factory,
@@ -285,6 +290,7 @@ pub fn build(
         first_seq,
         bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
         quorum_queues: topology.node.quorum_queues,
+        events: events.clone(),
     };
     let comes = if topology.definitions.is_some() { Comes::Definitions } else { Comes::Nothing };
     let World { access, vhosts } = world::assemble(topology, comes, shared, ledger, definitions, &mut backlogs)?;
@@ -314,7 +320,8 @@ pub fn build(
         identity: Arc::new(identity),
         limits: Arc::new(limits),
         connections_max: topology.limits.connections_max,
-        access: Arc::new(access),
+        access: Arc::new(access.telling(events.clone())),
+        events,
         vhosts,
         hooks: Arc::new(hooks),
         committer: Arc::clone(committer),

@@ -14,6 +14,7 @@ use super::timer::Timer;
 use super::transactions::Transactions;
 use crate::access::Access;
 use crate::amqp::{Identity, Limits};
+use crate::events::Events;
 use crate::hooks::HookSet;
 use crate::queue::{Input, Notice, Outlet};
 use crate::store::Committer;
@@ -51,6 +52,8 @@ pub struct Parts {
     pub timer: Arc<Timer>,
     /// What time it is.
     pub clock: Clock,
+    /// Where what happens is told.
+    pub events: Events,
 }
 
 /// See the module.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::policy::Policy;
 use super::queue_settings::Declared;
@@ -70,6 +70,7 @@ impl Vhost {
                 settings: RwLock::new(Arc::new(settings)),
                 policy: RwLock::new(applied),
                 owner: None,
+                deleter: Mutex::default(),
                 arguments: queue.arguments,
             }));
         }
@@ -88,6 +89,7 @@ impl Vhost {
         }
         // All of this is in the store already.
         tables.changes.clear();
+        tables.happened.clear();
         self.changed(tables);
     }
 }

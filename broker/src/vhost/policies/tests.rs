@@ -104,6 +104,7 @@ fn vhosts() -> (Vhosts, Arc<Notes>) {
         first_seq: 1,
         bindings_per_queue_max: usize::MAX,
         quorum_queues: crate::vhost::quorum::QuorumQueues::Local,
+        events: crate::events::Events::default(),
     };
     (Vhosts::new(shared, Default::default()), notes)
 }
