@@ -23,12 +23,13 @@ pub use self::definitions::{DefinitionsError, Offline};
 use self::world::{Comes, World};
 use crate::access::Mechanism;
 use crate::amqp::{Identity, Limits};
-use crate::events::Events;
+use crate::events::{Events, follow_log};
 use crate::hooks::{HookError, HookSet};
 use crate::message;
 use crate::plugin_host::{LoadError, LoadRequest, Registry, TypeError};
 use crate::runtime::alarms::{self, Alarms};
 use crate::runtime::broker::Parts;
+use crate::runtime::broker_exchanges;
 use crate::runtime::disk::DiskWatch;
 use crate::runtime::holder::{self, MemoryHolder};
 use crate::runtime::listener::{self, Reached};
@@ -38,7 +39,7 @@ use crate::runtime::transactions::Transactions;
 use crate::runtime::{Broker, Clock, Shells};
 use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
 use crate::topology::apply::ApplyError;
-use crate::topology::schema::Topology;
+use crate::topology::schema::{Topology, VhostDecl};
 use crate::vhost::{Numbers, Shared};
 
 /// What to run.
@@ -194,6 +195,18 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     let reached = if topology.listeners.proxy_protocol { Reached::ThroughProxy } else { Reached::Directly };
     for listener in listeners {
         accepting.spawn(listener::accept(Arc::clone(&broker), listener, reached, Arc::clone(&connections)));
+    }
+    let with = |has: fn(&VhostDecl) -> bool| -> Vec<String> {
+        topology.vhosts.iter().filter(|vhost| has(vhost)).map(|vhost| vhost.name.clone()).collect()
+    };
+    let vhosts = with(|vhost| vhost.has_event_exchange);
+    if !vhosts.is_empty() {
+        let events = broker.events.subscribe();
+        accepting.spawn(broker_exchanges::publish_events(Arc::clone(&broker), events, vhosts));
+    }
+    let vhosts = with(|vhost| vhost.has_log_exchange);
+    if !vhosts.is_empty() {
+        accepting.spawn(broker_exchanges::publish_log(Arc::clone(&broker), follow_log(), vhosts));
     }
     accepting.spawn(watch_memory(Arc::clone(&broker)));
     accepting.spawn(holder::run(Arc::clone(&broker)));

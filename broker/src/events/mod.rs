@@ -20,6 +20,7 @@
 //! of RabbitMQ's event exchange; `user_who_performed_action` is there where a client did it.
 
 mod feed;
+mod log;
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use plugin_api::value::{Table, Value};
 
 pub use self::feed::{Feed, Next, WAITING_BYTES_MAX, WAITING_MAX};
+pub use self::log::{LogLayer, LogLine, LogSubscription, follow_log, unfollowed};
 
 /// Events since it was made.
 pub type Subscription = feed::Subscription<Event>;

@@ -5,6 +5,7 @@
 //! connection, no clock and no runtime.
 
 pub mod arguments;
+pub mod broker_exchanges;
 pub mod dead_letter;
 pub mod declare;
 mod deliver;
