@@ -350,6 +350,17 @@ fn ten_thousand_queues_get_another_policy_without_the_lock_of_the_names() {
     assert_eq!(changed, QUEUES);
 }
 
+/// Semantics 21.4.
+#[test]
+fn a_policy_gives_no_queue_priorities() {
+    let (vhost, _) = vhost();
+    for kind in [PolicyKind::User, PolicyKind::Operator] {
+        let spec = spec("p", ".*", json!({"max-priority": 5}));
+        let error = vhost.put_policy(kind, spec, Origin::Runtime).unwrap_err();
+        assert_eq!((error.part, error.key.as_deref()), ("definition", Some("max-priority")));
+    }
+}
+
 /// Semantics 29.2.
 #[test]
 fn changes_are_told() {
