@@ -13,6 +13,14 @@ impl Connection {
         self.channels.get(&id.0).map_or(0, |channel| channel.consumers.len())
     }
 
+    /// The consumers of a channel, in no order, each with its tag.
+    pub fn consumers(&self, id: ChannelId) -> impl Iterator<Item = (SourceId, &str)> {
+        let channel = self.channels.get(&id.0);
+        channel
+            .into_iter()
+            .flat_map(|channel| channel.consumers.iter().map(|(source, consumer)| (*source, &*consumer.tag)))
+    }
+
     /// The source behind a consumer tag.
     pub fn consumer_source(&self, id: ChannelId, tag: &str) -> Option<SourceId> {
         self.channels.get(&id.0)?.tags.get(tag).copied()

@@ -9,6 +9,7 @@ mod actor;
 mod commands;
 mod ending;
 mod exclusive;
+mod happened;
 mod replies;
 mod reply_to;
 mod secret;
@@ -31,7 +32,7 @@ use self::transactions::HeldPublishes;
 use super::broker::Broker;
 use super::census::Full;
 use super::mailbox::Mailbox;
-use crate::access::User;
+use crate::access::{LoginError, User};
 use crate::amqp::out::OutBuffer;
 use crate::amqp::{
     ChannelId, Connection, Event, Outcome, Outstanding, ProtocolError, PublishFlags, PublishMode, ReplyCode, SourceId,
@@ -106,6 +107,8 @@ struct ChannelSession {
     getters: HashMap<u64, SourceId>,
     transaction: HeldPublishes,
     ending: Option<Ending>,
+    /// That it ends has been told.
+    is_told: bool,
     /// For its user's limit.
     is_counted: bool,
 }
@@ -116,8 +119,14 @@ pub struct Session {
     broker: Arc<Broker>,
     number: u64,
     peer: SocketAddr,
+    /// The address that the client has connected to, if somebody has said so.
+    local: Option<SocketAddr>,
     /// As RabbitMQ names connections: `PEER -> LOCAL`.
     name: String,
+    /// What it has logged in with.
+    mechanism: String,
+    /// Whether it has been told that it is there.
+    is_announced: bool,
     conn: Connection,
     mailbox: Arc<Mailbox>,
     outlet: Arc<dyn Outlet>,
@@ -160,6 +169,9 @@ impl Session {
             number,
             peer,
             name: peer.to_string(),
+            local: None,
+            mechanism: String::new(),
+            is_announced: false,
             actor: None,
             vhost: None,
             login: None,
@@ -186,6 +198,7 @@ impl Session {
     /// The address that the client has connected to.
     pub fn set_local(&mut self, local: SocketAddr) {
         self.name = format!("{} -> {local}", self.peer);
+        self.local = Some(local);
     }
 
     /// Unique in the broker while it runs.
@@ -409,10 +422,13 @@ impl Session {
     pub fn on_login(&mut self, now: Instant, mechanism: &str, result: Result<Arc<User>, LoginRefused>) {
         match result {
             Ok(user) => {
+                self.tell_authentication(mechanism, Some(&user.name), None);
+                mechanism.clone_into(&mut self.mechanism);
                 self.actor = Some(Actor::new(user, Arc::clone(&self.broker.access), self.number));
                 self.conn.authenticated();
             }
-            Err(LoginRefused { reason, is_malformed }) => {
+            Err(LoginRefused { user, reason, is_malformed }) => {
+                self.tell_authentication(mechanism, user.as_deref(), Some(&reason));
                 tracing::warn!(connection = self.number, peer = %self.peer, mechanism, reason, "login refused");
                 if is_malformed {
                     self.conn.refuse_silently(now);
@@ -433,6 +449,7 @@ impl Session {
                 }
                 self.vhost = Some(vhost);
                 self.conn.opened(now);
+                self.tell_connection_created();
             }
             Err(error) => {
                 let error = error.in_method(crate::amqp::method::ConnectionOpen::ID);
@@ -486,6 +503,7 @@ impl Session {
             Ok(()) => {
                 self.channels.entry(channel.0).or_default().is_counted = true;
                 self.conn.channel_opened(channel);
+                self.tell_channel_created(channel);
             }
             Err(limit) => {
                 let text = format!(
@@ -695,10 +713,22 @@ fn post_settled(connection: u64, id: SourceId, source: &mut Source) {
 /// Why a login was refused.
 #[derive(Clone, Debug)]
 pub struct LoginRefused {
+    /// The user that it was for, if the response says so.
+    pub user: Option<String>,
     /// For the log.
     pub reason: String,
     /// The response could not be read: that has no answer on the wire (semantics 4.1, 4.5).
     pub is_malformed: bool,
+}
+
+impl From<LoginError> for LoginRefused {
+    fn from(error: LoginError) -> Self {
+        let reason = error.to_string();
+        match error {
+            LoginError::Malformed { .. } => Self { user: None, reason, is_malformed: true },
+            LoginError::Refused { user, .. } => Self { user: Some(user), reason, is_malformed: false },
+        }
+    }
 }
 
 /// Room for notices that is kept between turns.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hashbrown::HashSet;
+use plugin_api::value::Table;
 
 use super::Session;
 use crate::amqp::connection::Delivery;
@@ -23,6 +24,9 @@ pub(super) struct Subscription {
     pub(super) is_exclusive: bool,
     pub(super) nowait: bool,
     pub(super) priority: i64,
+    /// Set when it subscribes.
+    pub(super) prefetch_count: u16,
+    pub(super) arguments: Table,
     pub(super) source: SourceId,
 }
 
@@ -147,10 +151,11 @@ impl Session {
         if std::mem::take(&mut source.is_consumer) {
             self.consumer_count -= 1;
         }
-        if let Some(tag) = self.conn.remove_consumer(channel, id)
-            && self.conn.client().consumer_cancel_notify
-        {
-            self.conn.send(channel, BasicCancel { consumer_tag: &tag, nowait: true });
+        if let Some(tag) = self.conn.remove_consumer(channel, id) {
+            self.tell_consumer_deleted(channel, id, &tag);
+            if self.conn.client().consumer_cancel_notify {
+                self.conn.send(channel, BasicCancel { consumer_tag: &tag, nowait: true });
+            }
         }
         self.forget_source_if_idle(id);
     }
@@ -236,6 +241,7 @@ impl Session {
             }
             (Pending::Consume(subscription), Reply::Consuming) => {
                 self.conn.add_consumer(channel, subscription.source, &subscription.tag, subscription.no_ack);
+                self.tell_consumer_created(channel, &subscription);
                 if !subscription.nowait {
                     self.conn.send(channel, BasicConsumeOk { consumer_tag: &subscription.tag });
                 }
@@ -255,7 +261,9 @@ impl Session {
                     self.consumer_count -= 1;
                 }
                 // The queue may have ended first and taken the consumer with it; the client waits for its answer all the same.
-                self.conn.remove_consumer(channel, source);
+                if self.conn.remove_consumer(channel, source).is_some() {
+                    self.tell_consumer_deleted(channel, source, &tag);
+                }
                 if !nowait {
                     self.conn.send(channel, BasicCancelOk { consumer_tag: &tag });
                 }
