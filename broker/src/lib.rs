@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod hooks;
 pub mod message;
+pub mod metrics;
 pub mod node;
 pub mod origin;
 pub mod plugin_host;

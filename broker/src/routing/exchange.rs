@@ -11,6 +11,7 @@ use plugin_api::exchange::{BindingSpec, DependsOn, DestinationKind, ExchangeSpec
 use plugin_api::message::Message as View;
 
 use crate::message::Message;
+use crate::metrics::ExchangeStats;
 use crate::plugin_host::{ExchangeLayers, ExchangeTypes, TypeError};
 use crate::vhost::QueueRecord;
 use crate::vhost::policy::Applied;
@@ -103,6 +104,8 @@ pub struct Exchange {
     pub spec: ExchangeSpec,
     /// What routes depend on, so that they can be remembered.
     pub depends_on: DependsOn,
+    /// What it counts.
+    pub stats: ExchangeStats,
     state: RwLock<State>,
 }
 
@@ -156,7 +159,8 @@ impl Exchange {
         let (slots, free, by_identity) = (Vec::new(), Vec::new(), HashMap::new());
         let alternate = alternate(&spec, &Applied::default());
         let state = State { instance, slots, free, by_identity, alternate, policy: Applied::default() };
-        Self { name: spec.name.as_str().into(), number, depends_on, state: RwLock::new(state), spec }
+        let stats = ExchangeStats::default();
+        Self { name: spec.name.as_str().into(), number, depends_on, stats, state: RwLock::new(state), spec }
     }
 
     /// Whether this is the default exchange, which has no bindings of its own: its key is a queue's name (semantics 11.2).

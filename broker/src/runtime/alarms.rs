@@ -94,6 +94,16 @@ impl Alarms {
         self.set(DISK, is_low || is_full)
     }
 
+    /// Whether the memory alarm is raised.
+    pub fn is_memory_raised(&self) -> bool {
+        self.is_raised(MEMORY)
+    }
+
+    /// Whether the disk alarm is raised.
+    pub fn is_disk_raised(&self) -> bool {
+        self.is_raised(DISK)
+    }
+
     fn is_raised(&self, alarm: u8) -> bool {
         self.raised.load(Ordering::Relaxed) & alarm != 0
     }

@@ -13,8 +13,9 @@ use serde_json::Value as Json;
 use super::policy::NAME_BYTES_MAX;
 use super::settings::{InvalidSetting, PARAMETER_BYTES_MAX, PARAMETERS_MAX, VhostMetadata};
 use super::{Change, Changed, Shared, Vhost};
+use crate::metrics::node::QueueChurn;
 use crate::origin::Origin;
-use crate::plugin_host::TypeError;
+use crate::plugin_host::{Registry, TypeError};
 use crate::queue::{Durability, Input};
 
 /// See the module.
@@ -145,6 +146,16 @@ impl Vhosts {
         Ok(())
     }
 
+    /// What became of queues since the start.
+    pub fn queue_churn(&self) -> &QueueChurn {
+        &self.shared.numbers.queues
+    }
+
+    /// The exchange types on offer.
+    pub fn exchange_types(&self) -> &Registry {
+        &self.shared.registry
+    }
+
     /// Whether any plugin offers the exchange type.
     pub fn has_exchange_type(&self, kind: &str) -> bool {
         self.shared.registry.exchange_type(kind).is_some()
@@ -210,6 +221,7 @@ impl Vhost {
         let queues: Vec<_> = tables.queues.values().cloned().collect();
         for queue in &queues {
             tables.remove_queue(&queue.name);
+            self.numbers.queues.deleted();
         }
         let exchanges: Vec<_> = tables.exchanges.keys().cloned().collect();
         for exchange in exchanges {
