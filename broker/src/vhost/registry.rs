@@ -14,7 +14,7 @@ use super::policy::NAME_BYTES_MAX;
 use super::settings::{InvalidSetting, PARAMETER_BYTES_MAX, PARAMETERS_MAX, VhostMetadata};
 use super::{Change, Changed, Shared, Vhost};
 use crate::origin::Origin;
-use crate::plugin_host::TypeError;
+use crate::plugin_host::{Registry, TypeError};
 use crate::queue::{Durability, Input};
 
 /// See the module.
@@ -143,6 +143,11 @@ impl Vhosts {
         }
         tracing::info!(vhost = name, "vhost deleted");
         Ok(())
+    }
+
+    /// What plugins offer, and how they fare.
+    pub fn registry(&self) -> &Registry {
+        &self.shared.registry
     }
 
     /// Whether any plugin offers the exchange type.
