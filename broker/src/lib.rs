@@ -5,6 +5,7 @@ pub mod amqp;
 pub mod cli;
 pub mod config;
 pub mod hooks;
+pub mod management;
 pub mod message;
 pub mod metrics;
 pub mod node;

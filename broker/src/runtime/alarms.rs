@@ -69,6 +69,16 @@ impl Alarms {
         }
     }
 
+    /// Whether the memory alarm is raised.
+    pub fn is_memory_low(&self) -> bool {
+        self.is_raised(MEMORY)
+    }
+
+    /// Whether the disk alarm is raised.
+    pub fn is_disk_low(&self) -> bool {
+        self.is_raised(DISK)
+    }
+
     /// What the memory alarm compares with, in bytes.
     pub fn memory_watermark_bytes(&self) -> u64 {
         self.watermark_bytes.load(Ordering::Relaxed)
@@ -92,16 +102,6 @@ impl Alarms {
             if self.is_raised(DISK) { (watermark_bytes / 100).saturating_mul(DISK_CLEAR_PERCENT) } else { 0 };
         let is_low = free_bytes.is_some_and(|free| free < watermark_bytes.saturating_add(margin_bytes));
         self.set(DISK, is_low || is_full)
-    }
-
-    /// Whether the memory alarm is raised.
-    pub fn is_memory_raised(&self) -> bool {
-        self.is_raised(MEMORY)
-    }
-
-    /// Whether the disk alarm is raised.
-    pub fn is_disk_raised(&self) -> bool {
-        self.is_raised(DISK)
     }
 
     fn is_raised(&self, alarm: u8) -> bool {

@@ -59,6 +59,13 @@ impl Census {
         number
     }
 
+    /// A number that no connection has, for somebody who holds messages and has no connection.
+    pub fn take_number(&self) -> u64 {
+        let mut inner = self.inner.lock();
+        inner.next_number += 1;
+        inner.next_number
+    }
+
     /// Lets a connection of a user into a vhost, if the limits allow one more.
     ///
     /// # Errors

@@ -151,8 +151,8 @@ impl Vhosts {
         &self.shared.numbers.queues
     }
 
-    /// The exchange types on offer.
-    pub fn exchange_types(&self) -> &Registry {
+    /// What plugins offer, and how they fare.
+    pub fn registry(&self) -> &Registry {
         &self.shared.registry
     }
 

@@ -180,10 +180,10 @@ impl Reader<'_> {
             process,
             message_bytes: crate::message::live_bytes(),
             mem_limit: alarms.memory_watermark_bytes(),
-            mem_alarm: alarms.is_memory_raised(),
+            mem_alarm: alarms.is_memory_low(),
             disk_free: disk.free_bytes,
             disk_free_limit: disk.watermark_bytes,
-            disk_free_alarm: alarms.is_disk_raised(),
+            disk_free_alarm: alarms.is_disk_low(),
             processors: std::thread::available_parallelism().map_or(1, usize::from),
             uptime_ms: self.now_ms.saturating_sub(self.broker.metrics.started_ms),
         }
