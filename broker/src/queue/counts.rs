@@ -196,6 +196,19 @@ impl Queue {
         self.counts.serve(serving, self.now_ms);
     }
 
+    /// Looks at every message, and panics when what is kept up to date says something else.
+    #[cfg(test)]
+    pub(super) fn check_counts(&self) {
+        assert_eq!(self.ready.kept(), self.ready.recount(), "ready");
+        let entries = self.consumers.holders().flat_map(|holder| holder.unacked.iter().map(|(_, entry)| entry));
+        let (mut unacked, mut bytes) = (Kept::default(), 0);
+        for entry in entries {
+            unacked.add(entry.kept());
+            bytes += u64::from(entry.body_bytes);
+        }
+        assert_eq!((self.counts.unacked, self.counts.unacked_body_bytes), (unacked, bytes), "unacked");
+    }
+
     /// How it is. Costs the same however many messages there are.
     pub fn report(&self, now_ms: u64) -> Report {
         let Counts { stats, unacked_body_bytes, unacked, used_ms, .. } = self.counts;

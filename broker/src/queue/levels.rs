@@ -144,6 +144,13 @@ impl Levels {
         self.several.as_ref().map_or_else(|| self.only.kept(), |several| several.sums.kept)
     }
 
+    /// The same by looking at every message.
+    #[cfg(test)]
+    pub(super) fn recount(&self) -> Kept {
+        let several = self.several.iter().flat_map(|several| several.ready.iter().flatten());
+        several.map(|ready| ready.recount()).fold(self.only.recount(), Kept::and)
+    }
+
     /// The next in line, if it is in memory.
     pub(super) fn head(&self) -> Option<&Message> {
         match &self.several {

@@ -277,6 +277,16 @@ impl Ready {
         self.kept
     }
 
+    /// The same by looking at every message.
+    #[cfg(test)]
+    pub(super) fn recount(&self) -> Kept {
+        let returned = self.returned.values().map(Entry::kept);
+        let head = self.head.iter().map(|hot| Kept::of(hot.stored, true, body_bytes(&hot.message)));
+        let cold =
+            self.cold.iter().map(|run| Kept::run(run.range.stored, run.range.len(), run.body_bytes.unwrap_or(0)));
+        returned.chain(head).chain(cold).fold(Kept::default(), Kept::and)
+    }
+
     /// The next in line, if it is in memory.
     pub(super) fn head(&self) -> Option<&Message> {
         match self.returned.first_key_value() {
