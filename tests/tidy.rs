@@ -1,5 +1,7 @@
 //! Rules that the compiler does not check: who may import whom, what lies at the top, what no test and no file may have.
 
+mod semantics;
+
 use std::path::{Path, PathBuf};
 use tests::broker_process::repository;
 

@@ -7,6 +7,7 @@ pub mod config;
 pub mod hooks;
 pub mod message;
 pub mod node;
+pub mod origin;
 pub mod plugin_host;
 pub mod progress;
 pub mod queue;

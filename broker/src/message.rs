@@ -19,7 +19,69 @@ pub struct Message {
     exchange_end: u8,
     routing_key_end: u16,
     properties_end: u32,
-    is_persistent: bool,
+    facts: Facts,
+}
+
+/// What is known of a message without reading its properties, as bits; the lowest are its [`Marks`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Facts(u8);
+
+impl Facts {
+    const PERSISTENT: Self = Self(0x10);
+    const EXPIRES: Self = Self(0x20);
+
+    fn of(properties: Properties<'_>) -> Self {
+        let is_persistent = properties.delivery_mode() == Some(2);
+        let expires = properties.expiration().is_some();
+        Self(u8::from(is_persistent) * Self::PERSISTENT.0 | u8::from(expires) * Self::EXPIRES.0)
+    }
+
+    #[inline]
+    fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// What the broker alone knows of a message that it dead-lettered or took a header from; nothing of it is on the wire. They go with the
+/// message into the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks(u8);
+
+impl Marks {
+    /// None, as of nearly every message.
+    pub const NONE: Self = Self(0);
+    /// The broker wrote its `x-death`; any other is a publisher's own (semantics 20.9).
+    pub const HAS_DEATHS: Self = Self(1);
+    /// Its header BCC is still there, since dead-lettering goes by it (semantics 20.3); nobody may see it.
+    pub const HIDES_BCC: Self = Self(2);
+    /// It was dead-lettered with a key of its queue: its header CC no longer routes (semantics 20.4).
+    pub const SOLE_KEY: Self = Self(4);
+
+    /// As bits, of which the lowest three are used.
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// From bits; unknown ones are dropped.
+    pub fn from_bits(bits: u8) -> Self {
+        Self(bits & 7)
+    }
+
+    /// Whether one of `others` is there.
+    #[inline]
+    pub fn has(self, others: Self) -> bool {
+        self.0 & others.0 != 0
+    }
+
+    /// Both.
+    pub fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// These without `others`.
+    pub fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
 }
 
 /// The pieces of a message that is being put together.
@@ -47,16 +109,24 @@ pub struct Builder {
     exchange_end: u8,
     routing_key_end: u16,
     properties_end: u32,
-    is_persistent: bool,
+    facts: Facts,
+    /// What the message will have in all.
+    announced_bytes: usize,
 }
 
 /// A body is announced before it arrives, so no more than this is reserved on the peer's word.
-const RESERVE_BYTES_MAX: usize = 1024 * 1024;
+const RESERVE_BYTES_MAX: usize = 4 * 1024;
+/// Then so many times of what has arrived is reserved, and never more than was announced.
+const RESERVE_GROWTH: usize = 4;
 
 impl Builder {
     /// Starts a message whose body will have `body_bytes`. `parts` must be within the limits that it names.
     pub fn new(parts: Parts<'_>, body_bytes: usize) -> Self {
-        let mut buffer = Vec::with_capacity(parts.len() + body_bytes.min(RESERVE_BYTES_MAX));
+        Self::with_room(parts, body_bytes, body_bytes.min(RESERVE_BYTES_MAX))
+    }
+
+    fn with_room(parts: Parts<'_>, body_bytes: usize, room_bytes: usize) -> Self {
+        let mut buffer = Vec::with_capacity(parts.len() + room_bytes);
         buffer.extend_from_slice(parts.exchange.as_bytes());
         buffer.extend_from_slice(parts.routing_key.as_bytes());
         buffer.extend_from_slice(parts.properties);
@@ -66,23 +136,25 @@ impl Builder {
             routing_key_end: (parts.exchange.len() + parts.routing_key.len()) as u16,
             // A content header fits in a frame (semantics 17.2).
             properties_end: parts.len() as u32,
-            is_persistent: Properties::from_raw(parts.properties).delivery_mode() == Some(2),
+            facts: Facts::of(Properties::from_raw(parts.properties)),
+            announced_bytes: parts.len().saturating_add(body_bytes),
             buffer,
         }
     }
 
-    /// Bytes so far.
-    pub fn len(&self) -> usize {
-        self.buffer.len()
-    }
-
-    /// Whether there is nothing yet.
-    pub fn is_empty(&self) -> bool {
-        self.buffer.is_empty()
+    /// What it takes in memory now.
+    pub fn reserved_bytes(&self) -> usize {
+        self.buffer.capacity()
     }
 
     /// Appends a piece of the body.
+    #[inline]
     pub fn push(&mut self, piece: &[u8]) {
+        let len = self.buffer.len() + piece.len();
+        if len > self.buffer.capacity() {
+            let reserve = self.announced_bytes.min(len.saturating_mul(RESERVE_GROWTH)).max(len);
+            self.buffer.reserve_exact(reserve - self.buffer.len());
+        }
         self.buffer.extend_from_slice(piece);
     }
 
@@ -92,7 +164,7 @@ impl Builder {
             exchange_end: self.exchange_end,
             routing_key_end: self.routing_key_end,
             properties_end: self.properties_end,
-            is_persistent: self.is_persistent,
+            facts: self.facts,
             buffer: self.buffer.into_boxed_slice(),
         };
         live::add(message.weight() as i64);
@@ -109,7 +181,15 @@ impl Drop for Message {
 impl Message {
     /// A message that is whole.
     pub fn new(parts: Parts<'_>, body: &[u8]) -> Arc<Self> {
+        let mut builder = Builder::with_room(parts, body.len(), body.len());
+        builder.push(body);
+        builder.finish()
+    }
+
+    /// A message that is whole, and what the broker knows of it.
+    pub fn marked(parts: Parts<'_>, body: &[u8], marks: Marks) -> Arc<Self> {
         let mut builder = Builder::new(parts, body.len());
+        builder.facts.0 |= marks.0;
         builder.push(body);
         builder.finish()
     }
@@ -154,8 +234,25 @@ impl Message {
     }
 
     /// Delivery mode 2 (semantics 12.8).
+    #[inline]
     pub fn is_persistent(&self) -> bool {
-        self.is_persistent
+        self.facts.has(Facts::PERSISTENT)
+    }
+
+    /// How long it may wait in a queue by its own wish, in milliseconds (semantics 12.5). One that is no number counts as none: only a
+    /// message that no publisher was checked for can have it.
+    #[inline]
+    pub fn expiration_ms(&self) -> Option<u64> {
+        if !self.facts.has(Facts::EXPIRES) {
+            return None;
+        }
+        std::str::from_utf8(self.properties().expiration()?).ok()?.parse().ok()
+    }
+
+    /// What the broker alone knows of it.
+    #[inline]
+    pub fn marks(&self) -> Marks {
+        Marks::from_bits(self.facts.0)
     }
 
     /// What it counts for in credits and budgets, in bytes.
@@ -179,6 +276,33 @@ impl Message {
     }
 }
 
+/// Bytes of messages whose bodies are still arriving. They count for the memory alarm like those of messages that are whole.
+#[derive(Debug, Default)]
+pub struct Arriving {
+    bytes: usize,
+}
+
+impl Arriving {
+    /// How many.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// One of the messages had `before` bytes and has `after`.
+    pub fn change(&mut self, before: usize, after: usize) {
+        if before != after {
+            self.bytes = self.bytes + after - before;
+            live::add(after as i64 - before as i64);
+        }
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        live::add(-(self.bytes as i64));
+    }
+}
+
 /// What all messages take in memory now, in bytes of [`Message::weight`].
 ///
 /// This is the measure of the memory alarm. What the process holds would not do: allocators keep freed memory for the thread that had
@@ -189,35 +313,65 @@ pub fn live_bytes() -> u64 {
 
 /// A count that every thread keeps in a place of its own, so that no message costs a shared cache line.
 mod live {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicI64, Ordering};
 
     use parking_lot::Mutex;
 
     /// Only its thread writes it. Padded, so that neighbours do not share a cache line.
+    #[derive(Default)]
     #[repr(align(128))]
     struct Shard(AtomicI64);
 
-    /// One for each thread that ever had a message; there are about as many as cores.
-    static SHARDS: Mutex<Vec<&'static Shard>> = Mutex::new(Vec::new());
+    struct All {
+        /// One for each thread that had a message. Threads of a runtime come and go.
+        shards: Vec<Arc<Shard>>,
+        /// What the threads counted that have ended.
+        ended: i64,
+    }
+
+    static ALL: Mutex<All> = Mutex::new(All { shards: Vec::new(), ended: 0 });
+
+    /// A thread's own.
+    struct Own(Arc<Shard>);
+
+    impl Own {
+        fn new() -> Self {
+            let shard = Arc::<Shard>::default();
+            ALL.lock().shards.push(Arc::clone(&shard));
+            Self(shard)
+        }
+    }
+
+    impl Drop for Own {
+        fn drop(&mut self) {
+            let mut all = ALL.lock();
+            all.shards.retain(|shard| !Arc::ptr_eq(shard, &self.0));
+            all.ended = all.ended.wrapping_add(self.0.0.load(Ordering::Relaxed));
+        }
+    }
 
     thread_local! {
-        static SHARD: &'static Shard = {
-            let shard: &'static Shard = Box::leak(Box::new(Shard(AtomicI64::new(0))));
-            SHARDS.lock().push(shard);
-            shard
-        };
+        static SHARD: Own = Own::new();
     }
 
     #[inline]
     pub(super) fn add(bytes: i64) {
         // A message that is dropped while its thread ends is counted in a shard that is gone; nobody ever sees that.
-        let _ = SHARD.try_with(|shard| {
+        let _ = SHARD.try_with(|Own(shard)| {
             shard.0.store(shard.0.load(Ordering::Relaxed).wrapping_add(bytes), Ordering::Relaxed);
         });
     }
 
     pub(super) fn sum() -> i64 {
-        SHARDS.lock().iter().map(|shard| shard.0.load(Ordering::Relaxed)).sum()
+        let all = ALL.lock();
+        all.shards.iter().map(|shard| shard.0.load(Ordering::Relaxed)).fold(all.ended, i64::wrapping_add)
+    }
+
+    /// How many threads have a count.
+    #[cfg(test)]
+    pub(super) fn shard_count() -> usize {
+        ALL.lock().shards.len()
     }
 }
 
@@ -237,6 +391,28 @@ mod tests {
     }
 
     #[test]
+    fn live_bytes_follow_messages_that_are_still_arriving() {
+        let before = live_bytes();
+        let mut arriving = Arriving::default();
+        arriving.change(0, 80_000_000);
+        arriving.change(80_000_000, 50_000_000);
+        assert!(live_bytes() >= before + 50_000_000 - 10_000_000);
+        assert!(live_bytes() < before + 80_000_000 - 10_000_000);
+        drop(arriving);
+        assert!(live_bytes() < before + 50_000_000 - 10_000_000);
+    }
+
+    #[test]
+    fn threads_that_have_ended_keep_no_count() {
+        let parts = Parts { exchange: "", routing_key: "", properties: &[0, 0] };
+        let before = live::shard_count();
+        for _ in 0..200 {
+            std::thread::spawn(move || drop(Message::new(parts, b""))).join().expect("dropping does not panic");
+        }
+        assert!(live::shard_count() < before + 100, "but for those of other tests");
+    }
+
+    #[test]
     fn the_pieces_come_back_as_they_went_in() {
         let parts = Parts { exchange: "orders", routing_key: "order.eu", properties: &[0x10, 0, 2] };
         let message = Message::new(parts, b"body");
@@ -246,8 +422,33 @@ mod tests {
     }
 
     #[test]
+    fn a_message_knows_its_expiration_and_its_marks() {
+        let expiration =
+            |properties: &[u8]| Message::new(Parts { exchange: "", routing_key: "", properties }, b"").expiration_ms();
+        assert_eq!(expiration(&[0, 0]), None);
+        assert_eq!(expiration(b"\x01\x00\x0460e3"), None);
+        assert_eq!(expiration(b"\x01\x00\x046000"), Some(6000));
+        let parts = Parts { exchange: "", routing_key: "", properties: &[0, 0] };
+        let marks = Marks::HAS_DEATHS.and(Marks::SOLE_KEY);
+        let message = Message::marked(parts, b"", marks);
+        assert_eq!(message.marks(), Marks::from_bits(marks.bits()));
+        assert!(message.marks().has(Marks::SOLE_KEY) && !message.marks().has(Marks::HIDES_BCC));
+        assert_eq!(size_of::<Message>(), 24);
+    }
+
+    #[test]
     fn an_announced_body_reserves_little() {
-        let builder = Builder::new(Parts { exchange: "", routing_key: "", properties: &[0, 0] }, usize::MAX);
-        assert!(builder.buffer.capacity() < 2 * RESERVE_BYTES_MAX);
+        let parts = Parts { exchange: "", routing_key: "", properties: &[0, 0] };
+        let mut builder = Builder::new(parts, usize::MAX);
+        assert!(builder.reserved_bytes() < 2 * RESERVE_BYTES_MAX);
+        for arrived in 1..=10 {
+            builder.push(&[0; 100_000]);
+            assert!(builder.reserved_bytes() <= RESERVE_GROWTH * (arrived * 100_000 + 2));
+        }
+        let mut builder = Builder::new(parts, 300_000);
+        for _ in 0..3 {
+            builder.push(&[0; 100_000]);
+        }
+        assert_eq!(builder.reserved_bytes(), 300_002, "what is finished need not be moved");
     }
 }

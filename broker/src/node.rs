@@ -1,12 +1,13 @@
 //! Wiring: the only place that knows every module, the order of the start and the order of the end.
 //!
-//! Start: plugins, storage and what it kept, hooks, users, vhosts with their topology, listeners (semantics 27.7: who connects finds everything in its place).
+//! Start: plugins, storage and what it kept, hooks, users, vhosts with their topology, definitions to import, listeners (semantics 27.7: who connects finds everything in its place).
 //! End, on SIGTERM or SIGINT: listeners close, clients get connection.close 320 and a deadline, the store takes what is left, then the
 //! process ends.
 
+mod definitions;
 mod store;
+mod world;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,26 +16,28 @@ use std::time::Duration;
 
 use plugin_api::storage::Durability;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::access::{Access, Mechanism};
+pub use self::definitions::{DefinitionsError, Offline};
+use self::world::{Comes, World};
+use crate::access::Mechanism;
 use crate::amqp::{Identity, Limits};
 use crate::hooks::{HookError, HookSet};
 use crate::message;
 use crate::plugin_host::{LoadError, LoadRequest, Registry, TypeError};
-use crate::queue;
 use crate::runtime::alarms::{self, Alarms};
 use crate::runtime::broker::Parts;
 use crate::runtime::disk::DiskWatch;
 use crate::runtime::holder::{self, MemoryHolder};
 use crate::runtime::paging::{self, Paging};
+use crate::runtime::timer::{self, Timer};
+use crate::runtime::transactions::Transactions;
 use crate::runtime::{Broker, Clock, Shells, listener};
-use crate::store::definitions::VhostDefinitions;
 use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
-use crate::topology::apply::{ApplyError, apply};
-use crate::topology::schema::{Topology, VhostDecl};
-use crate::vhost::{Numbers, Shared, Vhost};
+use crate::topology::apply::ApplyError;
+use crate::topology::schema::Topology;
+use crate::vhost::{Numbers, Shared};
 
 /// What to run.
 #[derive(Debug, Default)]
@@ -64,6 +67,9 @@ pub enum NodeError {
     /// The topology cannot be carried out.
     #[error("topology:\n{}", lines(.0))]
     Apply(Vec<ApplyError>),
+    /// Definitions cannot be imported or exported.
+    #[error(transparent)]
+    Definitions(#[from] DefinitionsError),
     /// The data folder cannot be used.
     #[error("data folder {}: {error}; name another with --data, or give the broker's user access to it", .path.display())]
     Data {
@@ -113,6 +119,8 @@ impl NodeError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Hooks(_) | Self::Apply(_) => 65,
+            Self::Definitions(DefinitionsError::Read { .. } | DefinitionsError::NoVhost(_)) => 66,
+            Self::Definitions(_) => 65,
             Self::Listen { .. } => 69,
             Self::ExchangeType(_) | Self::Signals(_) => 71,
             Self::Store(_) | Self::Recover(_) => 74,
@@ -126,32 +134,59 @@ const PRODUCT: &str = "RabbitMQ";
 /// The version of it whose behaviour this broker follows where versions differ (semantics 33.10).
 const VERSION: &str = "4.2.1";
 
-/// So many queues may read from the store at a time.
-const READS_MAX: usize = 4;
+/// How a node ended that was told to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Everything is closed.
+    Closed,
+    /// It was still recovering its store. A thread is at that, for nothing: nobody should wait for it.
+    Recovering,
+}
+
+/// What tells a node to end. From the beginning on: a process that is the first of its container ignores signals that it does not take.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, NodeError> {
+        let taken = |kind| signal(kind).map_err(NodeError::Signals);
+        Ok(Self { terminate: taken(SignalKind::terminate())?, interrupt: taken(SignalKind::interrupt())? })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
 
 /// Runs a node until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// See [`NodeError`].
-pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
+pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     let NodeOptions { topology, listen, data, plugin_dirs } = options;
     let data = data.or_else(|| topology.storage.data.clone());
+    let mut signals = Signals::new()?;
     let registry = Arc::new(load_plugins(&topology, &plugin_dirs)?);
-    let (storage, recovery) = store::recover(&registry, &topology.storage, data.clone()).await?;
+    let (storage, recovery) = tokio::select! {
+        recovered = store::recover(&registry, &topology.storage, data.clone()) => recovered?,
+        () = signals.received() => {
+            tracing::info!("told to stop while the store was being recovered; the next start does it again");
+            return Ok(End::Recovering);
+        }
+    };
     let disk_watch =
         DiskWatch { folder: data, free_bytes_min: topology.limits.disk_free_bytes_min, storage: Arc::clone(&storage) };
     let committer = Committer::new(Arc::clone(&storage));
-    let mut storing = JoinSet::new();
-    storing.spawn(Arc::clone(&committer).run());
-    for _ in 0..READS_MAX {
-        storing.spawn(Arc::clone(&committer).page());
-    }
+    let mut storing = store::StoreTasks::start(&committer);
     let broker = build(&topology, registry, &committer, recovery, Clock::default())?;
     let addresses = if listen.is_empty() { topology.listeners.amqp.clone() } else { listen };
     let listeners = addresses.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
 
-    let mut terminate = signal(SignalKind::terminate()).map_err(NodeError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(NodeError::Signals)?;
     let connections = Arc::new(tokio::sync::Mutex::new(JoinSet::new()));
     let mut accepting = JoinSet::new();
     for listener in listeners {
@@ -159,14 +194,14 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     }
     accepting.spawn(watch_memory(Arc::clone(&broker)));
     accepting.spawn(holder::run(Arc::clone(&broker)));
+    accepting.spawn(timer::run(Arc::clone(&broker.timer)));
     accepting.spawn(disk_watch.run(Arc::clone(&broker)));
     let failure = tokio::select! {
         biased;
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
+        () = signals.received() => None,
         failure = committer.failed() => Some(failure),
         // None of them ends while the store works, so this one panicked. Without it nothing would be confirmed or loaded again.
-        ended = storing.join_next() => Some(ended_task(ended)),
+        ended = storing.ended() => Some(ended),
     };
     accepting.shutdown().await;
     let deadline = Duration::from_secs(u64::from(topology.limits.shutdown_deadline_secs));
@@ -183,22 +218,13 @@ pub async fn run(options: NodeOptions) -> Result<(), NodeError> {
     if failure.is_none() {
         store::flush(&committer).await;
     }
-    storing.shutdown().await;
+    storing.stop().await;
     drop(committer);
     store::close(storage).await;
     match failure {
         Some(failure) => Err(failure.into()),
-        None => Ok(()),
+        None => Ok(End::Closed),
     }
-}
-
-fn ended_task(ended: Option<Result<(), tokio::task::JoinError>>) -> Failure {
-    let reason = match ended {
-        Some(Err(error)) => format!("a task between queues and storage ended: {error}"),
-        Some(Ok(())) | None => "a task between queues and storage ended".into(),
-    };
-    tracing::error!(reason, "the store failed; nothing is confirmed any more");
-    Failure(reason)
 }
 
 fn load_plugins(topology: &Topology, folders: &[PathBuf]) -> Result<Registry, NodeError> {
@@ -236,48 +262,36 @@ pub fn build(
     clock: Clock,
 ) -> Result<Arc<Broker>, NodeError> {
     let hooks = HookSet::load(&topology.hooks).map_err(NodeError::Hooks)?;
-    let access = Access::new(&topology.users);
     // Where nothing is written to disk, moving messages to the store would gain nothing.
     let queue_memory = topology
         .limits
         .queue_memory_bytes
         .or((committer.promise() != Durability::ProcessLifetime).then_some(paging::DEFAULT_BYTES));
     let paging = Arc::new(Paging::new(queue_memory));
-    let factory = Shells::new(Arc::clone(committer), Arc::clone(&paging), clock.clone());
+    let timer = Arc::new(Timer::new(clock.clone()));
+    let factory = Shells::new(Arc::clone(committer), Arc::clone(&paging), Arc::clone(&timer));
     let ledger = StoreLedger::new(Arc::clone(committer));
-    let Recovery { vhosts: recovered, mut backlogs, first_seq, first_number } = recovery;
+    let Recovery { definitions, mut backlogs, first_seq, first_number } = recovery;
     let holder = Arc::new(MemoryHolder::new(clock.clone()));
     let numbers = Arc::new(Numbers::starting_at(first_number));
-    let mut recovered: BTreeMap<String, VhostDefinitions> = recovered.into_iter().collect();
-    // A vhost that the topology no longer names is kept as long as something durable is in it.
-    let forgotten: Vec<VhostDecl> = recovered
-        .keys()
-        .filter(|name| topology.vhosts.iter().all(|decl| decl.name != **name))
-        .map(|name| VhostDecl { name: name.clone(), ..VhostDecl::default() })
-        .collect();
-    let mut vhosts = Vec::new();
-    let mut errors = Vec::new();
-    for decl in topology.vhosts.iter().chain(&forgotten) {
-        let factory: Arc<Shells> = Arc::clone(&factory);
-        let ledger: Arc<StoreLedger> = Arc::clone(&ledger);
-        let (registry, numbers) = (Arc::clone(&registry), Arc::clone(&numbers));
-        let shared =
-            Shared { registry, factory, ledger, holder: Arc::<MemoryHolder>::clone(&holder), numbers, first_seq };
-        let vhost = Vhost::new(&decl.name, shared, decl.durability)?;
-        if decl.durability == queue::Durability::Os {
-            tracing::warn!("vhost '{}' confirms before the sync: durability os", decl.name);
-        }
-        if let Some(definitions) = recovered.remove(&decl.name) {
-            vhost.restore(definitions, &mut backlogs);
-        }
-        errors.extend(apply(&vhost, decl).err().unwrap_or_default());
-        let (exchanges, queues) = vhost.counts();
-        tracing::info!(vhost = decl.name, exchanges, queues, "vhost ready");
-        vhosts.push(vhost);
+    let shared = Shared {
+        registry,
+        factory,
+        ledger: Arc::<StoreLedger>::clone(&ledger),
+        holder: Arc::<MemoryHolder>::clone(&holder),
+        numbers,
+        first_seq,
+        bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
+    };
+    let comes = if topology.definitions.is_some() { Comes::Definitions } else { Comes::Nothing };
+    let World { access, vhosts } = world::assemble(topology, comes, shared, ledger, definitions, &mut backlogs)?;
+    if let Some(decl) = &topology.definitions {
+        definitions::import_at_start(decl, &access, &vhosts)?;
     }
-    if !errors.is_empty() {
-        return Err(NodeError::Apply(errors));
-    }
+    let cluster_name = topology.node.cluster_name.clone().or_else(|| {
+        // As RabbitMQ's tools set it.
+        vhosts.global_parameters().get("cluster_name").and_then(|name| name.as_str().map(str::to_owned))
+    });
     let limits = &topology.limits;
     let limits = Limits {
         frame_max_bytes: limits.frame_max_bytes,
@@ -289,22 +303,27 @@ pub fn build(
     let identity = Identity {
         product: topology.node.product.clone().unwrap_or_else(|| PRODUCT.into()),
         version: topology.node.version.clone().unwrap_or_else(|| VERSION.into()),
-        cluster_name: topology.node.cluster_name.clone().unwrap_or_else(|| "broker".into()),
+        cluster_name: cluster_name.unwrap_or_else(|| "broker".into()),
         mechanisms: Mechanism::offered().into(),
     };
+    let alarms = Alarms::new(topology.limits.memory_watermark_bytes);
     let parts = Parts {
         identity: Arc::new(identity),
         limits: Arc::new(limits),
         connections_max: topology.limits.connections_max,
         access: Arc::new(access),
+        vhosts,
         hooks: Arc::new(hooks),
         committer: Arc::clone(committer),
-        alarms: Alarms::new(topology.limits.memory_watermark_bytes),
+        transactions: Transactions::new(topology.limits.transaction_bytes_max, alarms.memory_watermark_bytes()),
+        consumer_max_per_channel: topology.limits.consumer_max_per_channel,
+        alarms,
         paging,
         holder,
+        timer,
         clock,
     };
-    Ok(Broker::new(parts, vhosts))
+    Ok(Broker::new(parts))
 }
 
 /// Looks at the memory in use, for ever.

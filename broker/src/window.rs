@@ -86,6 +86,19 @@ impl<T> Window<T> {
         Some(value)
     }
 
+    /// Puts an entry back that was taken out.
+    pub fn restore(&mut self, key: u64, value: T) {
+        if key < self.base {
+            self.stragglers.insert(key, value);
+            return;
+        }
+        let place = usize::try_from(key - self.base).ok().and_then(|place| self.ring.get_mut(place));
+        let place = place.expect("the key was inserted, so the ring reaches beyond it");
+        if place.replace(value).is_none() {
+            self.live_in_ring += 1;
+        }
+    }
+
     fn skip_empty(&mut self) {
         while let Some(None) = self.ring.front() {
             self.ring.pop_front();
@@ -142,6 +155,11 @@ impl<T> Window<T> {
                 each(key, value);
             }
         }
+    }
+
+    /// All entries in order, to be changed in place.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.stragglers.values_mut().chain(self.ring.iter_mut().flatten())
     }
 
     /// All entries in order.
@@ -211,8 +229,9 @@ mod tests {
             (state >> 33) % below
         };
         let (mut window, mut model, mut next) = (Window::default(), BTreeMap::new(), 1_u64);
+        let mut taken = Vec::new();
         for _ in 0..200_000 {
-            match random(10) {
+            match random(12) {
                 0..=4 => {
                     next += if random(50) == 0 { 1 + random(3000) } else { 1 };
                     window.insert(next, next);
@@ -220,7 +239,14 @@ mod tests {
                 }
                 5..=7 => {
                     let key = random(next + 2);
-                    assert_eq!(window.remove(key), model.remove(&key));
+                    let removed = window.remove(key);
+                    assert_eq!(removed, model.remove(&key));
+                    taken.extend(removed);
+                }
+                10 if !taken.is_empty() => {
+                    let key = taken.swap_remove(random(taken.len() as u64) as usize);
+                    window.restore(key, key);
+                    model.insert(key, key);
                 }
                 8 => assert_eq!(window.pop_first(), model.pop_first()),
                 _ => assert_eq!(window.first(), model.first_key_value().map(|(k, v)| (*k, v))),

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::value::Value;
+
 /// A refusal with its reason, as one sentence without a full stop.
 ///
 /// The broker answers `PRECONDITION_FAILED` (406) with this text to whoever declared or bound, and shows it as it is to
@@ -31,6 +33,30 @@ pub fn as_erlang(text: &[u8]) -> String {
     }
 }
 
+/// A field value as RabbitMQ prints it where a reason quotes it; the types of a table's and an array's values stand beside them.
+#[must_use]
+pub fn value_as_erlang(value: &Value) -> String {
+    let typed = |value: &Value| format!("{},{}", value.type_name(), value_as_erlang(value));
+    match value {
+        Value::LongString(text) | Value::Bytes(text) => as_erlang(text),
+        Value::Bool(flag) => flag.to_string(),
+        Value::F32(number) => format!("{number:?}"),
+        Value::F64(number) => format!("{number:?}"),
+        Value::Decimal { scale, value } => format!("{{{scale},{value}}}"),
+        Value::Timestamp(seconds) => seconds.to_string(),
+        Value::Void => "undefined".to_owned(),
+        Value::Array(values) => {
+            let values: Vec<String> = values.iter().map(|value| format!("{{{}}}", typed(value))).collect();
+            format!("[{}]", values.join(","))
+        }
+        Value::Table(table) => {
+            let fields = table.iter().map(|(key, value)| format!("{{{},{}}}", as_erlang(key), typed(value)));
+            format!("[{}]", fields.collect::<Vec<_>>().join(","))
+        }
+        integer => integer.as_i64().map_or_else(String::new, |number| number.to_string()),
+    }
+}
+
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -54,6 +80,22 @@ impl From<&str> for Invalid {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_are_printed_as_erlang_prints_terms() {
+        use crate::value::Table;
+        for (value, expected) in [
+            (Value::I32(-5), "-5"),
+            (Value::Bool(true), "true"),
+            (Value::F64(1.5), "1.5"),
+            (Value::Void, "undefined"),
+            (Value::from("all"), "<<\"all\">>"),
+            (Value::Array(vec![Value::I32(1), Value::from("two")]), "[{signedint,1},{longstr,<<\"two\">>}]"),
+            (Value::Table(Table::new().with("k", true)), "[{<<\"k\">>,bool,true}]"),
+        ] {
+            assert_eq!(value_as_erlang(&value), expected);
+        }
+    }
 
     #[test]
     fn text_is_quoted_as_erlang_prints_binaries() {

@@ -23,7 +23,8 @@ pub trait StorageType: Send + Sync + 'static {
     /// Makes the storage. Reading what it holds is for [`Storage::recover`], which follows.
     ///
     /// # Errors
-    /// What is wrong with the configuration or the data folder; the broker does not start.
+    /// What is wrong with the configuration or the data folder; the broker does not start. That a disk fails is for
+    /// [`Storage::recover`] to say, since the broker then ends with another exit code.
     fn open(&self, spec: &StorageSpec) -> Result<Arc<dyn Storage>, Invalid>;
 }
 
@@ -37,6 +38,11 @@ pub struct StorageSpec {
 }
 
 /// One storage.
+///
+/// Futures that write ([`Storage::append`], [`Storage::append_unsynced`], [`Storage::settle`], [`Storage::delete_queue`],
+/// [`Storage::mark`], [`Storage::put_meta`]) and that of [`Storage::recover`] may do their work within a poll, and block the thread that
+/// polls them for as long as the disk takes: a change of thread costs as much as a part of a sync. The broker polls them on threads
+/// that may be blocked. [`Storage::read`] must not block, nor may it wait for what writes.
 ///
 /// Positions ([`MessageSeq`]) of a queue ascend with each append, but need not be consecutive.
 #[async_trait]

@@ -21,7 +21,7 @@ mod storage_suite;
 
 pub use exchange_suite::{ExchangeSuite, exchange_types};
 pub use fake_host::FakeHost;
-pub use measure::nanos_per_call;
+pub use measure::{RouteBench, RouteMessage, nanos_per_call};
 pub use random::Random;
 pub use routes::routes;
 pub use storage_suite::{StorageSuite, opened_storages, storage, storages};

@@ -153,6 +153,14 @@ fn silent_client_is_cut_after_the_handshake_timeout() {
 }
 
 #[test]
+fn connection_without_a_byte_is_no_news() {
+    let broker = BrokerProcess::start();
+    drop(TcpStream::connect(broker.address()).expect("the broker listens"));
+    let line = broker.wait_for_log(|line| line.contains("without a byte")).expect("it is logged somewhere");
+    assert!(line.contains("\"DEBUG\""), "load balancers do this every second: {line}");
+}
+
+#[test]
 fn client_that_vanishes_in_the_middle_of_a_message_leaves_nothing() {
     let broker = BrokerProcess::start();
     check_undisturbed(&broker, || {

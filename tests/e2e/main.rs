@@ -4,5 +4,10 @@
 
 mod alarms;
 mod bad_input;
+mod declarations;
+mod definitions;
+mod hooks;
+mod identity;
 mod lifecycle;
+mod pathological;
 mod slow_clients;

@@ -3,9 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a helper that panics fails its test, which is what it is for")]
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use tests::broker_process::{BrokerOptions, BrokerProcess, repository};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use tests::broker_process::{BrokerOptions, BrokerProcess, repository, signal_group};
 use tests::temp::TempDir;
 
 /// An example with its broker.
@@ -52,12 +53,37 @@ impl Example {
     }
 
     fn python(&self, script: &str, arguments: &[&str]) -> Command {
+        let mut command = self.interpreter();
+        command.arg(self.folder.join(script)).args(arguments);
+        command
+    }
+
+    /// A program that comes as a Python module: `python -m MODULE ARGUMENTS…`.
+    fn python_module(&self, module: &str, arguments: &[&str]) -> Command {
+        let mut command = self.interpreter();
+        command.args(["-m", module]).args(arguments);
+        command
+    }
+
+    fn interpreter(&self) -> Command {
         let python =
             std::env::var_os("TEST_PYTHON").map_or_else(|| repository().join("tests/.venv/bin/python"), PathBuf::from);
         assert!(python.exists(), "{} is missing; `tests/run --setup` makes it", python.display());
         let mut command = self.command(python);
-        command.arg("-B").arg(self.folder.join(script)).args(arguments);
+        command.arg("-B");
         command
+    }
+
+    /// Celery's own program, with the arguments of one of its commands.
+    fn celery(&self, arguments: &[&str]) -> Command {
+        let mut command = self.python_module("celery", &["--workdir"]);
+        command.arg(&self.folder).args(["-A", "tasks"]).args(arguments);
+        command
+    }
+
+    /// A worker in one process, so that killing it ends the task as well.
+    fn celery_worker(&self, name: &str) -> Background {
+        Background::start(self.celery(&["worker", "--pool", "solo", "--hostname", name]).stderr(Stdio::null()))
     }
 
     fn node(&self, script: &str, arguments: &[&str]) -> Command {
@@ -94,22 +120,34 @@ fn sorted(mut lines: Vec<String>) -> Vec<String> {
     lines
 }
 
-/// A program that goes on while others run; ended when dropped.
+/// A program that goes on while others run; killed when dropped, with all processes that it has made.
 struct Background(Child);
 
 impl Background {
     fn start(command: &mut Command) -> Self {
-        Self(command.spawn().expect("the program starts"))
+        Self(command.process_group(0).spawn().expect("the program starts"))
     }
 
-    fn output(&mut self) -> BufReader<std::process::ChildStdout> {
+    fn output(&mut self) -> BufReader<ChildStdout> {
         BufReader::new(self.0.stdout.take().expect("the output is taken once"))
     }
 }
 
+/// Reads until this line has come.
+fn wait_for(output: &mut BufReader<ChildStdout>, wanted: &str) {
+    let mut heard = Vec::new();
+    for line in output.lines().map_while(Result::ok) {
+        if line == wanted {
+            return;
+        }
+        heard.push(line);
+    }
+    panic!("the program ends without \"{wanted}\", after {heard:?}");
+}
+
 impl Drop for Background {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        let _ = signal_group(self.0.id(), "KILL");
         let _ = self.0.wait();
     }
 }
@@ -150,6 +188,27 @@ fn work_queue() {
     drop(doomed);
     lines(&mut example.python("new_task.py", &["last"]));
     assert_eq!(lines(&mut example.python("worker.py", &["1"])).len(), 1);
+}
+
+/// What workers in Python and in Node ack is the same to the broker.
+#[test]
+fn work_queue_in_node() {
+    let example = Example::start("work-queue");
+    let mut slow = Background::start(&mut example.node("worker.js", &[]));
+    let mut output = slow.output();
+    wait_for(&mut output, "waiting for tasks");
+    // Long enough for everything that follows: it is killed over this one.
+    let long = format!("long{}", ".".repeat(240));
+    lines(&mut example.node("new_task.js", &[&long]));
+    wait_for(&mut output, &format!("working on {long}"));
+    // With a prefetch of one, what comes now goes to the other worker.
+    lines(&mut example.node("new_task.js", &["one", "two"]));
+    assert_eq!(
+        lines(&mut example.node("worker.js", &["2"])),
+        ["waiting for tasks", "working on one", "working on two"]
+    );
+    drop(slow);
+    assert_eq!(lines(&mut example.python("worker.py", &["1"])), [format!("working on {long}")]);
 }
 
 #[test]
@@ -201,6 +260,45 @@ fn rpc() {
     let _server = Background::start(&mut example.python("server.py", &[]));
     let answers = lines(&mut example.python("client.py", &["3", "12"]));
     assert_eq!(sorted(answers), ["12 squared is 144", "3 squared is 9"]);
+    let answers = lines(&mut example.python("direct_client.py", &["4", "13"]));
+    assert_eq!(sorted(answers), ["13 squared is 169", "4 squared is 16"]);
+}
+
+#[test]
+fn celery() {
+    let example = Example::start("celery");
+    let worker = example.celery_worker("first");
+    assert_eq!(
+        lines(&mut example.python("ask.py", &[])),
+        ["2 + 3 = 5", "doubles: [2, 4, 6, 8, 10]", "a second later or more: True", "answered after 2 retries"]
+    );
+    let pings = lines(&mut example.celery(&["inspect", "--timeout", "10", "--destination", "first", "ping"]));
+    assert!(pings.iter().any(|line| line.contains("first") && line.contains("OK")), "{pings:?}");
+
+    let mut watcher = Background::start(&mut example.python("watch.py", &["1"]));
+    let mut events = watcher.output();
+    wait_for(&mut events, "watching");
+    let mut customer = Background::start(&mut example.python("pack.py", &["600"]));
+    let mut answers = customer.output();
+    wait_for(&mut events, "task-started tasks.pack");
+    drop(worker);
+    // It was not acked, so the broker has it still, and somebody else gets it.
+    let _second = example.celery_worker("second");
+    wait_for(&mut answers, "packed what somebody else had begun");
+    wait_for(&mut events, "task-succeeded tasks.pack");
+}
+
+#[test]
+fn dramatiq() {
+    let example = Example::start("dramatiq");
+    let folder = example.folder.display().to_string();
+    let arguments = ["--path", &folder, "--processes", "1", "--threads", "2", "actors"];
+    let mut worker = Background::start(example.python_module("dramatiq", &arguments).stderr(Stdio::null()));
+    let output = worker.output();
+    lines(&mut example.python("ask.py", &[]));
+    let done: Vec<String> = output.lines().map_while(Result::ok).take(3).collect();
+    assert_eq!(sorted(done), ["Ada answered at attempt 3", "filed a letter", "tea, a second later or more: True"]);
+    assert_eq!(lines(&mut example.python("counts.py", &[])), ["0 waiting, 0 delayed, 1 failed"]);
 }
 
 #[test]

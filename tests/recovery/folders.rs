@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 use tests::broker_process::{BrokerOptions, BrokerProcess, binary};
 use tests::crash::client::{Client, text};
-use tests::crash::lab::End;
+use tests::crash::lab::{End, Lab, Tamper};
 use tests::crash::volume::{Access, FileSystem, Volume, is_without_mounts};
 use tests::temp::TempDir;
 use tests::wire::Field;
@@ -300,4 +300,21 @@ fn disk_without_room_for_the_first_files_is_refused() {
     drop(file);
     fs::remove_file(filler).unwrap();
     fill(&folder, &data);
+}
+
+#[test]
+fn disk_that_fails_at_the_start_is_told_from_a_folder_that_is_wrong() {
+    let folder = TempDir::new("folders");
+    let data = folder.path().join("data");
+    for is_filled in [false, true] {
+        if is_filled {
+            fill(&folder, &data);
+        }
+        let lab = Lab::new(data.clone(), &[65536]);
+        let mut random = plugin_api::testing::Random::new(1);
+        let End { code, errors } =
+            lab.start_in_vain(&mut random, Some(&Tamper::FailSyncs { from: 1 }), PATIENCE).unwrap();
+        assert_eq!((code, errors.lines().count()), (Some(74), 1), "{errors}");
+        assert!(errors.contains("Input/output error") && errors.contains("see to the disk"), "{errors}");
+    }
 }

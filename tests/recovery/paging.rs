@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use tests::machine::MachineTarget;
 use tests::scenario::connection::{Connection, Event, Incoming, Login, describe};
 use tests::transport::Target;
+use tests::wire::value::Value;
 use tests::wire::{Field, spec};
 
 /// The budget of all queues; a queue may have half of it.
@@ -37,7 +38,12 @@ fn text(text: &str) -> Field {
 }
 
 fn declare(connection: &mut Connection, queue: &str, is_durable: bool) -> u64 {
-    connection.call(1, "queue.declare", &[("queue", text(queue)), ("durable", Field::Bit(is_durable))]);
+    declare_with(connection, queue, is_durable, Vec::new())
+}
+
+fn declare_with(connection: &mut Connection, queue: &str, is_durable: bool, arguments: Vec<(Vec<u8>, Value)>) -> u64 {
+    let durable = ("durable", Field::Bit(is_durable));
+    connection.call(1, "queue.declare", &[("queue", text(queue)), durable, ("arguments", Field::Table(arguments))]);
     let answer = connection.wait_for(1, "queue.declare-ok").expect("a queue");
     match answer[1] {
         Field::Number(count) => count,
@@ -52,10 +58,20 @@ fn body(number: usize) -> Vec<u8> {
 }
 
 fn publish(connection: &mut Connection, exchange: &str, routing_key: &str, number: usize, is_persistent: bool) {
+    let mode = ("delivery-mode", Field::Number(if is_persistent { 2 } else { 1 }));
+    publish_with(connection, exchange, routing_key, number, vec![mode]);
+}
+
+fn publish_with(
+    connection: &mut Connection,
+    exchange: &str,
+    routing_key: &str,
+    number: usize,
+    properties: Vec<(&'static str, Field)>,
+) {
     let method = spec::by_name("basic.publish").expect("a method of the table");
     let mut fields: Vec<Field> = method.arguments.iter().map(|(_, kind)| Field::default_of(*kind)).collect();
     (fields[1], fields[2]) = (text(exchange), text(routing_key));
-    let properties = vec![("delivery-mode", Field::Number(if is_persistent { 2 } else { 1 }))];
     connection.send_method(1, method, &fields, Some((properties, body(number))));
 }
 
@@ -130,6 +146,104 @@ fn a_backlog_beyond_the_budget_comes_back_whole_and_in_order() {
     connection.wait_for(1, "queue.purge-ok").expect("a purge");
     assert_eq!(get(&mut connection, "transient"), None);
     assert_eq!(live_count(&storage), 0, "nothing stays in the store");
+}
+
+/// Levels of a queue with three of them, from the highest, and the level of a message.
+const LEVELS: [usize; 3] = [2, 1, 0];
+
+fn level(number: usize) -> usize {
+    number * 7 % 3
+}
+
+/// Publishes messages of all levels in turn.
+fn publish_levels(connection: &mut Connection, queue: &str, numbers: std::ops::Range<usize>, is_lasting: bool) {
+    for number in numbers {
+        let mode = if is_lasting || number % 4 > 0 { 2 } else { 1 };
+        let priority = ("priority", Field::Number(level(number) as u64));
+        publish_with(connection, "", queue, number, vec![("delivery-mode", Field::Number(mode)), priority]);
+    }
+}
+
+/// In the order in which they must come.
+fn by_level(numbers: impl Iterator<Item = usize> + Clone) -> Vec<usize> {
+    LEVELS.iter().flat_map(|wanted| numbers.clone().filter(move |number| level(*number) == *wanted)).collect()
+}
+
+/// Semantics 21.2, 27.2.
+#[test]
+fn a_backlog_of_several_levels_comes_back_by_level() {
+    let storage = super::storage();
+    let machine = machine(&storage);
+    let mut connection = open(&machine);
+    let priorities = || vec![(b"x-max-priority".to_vec(), Value::U8(2))];
+    for (queue, is_durable) in [("durable", true), ("transient", false)] {
+        declare_with(&mut connection, queue, is_durable, priorities());
+        publish_levels(&mut connection, queue, 0..100, false);
+    }
+    assert!(live_count(&storage) > 150, "most of them left memory: {}", live_count(&storage));
+    for queue in ["durable", "transient"] {
+        assert_eq!(declare_with(&mut connection, queue, queue == "durable", priorities()), 100);
+        let expected = by_level(0..100);
+        let got: Vec<usize> = (0..40).filter_map(|_| get(&mut connection, queue)).map(|(number, _)| number).collect();
+        assert_eq!(got, expected[..40], "{queue}");
+        // Higher ones go before what is left.
+        publish_levels(&mut connection, queue, 100..112, false);
+        let mut other = open(&machine);
+        let left = expected[40..].iter().copied().chain(100..112);
+        let mut left: Vec<usize> = left.collect();
+        left.sort_unstable();
+        assert_eq!(consume(&mut other, queue), by_level(left.into_iter()), "{queue}");
+    }
+    assert_eq!(live_count(&storage), 0, "nothing stays in the store");
+    publish_levels(&mut connection, "durable", 0..90, false);
+    connection.call(1, "queue.delete", &[("queue", text("durable"))]);
+    connection.wait_for(1, "queue.delete-ok").expect("an end");
+    connection.barrier(1).expect("an answer");
+    assert_eq!(live_count(&storage), 0, "a queue ends with all its levels");
+}
+
+/// Semantics 13.21, 27.6.
+#[test]
+fn after_a_restart_each_level_is_in_order_and_knows_what_was_delivered() {
+    let storage = super::storage();
+    let priorities = || vec![(b"x-max-priority".to_vec(), Value::U8(2))];
+    {
+        let machine = machine(&storage);
+        let mut connection = open(&machine);
+        declare_with(&mut connection, "q", true, priorities());
+        publish_levels(&mut connection, "q", 0..60, true);
+        connection.call(1, "basic.qos", &[("prefetch-count", Field::Number(25))]);
+        connection.wait_for(1, "basic.qos-ok").expect("a prefetch");
+        connection.call(1, "basic.consume", &[("queue", text("q"))]);
+        connection.wait_for(1, "basic.consume-ok").expect("a consumer");
+        let held: Vec<usize> = std::iter::from_fn(|| next(&mut connection)).map(|delivery| number(&delivery)).collect();
+        assert_eq!(held, by_level(0..60)[..25]);
+    }
+    {
+        let machine = machine(&storage);
+        let mut connection = open(&machine);
+        assert_eq!(declare_with(&mut connection, "q", true, priorities()), 60);
+        publish_levels(&mut connection, "q", 60..90, true);
+        let expected: Vec<(usize, bool)> =
+            by_level(0..90).into_iter().map(|number| (number, by_level(0..60)[..25].contains(&number))).collect();
+        let got: Vec<(usize, bool)> = (0..50).filter_map(|_| get(&mut connection, "q")).collect();
+        assert_eq!(got, expected[..50]);
+    }
+    let machine = machine(&storage);
+    let mut connection = open(&machine);
+    assert_eq!(declare_with(&mut connection, "q", true, priorities()), 40);
+    let got: Vec<usize> = std::iter::from_fn(|| get(&mut connection, "q")).map(|(number, _)| number).collect();
+    assert_eq!(got, by_level(0..90)[50..]);
+    // A queue that never used some of its levels since the start still ends with all of them.
+    publish_levels(&mut connection, "q", 0..60, true);
+    drop(connection);
+    drop(machine);
+    let machine = self::machine(&storage);
+    let mut connection = open(&machine);
+    connection.call(1, "queue.delete", &[("queue", text("q"))]);
+    connection.wait_for(1, "queue.delete-ok").expect("an end");
+    connection.barrier(1).expect("an answer");
+    assert_eq!(live_count(&storage), 0);
 }
 
 #[test]

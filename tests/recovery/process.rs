@@ -1,12 +1,17 @@
 //! The same with the broker as a process and its log on disk.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
-use tests::broker_process::{BrokerOptions, BrokerProcess, binary};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+use tests::broker_process::{BrokerOptions, BrokerProcess, binary, signal};
 use tests::scenario::connection::{Connection, Login};
 use tests::temp::TempDir;
 use tests::transport::Target;
 use tests::wire::{Field, spec};
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A broker whose topology names the data folder.
 fn start(topology: &Path) -> BrokerProcess {
@@ -140,4 +145,37 @@ fn what_was_settled_before_a_clean_end_does_not_come_back() {
     client.join().expect("the client closes");
     let broker = start(&topology);
     assert_eq!(ready(&mut open(&broker), "q"), Ok(1));
+}
+
+#[test]
+fn a_start_that_is_told_to_stop_while_it_recovers_does_so() {
+    let folder = TempDir::new("stopped-start");
+    // Whoever opens it to read waits until somebody writes, which nobody does.
+    let checkpoint = folder.path().join("checkpoint-0000000001");
+    assert!(Command::new("mkfifo").arg(&checkpoint).status().expect("mkfifo runs").success());
+    for name in ["TERM", "INT"] {
+        let mut broker = Command::new(binary().expect("the broker is built"))
+            .args(["--listen", "127.0.0.1:0", "--data"])
+            .arg(folder.path())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the broker starts");
+        let log = BufReader::new(broker.stderr.take().expect("a pipe"));
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || log.lines().map_while(Result::ok).for_each(|line| drop(sender.send(line))));
+        let line = lines.recv_timeout(PATIENCE).expect("a line of the log");
+        assert!(line.contains("recovering the store"), "{line}");
+        signal(broker.id(), name).expect("the broker runs");
+        let last = loop {
+            match lines.recv_timeout(PATIENCE) {
+                Ok(line) => assert!(line.contains("told to stop"), "{line}"),
+                Err(error) => break error,
+            }
+        };
+        if last == mpsc::RecvTimeoutError::Timeout {
+            let _ = broker.kill();
+        }
+        // Its log ends with it.
+        assert_eq!(broker.wait().expect("a child").code(), Some(0), "SIG{name}");
+    }
 }

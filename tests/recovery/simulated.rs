@@ -17,12 +17,11 @@ use storage_log::disk::Disk;
 use storage_log::sim::{Faults, SimDisk};
 use storage_log::{Commit, Log, Mutant, Operation, Options};
 use tests::crash::ledger::{ChannelLog, ConsumerLog, Found, Kind, Ledger, Outcome, PublisherLog, RoundLog, Spared};
-use tests::crash::message::{Fate, Identity, QUEUES};
+use tests::crash::message::{self, Fate, Identity, QUEUES};
 use tests::machine::MachineTarget;
 use tests::scenario::connection::{Connection, Event, Login};
 use tests::temp::TempDir;
 use tests::transport::Target;
-use tests::wire::value::Value;
 use tests::wire::{Field, spec};
 
 /// What is wrong with the broker under test.
@@ -160,11 +159,8 @@ fn declare(connection: &mut Connection) -> Result<(), String> {
     connection.call(1, "exchange.declare", &[("exchange", text("fan")), ("type", text("fanout")), durable.clone()]);
     connection.wait_for(1, "exchange.declare-ok")?;
     for (name, _) in QUEUES {
-        let mut fields = vec![("queue", text(name)), durable.clone()];
-        if name == tests::crash::message::UNSYNCED {
-            let unsynced = vec![(b"x-durability".to_vec(), Value::Text(b"os".to_vec()))];
-            fields.push(("arguments", Field::Table(unsynced)));
-        }
+        let arguments = ("arguments", Field::Table(message::arguments(name)));
+        let fields = [("queue", text(name)), durable.clone(), arguments];
         connection.call(1, "queue.declare", &fields);
         connection.wait_for(1, "queue.declare-ok")?;
         if name.starts_with("fan") {

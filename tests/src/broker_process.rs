@@ -1,5 +1,6 @@
 //! The broker as its own process on a free port of the loopback, with its log in reach; ended with the value.
 
+use crate::scenario::settings::Policy;
 use crate::scenario::{Scenario, USER_PASSWORD};
 use crate::temp::TempDir;
 use crate::transport::SocketTarget;
@@ -182,6 +183,18 @@ pub fn signal(pid: u32, name: &str) -> Result<(), String> {
     }
 }
 
+/// Sends a signal, such as `KILL`, to a process and all that share its group, which it leads.
+///
+/// # Errors
+/// When there is none left.
+pub fn signal_group(leader: u32, name: &str) -> Result<(), String> {
+    let status = Command::new("sh").args(["-c", &format!("kill -s {name} -- -{leader}")]).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        other => Err(format!("kill -s {name} -- -{leader}: {other:?}")),
+    }
+}
+
 /// The `message` of a JSON log line.
 fn message(line: &str) -> Option<&str> {
     line.split_once("\"message\":\"").and_then(|(_, rest)| rest.split('"').next())
@@ -296,11 +309,48 @@ pub fn scenario_topology<'a>(scenarios: impl IntoIterator<Item = &'a Scenario>) 
                 permissions.insert(vhost.clone(), json!({"configure": configure, "write": write, "read": read}));
             }
             let name = scenario.user_name(&user.name);
-            users.insert(name, json!({"password": USER_PASSWORD, "permissions": permissions}));
+            let (topics, limits) = user_settings(scenario, &user.name);
+            users.insert(
+                name,
+                json!({
+                    "password": USER_PASSWORD, "tags": user.tags, "permissions": permissions,
+                    "topic_permissions": {&vhost: topics}, "limits": limits,
+                }),
+            );
         }
-        vhosts.insert(vhost, json!({}));
+        let policies = |is_operator| -> Vec<Value> {
+            let policies = scenario.settings.policies.iter().filter(|policy| policy.is_operator == is_operator);
+            policies.map(policy).collect()
+        };
+        let limits = with_underscores(&scenario.settings.limits);
+        vhosts.insert(
+            vhost,
+            json!({
+                "tracing": scenario.is_traced, "limits": limits,
+                "policies": policies(false), "operator_policies": policies(true),
+            }),
+        );
     }
     users.insert("guest".to_owned(), json!({"password": "guest", "tags": "administrator", "permissions": guest}));
     // JSON is YAML.
     json!({"users": users, "vhosts": vhosts}).to_string()
+}
+
+/// The topic permissions, by exchange, and the limits of a user.
+fn user_settings(scenario: &Scenario, user: &str) -> (Map<String, Value>, Map<String, Value>) {
+    let topics = scenario.settings.topics.iter().filter(|(of, ..)| of == user);
+    let topics = topics.map(|(_, exchange, [write, read])| (exchange.clone(), json!({"write": write, "read": read})));
+    let limits = scenario.settings.user_limits.iter().find(|(of, _)| of == user);
+    (topics.collect(), limits.map(|(_, limits)| with_underscores(limits)).unwrap_or_default())
+}
+
+fn policy(policy: &Policy) -> Value {
+    let mut value = with_underscores(&policy.to_json());
+    value.insert("name".to_owned(), json!(policy.name));
+    Value::Object(value)
+}
+
+/// The keys of a topology are spelt as the rest of the file.
+fn with_underscores(values: &Map<String, Value>) -> Map<String, Value> {
+    values.iter().map(|(name, value)| (name.replace('-', "_"), value.clone())).collect()
 }

@@ -2,9 +2,11 @@
 
 use crate::broker_process;
 use crate::clock::ManualClock;
+use crate::scenario::settings::Policy;
 use crate::transport::{Received, Target, Transport};
 use broker::access::{LoginError, Mechanism, Peer};
 use broker::node;
+use broker::origin::Origin;
 use broker::plugin_host::Registry;
 use broker::runtime::clock::Time;
 use broker::runtime::session::{Login, LoginRefused};
@@ -12,6 +14,7 @@ use broker::runtime::{Broker, Clock, Session};
 use broker::store::Committer;
 use broker::store::recovery::recover;
 use broker::topology::schema::Topology;
+use broker::vhost::policy::{ApplyTo, PolicyKind, PolicySpec};
 use plugin_api::storage::Storage;
 use std::fmt;
 use std::future::Future;
@@ -20,7 +23,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One batch leads to the next where a queue loads portion after portion.
 const COMMIT_ROUNDS_MAX: usize = 10_000;
@@ -36,6 +39,12 @@ struct World {
 impl World {
     fn now(&self) -> Instant {
         self.clock.now()
+    }
+
+    /// When a queue must look at the clock next.
+    fn next_tick(&self) -> Option<Instant> {
+        let due_ms = self.broker.timer.next_due()?;
+        Some(self.now() + Duration::from_millis(due_ms.saturating_sub(self.clock.wall_ms())))
     }
 
     /// Lets the store do what has been asked of it, and what follows from that.
@@ -97,9 +106,34 @@ impl MachineTarget {
     }
 }
 
+impl MachineTarget {
+    /// The broker inside.
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.0.broker
+    }
+}
+
 impl Target for MachineTarget {
     fn kind(&self) -> &str {
         broker_process::KIND
+    }
+
+    fn put_policy(&self, vhost: &str, policy: &Policy) -> Result<(), String> {
+        let vhost = self.0.broker.vhost(vhost).ok_or("no such vhost")?;
+        let spec = PolicySpec {
+            name: policy.name.clone(),
+            pattern: policy.pattern.clone(),
+            apply_to: ApplyTo::parse(&policy.apply_to)?,
+            priority: policy.priority,
+            definition: policy.definition.clone(),
+        };
+        let put = vhost.put_policy(kind(policy.is_operator), spec, Origin::Runtime);
+        put.map(drop).map_err(|error| error.to_string())
+    }
+
+    fn delete_policy(&self, vhost: &str, name: &str, is_operator: bool) -> Result<(), String> {
+        let vhost = self.0.broker.vhost(vhost).ok_or("no such vhost")?;
+        vhost.delete_policy(kind(is_operator), name).map(drop).ok_or_else(|| format!("no policy {name}"))
     }
 
     fn connect(&self) -> io::Result<Box<dyn Transport>> {
@@ -107,6 +141,10 @@ impl Target for MachineTarget {
         let session = Session::new(Arc::clone(&self.0.broker), peer, self.0.now());
         Ok(Box::new(MachineTransport { world: Arc::clone(&self.0), session, rest: Vec::new() }))
     }
+}
+
+fn kind(is_operator: bool) -> PolicyKind {
+    if is_operator { PolicyKind::Operator } else { PolicyKind::User }
 }
 
 struct MachineTransport {
@@ -166,10 +204,12 @@ impl Transport for MachineTransport {
         self.settle();
         if self.session.out().is_empty() && !self.session.has_ended() {
             // Nothing will come by itself, so whatever comes next comes with time.
-            let (deadline, due) = (self.session.deadline(), self.world.broker.holder.next_due());
+            let deadline = self.session.deadline();
+            let due = [self.world.broker.holder.next_due(), self.world.next_tick()].into_iter().flatten().min();
             if let Some(due) = due.filter(|due| deadline.is_none_or(|deadline| *due <= deadline)) {
                 self.world.clock.jump(due);
                 self.world.broker.release_held(self.world.now());
+                self.world.broker.timer.fire(self.world.clock.wall_ms());
                 self.settle();
             } else if let Some(deadline) = deadline {
                 self.world.clock.jump(deadline);

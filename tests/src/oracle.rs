@@ -3,22 +3,25 @@
 //! It needs Debian's `rabbitmq-server` on the machine (`tests/run` installs it) and never touches a node that the
 //! system runs: name, ports, cookie, data and epmd are its own.
 
+use crate::scenario::settings::Policy;
 use crate::scenario::{Scenario, USER_PASSWORD};
 use crate::temp::TempDir;
-use crate::transport::SocketTarget;
+use crate::transport::{SocketTarget, Target, Transport};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader};
+use std::collections::HashMap;
+use std::io::{self, BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 const CTL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
 
-/// A RabbitMQ boots in 5 to 15 seconds on a free core; the others may be compiling.
-const BOOT_DEADLINE: Duration = Duration::from_secs(120);
+/// A RabbitMQ boots in 5 to 15 seconds on a free core, and makes 3 to 10 vhosts a second, each with a few log lines; the others
+/// may be compiling. So what counts is how long it says nothing.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// The exchange types that come with RabbitMQ and are not enabled by themselves.
 const PLUGINS: &str = "[rabbitmq_consistent_hash_exchange,rabbitmq_random_exchange,rabbitmq_recent_history_exchange,\
@@ -30,21 +33,24 @@ pub const KIND: &str = "rabbitmq-3.10";
 /// Vhosts and users that a node starts with, beside `/` and guest.
 #[derive(Debug, Default)]
 pub struct Definitions {
-    vhosts: Vec<String>,
-    users: Vec<String>,
+    vhosts: Vec<(String, bool)>,
+    users: Vec<(String, String)>,
     permissions: Vec<(String, String, [String; 3])>,
+    /// By the keys of RabbitMQ's definitions.
+    others: HashMap<&'static str, Vec<Value>>,
+    user_limits: HashMap<String, Value>,
 }
 
 impl Definitions {
     /// A vhost where guest may do everything.
     pub fn vhost(&mut self, name: &str) {
-        self.vhosts.push(name.to_owned());
+        self.vhosts.push((name.to_owned(), false));
         self.permission("guest", name, ["", "", ""].map(|_| ".*".to_owned()));
     }
 
-    /// A user with the password of all scenario users and no permissions yet.
-    pub fn user(&mut self, name: &str) {
-        self.users.push(name.to_owned());
+    /// A user with these tags, the password of all scenario users and no permissions yet.
+    pub fn user(&mut self, name: &str, tags: &str) {
+        self.users.push((name.to_owned(), tags.to_owned()));
     }
 
     /// What `user` may configure, write and read in `vhost`.
@@ -55,23 +61,57 @@ impl Definitions {
     /// Everything that `scenario` needs.
     pub fn scenario(&mut self, scenario: &Scenario) {
         self.vhost(&scenario.vhost());
+        if let Some((_, is_traced)) = self.vhosts.last_mut() {
+            *is_traced = scenario.is_traced;
+        }
         for user in &scenario.users {
             let name = scenario.user_name(&user.name);
-            self.user(&name);
+            self.user(&name, &user.tags);
             if let Some(patterns) = &user.permissions {
                 self.permission(&name, &scenario.vhost(), patterns.clone());
             }
         }
+        self.settings(scenario);
+    }
+
+    fn settings(&mut self, scenario: &Scenario) {
+        let vhost = scenario.vhost();
+        let mut add = |category, value| self.others.entry(category).or_default().push(value);
+        for policy in &scenario.settings.policies {
+            if policy.is_operator {
+                let (component, value) = ("operator_policy", policy.to_json());
+                add("parameters", json!({"vhost": vhost, "component": component, "name": policy.name, "value": value}));
+            } else {
+                let mut value = policy.to_json();
+                value.extend([("vhost".to_owned(), json!(vhost)), ("name".to_owned(), json!(policy.name))]);
+                add("policies", Value::Object(value));
+            }
+        }
+        if !scenario.settings.limits.is_empty() {
+            let value = &scenario.settings.limits;
+            add("parameters", json!({"vhost": vhost, "component": "vhost-limits", "name": "limits", "value": value}));
+        }
+        for (user, exchange, [write, read]) in &scenario.settings.topics {
+            let user = scenario.user_name(user);
+            let value = json!({"user": user, "vhost": vhost, "exchange": exchange, "write": write, "read": read});
+            add("topic_permissions", value);
+        }
+        for (user, limits) in &scenario.settings.user_limits {
+            self.user_limits.insert(scenario.user_name(user), Value::Object(limits.clone()));
+        }
     }
 
     fn to_json(&self) -> Value {
-        let users = self.users.iter().map(|name| (name.as_str(), USER_PASSWORD, ""));
+        let users = self.users.iter().map(|(name, tags)| (name.as_str(), USER_PASSWORD, tags.as_str()));
         let users: Vec<Value> = users
             .chain([("guest", "guest", "administrator")])
-            .map(|(name, password, tags)| json!({"name": name, "password": password, "tags": tags}))
+            .map(|(name, password, tags)| {
+                let limits = self.user_limits.get(name).cloned().unwrap_or_else(|| json!({}));
+                json!({"name": name, "password": password, "tags": tags, "limits": limits})
+            })
             .collect();
-        let vhosts: Vec<Value> =
-            self.vhosts.iter().map(String::as_str).chain(["/"]).map(|name| json!({"name": name})).collect();
+        let vhosts = self.vhosts.iter().map(|(name, is_traced)| (name.as_str(), *is_traced)).chain([("/", false)]);
+        let vhosts: Vec<Value> = vhosts.map(|(name, is_traced)| json!({"name": name, "tracing": is_traced})).collect();
         let all = ["", "", ""].map(|_| ".*".to_owned());
         let permissions: Vec<Value> = self
             .permissions
@@ -82,7 +122,11 @@ impl Definitions {
                 json!({"user": user, "vhost": vhost, "configure": configure, "write": write, "read": read})
             })
             .collect();
-        json!({"users": users, "vhosts": vhosts, "permissions": permissions})
+        let mut definitions = json!({"users": users, "vhosts": vhosts, "permissions": permissions});
+        for (category, values) in &self.others {
+            definitions[*category] = json!(values);
+        }
+        definitions
     }
 }
 
@@ -138,8 +182,8 @@ impl Oracle {
     }
 
     /// The node as a target of scenarios.
-    pub fn target(&self) -> SocketTarget {
-        SocketTarget { kind: KIND, address: self.address }
+    pub fn target(&self) -> OracleTarget<'_> {
+        OracleTarget { socket: SocketTarget { kind: KIND, address: self.address }, oracle: self }
     }
 
     /// Runs `rabbitmqctl` on this node and returns what it prints.
@@ -159,6 +203,37 @@ impl Oracle {
         } else {
             Err(String::from_utf8_lossy(&output.stderr).into_owned())
         }
+    }
+}
+
+/// A node whose policies can be changed by its command line.
+#[derive(Debug)]
+pub struct OracleTarget<'a> {
+    socket: SocketTarget,
+    oracle: &'a Oracle,
+}
+
+impl Target for OracleTarget<'_> {
+    fn kind(&self) -> &str {
+        self.socket.kind()
+    }
+
+    fn connect(&self) -> io::Result<Box<dyn Transport>> {
+        self.socket.connect()
+    }
+
+    fn put_policy(&self, vhost: &str, policy: &Policy) -> Result<(), String> {
+        let command = if policy.is_operator { "set_operator_policy" } else { "set_policy" };
+        let definition = Value::Object(policy.definition.clone()).to_string();
+        let priority = policy.priority.to_string();
+        let options = ["-p", vhost, "--priority", &priority, "--apply-to", &policy.apply_to];
+        let arguments = [policy.name.as_str(), &policy.pattern, &definition];
+        self.oracle.ctl(&[&[command], &options[..], &arguments].concat()).map(drop)
+    }
+
+    fn delete_policy(&self, vhost: &str, name: &str, is_operator: bool) -> Result<(), String> {
+        let command = if is_operator { "clear_operator_policy" } else { "clear_policy" };
+        self.oracle.ctl(&[command, "-p", vhost, name]).map(drop)
     }
 }
 
@@ -218,10 +293,9 @@ fn wait_for_boot(output: std::process::ChildStdout) -> Result<(), String> {
             let _ = sender.send(line);
         }
     });
-    let deadline = Instant::now() + BOOT_DEADLINE;
     let mut seen = Vec::new();
     loop {
-        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        match lines.recv_timeout(SILENCE_MAX) {
             Ok(line) if line.contains("Server startup complete") => return Ok(()),
             Ok(line) => seen.push(line),
             Err(_) => {

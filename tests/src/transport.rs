@@ -1,5 +1,6 @@
 //! Ways to a broker: a target gives transports, a transport carries bytes.
 
+use crate::scenario::settings::Policy;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -11,6 +12,22 @@ pub trait Target {
 
     /// A new connection that has carried nothing yet.
     fn connect(&self) -> io::Result<Box<dyn Transport>>;
+
+    /// Sets a policy while connections run.
+    ///
+    /// # Errors
+    /// When it is refused, or there is no way to do that here.
+    fn put_policy(&self, vhost: &str, policy: &Policy) -> Result<(), String> {
+        Err(format!("there is no way to set policy {} in {vhost} of this target", policy.name))
+    }
+
+    /// Takes a policy away while connections run.
+    ///
+    /// # Errors
+    /// As [`Self::put_policy`].
+    fn delete_policy(&self, vhost: &str, name: &str, _is_operator: bool) -> Result<(), String> {
+        Err(format!("there is no way to take policy {name} in {vhost} of this target away"))
+    }
 }
 
 /// One connection, bytes in and out.

@@ -5,34 +5,53 @@
 //! connections, frames or reply codes: the connection machine turns a [`LoginError`] into what the client sees.
 //! Rules are those of RabbitMQ's pages "Access Control" and "Password Hashing".
 
+mod account;
+mod changes;
 mod decisions;
 mod password;
 mod pattern;
 mod sasl;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use parking_lot::RwLock;
 
+use self::account::Account;
 pub use self::{
+    account::{StoredAccounts, TopicPermission, UserRecord, UserUpdate},
+    changes::{AccessError, Change, Ledger, TAGS_MAX, USERS_MAX},
     decisions::Decisions,
     password::{HashAlgorithm, HashError, PasswordHash},
     pattern::{PATTERN_BYTES_MAX, Pattern, PatternError},
     sasl::{Mechanism, MechanismError},
 };
-use crate::topology::schema::{PasswordDecl, PermissionDecl, UserDecl};
+use crate::origin::Origin;
+use crate::topology::schema::{PermissionDecl, TopicPermissionDecl, UserDecl, UserLimitsDecl};
 
 /// The internal users with their permissions.
 pub struct Access {
     accounts: RwLock<HashMap<String, Arc<Account>>>,
     generation: AtomicU64,
+    /// None in tests: nothing is to be kept.
+    ledger: Option<Arc<dyn Ledger>>,
+    /// The users are there because nobody has said anything of users.
+    has_defaults: AtomicBool,
+}
+
+/// Who says that the declared users are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Declared {
+    /// The topology file.
+    ByFile,
+    /// Nobody. With the first change of a user they are stored, and from then on they are users as others.
+    ByDefault,
 }
 
 /// One user as a connection keeps it after login.
@@ -100,34 +119,61 @@ pub enum Refusal {
     NotFromLoopback,
 }
 
-/// A change was asked for a user that does not exist.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("user '{0}' does not exist")]
-pub struct NoSuchUser(pub String);
-
 /// The longest user name that is kept from a login attempt: the limit of a short string, as everywhere in AMQP.
 pub const USER_NAME_BYTES_MAX: usize = 255;
-
-struct Account {
-    user: Arc<User>,
-    /// `None`: this user cannot log in with a password.
-    password: Option<PasswordHash>,
-    permissions: BTreeMap<String, Arc<Permissions>>,
-}
-
-struct Permissions {
-    decl: PermissionDecl,
-    configure: Pattern,
-    write: Pattern,
-    read: Pattern,
-}
 
 impl Access {
     /// Takes over the declared users; a later declaration of the same name replaces an earlier one.
     #[must_use]
     pub fn new(users: &[UserDecl]) -> Self {
-        let accounts = users.iter().map(|decl| (decl.name.clone(), Arc::new(Account::new(decl)))).collect();
-        Self { accounts: RwLock::new(accounts), generation: AtomicU64::new(1) }
+        let accounts = users.iter().map(|decl| (decl.name.clone(), Arc::new(Account::declared(decl)))).collect();
+        Self {
+            accounts: RwLock::new(accounts),
+            generation: AtomicU64::new(1),
+            ledger: None,
+            has_defaults: AtomicBool::new(false),
+        }
+    }
+
+    /// What the topology file declares and, beside it, what the store knows; from now on every change is written to `ledger`.
+    ///
+    /// The file wins for each user and each permission that it names, and the store forgets those. It also forgets permissions of users that are gone.
+    #[must_use]
+    pub fn restore(stored: StoredAccounts, users: &[UserDecl], declared: Declared, ledger: Arc<dyn Ledger>) -> Self {
+        let has_defaults = AtomicBool::new(declared == Declared::ByDefault);
+        let access = Self { ledger: Some(ledger), has_defaults, ..Self::new(users) };
+        let mut forgotten = Vec::new();
+        let mut accounts = access.accounts.write();
+        for user in stored.users {
+            match accounts.get(&user.name) {
+                Some(_) => forgotten.push(Change::UserRemoved(user.name)),
+                None => {
+                    accounts.insert(user.name.clone(), Arc::new(Account::restored(user)));
+                }
+            }
+        }
+        for (name, entry) in stored.permissions {
+            match accounts.get_mut(&name) {
+                Some(account) if account.permission_origin(&entry.vhost).is_none() => {
+                    Arc::make_mut(account).put_permission(&entry, Origin::Runtime);
+                }
+                _ => forgotten.push(Change::PermissionRemoved(name, entry.vhost)),
+            }
+        }
+        for (name, entry) in stored.topic_permissions {
+            match accounts.get_mut(&name) {
+                Some(account) if account.topic_permission_origin(&entry.vhost, &entry.exchange).is_none() => {
+                    Arc::make_mut(account).put_topic_permission(&entry, Origin::Runtime);
+                }
+                _ => forgotten.push(Change::TopicPermissionRemoved(name, entry.vhost, entry.exchange)),
+            }
+        }
+        for change in &forgotten {
+            tracing::info!("{change} is forgotten: the topology file says otherwise, or the user is gone");
+        }
+        access.record(forgotten);
+        drop(accounts);
+        access
     }
 
     /// Checks the response of a SASL mechanism.
@@ -200,143 +246,68 @@ impl Access {
     #[must_use]
     pub fn permissions_of(&self, name: &str) -> Vec<PermissionDecl> {
         let accounts = self.accounts.read();
-        accounts
-            .get(name)
-            .map_or_else(Vec::new, |account| account.permissions.values().map(|entry| entry.decl.clone()).collect())
+        accounts.get(name).map_or_else(Vec::new, |account| account.permission_decls().cloned().collect())
     }
 
-    /// Adds a user, or replaces one wholly, permissions included. Connections that are open stay open.
-    pub fn put_user(&self, decl: &UserDecl) {
-        let account = Arc::new(Account::new(decl));
-        self.accounts.write().insert(decl.name.clone(), account);
-        self.changed();
+    /// The topic permission entries of a user, in the order of vhosts and exchanges; empty for an unknown user.
+    #[must_use]
+    pub fn topic_permissions_of(&self, name: &str) -> Vec<TopicPermissionDecl> {
+        let accounts = self.accounts.read();
+        accounts.get(name).map_or_else(Vec::new, |account| account.topic_permission_decls().cloned().collect())
     }
 
-    /// Removes a user with its permissions; `false` when there was none.
-    pub fn remove_user(&self, name: &str) -> bool {
-        let was_there = self.accounts.write().remove(name).is_some();
-        if was_there {
-            self.changed();
-        }
-        was_there
+    /// What the user may publish to and bind from a topic exchange by routing key; none where there is no entry, and everything is allowed
+    /// (semantics 25.7).
+    #[must_use]
+    pub fn topic_permission(&self, user: &User, vhost: &str, exchange: &str) -> Option<Arc<TopicPermission>> {
+        self.accounts.read().get(&user.name)?.topic_permission(vhost, exchange)
     }
 
-    /// Replaces the password only.
-    ///
-    /// # Errors
-    /// [`NoSuchUser`].
-    pub fn set_password(&self, name: &str, password: &PasswordDecl) -> Result<(), NoSuchUser> {
-        let password = password_hash(name, password);
-        self.change(name, |account| account.password = password)
+    /// How many connections and channels the user may have now; no limits for an unknown user.
+    #[must_use]
+    pub fn limits_of(&self, name: &str) -> UserLimitsDecl {
+        self.accounts.read().get(name).map(|account| account.limits).unwrap_or_default()
     }
 
-    /// Replaces the tags only. Connections that are open keep the tags they logged in with.
-    ///
-    /// # Errors
-    /// [`NoSuchUser`].
-    pub fn set_tags(&self, name: &str, tags: Vec<String>) -> Result<(), NoSuchUser> {
-        self.change(name, |account| {
-            account.user = Arc::new(User { tags, ..User::clone(&account.user) });
-        })
+    /// All users as they can be stored or exported, in name order.
+    #[must_use]
+    pub fn records(&self) -> Vec<UserRecord> {
+        let mut records: Vec<_> = self.accounts.read().values().map(|account| account.record()).collect();
+        records.sort_by(|a, b| a.name.cmp(&b.name));
+        records
     }
 
-    /// Adds or replaces the permission entry of a user for one vhost.
-    ///
-    /// # Errors
-    /// [`NoSuchUser`].
-    pub fn set_permission(&self, name: &str, decl: &PermissionDecl) -> Result<(), NoSuchUser> {
-        let entry = Arc::new(Permissions::new(decl));
-        self.change(name, |account| {
-            account.permissions.insert(decl.vhost.clone(), entry);
-        })
+    /// Whether the users are those that are there because nobody has said anything of users.
+    #[must_use]
+    pub fn has_defaults(&self) -> bool {
+        self.has_defaults.load(Ordering::Relaxed)
     }
 
-    /// Removes the permission entry of a user for one vhost.
-    ///
-    /// # Errors
-    /// [`NoSuchUser`]; a missing entry is no error.
-    pub fn remove_permission(&self, name: &str, vhost: &str) -> Result<(), NoSuchUser> {
-        self.change(name, |account| {
-            account.permissions.remove(vhost);
-        })
+    /// Where a permission entry comes from; none where there is none.
+    #[must_use]
+    pub fn permission_origin(&self, name: &str, vhost: &str) -> Option<Origin> {
+        self.accounts.read().get(name)?.permission_origin(vhost)
     }
 
-    /// Removes every permission entry for a vhost that was deleted.
-    pub fn remove_vhost(&self, vhost: &str) {
-        let mut accounts = self.accounts.write();
-        for account in accounts.values_mut().filter(|account| account.permissions.contains_key(vhost)) {
-            let mut changed = Account::clone(account);
-            changed.permissions.remove(vhost);
-            *account = Arc::new(changed);
-        }
-        drop(accounts);
-        self.changed();
+    /// Where a topic permission entry comes from; none where there is none.
+    #[must_use]
+    pub fn topic_permission_origin(&self, name: &str, vhost: &str, exchange: &str) -> Option<Origin> {
+        self.accounts.read().get(name)?.topic_permission_origin(vhost, exchange)
     }
 
-    fn permissions(&self, user: &str, vhost: &str) -> Option<Arc<Permissions>> {
-        self.accounts.read().get(user)?.permissions.get(vhost).map(Arc::clone)
+    /// Where the user comes from; none for an unknown user.
+    #[must_use]
+    pub fn origin_of(&self, name: &str) -> Option<Origin> {
+        self.accounts.read().get(name).map(|account| account.origin)
     }
 
-    fn change(&self, name: &str, edit: impl FnOnce(&mut Account)) -> Result<(), NoSuchUser> {
-        let mut accounts = self.accounts.write();
-        let account = accounts.get_mut(name).ok_or_else(|| NoSuchUser(name.to_owned()))?;
-        let mut changed = Account::clone(account);
-        edit(&mut changed);
-        *account = Arc::new(changed);
-        drop(accounts);
-        self.changed();
-        Ok(())
+    fn permissions(&self, user: &str, vhost: &str) -> Option<Arc<account::Permissions>> {
+        self.accounts.read().get(user)?.permissions(vhost)
     }
 
     /// After the change is visible: a cache that reads the old generation afterwards can only be too careful.
     fn changed(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
-    }
-}
-
-impl Clone for Account {
-    fn clone(&self) -> Self {
-        Self { user: Arc::clone(&self.user), password: self.password.clone(), permissions: self.permissions.clone() }
-    }
-}
-
-impl Account {
-    fn new(decl: &UserDecl) -> Self {
-        Self {
-            user: Arc::new(User {
-                name: decl.name.clone(),
-                tags: decl.tags.clone(),
-                loopback_only: decl.loopback_only,
-            }),
-            password: password_hash(&decl.name, &decl.password),
-            permissions: decl
-                .permissions
-                .iter()
-                .map(|permission| (permission.vhost.clone(), Arc::new(Permissions::new(permission))))
-                .collect(),
-        }
-    }
-}
-
-impl Permissions {
-    /// A pattern that does not compile denies: RabbitMQ does the same, and whoever writes one in the topology file or over
-    /// HTTP is told before it comes here.
-    fn new(decl: &PermissionDecl) -> Self {
-        let compile = |pattern: &str| Pattern::new(pattern).unwrap_or(Pattern::NOTHING);
-        Self {
-            configure: compile(&decl.configure),
-            write: compile(&decl.write),
-            read: compile(&decl.read),
-            decl: decl.clone(),
-        }
-    }
-
-    fn pattern(&self, permission: Permission) -> &Pattern {
-        match permission {
-            Permission::Configure => &self.configure,
-            Permission::Write => &self.write,
-            Permission::Read => &self.read,
-        }
     }
 }
 
@@ -366,21 +337,6 @@ impl fmt::Display for Refusal {
             Self::NoPassword => "the user has no password, so password login is impossible",
             Self::NotFromLoopback => "this user may connect from the broker's own machine only (loopback_only)",
         })
-    }
-}
-
-/// The hash of a declared password; a stored hash that cannot be read makes password login impossible for that user.
-fn password_hash(user: &str, password: &PasswordDecl) -> Option<PasswordHash> {
-    match password {
-        PasswordDecl::Plain(plain) => Some(PasswordHash::of(plain.as_bytes(), HashAlgorithm::default())),
-        PasswordDecl::Hash { hash, .. } if hash.is_empty() => None,
-        PasswordDecl::Hash { hash, algorithm } => match PasswordHash::parse(hash, *algorithm) {
-            Ok(hash) => Some(hash),
-            Err(error) => {
-                tracing::warn!(user, %error, "password login is impossible for this user");
-                None
-            }
-        },
     }
 }
 

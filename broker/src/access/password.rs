@@ -6,6 +6,7 @@
 use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use md5::Md5;
 use sha2::{Digest as _, Sha256, Sha512};
 use subtle::ConstantTimeEq as _;
 
@@ -17,7 +18,7 @@ pub struct PasswordHash {
     digest: Vec<u8>,
 }
 
-/// How a stored password was hashed. MD5, which RabbitMQ used before 3.6, is not among them.
+/// How a stored password was hashed. New ones are hashed with SHA-256; the others come from RabbitMQ's definitions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HashAlgorithm {
     /// RabbitMQ's default.
@@ -25,6 +26,8 @@ pub enum HashAlgorithm {
     Sha256,
     /// `rabbit_password_hashing_sha512`.
     Sha512,
+    /// `rabbit_password_hashing_md5`, which RabbitMQ used before 3.6. Weak: whoever has the hash finds the password.
+    Md5,
 }
 
 /// Why a stored hash or its algorithm cannot be used.
@@ -43,13 +46,8 @@ pub enum HashError {
         /// The declared algorithm.
         algorithm: HashAlgorithm,
     },
-    /// MD5 hashes are refused.
-    #[error(
-        "MD5 password hashes are not accepted, because MD5 is broken; set the password again to store it as sha256"
-    )]
-    Md5,
     /// No such algorithm.
-    #[error("unknown hashing algorithm '{0}'; known are sha256 and sha512")]
+    #[error("unknown hashing algorithm '{0}'; known are sha256, sha512 and md5")]
     UnknownAlgorithm(String),
 }
 
@@ -94,17 +92,24 @@ impl PasswordHash {
 
     /// Whether `password` belongs to `stored`; `None` stands for a user that does not exist or has no password.
     ///
-    /// Both algorithms run for every attempt and the comparison does not stop early: the time depends on the length of
+    /// All algorithms run for every attempt and the comparison does not stop early: the time depends on the length of
     /// what the client sent, not on whether the user exists or how its password is stored.
     #[must_use]
     pub fn verify(stored: Option<&Self>, password: &[u8]) -> bool {
         let salt = stored.map_or([0; SALT_BYTES], |hash| hash.salt);
         let sha256 = HashAlgorithm::Sha256.digest(&salt, password);
         let sha512 = HashAlgorithm::Sha512.digest(&salt, password);
+        let md5 = HashAlgorithm::Md5.digest(&salt, password);
         let nobody = [0; 32];
         let (expected, actual) = match stored {
-            Some(hash) if hash.algorithm == HashAlgorithm::Sha512 => (hash.digest.as_slice(), &sha512),
-            Some(hash) => (hash.digest.as_slice(), &sha256),
+            Some(hash) => {
+                let actual = match hash.algorithm {
+                    HashAlgorithm::Sha256 => &sha256,
+                    HashAlgorithm::Sha512 => &sha512,
+                    HashAlgorithm::Md5 => &md5,
+                };
+                (hash.digest.as_slice(), actual)
+            }
             None => (nobody.as_slice(), &sha256),
         };
         bool::from(expected.ct_eq(actual)) & stored.is_some()
@@ -115,13 +120,23 @@ impl HashAlgorithm {
     /// Accepts RabbitMQ's module names and the short ones.
     ///
     /// # Errors
-    /// [`HashError::Md5`] and [`HashError::UnknownAlgorithm`].
+    /// [`HashError::UnknownAlgorithm`].
     pub fn parse(name: &str) -> Result<Self, HashError> {
         match name.strip_prefix("rabbit_password_hashing_").unwrap_or(name) {
             "sha256" => Ok(Self::Sha256),
             "sha512" => Ok(Self::Sha512),
-            "md5" => Err(HashError::Md5),
+            "md5" => Ok(Self::Md5),
             _ => Err(HashError::UnknownAlgorithm(name.to_owned())),
+        }
+    }
+
+    /// The name of RabbitMQ's module, as definitions have it.
+    #[must_use]
+    pub fn module_name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "rabbit_password_hashing_sha256",
+            Self::Sha512 => "rabbit_password_hashing_sha512",
+            Self::Md5 => "rabbit_password_hashing_md5",
         }
     }
 
@@ -129,6 +144,7 @@ impl HashAlgorithm {
         match self {
             Self::Sha256 => Sha256::new().chain_update(salt).chain_update(password).finalize().to_vec(),
             Self::Sha512 => Sha512::new().chain_update(salt).chain_update(password).finalize().to_vec(),
+            Self::Md5 => Md5::new().chain_update(salt).chain_update(password).finalize().to_vec(),
         }
     }
 
@@ -136,6 +152,7 @@ impl HashAlgorithm {
         match self {
             Self::Sha256 => 32,
             Self::Sha512 => 64,
+            Self::Md5 => 16,
         }
     }
 }
@@ -145,6 +162,7 @@ impl fmt::Display for HashAlgorithm {
         f.write_str(match self {
             Self::Sha256 => "sha256",
             Self::Sha512 => "sha512",
+            Self::Md5 => "md5",
         })
     }
 }
@@ -174,7 +192,7 @@ mod tests {
 
     #[test]
     fn fresh_hashes_verify_and_differ_by_salt() {
-        for algorithm in [HashAlgorithm::Sha256, HashAlgorithm::Sha512] {
+        for algorithm in [HashAlgorithm::Sha256, HashAlgorithm::Sha512, HashAlgorithm::Md5] {
             let hash = PasswordHash::of(b"secret", algorithm);
             assert!(PasswordHash::verify(Some(&hash), b"secret"));
             assert!(!PasswordHash::verify(Some(&hash), b"Secret"));
@@ -209,10 +227,14 @@ mod tests {
     }
 
     #[test]
-    fn algorithms_go_by_both_names_and_md5_is_refused() {
+    fn algorithms_go_by_both_names() {
         assert_eq!(HashAlgorithm::parse("rabbit_password_hashing_sha512"), Ok(HashAlgorithm::Sha512));
         assert_eq!(HashAlgorithm::parse("sha256"), Ok(HashAlgorithm::Sha256));
-        assert_eq!(HashAlgorithm::parse("rabbit_password_hashing_md5"), Err(HashError::Md5));
+        assert_eq!(HashAlgorithm::parse("rabbit_password_hashing_md5"), Ok(HashAlgorithm::Md5));
+        for algorithm in [HashAlgorithm::Sha256, HashAlgorithm::Sha512, HashAlgorithm::Md5] {
+            assert_eq!(HashAlgorithm::parse(algorithm.module_name()), Ok(algorithm));
+            assert_eq!(HashAlgorithm::parse(&algorithm.to_string()), Ok(algorithm));
+        }
         assert_eq!(HashAlgorithm::parse("bcrypt"), Err(HashError::UnknownAlgorithm("bcrypt".to_owned())));
     }
 

@@ -44,14 +44,21 @@ impl Pattern {
     /// Matches no name at all.
     pub const NOTHING: Self = Self(Kind::Nothing);
 
-    /// Compiles a pattern.
+    /// Compiles the pattern of a permission.
     ///
     /// # Errors
     /// [`PatternError`], with the reason in the words of the regex library.
     pub fn new(pattern: &str) -> Result<Self, PatternError> {
+        if pattern.is_empty() { Ok(Self::NOTHING) } else { Self::anywhere(pattern) }
+    }
+
+    /// Compiles a pattern for which the empty one means what it means to regular expressions: it is found in every name.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn anywhere(pattern: &str) -> Result<Self, PatternError> {
         match pattern {
-            "" => return Ok(Self::NOTHING),
-            ".*" | "^.*$" | "^.*" | ".*$" => return Ok(Self(Kind::Everything)),
+            "" | ".*" | "^.*$" | "^.*" | ".*$" => return Ok(Self(Kind::Everything)),
             _ if pattern.len() > PATTERN_BYTES_MAX => return Err(PatternError::TooLong),
             _ => {}
         }

@@ -1,6 +1,7 @@
 //! Login and permissions through the public methods of [`Access`].
 
 use super::*;
+use crate::topology::schema::PasswordDecl;
 
 pub(super) fn user(name: &str, permissions: &[PermissionDecl]) -> UserDecl {
     UserDecl {
@@ -9,6 +10,8 @@ pub(super) fn user(name: &str, permissions: &[PermissionDecl]) -> UserDecl {
         tags: Vec::new(),
         loopback_only: false,
         permissions: permissions.to_vec(),
+        topic_permissions: Vec::new(),
+        limits: UserLimitsDecl::default(),
     }
 }
 
@@ -121,19 +124,42 @@ fn broken_pattern_denies_and_the_others_work() {
     assert!(!access.permits(&app, "/", Permission::Read, "["));
 }
 
+/// Keeps what it is told.
+#[derive(Debug, Default)]
+struct Told(parking_lot::Mutex<Vec<Change>>);
+
+impl Ledger for Told {
+    fn record(&self, changes: Vec<Change>) {
+        self.0.lock().extend(changes);
+    }
+}
+
+impl Told {
+    fn take(&self) -> Vec<Change> {
+        std::mem::take(&mut *self.0.lock())
+    }
+}
+
+fn with_password(password: &str) -> UserUpdate {
+    let hash = PasswordHash::of(password.as_bytes(), HashAlgorithm::Sha256);
+    UserUpdate { password: Some(Some(hash)), ..UserUpdate::default() }
+}
+
 #[test]
 fn users_change_while_the_broker_runs() {
     let access = Access::new(&[]);
     let first = access.generation();
-    access.put_user(&user("app", &[permission("/", "", "", ".*")]));
+    assert_eq!(access.put_user("app", with_password("old")), Ok(true));
+    access.set_permission("app", &permission("/", "", "", ".*")).unwrap();
     assert!(access.generation() > first);
-    let app = login(&access, b"\0app\0app-password", false).unwrap();
+    let app = login(&access, b"\0app\0old", false).unwrap();
 
-    access.set_password("app", &PasswordDecl::Plain("new".to_owned())).unwrap();
-    assert!(login(&access, b"\0app\0app-password", false).is_err());
+    assert_eq!(access.put_user("app", with_password("new")), Ok(false));
+    assert!(login(&access, b"\0app\0old", false).is_err());
     assert!(login(&access, b"\0app\0new", false).is_ok());
 
-    access.set_tags("app", vec!["monitoring".to_owned()]).unwrap();
+    let tags = Some(vec!["monitoring".to_owned()]);
+    access.put_user("app", UserUpdate { tags, ..UserUpdate::default() }).unwrap();
     assert_eq!(access.user("app").unwrap().tags, ["monitoring"]);
     assert!(login(&access, b"\0app\0new", false).is_ok(), "tags leave the password alone");
 
@@ -147,9 +173,152 @@ fn users_change_while_the_broker_runs() {
 
     assert!(access.remove_user("app"));
     assert!(!access.remove_user("app"));
-    assert_eq!(access.set_tags("app", vec![]), Err(NoSuchUser("app".to_owned())));
+    assert_eq!(access.remove_permission("app", "/"), Err(AccessError::NoSuchUser("app".to_owned())));
     assert!(login(&access, b"\0app\0new", false).is_err());
     assert!(access.users().is_empty());
+}
+
+#[test]
+fn what_cannot_be_is_refused_and_changes_nothing() {
+    let access = Access::new(&[user("app", &[])]);
+    assert_eq!(access.put_user("", UserUpdate::default()), Err(AccessError::InvalidName));
+    assert_eq!(access.put_user(&"x".repeat(256), UserUpdate::default()), Err(AccessError::InvalidName));
+    let tags = Some(vec!["t".to_owned(); TAGS_MAX + 1]);
+    let update = UserUpdate { tags, ..UserUpdate::default() };
+    assert_eq!(access.put_user("app", update), Err(AccessError::TooManyTags));
+    let error = access.set_permission("app", &permission("/", ".*", "(", ".*")).unwrap_err();
+    assert!(error.to_string().starts_with("'(' is not a regular expression: "), "{error}");
+    assert!(access.permissions_of("app").is_empty());
+}
+
+/// Semantics 4.8.
+#[test]
+fn a_new_user_called_guest_may_log_in_from_this_machine_only() {
+    let access = Access::new(&[]);
+    for (name, expected) in [("guest", true), ("app", false)] {
+        access.put_user(name, UserUpdate::default()).unwrap();
+        assert_eq!(access.user(name).unwrap().loopback_only, expected, "{name}");
+    }
+    access.put_user("guest", UserUpdate { loopback_only: Some(false), ..UserUpdate::default() }).unwrap();
+    access.put_user("guest", with_password("x")).unwrap();
+    assert!(!access.user("guest").unwrap().loopback_only, "what was said once stays");
+}
+
+/// Semantics 25.7, 25.8.
+#[test]
+fn topic_permissions_are_there_for_one_exchange_and_change_at_once() {
+    let access = Access::new(&[user("app", &[permission("/", ".*", ".*", ".*")])]);
+    let app = access.user("app").unwrap();
+    assert!(access.topic_permission(&app, "/", "amq.topic").is_none(), "absent is allowed");
+    let decl = |exchange: &str, write: &str| TopicPermissionDecl {
+        vhost: "/".into(),
+        exchange: exchange.into(),
+        write: write.into(),
+        read: ".*".into(),
+    };
+    let generation = access.generation();
+    access.set_topic_permission("app", &decl("amq.topic", "^{username}\\.")).unwrap();
+    access.set_topic_permission("app", &decl("other", "")).unwrap();
+    assert!(access.generation() > generation);
+    let permission = access.topic_permission(&app, "/", "amq.topic").unwrap();
+    assert!(permission.permits(Permission::Write, "app.x") && !permission.permits(Permission::Write, "x"));
+    assert!(access.set_topic_permission("app", &decl("amq.topic", "(")).is_err());
+    assert_eq!(access.topic_permissions_of("app").len(), 2);
+    access.remove_topic_permissions("app", "/", Some("other")).unwrap();
+    assert!(access.topic_permission(&app, "/", "other").is_none());
+    access.remove_topic_permissions("app", "/", None).unwrap();
+    assert!(access.topic_permissions_of("app").is_empty());
+}
+
+/// Semantics 27.1.
+#[test]
+fn what_was_changed_is_there_again_after_a_restart() {
+    let told = Arc::new(Told::default());
+    let access = Access::restore(StoredAccounts::default(), &[], Declared::ByFile, Arc::<Told>::clone(&told));
+    let limits = UserLimitsDecl { max_connections: Some(3), max_channels: None };
+    let tags = Some(vec!["management".to_owned()]);
+    access.put_user("app", UserUpdate { tags, limits: Some(limits), ..with_password("secret") }).unwrap();
+    let entry = permission("/", "^a", "^b", "^c");
+    access.set_permission("app", &entry).unwrap();
+    access.put_user("gone", with_password("x")).unwrap();
+    access.set_permission("gone", &entry).unwrap();
+    access.remove_user("gone");
+    let stored = stored(told.take());
+    let again = Access::restore(stored, &[], Declared::ByFile, Arc::<Told>::clone(&told));
+    assert_eq!(again.records(), access.records());
+    assert_eq!(again.permissions_of("app"), [entry]);
+    assert_eq!(again.limits_of("app"), limits);
+    assert!(login(&again, b"\0app\0secret", false).is_ok());
+    assert!(again.user("gone").is_none());
+}
+
+/// What the store has after these changes.
+fn stored(changes: Vec<Change>) -> StoredAccounts {
+    let mut stored = StoredAccounts::default();
+    for change in changes {
+        match change {
+            Change::UserPut(record) => {
+                stored.users.retain(|user| user.name != record.name);
+                stored.users.push(record);
+            }
+            Change::UserRemoved(name) => stored.users.retain(|user| user.name != name),
+            Change::PermissionPut(user, decl) => stored.permissions.push((user, decl)),
+            Change::PermissionRemoved(user, vhost) => {
+                stored.permissions.retain(|(of, decl)| *of != user || decl.vhost != vhost);
+            }
+            Change::TopicPermissionPut(..) | Change::TopicPermissionRemoved(..) | Change::DefaultsLeft => {}
+        }
+    }
+    stored
+}
+
+/// Semantics 4.8.
+#[test]
+fn the_default_user_is_stored_with_the_first_change_and_can_be_removed() {
+    let told = Arc::new(Told::default());
+    let ledger = || Arc::<Told>::clone(&told);
+    let access = Access::restore(StoredAccounts::default(), &[guest()], Declared::ByDefault, ledger());
+    assert!(told.take().is_empty());
+    access.put_user("admin", with_password("x")).unwrap();
+    access.remove_user("guest");
+    let changes = told.take();
+    assert!(changes.contains(&Change::DefaultsLeft));
+    let access = Access::restore(stored(changes.clone()), &[], Declared::ByFile, ledger());
+    assert_eq!(access.users().iter().map(|user| user.name.as_str()).collect::<Vec<_>>(), ["admin"]);
+    // Had nobody removed it, it would be there with its permissions.
+    let kept: Vec<Change> = changes.into_iter().take_while(|change| *change != Change::DefaultsLeft).collect();
+    let access = Access::restore(stored(kept), &[], Declared::ByFile, ledger());
+    assert!(login(&access, b"\0guest\0guest", true).is_ok());
+    assert_eq!(access.permissions_of("guest").len(), 1);
+}
+
+#[test]
+fn the_file_wins_for_what_it_names_and_the_rest_stays() {
+    let told = Arc::new(Told::default());
+    let access = Access::restore(StoredAccounts::default(), &[], Declared::ByFile, Arc::<Told>::clone(&told));
+    access.put_user("app", with_password("of-runtime")).unwrap();
+    access.put_user("other", with_password("x")).unwrap();
+    access.set_permission("app", &permission("/", "", "", "")).unwrap();
+    access.set_permission("app", &permission("later", ".*", ".*", ".*")).unwrap();
+    let mut stored = stored(told.take());
+    stored.permissions.push(("nobody".into(), permission("/", "", "", "")));
+    let access = Access::restore(
+        stored,
+        &[user("app", &[permission("/", ".*", ".*", ".*")])],
+        Declared::ByFile,
+        Arc::<Told>::clone(&told),
+    );
+    let expected = [
+        Change::UserRemoved("app".into()),
+        Change::PermissionRemoved("app".into(), "/".into()),
+        Change::PermissionRemoved("nobody".into(), "/".into()),
+    ];
+    assert_eq!(told.take(), expected, "the store forgets what the file names");
+    assert!(login(&access, b"\0app\0app-password", false).is_ok());
+    let app = access.user("app").unwrap();
+    assert!(access.permits(&app, "/", Permission::Write, "x") && access.may_enter(&app, "later"));
+    assert!(access.user("other").is_some());
+    assert_eq!(access.origin_of("app"), Some(Origin::Topology));
 }
 
 #[test]

@@ -11,6 +11,7 @@
 
 mod channels;
 mod deliveries;
+mod transactions;
 
 pub use self::deliveries::Delivery;
 
@@ -21,7 +22,8 @@ use hashbrown::HashMap;
 
 use super::channel::confirms::Confirms;
 use super::channel::content::{self, Assembled};
-use super::channel::{Channel, Consumer, State as ChannelState};
+use super::channel::transaction::{Committed, Transaction};
+use super::channel::{Channel, Consumer, Mode, State as ChannelState};
 use super::frame::{self, Frame, FrameKind};
 use super::handshake::{self, Client, Hello, Identity, Limits};
 use super::heartbeat::{Due, Heartbeat};
@@ -29,8 +31,8 @@ use super::method::*;
 use super::out::OutBuffer;
 use super::reply_code::{ProtocolError, ReplyCode, Scope};
 use super::wire::WireError;
-use super::{ChannelId, Outstanding, PublishFlags, SourceId};
-use crate::message::{Message, Parts};
+use super::{ChannelId, Outstanding, PublishFlags, PublishMode, SourceId};
+use crate::message::{Arriving, Message, Parts};
 
 /// What the driver has to carry out.
 #[derive(Debug)]
@@ -49,6 +51,14 @@ pub enum Event<'i> {
         /// The name as the client sent it.
         vhost: &'i str,
     },
+    /// The client has a new secret, such as a token in place of one that expires: judge it, then [`Connection::secret_updated`], or fail
+    /// (semantics 4.12).
+    UpdateSecret {
+        /// Unread.
+        new_secret: &'i [u8],
+        /// The client's words, for the log.
+        reason: &'i str,
+    },
     /// A method that is not the connection's own business.
     Command {
         /// Where to answer.
@@ -56,14 +66,14 @@ pub enum Event<'i> {
         /// What to do.
         method: Method<'i>,
     },
-    /// A whole message. `number` is set on a channel in confirm mode; it is unique on its connection and channel number.
+    /// A whole message.
     Publish {
         /// Where it came from.
         channel: ChannelId,
         /// What the method said.
         flags: PublishFlags,
-        /// Its number for [`Connection::expect_confirms`] and [`Connection::confirm`].
-        number: Option<u64>,
+        /// What the publisher is promised.
+        mode: PublishMode,
         /// Names and properties where they stand in the input, when the whole message did. The message has them, too, but it has
         /// just been written, and reading it at once would wait for the caches.
         parts: Option<Parts<'i>>,
@@ -76,6 +86,22 @@ pub enum Event<'i> {
         channel: ChannelId,
         /// What is to become of them.
         outcome: Outcome,
+    },
+    /// tx.commit: publish what was held and settle what stands in [`Connection::take_held_settlements`], and say by
+    /// [`Connection::commit`] how many answers that will bring.
+    Commit {
+        /// Where.
+        channel: ChannelId,
+    },
+    /// tx.rollback: drop what was held. The client has its answer already.
+    Rollback {
+        /// Where.
+        channel: ChannelId,
+    },
+    /// The client opens a channel: answer with [`Connection::channel_opened`], or fail.
+    ChannelOpen {
+        /// Which.
+        channel: ChannelId,
     },
     /// The client closes a channel: stop its consumers, give its unacked messages back, then [`Connection::close_channel_ok`].
     ChannelClose {
@@ -157,7 +183,9 @@ pub struct Connection {
     out: OutBuffer,
     held_bytes: usize,
     /// Kept of messages whose bodies are still arriving, over all channels.
-    assembling_bytes: usize,
+    arriving: Arriving,
+    /// A content header or body frame has come since the driver last asked.
+    has_content: bool,
     /// Channels that went on and have held frames.
     resumable: Vec<u16>,
     /// Frames that came behind a channel.close whose answer had to wait.
@@ -165,8 +193,8 @@ pub struct Connection {
     is_framing_lost: bool,
     /// Channels whose confirms have news.
     confirming: Vec<u16>,
-    /// The last number for confirms of any channel that was closed.
-    confirms_base: u64,
+    /// The last number that a publish had on any channel that was closed.
+    numbers_base: u64,
     /// An alarm keeps the socket unread.
     is_blocked: bool,
 }
@@ -186,12 +214,13 @@ impl Connection {
             settled: Vec::new(),
             out: OutBuffer::default(),
             held_bytes: 0,
-            assembling_bytes: 0,
+            arriving: Arriving::default(),
+            has_content: false,
             resumable: Vec::new(),
             orphans: Vec::new(),
             is_framing_lost: false,
             confirming: Vec::new(),
-            confirms_base: 0,
+            numbers_base: 0,
             is_blocked: false,
             identity,
             limits,
@@ -249,6 +278,11 @@ impl Connection {
         if self.client.connection_blocked {
             frame::write_method(self.out.tail(), 0, ConnectionBlocked { reason });
         }
+    }
+
+    /// Whether a part of a message has come since this was last asked: the client publishes (semantics 26.2).
+    pub fn take_has_content(&mut self) -> bool {
+        std::mem::take(&mut self.has_content)
     }
 
     /// No alarm is raised any more (semantics 26.4).
@@ -472,10 +506,8 @@ impl Connection {
                 self.state = State::Ended;
                 None
             }
-            (State::Open, Method::ConnectionUpdateSecret(_)) => {
-                // Backends whose credentials do not expire ignore the new one (semantics 4.12).
-                frame::write_method(self.out.tail(), 0, ConnectionUpdateSecretOk {});
-                None
+            (State::Open, Method::ConnectionUpdateSecret(update)) => {
+                Some(Event::UpdateSecret { new_secret: update.new_secret, reason: update.reason })
             }
             (state, method) => {
                 let text = format!("unexpected method in connection state {}", state_name(state));
@@ -548,10 +580,17 @@ impl Connection {
         self.heartbeat.start(now, self.heartbeat_secs);
     }
 
+    /// The new secret is good.
+    pub fn secret_updated(&mut self) {
+        if self.state == State::Open {
+            frame::write_method(self.out.tail(), 0, ConnectionUpdateSecretOk {});
+        }
+    }
+
     /// Everything is stopped: answer the client's close, and end.
     pub fn close_ok(&mut self) {
         frame::write_method(self.out.tail(), 0, ConnectionCloseOk {});
-        self.channels.clear();
+        self.forget_channels();
         self.state = State::Ended;
     }
 
@@ -569,13 +608,18 @@ impl Connection {
             method_id: method.method,
         };
         frame::write_method(self.out.tail(), 0, close);
-        self.channels.clear();
+        self.forget_channels();
         self.held_bytes = 0;
         let is_deaf = self.is_framing_lost;
         let heartbeat = std::time::Duration::from_secs(u64::from(self.heartbeat_secs));
         let wait =
             if is_deaf || heartbeat.is_zero() { handshake::SILENCE } else { heartbeat.min(handshake::CLOSE_WAIT_MAX) };
         self.state = State::AwaitCloseOk { until: now + wait, is_deaf };
+    }
+
+    fn forget_channels(&mut self) {
+        self.channels.clear();
+        self.arriving = Arriving::default();
     }
 
     /// The driver failed an event of the whole connection, such as an open.

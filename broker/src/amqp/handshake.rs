@@ -20,7 +20,7 @@ pub const SILENCE: Duration = Duration::from_secs(3);
 /// A closing connection is cut after this even when its heartbeat is longer (semantics 3.15).
 pub const CLOSE_WAIT_MAX: Duration = Duration::from_secs(30);
 /// What the capabilities table says (semantics 3.2); only what works stands here.
-const CAPABILITIES: [&str; 8] = [
+const CAPABILITIES: [&str; 9] = [
     "publisher_confirms",
     "exchange_exchange_bindings",
     "basic.nack",
@@ -29,6 +29,7 @@ const CAPABILITIES: [&str; 8] = [
     "consumer_priorities",
     "authentication_failure_close",
     "per_consumer_qos",
+    "direct_reply_to",
 ];
 
 /// What the first eight bytes ask for.

@@ -17,7 +17,7 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use channel::content::PublishFlags;
+pub use channel::content::{PublishFlags, PublishMode};
 pub use channel::unacked::Outstanding;
 pub use connection::{Connection, Event, Outcome};
 pub use handshake::{Client, Identity, Limits};

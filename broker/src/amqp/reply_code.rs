@@ -91,16 +91,22 @@ impl ProtocolError {
         self
     }
 
-    /// The reply text of the close frame: `NAME - explanation`, at most 255 bytes, cut at a character boundary.
+    /// The reply text of the close frame: `NAME - explanation`, at most 255 bytes. A longer one is cut at a character and
+    /// ends with three dots, as RabbitMQ's do.
     pub fn reply_text(&self) -> String {
         let mut text = self.to_string();
         if text.len() > SHORT_STRING_BYTES_MAX {
-            let end = (0..=SHORT_STRING_BYTES_MAX).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+            let kept_max = SHORT_STRING_BYTES_MAX - CUT_MARK.len();
+            let end = (0..=kept_max).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
             text.truncate(end);
+            text.push_str(CUT_MARK);
         }
         text
     }
 }
+
+/// What stands where a reply text goes on.
+const CUT_MARK: &str = "...";
 
 /// The length of a short string is one octet (AMQP 0-9-1, section 4.2.5.3).
 pub const SHORT_STRING_BYTES_MAX: usize = 255;
@@ -114,6 +120,7 @@ mod tests {
         let error = ProtocolError::new(ReplyCode::NotFound, "ä".repeat(200));
         let text = error.reply_text();
         assert!(text.starts_with("NOT_FOUND - ä"));
+        assert!(text.ends_with("ä..."));
         assert!(text.len() <= 255 && text.len() >= 254);
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::Event;
 use super::method::*;
-use super::{ChannelId, Connection, Identity, Limits, frame};
+use super::{ChannelId, Connection, Identity, Limits, PublishMode, frame};
 
 struct Bench {
     conn: Connection,
@@ -63,7 +63,10 @@ impl Bench {
     fn bytes(&mut self, mut input: &[u8]) -> Vec<String> {
         let mut seen = Vec::new();
         while let Some(event) = self.conn.next_event(self.now, &mut input) {
-            seen.push(describe(&event));
+            match event {
+                Event::ChannelOpen { channel } => self.conn.channel_opened(channel),
+                event => seen.push(describe(&event)),
+            }
         }
         seen
     }
@@ -135,7 +138,7 @@ fn a_late_confirm_of_an_earlier_channel_settles_nothing_on_a_new_one() {
         });
         let mut input = &frames[..];
         match bench.conn.next_event(bench.now, &mut input) {
-            Some(Event::Publish { number: Some(number), .. }) => number,
+            Some(Event::Publish { mode: PublishMode::Confirm(number), .. }) => number,
             other => panic!("{other:?}"),
         }
     };
@@ -151,11 +154,11 @@ fn a_late_confirm_of_an_earlier_channel_settles_nothing_on_a_new_one() {
     bench.conn.expect_confirms(ChannelId(1), new, 1);
     bench.conn.out().take_all();
 
-    bench.conn.confirm(ChannelId(1), old..=old, true);
+    bench.conn.confirm(ChannelId(1), old..=old, true).unwrap();
     bench.conn.flush_confirms();
     assert!(bench.conn.out().is_empty(), "nobody has answered for the new publish");
 
-    bench.conn.confirm(ChannelId(1), new..=new, true);
+    bench.conn.confirm(ChannelId(1), new..=new, true).unwrap();
     bench.conn.flush_confirms();
     let mut expected = Vec::new();
     frame::write_method(&mut expected, 1, BasicAck { delivery_tag: 1, multiple: false });

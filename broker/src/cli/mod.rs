@@ -4,18 +4,17 @@
 //! Exit codes are those of sysexits(3). Nothing here knows AMQP; `run` hands over to the node.
 
 mod check;
+mod definitions;
 mod logging;
 mod plugins;
 mod run;
 mod script;
 mod store;
 
-use std::{ffi::OsStr, io::Write as _, path::PathBuf, process::ExitCode};
+use std::{ffi::OsStr, io::Write as _, process::ExitCode};
 
 use clap::builder::Resettable;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-
-use crate::config::Loaded;
 
 /// A message broker that speaks AMQP 0-9-1 as RabbitMQ does.
 #[derive(Debug, Parser)]
@@ -43,6 +42,8 @@ enum Command {
     /// Read a topology file and report every mistake in it, without running anything
     #[command(long_about = check::LONG_ABOUT)]
     Check(check::CheckArgs),
+    /// Import and export definitions of a data folder as RabbitMQ does
+    Definitions(definitions::DefinitionsArgs),
     /// Work with Lua hook scripts
     Script(script::ScriptArgs),
     /// Look at a data folder without changing it
@@ -56,6 +57,7 @@ Examples:
   broker --listen 127.0.0.1:5673 --log debug
   broker check topology.yaml         report all mistakes of the file
   broker script test scripts/        run the tests beside the scripts
+  broker definitions import definitions.json --data DIR    take over what a RabbitMQ exported
 
 Every option can be given by its environment variable instead; the command line wins, and an empty variable counts as none.";
 
@@ -82,6 +84,7 @@ pub fn main() -> ExitCode {
     ExitCode::from(match parse() {
         Ok(Cli { command: None, run }) => run::run(run),
         Ok(Cli { command: Some(Command::Check(args)), .. }) => check::check(&args),
+        Ok(Cli { command: Some(Command::Definitions(args)), .. }) => definitions::definitions(args),
         Ok(Cli { command: Some(Command::Script(args)), .. }) => script::script(&args),
         Ok(Cli { command: Some(Command::Store(args)), .. }) => store::store(&args),
         Err(error) => {
@@ -125,27 +128,6 @@ fn print_report(report: &str, code: u8) -> u8 {
         _ => code,
     }
 }
-
-/// The exchange types that a topology may use, as far as that can be known without loading plugins.
-///
-/// `None` when there may be plugins beside the built-in ones: they can bring any type.
-fn known_exchange_types(loaded: &Loaded, plugin_dirs: &[PathBuf]) -> Option<&'static [&'static str]> {
-    let has_plugins = !loaded.topology.plugins.is_empty() || !plugin_dirs.is_empty();
-    (!has_plugins).then_some(BUILTIN_EXCHANGE_TYPES)
-}
-
-/// The types that are linked in.
-const BUILTIN_EXCHANGE_TYPES: &[&str] = &[
-    "direct",
-    "fanout",
-    "topic",
-    "headers",
-    "x-consistent-hash",
-    "x-delayed-message",
-    "x-modulus-hash",
-    "x-random",
-    "x-recent-history",
-];
 
 #[cfg(test)]
 mod tests;

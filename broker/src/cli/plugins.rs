@@ -5,11 +5,10 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::BUILTIN_EXCHANGE_TYPES;
 use crate::config::{Diagnostic, Loaded};
 use crate::plugin_host::inspect::inspect;
 use crate::plugin_host::{LoadError, LoadRequest, Registry};
-use crate::topology::check::{Item, Part};
+use crate::topology::check::{Item, Part, Types};
 use crate::topology::names::nearest;
 
 /// How to look at plugins.
@@ -24,11 +23,18 @@ pub(super) struct Plugins<'a> {
 impl Plugins<'_> {
     /// Adds what speaks against plugins and exchange types, and returns the types that could not be judged.
     pub(super) fn check(self, loaded: &Loaded, diagnostics: &mut Vec<Diagnostic>) -> Vec<String> {
-        if self.load {
-            match self.types(loaded, diagnostics) {
-                Ok(types) => diagnostics.extend(loaded.check_exchange_types(&types)),
-                Err(error) => diagnostics.push(loaded.error_of_file(&error.to_string())),
+        let is_known = self.load || (loaded.topology.plugins.is_empty() && self.folders.is_empty());
+        let registry = if is_known { self.loaded(loaded, diagnostics) } else { Registry::builtin() };
+        let registry = match registry {
+            Ok(registry) => registry,
+            Err(error) => {
+                diagnostics.push(loaded.error_of_file(&error.to_string()));
+                return Vec::new();
             }
+        };
+        if is_known {
+            diagnostics.extend(loaded.check_exchange_types(&registry.exchange_type_names()));
+            diagnostics.extend(loaded.judge_exchanges(&registry, Types::All));
             return Vec::new();
         }
         for (index, plugin) in loaded.topology.plugins.iter().enumerate() {
@@ -36,15 +42,12 @@ impl Plugins<'_> {
                 diagnostics.push(refused(loaded, index, &error));
             }
         }
-        if loaded.topology.plugins.is_empty() && self.folders.is_empty() {
-            diagnostics.extend(loaded.check_exchange_types(BUILTIN_EXCHANGE_TYPES));
-            return Vec::new();
-        }
-        unknown_types(loaded, diagnostics)
+        diagnostics.extend(loaded.judge_exchanges(&registry, Types::Some));
+        unknown_types(loaded, &registry, diagnostics)
     }
 
-    /// Loads the plugins in the order of a run and names all exchange types.
-    fn types(self, loaded: &Loaded, diagnostics: &mut Vec<Diagnostic>) -> Result<Vec<String>, LoadError> {
+    /// All exchange types: loads the plugins in the order of a run.
+    fn loaded(self, loaded: &Loaded, diagnostics: &mut Vec<Diagnostic>) -> Result<Registry, LoadError> {
         let mut registry = Registry::builtin()?;
         for (index, plugin) in loaded.topology.plugins.iter().enumerate() {
             let request =
@@ -56,7 +59,7 @@ impl Plugins<'_> {
         for folder in self.folders {
             registry.load_dir(folder).into_iter().collect::<Result<Vec<_>, _>>()?;
         }
-        Ok(registry.exchange_type_names())
+        Ok(registry)
     }
 }
 
@@ -74,16 +77,17 @@ fn refused(loaded: &Loaded, index: usize, error: &LoadError) -> Diagnostic {
 }
 
 /// Types that are not built in may come from a plugin; one that looks like a slip is worth a warning.
-fn unknown_types(loaded: &Loaded, diagnostics: &mut Vec<Diagnostic>) -> Vec<String> {
+fn unknown_types(loaded: &Loaded, registry: &Registry, diagnostics: &mut Vec<Diagnostic>) -> Vec<String> {
+    let known = registry.exchange_type_names();
     let mut unjudged = BTreeSet::new();
     for (at, vhost) in loaded.topology.vhosts.iter().enumerate() {
         for (index, exchange) in vhost.exchanges.iter().enumerate() {
             let kind = exchange.kind.as_str();
-            if BUILTIN_EXCHANGE_TYPES.contains(&kind) {
+            if known.iter().any(|known| known == kind) {
                 continue;
             }
             unjudged.insert(kind.to_owned());
-            if let Some(meant) = nearest(kind, BUILTIN_EXCHANGE_TYPES.iter().copied()) {
+            if let Some(meant) = nearest(kind, known.iter().map(String::as_str)) {
                 let place = Item::Exchange(at, index).part(Part::Kind);
                 let cause = format!("exchange type '{kind}' is not built in");
                 diagnostics.push(loaded.warning_at(&place, &cause, &format!("did you mean '{meant}'?")));

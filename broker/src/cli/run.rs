@@ -7,11 +7,15 @@ use std::{
 
 use clap::Args;
 
-use super::{exit, known_exchange_types, logging};
+use super::{exit, logging};
 use crate::{
     config::{self, Diagnostic, parse_listen},
-    node::{self, NodeOptions},
-    topology::schema::Topology,
+    node::{self, End, NodeOptions},
+    plugin_host::Registry,
+    topology::{
+        check::Types,
+        schema::{DefinitionsDecl, Topology},
+    },
 };
 
 /// Everything that can be said without a topology file.
@@ -38,6 +42,10 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "DIR", env = "BROKER_DATA")]
     pub(super) data: Option<PathBuf>,
 
+    /// Import these definitions of a RabbitMQ at the start, a file or a folder of .json files, instead of those that the topology names
+    #[arg(long, value_name = "FILE|DIR", env = "BROKER_DEFINITIONS")]
+    pub(super) definitions: Option<PathBuf>,
+
     /// Load every plugin in this folder; may be given several times
     #[arg(
         long,
@@ -61,6 +69,11 @@ pub(super) fn run(args: RunArgs) -> u8 {
         Ok(topology) => topology.unwrap_or_default(),
         Err(code) => return code,
     };
+    let mut topology: Topology = topology;
+    if let Some(path) = args.definitions {
+        let skip_if_unchanged = topology.definitions.is_some_and(|decl| decl.skip_if_unchanged);
+        topology.definitions = Some(DefinitionsDecl { path, skip_if_unchanged });
+    }
     let options = NodeOptions { topology, listen: args.listen, data: args.data, plugin_dirs: args.plugin_dir };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -70,7 +83,11 @@ pub(super) fn run(args: RunArgs) -> u8 {
         }
     };
     match runtime.block_on(node::run(options)) {
-        Ok(()) => exit::OK,
+        Ok(End::Closed) => exit::OK,
+        Ok(End::Recovering) => {
+            runtime.shutdown_background();
+            exit::OK
+        }
         Err(error) => {
             eprintln!("broker: {error}");
             error.exit_code()
@@ -82,8 +99,10 @@ pub(super) fn run(args: RunArgs) -> u8 {
 fn load(path: &Path, plugin_dirs: &[PathBuf]) -> Result<Topology, u8> {
     let loaded = config::load(path, &|name| std::env::var(name).ok()).map_err(|diagnostics| refuse(&diagnostics))?;
     // With plugins the node checks the types, when it knows them.
-    if let Some(types) = known_exchange_types(&loaded, plugin_dirs) {
-        let diagnostics = loaded.check_exchange_types(types);
+    if loaded.topology.plugins.is_empty() && plugin_dirs.is_empty() {
+        let registry = Registry::builtin().map_err(|error| refuse(&[loaded.error_of_file(&error.to_string())]))?;
+        let mut diagnostics = loaded.check_exchange_types(&registry.exchange_type_names());
+        diagnostics.extend(loaded.judge_exchanges(&registry, Types::All));
         if !diagnostics.is_empty() {
             return Err(refuse(&diagnostics));
         }

@@ -11,6 +11,7 @@ mod bindings;
 mod diagnostic;
 mod environment;
 mod hooks;
+mod policies;
 mod reader;
 mod settings;
 mod source;
@@ -27,10 +28,11 @@ use self::{
     source::Source,
     yaml::Node,
 };
+use crate::plugin_host::Registry;
 pub use crate::topology::check::Severity;
 use crate::topology::{
     check,
-    schema::{MixedDurability, Topology, UserDecl, VhostDecl},
+    schema::{Defaults, MixedDurability, Topology, UserDecl, VhostDecl},
 };
 
 /// A file that can be used.
@@ -47,13 +49,15 @@ pub struct Loaded {
 /// Keys of the file itself.
 const TOP: Section = Section {
     what: "the file",
-    keys: &["node", "listeners", "limits", "storage", "plugins", "users", "hooks", "vhosts", "bindings"],
+    keys: &["node", "listeners", "limits", "storage", "plugins", "users", "hooks", "vhosts", "bindings", "definitions"],
     hints: &[
         ("exchanges", Hint::Instead("exchanges belong into a vhost: 'vhosts: { /: { exchanges: … } }'")),
         ("queues", Hint::Instead("queues belong into a vhost: 'vhosts: { /: { queues: … } }'")),
         ("permissions", Hint::Instead("permissions belong into a user: 'users: { app: { permissions: … } }'")),
         ("durability", Hint::Instead("it belongs into a vhost or a queue")),
-        ("policies", Hint::NotYet),
+        ("policies", Hint::Instead("policies belong into a vhost: 'vhosts: { /: { policies: … } }'")),
+        ("operator_policies", Hint::Instead("they belong into a vhost: 'vhosts: { /: { operator_policies: … } }'")),
+        ("load_definitions", Hint::Instead("did you mean 'definitions'?")),
         ("auth", Hint::NotYet),
         ("tests", Hint::NotYet),
         ("include", Hint::NotYet),
@@ -118,13 +122,21 @@ impl Loaded {
     /// Reports exchanges of a type that is not among `known`; for when the plugins are known.
     #[must_use]
     pub fn check_exchange_types<S: AsRef<str>>(&self, known: &[S]) -> Vec<Diagnostic> {
-        check::check_exchange_types(&self.topology, known)
-            .into_iter()
-            .map(|finding| {
-                let span = self.places.span(&finding.place);
-                Diagnostic::new(finding.severity, &self.source, span, finding.cause, finding.help)
-            })
-            .collect()
+        self.diagnostics(check::check_exchange_types(&self.topology, known))
+    }
+
+    /// Reports exchanges and bindings that their types refuse.
+    #[must_use]
+    pub fn judge_exchanges(&self, registry: &Registry, types: check::Types) -> Vec<Diagnostic> {
+        self.diagnostics(check::judge_exchanges(&self.topology, registry, types))
+    }
+
+    fn diagnostics(&self, findings: Vec<check::Finding>) -> Vec<Diagnostic> {
+        let diagnostic = |finding: check::Finding| {
+            let span = self.places.span(&finding.place);
+            Diagnostic::new(finding.severity, &self.source, span, finding.cause, finding.help)
+        };
+        findings.into_iter().map(diagnostic).collect()
     }
 
     /// An error at the place where something of the topology is declared, for what is found only when it is used.
@@ -147,7 +159,8 @@ impl Loaded {
 }
 
 fn topology(reader: &mut Reader<'_>, root: &Node) -> Topology {
-    let mut topology = Topology { vhosts: Vec::new(), users: Vec::new(), ..Topology::default() };
+    let defaults = Defaults::default();
+    let mut topology = Topology { vhosts: Vec::new(), users: Vec::new(), defaults, ..Topology::default() };
     let Some(fields) = reader.fields(root, &TOP) else { return topology };
     let mut read = |key: &str, section: fn(&mut Reader<'_>, &Node, &mut Topology)| {
         if let Some(node) = fields.get(key) {
@@ -160,15 +173,17 @@ fn topology(reader: &mut Reader<'_>, root: &Node) -> Topology {
     read("storage", settings::storage);
     read("plugins", settings::plugins);
     read("bindings", bindings_settings);
+    read("definitions", settings::definitions);
     // Hooks of the broker come first, as they run first.
     read("hooks", hooks::of_broker);
     read("vhosts", vhosts::read);
     read("users", users::read);
     // What a file does not mention is as without a file; an empty section means none.
-    if fields.get("vhosts").is_none() {
+    topology.defaults = Defaults { users: fields.get("users").is_none(), vhosts: fields.get("vhosts").is_none() };
+    if topology.defaults.vhosts {
         topology.vhosts = vec![VhostDecl { name: "/".to_owned(), ..VhostDecl::default() }];
     }
-    if fields.get("users").is_none() {
+    if topology.defaults.users {
         topology.users = vec![UserDecl::guest(&topology.vhosts)];
     }
     topology
@@ -191,11 +206,16 @@ const SECTIONS: &[(&str, &Section)] = &[
     ("limits", &settings::LIMITS),
     ("storage", &settings::STORAGE),
     ("plugins", &settings::PLUGIN),
+    ("definitions", &settings::DEFINITIONS),
     ("users", &users::USER),
     ("password", &users::PASSWORD),
     ("permissions", &users::PERMISSION),
+    ("topic_permissions", &users::TOPIC_PERMISSION),
+    ("limits of a user", &policies::USER_LIMITS),
     ("hooks", &hooks::BROKER_HOOK),
     ("vhosts", &vhosts::VHOST),
+    ("policies", &policies::POLICY),
+    ("limits of a vhost", &policies::VHOST_LIMITS),
     ("exchanges", &vhosts::EXCHANGE),
     ("queues", &vhosts::QUEUE),
     ("bindings of a vhost", &bindings::BINDING),

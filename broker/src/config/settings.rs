@@ -9,7 +9,7 @@ use super::{
 };
 use crate::topology::{
     check::{Item, Part},
-    schema::{LimitsDecl, PluginDecl, StorageDecl, Topology},
+    schema::{DefinitionsDecl, LimitsDecl, PluginDecl, StorageDecl, Topology},
 };
 
 pub(super) const NODE: Section = Section { what: "node", keys: &["product", "version", "cluster_name"], hints: &[] };
@@ -29,6 +29,9 @@ pub(super) const LIMITS: Section = Section {
         "handshake_timeout_secs",
         "message_bytes_max",
         "connections_max",
+        "consumer_max_per_channel",
+        "bindings_per_queue_max",
+        "transaction_bytes_max",
         "shutdown_deadline_secs",
         "memory_watermark_bytes",
         "disk_free_bytes_min",
@@ -41,6 +44,8 @@ pub(super) const LIMITS: Section = Section {
         ("vm_memory_high_watermark", Hint::Instead("did you mean 'memory_watermark_bytes'?")),
         ("disk_free_limit", Hint::Instead("did you mean 'disk_free_bytes_min'?")),
         ("connection_max", Hint::Instead("did you mean 'connections_max'?")),
+        ("channels_max", Hint::Instead("did you mean 'channel_max', which is for each connection?")),
+        ("consumers_max", Hint::Instead("did you mean 'consumer_max_per_channel'?")),
     ],
 };
 
@@ -54,6 +59,9 @@ pub(super) const STORAGE: Section = Section {
     ],
 };
 
+pub(super) const DEFINITIONS: Section =
+    Section { what: "definitions", keys: &["path", "skip_if_unchanged"], hints: &[] };
+
 pub(super) const PLUGIN: Section =
     Section { what: "a plugin", keys: &["path", "sha256", "required", "config"], hints: &[] };
 
@@ -62,6 +70,9 @@ const FRAME_MAX_BYTES: std::ops::RangeInclusive<u64> = 4096..=128 * 1024 * 1024;
 
 /// RabbitMQ has the same upper bound; a message is held in memory as a whole.
 const MESSAGE_BYTES_MAX: std::ops::RangeInclusive<u64> = 1..=512 * 1024 * 1024;
+
+/// A transaction that cannot hold a message is none.
+const TRANSACTION_BYTES_MAX: std::ops::RangeInclusive<u64> = 1024 * 1024..=1 << 50;
 
 /// Less than this leaves no room for a broker at all.
 const MEMORY_WATERMARK_BYTES: std::ops::RangeInclusive<u64> = 16 * 1024 * 1024..=1 << 50;
@@ -118,6 +129,9 @@ pub(super) fn limits(reader: &mut Reader<'_>, node: &Node, topology: &mut Topolo
         handshake_timeout_secs,
         message_bytes_max,
         connections_max,
+        consumer_max_per_channel,
+        bindings_per_queue_max,
+        transaction_bytes_max,
         shutdown_deadline_secs,
         memory_watermark_bytes,
         disk_free_bytes_min,
@@ -135,11 +149,14 @@ pub(super) fn limits(reader: &mut Reader<'_>, node: &Node, topology: &mut Topolo
     if let Some(bytes) = size("queue_memory_bytes", QUEUE_MEMORY_BYTES) {
         *queue_memory_bytes = Some(bytes);
     }
+    set(transaction_bytes_max, size("transaction_bytes_max", TRANSACTION_BYTES_MAX));
     let mut number = |key, range| fields.get(key).and_then(|node| reader.number(node, range));
     set(channel_max, number("channel_max", 1..=u64::from(u16::MAX)));
     set(heartbeat_secs, number("heartbeat_secs", 0..=u64::from(u16::MAX)));
     set(handshake_timeout_secs, number("handshake_timeout_secs", 1..=WAIT_SECS_MAX));
     set(shutdown_deadline_secs, number("shutdown_deadline_secs", 0..=WAIT_SECS_MAX));
+    set(consumer_max_per_channel, number("consumer_max_per_channel", 1..=u64::from(u32::MAX)));
+    set(bindings_per_queue_max, number("bindings_per_queue_max", 1..=u64::from(u32::MAX)));
     let connections = number("connections_max", 1..=u64::from(u32::MAX));
     if let Some(connections) = connections.and_then(|number| u32::try_from(number).ok()) {
         *connections_max = Some(connections);
@@ -225,7 +242,7 @@ fn sha256(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
 }
 
 /// What is handed to a plugin as it is.
-fn json(reader: &mut Reader<'_>, node: &Node) -> serde_json::Value {
+pub(super) fn json(reader: &mut Reader<'_>, node: &Node) -> serde_json::Value {
     use serde_json::Value as Json;
     reader.no_tag(node);
     match &node.value {
@@ -244,6 +261,26 @@ fn json(reader: &mut Reader<'_>, node: &Node) -> serde_json::Value {
             Some(Plain::HugeInt | Plain::Text(_)) => Json::from(scalar.text.as_str()),
         },
     }
+}
+
+/// A path, or a mapping.
+pub(super) fn definitions(reader: &mut Reader<'_>, node: &Node, topology: &mut Topology) {
+    let (path, skip_if_unchanged) = if matches!(node.value, Value::Scalar(_)) {
+        (Some(node), false)
+    } else {
+        let Some(fields) = reader.fields(node, &DEFINITIONS) else { return };
+        let skip = fields.get("skip_if_unchanged").and_then(|node| reader.flag(node)).unwrap_or(false);
+        (fields.get("path"), skip)
+    };
+    let Some(node) = path else {
+        return reader.error(node.span, "definitions need a path", "add 'path: …' with a file or folder");
+    };
+    let Some(path) = reader.path(node) else { return };
+    if !path.exists() {
+        let cause = format!("no definitions {}", path.display());
+        return reader.error(node.span, cause, "paths are relative to this file's folder");
+    }
+    topology.definitions = Some(DefinitionsDecl { path, skip_if_unchanged });
 }
 
 /// The ranges were checked against the types; a value that does not fit cannot come here and would change nothing.

@@ -3,28 +3,27 @@
 use std::{fs::File, io::Read as _, path::Path};
 
 use super::{
+    policies,
     reader::{Fields, Hint, Named, Reader, Section},
     source::Span,
-    yaml::{Node, Value},
+    yaml::{Entry, Node, Value},
 };
 use crate::{
     access::{HashAlgorithm, PasswordHash},
     topology::{
         check::{Item, Part},
-        schema::{PasswordDecl, PermissionDecl, Topology, UserDecl},
+        schema::{PasswordDecl, PermissionDecl, TopicPermissionDecl, Topology, UserDecl, UserLimitsDecl},
     },
 };
 
 pub(super) const USER: Section = Section {
     what: "a user",
-    keys: &["password", "tags", "loopback_only", "permissions"],
+    keys: &["password", "tags", "loopback_only", "permissions", "topic_permissions", "limits"],
     hints: &[
         ("password_hash", Hint::Instead("write 'password: { hash: …, algorithm: sha256 }'")),
         ("hashing_algorithm", Hint::Instead("write 'password: { hash: …, algorithm: sha256 }'")),
         ("password_env", Hint::Instead("write 'password: { env: … }'")),
         ("password_file", Hint::Instead("write 'password: { file: … }'")),
-        ("limits", Hint::NotYet),
-        ("topic_permissions", Hint::NotYet),
     ],
 };
 
@@ -35,6 +34,12 @@ pub(super) const PERMISSION: Section = Section {
     what: "permissions",
     keys: &["configure", "write", "read"],
     hints: &[("vhost", Hint::Instead("the vhost is the key: 'permissions: { /: { read: .* } }'"))],
+};
+
+pub(super) const TOPIC_PERMISSION: Section = Section {
+    what: "topic permissions",
+    keys: &["write", "read"],
+    hints: &[("configure", Hint::Instead("topic permissions are for publishing (write) and binding (read)"))],
 };
 
 /// A password file holds one line; more is a mistake, such as the wrong file.
@@ -58,6 +63,8 @@ fn user(reader: &mut Reader<'_>, named: &Named<'_>, fields: Option<Fields<'_>>, 
         tags: Vec::new(),
         loopback_only: false,
         permissions: Vec::new(),
+        topic_permissions: Vec::new(),
+        limits: UserLimitsDecl::default(),
     };
     let node = |key| fields.as_ref().and_then(|fields| fields.get(key));
     match node("password") {
@@ -78,6 +85,13 @@ fn user(reader: &mut Reader<'_>, named: &Named<'_>, fields: Option<Fields<'_>>, 
     if let Some(node) = node("permissions") {
         permissions(reader, node, at, &mut user.permissions);
     }
+    if let Some(node) = node("topic_permissions") {
+        topic_permissions(reader, node, at, &mut user.topic_permissions);
+    }
+    if let Some(fields) = node("limits").and_then(|node| reader.fields(node, &policies::USER_LIMITS)) {
+        let mut limit = |key| fields.get(key).and_then(|node| policies::integer(reader, node));
+        user.limits = UserLimitsDecl { max_connections: limit("max_connections"), max_channels: limit("max_channels") };
+    }
     user
 }
 
@@ -93,14 +107,8 @@ fn tags(reader: &mut Reader<'_>, node: &Node, at: usize, tags: &mut Vec<String>)
 }
 
 fn permissions(reader: &mut Reader<'_>, node: &Node, user: usize, permissions: &mut Vec<PermissionDecl>) {
-    let entries = match &node.value {
-        Value::Mapping(entries) => entries.as_slice(),
-        _ if node.is_null() => &[],
-        _ => {
-            reader.wrong(node, "a mapping from vhosts to patterns", "write '/: { configure: …, write: …, read: … }'");
-            return;
-        }
-    };
+    let form = "write '/: { configure: …, write: …, read: … }'";
+    let Some(entries) = mapping(reader, node, "a mapping from vhosts to patterns", form) else { return };
     for entry in entries {
         let item = Item::Permission(user, permissions.len());
         reader.place(item, Part::Whole, entry.key_span);
@@ -137,6 +145,52 @@ fn permission(reader: &mut Reader<'_>, vhost: &str, node: &Node, item: Item) -> 
         }
     }
     decl
+}
+
+/// By vhost and exchange: `{ /: { amq.topic: { write: …, read: … } } }`.
+fn topic_permissions(reader: &mut Reader<'_>, node: &Node, user: usize, permissions: &mut Vec<TopicPermissionDecl>) {
+    let form = "write '/: { EXCHANGE: { write: …, read: … } }'";
+    let Some(vhosts) = mapping(reader, node, "a mapping from vhosts to exchanges", form) else { return };
+    for vhost in vhosts {
+        let Some(exchanges) = mapping(reader, &vhost.value, "a mapping from exchanges to patterns", form) else {
+            continue;
+        };
+        for exchange in exchanges {
+            let item = Item::TopicPermission(user, permissions.len());
+            reader.place(item, Part::Whole, exchange.key_span);
+            reader.place(item, Part::Vhost, vhost.key_span);
+            let mut decl = TopicPermissionDecl {
+                vhost: vhost.key.clone(),
+                exchange: exchange.key.clone(),
+                write: String::new(),
+                read: String::new(),
+            };
+            if let Some(fields) = reader.fields(&exchange.value, &TOPIC_PERMISSION) {
+                for (key, part, pattern) in
+                    [("write", Part::Write, &mut decl.write), ("read", Part::Read, &mut decl.read)]
+                {
+                    if let Some(node) = fields.get(key)
+                        && let Some(text) = reader.text(node)
+                    {
+                        reader.place(item, part, node.span);
+                        *pattern = text;
+                    }
+                }
+            }
+            permissions.push(decl);
+        }
+    }
+}
+
+fn mapping<'n>(reader: &mut Reader<'_>, node: &'n Node, what: &str, form: &str) -> Option<&'n [Entry]> {
+    match &node.value {
+        Value::Mapping(entries) => Some(entries),
+        _ if node.is_null() => Some(&[]),
+        _ => {
+            reader.wrong(node, what, form);
+            None
+        }
+    }
 }
 
 /// The password itself, or where it comes from.

@@ -3,7 +3,7 @@
 use plugin_api::value::Table;
 
 use super::{
-    bindings, hooks,
+    bindings, hooks, policies,
     reader::{Fields, Hint, Named, Reader, Section},
     yaml::{Node, Value},
 };
@@ -14,16 +14,31 @@ use crate::{
         check::{Item, Part},
         schema::{ExchangeDecl, QueueDecl, Topology, VhostDecl},
     },
-    vhost::queue_arguments::DURABILITY,
+    vhost::{
+        policy::{PolicyKind, QueueType},
+        queue_arguments::DURABILITY,
+        settings::VhostMetadata,
+    },
 };
 
 pub(super) const VHOST: Section = Section {
     what: "a vhost",
-    keys: &["durability", "exchanges", "queues", "bindings", "hooks"],
+    keys: &[
+        "durability",
+        "tracing",
+        "description",
+        "tags",
+        "default_queue_type",
+        "limits",
+        "policies",
+        "operator_policies",
+        "exchanges",
+        "queues",
+        "bindings",
+        "hooks",
+    ],
     hints: &[
-        ("policies", Hint::NotYet),
-        ("limits", Hint::NotYet),
-        ("default_queue_type", Hint::NotYet),
+        ("operator-policies", Hint::Instead("did you mean 'operator_policies'?")),
         ("users", Hint::Instead("users stand at the top of the file, with permissions for their vhosts")),
         ("permissions", Hint::Instead("permissions belong into a user: 'users: { app: { permissions: … } }'")),
     ],
@@ -84,6 +99,18 @@ fn read_vhost(
     if let Some(durability) = fields.get("durability").and_then(|node| reader.choice(node, &DURABILITIES)) {
         vhost.durability = durability;
     }
+    if let Some(is_traced) = fields.get("tracing").and_then(|node| reader.flag(node)) {
+        vhost.is_traced = is_traced;
+    }
+    vhost.metadata = metadata(reader, fields);
+    if let Some(node) = fields.get("limits") {
+        vhost.limits = policies::vhost_limits(reader, node);
+    }
+    for (key, kind) in [("policies", PolicyKind::User), ("operator_policies", PolicyKind::Operator)] {
+        if let Some(node) = fields.get(key) {
+            policies::read(reader, node, kind, at, &mut vhost.policies);
+        }
+    }
     if let Some(node) = fields.get("hooks") {
         hooks::of_vhost(reader, node, &vhost.name, hook_decls);
     }
@@ -106,6 +133,30 @@ fn read_vhost(
     if let Some(node) = fields.get("bindings") {
         bindings::read(reader, node, at, &mut vhost.bindings);
     }
+}
+
+/// None when the file says nothing of it.
+fn metadata(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<VhostMetadata> {
+    let mut metadata = VhostMetadata::default();
+    let mut has_any = false;
+    if let Some(node) = fields.get("description") {
+        has_any = true;
+        metadata.description = reader.text(node).unwrap_or_default();
+    }
+    if let Some(node) = fields.get("tags") {
+        has_any = true;
+        metadata.tags = reader.items(node).iter().filter_map(|item| reader.text(item)).collect();
+    }
+    if let Some(node) = fields.get("default_queue_type") {
+        has_any = true;
+        let parsed = reader.text(node).map(|name| QueueType::parse_default(&name));
+        match parsed {
+            Some(Ok(kind)) => metadata.default_queue_type = Some(kind),
+            Some(Err(error)) => reader.error(node.span, error.to_string(), "one of classic, quorum"),
+            None => {}
+        }
+    }
+    has_any.then_some(metadata)
 }
 
 /// `orders: topic`, or a mapping with `type`. A type that cannot be read leaves its default, so that bindings are checked.

@@ -20,7 +20,7 @@
 //! | `msg.exchange`, `.vhost`, `.user`, `.user_id`, `.cluster_id`, `.size` (of the body in bytes) | read |
 //! | `msg:body()` | the body as a string, if the declaration says `body: true` |
 //! | `return`, `return nil`, `return true` | the message goes on |
-//! | `return false`, `broker.drop(why)` | it is dropped; to the publisher it is as if it had gone to no queue |
+//! | `return false`, `broker.drop(why)` | it is dropped; the publisher hears that all is well, also with `mandatory` |
 //! | `broker.reject(why)` | the publisher gets an error |
 //! | `broker.log(level, text)`, `broker.now()` | a log line; seconds since 1970 |
 //! | `require "lib/names"` | at the top of the script: the file `lib/names.lua` beside the script |

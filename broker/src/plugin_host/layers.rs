@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use plugin_api::exchange::{AskedPer, BindingSpec, DependsOn, ExchangeSpec, Hold};
 use plugin_api::message::Message;
+use plugin_api::value::Table;
 
 use super::{ExchangeInstance, ExchangeTypeHandle, Registry, TypeError};
 
@@ -127,6 +128,19 @@ impl ExchangeLayers {
         result
     }
 
+    /// Tells all layers about the policy of the exchange; an empty table when there is none.
+    ///
+    /// # Errors
+    /// The first layer's reason, or how it failed; the others have been told.
+    pub fn policy_changed(&mut self, policy: &Table) -> Result<(), TypeError> {
+        let mut result = Ok(());
+        for layer in &mut self.layers {
+            let told = layer.policy_changed(policy);
+            result = result.and(told);
+        }
+        result
+    }
+
     /// Appends the slots of the bindings that `message` takes with any of `keys` to `out`, or says that it is to be held, and
     /// then appends nothing. The first key is the one that it was published with.
     ///
@@ -224,8 +238,7 @@ pub(super) mod tests {
     }
 
     fn spec(kind: &str, inner: &[(&str, &str)]) -> ExchangeSpec {
-        let arguments =
-            inner.iter().fold(plugin_api::value::Table::new(), |table, (outer, inner)| table.with(outer, *inner));
+        let arguments = inner.iter().fold(Table::new(), |table, (outer, inner)| table.with(outer, *inner));
         ExchangeSpec { name: "x".into(), kind: kind.into(), arguments, ..ExchangeSpec::default() }
     }
 

@@ -4,13 +4,20 @@
 //! decides comes out as [`Effects`], which its shell carries away. Connections appear only as an [`Outlet`] that is passed through.
 //! Where messages come from (exchanges, bindings) is none of its business.
 
+mod attempts;
 pub mod channel_limit;
 mod consumers;
 mod durability;
+mod dying;
+mod expiry;
+mod levels;
+mod limits;
 mod options;
 mod paging;
 pub mod ports;
 mod ready;
+mod shared_credit;
+mod ttl;
 
 #[cfg(test)]
 mod tests;
@@ -20,24 +27,31 @@ mod tests_model;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use hashbrown::HashSet;
+
 pub use self::channel_limit::ChannelLimit;
-use self::consumers::{Consumers, Handed};
+use self::consumers::{Consumers, Handed, Overdue};
 pub use self::durability::Durability;
+use self::dying::DyingLine;
+use self::levels::Levels;
 pub use self::options::{Options, Overflow};
 use self::paging::{Loading, WaitingGet};
 pub use self::ports::*;
-use self::ready::{Entry, Hot, Ready};
+use self::ready::{Entry, Hot};
+pub use self::shared_credit::SharedCredit;
 use crate::message::Message;
 
 /// A message that the store must keep.
 #[derive(Debug)]
 pub struct Append {
     /// Its place in the queue.
-    pub seq: u64,
+    pub place: Place,
     /// What.
     pub message: Arc<Message>,
     /// Lasting, or only out of memory.
     pub stored: Stored,
+    /// When it came to the queue, in milliseconds since the epoch.
+    pub came_ms: u64,
     /// Its confirm waits for the disk, not only for the operating system.
     pub is_synced: bool,
     /// Who gets the confirm, and whose credit it uses.
@@ -57,8 +71,11 @@ pub struct Effects {
     pub appends: Vec<Append>,
     /// Places of stored messages that are done with.
     pub settled: Vec<SeqRange>,
-    /// Lasting messages up to this place may be in somebody's hands now; 0 when that is known already (semantics 13.21).
-    pub marked: u64,
+    /// Messages that died, in order. The store is told of them only when whoever gets them has them, so that a crash leaves
+    /// a message in one place at least.
+    pub dead: Vec<Dead>,
+    /// Lasting messages up to these places of their levels may be in somebody's hands now; no level twice (semantics 13.21).
+    pub marks: Vec<Place>,
     /// Stored messages that are needed in memory.
     pub load: Option<Load>,
     /// Publishers whose bytes are processed.
@@ -72,6 +89,15 @@ pub struct Effects {
 pub struct Restored {
     /// New messages get places from here on, which is above all that were ever used.
     pub first_seq: u64,
+    /// Its levels of priority; one, 0, where it has no others.
+    pub levels: Vec<RestoredLevel>,
+}
+
+/// What an earlier run left in one level of a queue.
+#[derive(Clone, Debug, Default)]
+pub struct RestoredLevel {
+    /// Which.
+    pub level: u8,
     /// Lasting messages: runs of places, both ends inclusive, ascending.
     pub ranges: Vec<(u64, u64)>,
     /// The last place that may have been handed out; 0 for none.
@@ -82,20 +108,25 @@ pub struct Restored {
 #[derive(Debug)]
 pub struct Queue {
     options: Options,
-    ready: Ready,
+    ready: Levels,
     consumers: Consumers,
-    next_seq: u64,
     budget_bytes: usize,
     /// Of the bodies of unacked messages.
     unacked_bytes: usize,
-    marked: u64,
     loading: Option<Loading>,
     /// A shrink came while a load was under way.
     is_shrink_due: bool,
     next_load: u64,
+    /// The last load was for messages that died.
+    has_loaded_dying: bool,
     waiting_gets: VecDeque<WaitingGet>,
+    dying: DyingLine,
+    /// When somebody last used it, in milliseconds since the epoch, where it has no consumers; none before the first look at the clock.
+    used_ms: Option<u64>,
     lost: usize,
     has_ended: bool,
+    /// The time of the input that is being handled, in milliseconds since the epoch.
+    now_ms: u64,
 }
 
 impl Queue {
@@ -107,22 +138,26 @@ impl Queue {
     /// A queue with stored messages of an earlier run.
     pub fn restore(options: Options, restored: &Restored) -> Self {
         let mut queue = Self {
+            ready: Levels::new(options.max_priority, restored.first_seq, options.message_ttl_ms.unwrap_or(ttl::NEVER)),
+            consumers: Consumers::new(&options),
             options,
-            ready: Ready::default(),
-            consumers: Consumers::default(),
-            next_seq: restored.first_seq,
             budget_bytes: usize::MAX,
             unacked_bytes: 0,
-            marked: restored.marked,
             loading: None,
             is_shrink_due: false,
             next_load: 0,
+            has_loaded_dying: false,
             waiting_gets: VecDeque::new(),
+            dying: DyingLine::default(),
+            used_ms: None,
             lost: 0,
             has_ended: false,
+            now_ms: 0,
         };
-        for &(first, last) in &restored.ranges {
-            queue.restore_run(first, last, restored.marked);
+        for level in &restored.levels {
+            for &(first, last) in &level.ranges {
+                queue.ready.restore_run(level.level, first, last, level.marked);
+            }
         }
         queue
     }
@@ -147,14 +182,22 @@ impl Queue {
         self.consumers.consumer_count()
     }
 
+    /// The consumer that is served, where only one is (semantics 13.26).
+    pub fn active_consumer(&self) -> Option<HolderId> {
+        self.consumers.active()
+    }
+
     /// Handles one input at a time in milliseconds since the epoch. Deliveries gather until [`Self::flush`], so that a run of inputs makes
     /// one batch per consumer.
-    pub fn handle(&mut self, _now_ms: u64, input: Input, effects: &mut Effects) {
+    pub fn handle(&mut self, now_ms: u64, input: Input, effects: &mut Effects) {
+        self.now_ms = now_ms;
+        self.consumers.set_now(now_ms);
         if self.has_ended {
             return refuse_as_gone(input, effects);
         }
+        self.expire(effects);
         self.take(input, effects);
-        if self.ready.has_cold() || !self.ready.has_hot() && !self.ready.is_empty() {
+        if self.ready.may_want() || !self.dying.is_empty() {
             self.read_ahead(effects);
         }
     }
@@ -180,7 +223,7 @@ impl Queue {
             Input::Consume(new) => self.on_consume(new, effects),
             Input::Cancel { holder, reply_to } => self.on_cancel(holder, &reply_to, effects),
             Input::Get { holder, no_ack, reply_to } => self.on_get(holder, no_ack, &reply_to, effects),
-            Input::Detach { holder, reply_to } => self.on_detach(holder, &reply_to, effects),
+            Input::Detach { holders, reply_to } => self.on_detach(&holders, &reply_to, effects),
             Input::SetLimit { holder, limit } => {
                 if let Some(slot) = self.consumers.slot_of(holder) {
                     self.consumers.set_limit(slot, limit);
@@ -195,6 +238,8 @@ impl Queue {
             }
             Input::Status(reply_to) => {
                 let status = Reply::Status { ready: self.ready.len(), consumers: self.consumers.consumer_count() };
+                // Every declaration asks for it that wants an answer, and nobody else does (semantics 18.8).
+                self.touch();
                 answer(&reply_to, status, effects);
             }
             Input::Purge(reply_to) => {
@@ -205,7 +250,9 @@ impl Queue {
             }
             Input::Loaded { id, through, messages } => self.on_loaded(id, through, messages, effects),
             Input::Shrink => self.shrink(effects),
-            Input::Reconfigure(options) => self.options = options,
+            Input::Reconfigure(options) => self.reconfigure(options, effects),
+            Input::Tick => self.on_tick(effects),
+            Input::Buried { bytes } => self.on_buried(bytes, effects),
             Input::Delete { if_unused, if_empty, reply_to } => {
                 self.on_delete(if_unused, if_empty, reply_to.as_ref(), effects);
             }
@@ -214,27 +261,59 @@ impl Queue {
         }
     }
 
+    /// Policies have changed (semantics 23.8). What a queue is made with stays.
+    fn reconfigure(&mut self, options: Options, effects: &mut Effects) {
+        let Options { durable, auto_delete, max_priority, single_active_consumer, .. } = self.options;
+        let old = std::mem::replace(
+            &mut self.options,
+            Options { durable, auto_delete, max_priority, single_active_consumer, ..options },
+        );
+        if old.message_ttl_ms != options.message_ttl_ms {
+            self.ready.set_ttl(options.message_ttl_ms.unwrap_or(ttl::NEVER));
+        }
+        self.consumers.set_timeout(options.consumer_timeout_ms);
+        if old.expires_ms != options.expires_ms {
+            self.touch();
+        }
+        self.trim(effects);
+    }
+
     /// Hands gathered deliveries over.
     pub fn flush(&mut self, effects: &mut Effects) {
         while let Some(slot) = self.consumers.touched.pop() {
-            let Some(holder) = self.consumers.holder_mut(slot) else { continue };
+            // Who was detached meanwhile gets nothing.
+            let Some(holder) = self.consumers.holder_mut(slot).filter(|holder| !holder.batch.is_empty()) else {
+                continue;
+            };
             let deliveries = std::mem::take(&mut holder.batch);
-            let notice = Notice::Delivered { source: holder.id.source, deliveries };
+            let takes_shared_credit = holder.shared_credit.is_some();
+            let notice = Notice::Delivered { source: holder.id.source, deliveries, takes_shared_credit };
             effects.notices.push((Arc::clone(&holder.outlet), notice));
         }
     }
 
     fn on_publish(&mut self, origin: Option<Arc<dyn Outlet>>, messages: Vec<Incoming>, effects: &mut Effects) {
         let mut numbers = Vec::new();
+        let mut refused = Vec::new();
         let mut processed_bytes = 0;
         for incoming in messages {
             let Incoming { message, channel, number } = incoming;
-            let seq = self.next_seq;
-            self.next_seq += 1;
+            if self.refuses(&message) {
+                processed_bytes += message.weight();
+                if number != 0 {
+                    Numbers::add(&mut refused, channel, number);
+                }
+                self.on_refused(message, effects);
+                continue;
+            }
+            let level = self.ready.level_of(&message);
+            let seq = self.ready.next_seq(level);
+            let place = Place { level, seq };
             let is_lasting = self.options.durable && message.is_persistent();
-            // A message that finds the queue empty and a consumer free never stands in the queue.
-            let turn = if self.ready.is_empty() { self.consumers.next_turn() } else { None };
-            let is_cold = turn.is_none() && (self.ready.has_cold() || self.is_over_budget());
+            // A message that finds nothing before it and a consumer free never stands in the queue.
+            let is_next = self.ready.would_be_next(level) && self.waiting_gets.is_empty();
+            let turn = if is_next { self.consumers.next_turn() } else { None };
+            let is_cold = turn.is_none() && (self.ready.has_cold(level) || self.is_over_budget());
             // Its body is not kept while its consumer has it.
             let is_paged = is_cold || turn.is_some_and(|slot| self.is_over_budget() && !self.consumers.is_no_ack(slot));
             if !is_lasting && number != 0 {
@@ -252,24 +331,43 @@ impl Queue {
                 let number = if is_lasting { number } else { 0 };
                 let message = Arc::clone(&message);
                 effects.appends.push(Append {
-                    seq,
+                    place,
                     message,
                     stored,
+                    came_ms: self.now_ms,
                     is_synced: is_lasting && self.options.durability == Durability::Synced,
                     origin: origin.clone(),
                     channel,
                     number,
                 });
             }
-            match turn {
-                Some(slot) => self.hand_over(slot, Hot { seq, message, redelivered: false, stored }, effects),
-                None if is_cold => self.ready.push_cold(seq, stored),
-                None => self.ready.push(Hot { seq, message, redelivered: false, stored }),
+            let deadline_ms = self.ready.deadline_from(self.now_ms, &message);
+            if is_cold {
+                self.ready.push_cold(place, stored, deadline_ms, &message);
+            } else {
+                let hot = Hot { seq, level, message, deadline_ms, returns: 0, redelivered: false, stored };
+                match turn {
+                    Some(slot) => {
+                        self.hand_over(slot, hot, effects);
+                        continue;
+                    }
+                    None => self.ready.push(hot),
+                }
             }
+            self.trim(effects);
+        }
+        // Nobody could take those at once that may not wait at all (semantics 18.2).
+        self.expire(effects);
+        // Something of a higher level may have come before what is being loaded for them.
+        if !self.waiting_gets.is_empty() {
+            self.dispatch(effects);
         }
         if let Some(origin) = origin {
             if processed_bytes > 0 {
-                effects.processed.push((Arc::clone(&origin), processed_bytes));
+                self.processed(Arc::clone(&origin), processed_bytes, effects);
+            }
+            if !refused.is_empty() {
+                effects.notices.push((Arc::clone(&origin), Notice::Confirmed { numbers: refused, is_taken: false }));
             }
             if !numbers.is_empty() {
                 effects.notices.push((origin, Notice::Confirmed { numbers, is_taken: true }));
@@ -280,7 +378,11 @@ impl Queue {
     /// Hands ready messages to consumers while there are both.
     fn dispatch(&mut self, effects: &mut Effects) {
         self.serve_gets(effects);
-        while self.ready.has_hot() {
+        loop {
+            self.expire(effects);
+            if !self.ready.has_hot() {
+                return;
+            }
             let Some(slot) = self.consumers.next_turn() else { return };
             if let Some(hot) = self.ready.pop() {
                 self.hand_over(slot, hot, effects);
@@ -291,47 +393,61 @@ impl Queue {
     #[inline]
     fn hand_over(&mut self, slot: usize, mut hot: Hot, effects: &mut Effects) {
         let bytes = hot.message.weight();
-        let (seq, stored) = (hot.seq, hot.stored);
+        let (place, stored) = (hot.place(), hot.stored);
         let keeps_body = !self.is_over_budget() || self.consumers.is_no_ack(slot);
         if !keeps_body {
-            Self::page_out(hot.seq, &hot.message, &mut hot.stored, effects);
+            Self::page_out(&self.ready, place, &hot.message, &mut hot.stored, hot.deadline_ms, effects);
         }
-        match self.consumers.deliver(slot, hot, keeps_body) {
+        let delivered = self.as_delivered(&hot);
+        let handed = self.consumers.deliver(slot, hot, keeps_body);
+        if let Some(delivered) = delivered {
+            self.consumers.replace_delivered(slot, delivered);
+        }
+        match handed {
             Handed::Held => {
                 self.unacked_bytes += if keeps_body { bytes } else { 0 };
-                self.mark(seq, stored, effects);
+                self.mark(place, stored, effects);
             }
-            Handed::Gone => settle(SeqRange::one(seq, stored), effects),
+            Handed::Gone => settle(SeqRange::one(place.level, place.seq, stored), effects),
         }
     }
 
     /// A message is in somebody's hands and may come back.
     #[inline]
-    fn mark(&mut self, seq: u64, stored: Stored, effects: &mut Effects) {
-        if stored == Stored::Lasting && seq > self.marked {
-            self.marked = seq;
-            effects.marked = seq;
+    fn mark(&mut self, place: Place, stored: Stored, effects: &mut Effects) {
+        if stored == Stored::Lasting && self.ready.mark(place) {
+            match effects.marks.iter_mut().find(|mark| mark.level == place.level) {
+                Some(mark) => *mark = place,
+                None => effects.marks.push(place),
+            }
         }
     }
 
     fn on_settle(&mut self, id: HolderId, tickets: &[u64], settlement: Settlement, effects: &mut Effects) {
         let Some(slot) = self.consumers.slot_of(id) else { return };
         let tell = self.limit_listener(slot);
-        let Self { ready, consumers, unacked_bytes, .. } = self;
+        let Self { consumers, unacked_bytes, .. } = self;
+        let mut others = Vec::new();
         let has_room = consumers.settle(slot, tickets, |entry| {
             *unacked_bytes -= entry.message.as_ref().map_or(0, |message| message.weight());
             match settlement {
-                Settlement::Remove => settle(SeqRange::one(entry.seq, entry.stored), effects),
-                Settlement::Requeue => ready.put_back(Entry { redelivered: true, ..entry }),
+                Settlement::Remove => settle(SeqRange::one(entry.level, entry.seq, entry.stored), effects),
+                Settlement::Reject | Settlement::Requeue => others.push(entry),
             }
         });
+        match settlement {
+            Settlement::Remove => {}
+            Settlement::Reject => others.into_iter().for_each(|entry| self.die(entry, DeathReason::Rejected, effects)),
+            Settlement::Requeue => self.take_back(others, effects),
+        }
         self.tell_limit_lifted(has_room, tell, effects);
         self.dispatch(effects);
     }
 
     fn on_consume(&mut self, new: NewConsumer, effects: &mut Effects) {
         let reply_to = ReplyTo { outlet: Arc::clone(&new.outlet), channel: new.channel };
-        let is_refused = self.consumers.has_exclusive() || new.is_exclusive && self.consumers.consumer_count() > 0;
+        let is_shared = self.consumers.consumer_count() > 0 || self.consumers.is_single_active();
+        let is_refused = self.consumers.has_exclusive() || new.is_exclusive && is_shared;
         if is_refused {
             return answer(&reply_to, Reply::ExclusiveUse, effects);
         }
@@ -344,12 +460,18 @@ impl Queue {
         if let Some(slot) = self.consumers.slot_of(id)
             && self.consumers.remove_consumer(slot)
         {
+            self.touch();
             self.end_if_abandoned(effects);
+            // Where only one is served, it may be the turn of the next.
+            if !self.has_ended {
+                self.dispatch(effects);
+            }
         }
         answer(reply_to, Reply::Cancelled, effects);
     }
 
     fn on_get(&mut self, holder: HolderId, no_ack: bool, reply_to: &ReplyTo, effects: &mut Effects) {
+        self.touch();
         self.waiting_gets.push_back(WaitingGet { holder, no_ack, reply_to: reply_to.clone() });
         self.serve_gets(effects);
     }
@@ -357,48 +479,63 @@ impl Queue {
     fn answer_get(&mut self, get: &WaitingGet, hot: Hot, effects: &mut Effects) {
         let &WaitingGet { holder: id, no_ack, ref reply_to } = get;
         let (redelivered, message) = (hot.redelivered, Arc::clone(&hot.message));
+        let delivered = self.as_delivered(&hot);
         let mut ticket = 0;
         if no_ack {
-            settle(SeqRange::one(hot.seq, hot.stored), effects);
+            settle(SeqRange::one(hot.level, hot.seq, hot.stored), effects);
         } else {
-            self.mark(hot.seq, hot.stored, effects);
+            let place = hot.place();
+            self.mark(place, hot.stored, effects);
             let mut entry = Entry::from(hot);
             if self.is_over_budget() {
-                Self::page_out(entry.seq, &message, &mut entry.stored, effects);
+                Self::page_out(&self.ready, place, &message, &mut entry.stored, entry.deadline_ms, effects);
                 entry.message = None;
             } else {
                 self.unacked_bytes += message.weight();
             }
             let slot = self.consumers.slot_or_new(id, &reply_to.outlet, reply_to.channel);
-            if let Some(holder) = self.consumers.holder_mut(slot) {
-                ticket = holder.hold(entry);
-            }
-            self.consumers.count_held();
+            ticket = self.consumers.hold(slot, entry);
         }
         let remaining = self.ready.len();
+        let message = delivered.unwrap_or(message);
         answer(reply_to, Reply::Got { source: id.source, ticket, redelivered, message, remaining, no_ack }, effects);
     }
 
-    fn on_detach(&mut self, id: HolderId, reply_to: &ReplyTo, effects: &mut Effects) {
-        self.waiting_gets.retain(|get| get.holder != id);
-        if let Some(slot) = self.consumers.slot_of(id) {
-            let had_consumers = self.consumers.consumer_count();
+    fn on_detach(&mut self, ids: &[HolderId], reply_to: &ReplyTo, effects: &mut Effects) {
+        if !self.waiting_gets.is_empty() {
+            let gone: HashSet<HolderId> = ids.iter().copied().collect();
+            self.waiting_gets.retain(|get| !gone.contains(&get.holder));
+        }
+        let had_consumers = self.consumers.consumer_count();
+        let mut returned = Vec::new();
+        // All of them first: what one of them held must not go to the next of those that go with it.
+        for &id in ids {
+            let Some(slot) = self.consumers.slot_of(id) else { continue };
             let tell = self.limit_listener(slot);
-            let Self { ready, consumers, unacked_bytes, .. } = self;
+            let Self { consumers, unacked_bytes, .. } = self;
             let has_room = consumers.detach(slot, |entry| {
                 *unacked_bytes -= entry.message.as_ref().map_or(0, |message| message.weight());
-                ready.put_back(Entry { redelivered: true, ..entry });
+                returned.push(entry);
             });
             self.tell_limit_lifted(has_room, tell, effects);
-            if self.consumers.consumer_count() < had_consumers {
-                self.end_if_abandoned(effects);
-            }
-            if !self.has_ended {
-                self.dispatch(effects);
-                self.flush(effects);
-            }
+        }
+        if self.consumers.consumer_count() < had_consumers {
+            self.touch();
+            self.end_if_abandoned(effects);
+        }
+        if !self.has_ended {
+            self.take_back(returned, effects);
+            self.dispatch(effects);
+            self.flush(effects);
         }
         answer(reply_to, Reply::Detached, effects);
+    }
+
+    /// Whoever holds a delivery for too long loses its channel, and all comes back (semantics 13.29).
+    pub(super) fn end_overdue(&mut self, effects: &mut Effects) {
+        for Overdue { outlet, source, timeout_ms } in self.consumers.take_overdue() {
+            effects.notices.push((outlet, Notice::DeliveryTimedOut { source, timeout_ms }));
+        }
     }
 
     fn on_delete(&mut self, if_unused: bool, if_empty: bool, reply_to: Option<&ReplyTo>, effects: &mut Effects) {
@@ -440,6 +577,7 @@ impl Queue {
             answer(&get.reply_to, Reply::Gone, effects);
         }
         self.forget_ready(|_| {});
+        self.forget_dying(effects);
         self.consumers = Consumers::default();
         self.unacked_bytes = 0;
         self.has_ended = true;
@@ -467,12 +605,8 @@ fn answer(reply_to: &ReplyTo, reply: Reply, effects: &mut Effects) {
 /// The store may forget these, if it knows them.
 #[inline]
 fn settle(range: SeqRange, effects: &mut Effects) {
-    if range.stored == Stored::Nowhere {
-        return;
-    }
-    match effects.settled.last_mut() {
-        Some(last) if last.stored == range.stored && last.last + 1 == range.first => last.last = range.last,
-        _ => effects.settled.push(range),
+    if range.stored != Stored::Nowhere {
+        SeqRange::join(&mut effects.settled, range);
     }
 }
 
@@ -507,6 +641,8 @@ fn refuse_as_gone(input: Input, effects: &mut Effects) {
         | Input::LimitLifted { .. }
         | Input::Loaded { .. }
         | Input::Shrink
-        | Input::Reconfigure(_) => {}
+        | Input::Reconfigure(_)
+        | Input::Tick
+        | Input::Buried { .. } => {}
     }
 }

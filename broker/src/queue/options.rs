@@ -27,6 +27,8 @@ pub struct Options {
     pub dead_letters: bool,
     /// So often a message may come back before it dies (semantics 20.1, 30.2).
     pub delivery_limit: Option<u32>,
+    /// Messages that come back say how often (semantics 13.22).
+    pub counts_deliveries: bool,
     /// Levels of priority beside 0 (semantics 21.1). Fixed when the queue is made.
     pub max_priority: Option<u8>,
     /// Only one consumer is served at a time (semantics 13.26). Fixed when the queue is made.

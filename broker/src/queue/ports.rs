@@ -5,8 +5,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::Options;
 use super::channel_limit::ChannelLimit;
+use super::{Options, SharedCredit};
 use crate::message::Message;
 
 /// Where notices go: the mailbox of a connection. Posting never waits.
@@ -53,9 +53,20 @@ pub enum Stored {
     Paged,
 }
 
-/// Neighbouring places of a queue that the store knows in the same way.
+/// Where a message stands in its queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// Its level of priority; 0 in a queue without priorities (semantics 21.1).
+    pub level: u8,
+    /// Its place in the level: ascending in publication order. Each level counts for itself, so that neighbours stay neighbours.
+    pub seq: u64,
+}
+
+/// Neighbouring places of a level that the store knows in the same way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeqRange {
+    /// The level; 0 in a queue without priorities.
+    pub level: u8,
     /// The first place.
     pub first: u64,
     /// The last, which is part of it.
@@ -66,8 +77,8 @@ pub struct SeqRange {
 
 impl SeqRange {
     /// A single place.
-    pub fn one(seq: u64, stored: Stored) -> Self {
-        Self { first: seq, last: seq, stored }
+    pub fn one(level: u8, seq: u64, stored: Stored) -> Self {
+        Self { level, first: seq, last: seq, stored }
     }
 
     /// How many places.
@@ -82,10 +93,18 @@ impl SeqRange {
 
     /// Adds a place to a list of ranges, extending the last range where it fits.
     #[inline]
-    pub fn add(ranges: &mut Vec<Self>, seq: u64, stored: Stored) {
+    pub fn add(ranges: &mut Vec<Self>, level: u8, seq: u64, stored: Stored) {
+        Self::join(ranges, Self::one(level, seq, stored));
+    }
+
+    /// Adds a range to a list of ranges, extending the last one where it fits.
+    #[inline]
+    pub fn join(ranges: &mut Vec<Self>, range: Self) {
         match ranges.last_mut() {
-            Some(range) if range.stored == stored && range.last + 1 == seq => range.last = seq,
-            _ => ranges.push(Self::one(seq, stored)),
+            Some(last) if last.last + 1 == range.first && last.stored == range.stored && last.level == range.level => {
+                last.last = range.last;
+            }
+            _ => ranges.push(range),
         }
     }
 }
@@ -95,10 +114,21 @@ impl SeqRange {
 pub struct Load {
     /// Comes back with the answer.
     pub id: u64,
-    /// What, in ascending order.
+    /// What, in ascending order, all of one level.
     pub ranges: Vec<SeqRange>,
     /// About so many bytes; at least one message.
     pub bytes_max: usize,
+}
+
+/// A message as the store had it.
+#[derive(Clone, Debug)]
+pub struct LoadedMessage {
+    /// Its place in the level that was read.
+    pub seq: u64,
+    /// When it came to the queue, in milliseconds since the epoch; 0 where the store does not know.
+    pub came_ms: u64,
+    /// What.
+    pub message: Arc<Message>,
 }
 
 /// A message that is published to a queue.
@@ -110,6 +140,44 @@ pub struct Incoming {
     pub channel: u16,
     /// Its number for the confirm; 0 when none is wanted.
     pub number: u64,
+}
+
+/// Why a message died (semantics 20.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeathReason {
+    /// Its time was up (semantics 18).
+    Expired,
+    /// A consumer rejected it without requeue.
+    Rejected,
+    /// The queue was too long (semantics 19).
+    MaxLength,
+    /// It came back too often (semantics 30.2).
+    DeliveryLimit,
+}
+
+impl DeathReason {
+    /// As headers spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Rejected => "rejected",
+            Self::MaxLength => "maxlen",
+            Self::DeliveryLimit => "delivery_limit",
+        }
+    }
+}
+
+/// A message that died in a queue whose dead messages are wanted elsewhere.
+#[derive(Debug)]
+pub struct Dead {
+    /// What.
+    pub message: Arc<Message>,
+    /// Why.
+    pub reason: DeathReason,
+    /// When, in milliseconds since the epoch.
+    pub died_ms: u64,
+    /// Its place, for the store to forget once whoever gets the message has it; [`Stored::Nowhere`] where the store has nothing of it.
+    pub place: SeqRange,
 }
 
 /// A new consumer.
@@ -131,6 +199,8 @@ pub struct NewConsumer {
     pub priority: i64,
     /// Bytes that may be on their way to the connection at a time.
     pub credit_bytes: i64,
+    /// What it shares with other consumers of the connection beside that.
+    pub shared_credit: Option<Arc<SharedCredit>>,
     /// The limit that the channel's consumers share (semantics 13.15).
     pub limit: Option<Arc<ChannelLimit>>,
 }
@@ -138,8 +208,10 @@ pub struct NewConsumer {
 /// What settling does with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settlement {
-    /// It is done with: acked, or rejected without requeue.
+    /// It is done with: acked.
     Remove,
+    /// It dies: rejected without requeue (semantics 13.19).
+    Reject,
     /// It goes back to its place (semantics 13.20).
     Requeue,
 }
@@ -181,14 +253,14 @@ pub enum Input {
         /// How.
         settlement: Settlement,
     },
-    /// The channel or connection ends: its consumer goes, its unacked messages come back. Answer: [`Reply::Detached`].
+    /// A channel or connection ends: its consumers go, its unacked messages come back. Answer: [`Reply::Detached`].
     Detach {
-        /// Who.
-        holder: HolderId,
+        /// All that it had here, so that nothing is handed to one of them that comes back from another.
+        holders: Vec<HolderId>,
         /// For the answer.
         reply_to: ReplyTo,
     },
-    /// So many bytes of deliveries have been written to the consumer's socket.
+    /// So many bytes of deliveries have been written to the consumer's socket; 0 when there is room again in what it shares.
     Credit {
         /// Who.
         holder: HolderId,
@@ -213,13 +285,20 @@ pub enum Input {
         id: u64,
         /// The ranges that were asked for have been read up to here; what is missing no longer exists.
         through: u64,
-        /// The messages with their places, ascending.
-        messages: Vec<(u64, Arc<Message>)>,
+        /// The messages, by ascending place.
+        messages: Vec<LoadedMessage>,
     },
     /// The budget has shrunk: messages leave memory until it is kept.
     Shrink,
     /// Policies have changed: what it is told to do from now on.
     Reconfigure(Options),
+    /// The time of [`Queue::next_deadline`](super::Queue::next_deadline) has come.
+    Tick,
+    /// Dead messages of so many bytes have arrived where they were wanted.
+    Buried {
+        /// As [`Message::weight`] counts.
+        bytes: usize,
+    },
     /// How full it is. Answer: [`Reply::Status`].
     Status(ReplyTo),
     /// Throws ready messages away. Answer: [`Reply::Purged`].
@@ -327,6 +406,8 @@ pub enum Notice {
         source: u32,
         /// The messages.
         deliveries: Vec<Delivery>,
+        /// Their bytes were taken from the connection's [`SharedCredit`].
+        takes_shared_credit: bool,
     },
     /// Publishes that a queue or the store has taken responsibility for, or refused.
     Confirmed {
@@ -346,6 +427,13 @@ pub enum Notice {
     ConsumerCancelled {
         /// Its source number.
         source: u32,
+    },
+    /// A delivery has been unacked for too long (semantics 13.29).
+    DeliveryTimedOut {
+        /// The source number of who holds it.
+        source: u32,
+        /// The time that it had, in milliseconds.
+        timeout_ms: u64,
     },
     /// The limit of a channel has room again and some of its consumers were waiting for that.
     LimitLifted {

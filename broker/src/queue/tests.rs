@@ -7,6 +7,13 @@ use parking_lot::Mutex;
 use super::*;
 use crate::message::Parts;
 
+mod consumers;
+mod dead_letters;
+mod expiry;
+mod levels;
+mod limits;
+mod timeout;
+
 /// A connection that writes down what it is told.
 #[derive(Debug, Default)]
 struct Log {
@@ -17,7 +24,7 @@ struct Log {
 impl Outlet for Log {
     fn post(&self, notice: Notice) {
         let line = match notice {
-            Notice::Delivered { source, deliveries } => {
+            Notice::Delivered { source, deliveries, .. } => {
                 for delivery in deliveries {
                     let body = String::from_utf8_lossy(delivery.message.body()).into_owned();
                     let again = if delivery.redelivered { "!" } else { "" };
@@ -34,6 +41,7 @@ impl Outlet for Log {
                 format!("got {body}{} remaining {remaining}", if redelivered { "!" } else { "" })
             }
             Notice::Reply { reply, .. } => format!("{reply:?}"),
+            Notice::DeliveryTimedOut { source, timeout_ms } => format!("{source} timed out after {timeout_ms}"),
             Notice::ConsumerCancelled { source } => format!("cancelled {source}"),
             Notice::LimitLifted { .. } => "limit lifted".into(),
             Notice::CloseConnection { reason } => reason,
@@ -56,6 +64,9 @@ struct Bench {
     loads: Vec<Load>,
     published: u64,
     has_ended: bool,
+    now_ms: u64,
+    /// What died and is not buried yet.
+    unburied: Vec<Dead>,
 }
 
 fn bench(options: Options) -> Bench {
@@ -68,6 +79,8 @@ fn bench(options: Options) -> Bench {
         loads: Vec::new(),
         published: 0,
         has_ended: false,
+        now_ms: 1_000_000,
+        unburied: Vec::new(),
     }
 }
 
@@ -81,10 +94,10 @@ const TRANSIENT: [u8; 3] = [0x10, 0, 1];
 
 impl Bench {
     fn input(&mut self, input: Input) -> &mut Self {
-        self.queue.handle(0, input, &mut self.effects);
+        self.queue.handle(self.now_ms, input, &mut self.effects);
         self.queue.flush(&mut self.effects);
         self.has_ended |= std::mem::take(&mut self.effects.has_ended);
-        self.stored.extend(self.effects.appends.drain(..).map(|append| append.seq));
+        self.stored.extend(self.effects.appends.drain(..).map(|append| append.place.seq));
         self.settled.extend(self.effects.settled.drain(..).flat_map(|range| range.first..=range.last));
         self.loads.extend(self.effects.load.take());
         for (outlet, bytes) in self.effects.processed.drain(..) {
@@ -93,6 +106,33 @@ impl Bench {
         for (outlet, notice) in self.effects.notices.drain(..) {
             outlet.post(notice);
         }
+        for dead in self.effects.dead.drain(..) {
+            let body = String::from_utf8_lossy(dead.message.body()).into_owned();
+            self.log.lines.lock().push(format!("{} {body}", dead.reason.name()));
+            self.unburied.push(dead);
+        }
+        self
+    }
+
+    /// So many milliseconds after the start. The queue is woken if it asked for it.
+    fn at(&mut self, ms: u64) -> &mut Self {
+        self.now_ms = 1_000_000 + ms;
+        match self.queue.next_deadline() {
+            Some(due_ms) if due_ms <= self.now_ms => self.input(Input::Tick),
+            _ => self,
+        }
+    }
+
+    /// When the queue wants to be woken, in milliseconds after the start.
+    fn wants(&self) -> Option<u64> {
+        self.queue.next_deadline().map(|due_ms| due_ms.saturating_sub(1_000_000))
+    }
+
+    /// Publishes transient messages with an expiration.
+    fn publish_expiring(&mut self, expiration: &str, bodies: &[&str]) -> &mut Self {
+        let properties = [&[0x11, 0, 1, expiration.len() as u8], expiration.as_bytes()].concat();
+        self.publish_with(&properties, bodies);
+        self.log.lines.lock().retain(|line| !line.starts_with("confirmed"));
         self
     }
 
@@ -130,6 +170,7 @@ impl Bench {
             prefetch_count: 0,
             priority: 0,
             credit_bytes: 1_000_000,
+            shared_credit: None,
             limit: None,
         }
     }
@@ -160,7 +201,7 @@ impl Bench {
 
     fn detach(&mut self, source: u32) -> &mut Self {
         let reply_to = self.reply_to();
-        self.input(Input::Detach { holder: holder(source), reply_to })
+        self.input(Input::Detach { holders: vec![holder(source)], reply_to })
     }
 
     /// Answers the only load with these bodies at these places.
@@ -170,7 +211,20 @@ impl Bench {
         let message = |body: &str| {
             Message::new(Parts { exchange: "", routing_key: "q", properties: &PERSISTENT }, body.as_bytes())
         };
-        let messages = bodies.iter().map(|(seq, body)| (*seq, message(body))).collect();
+        let messages =
+            bodies.iter().map(|(seq, body)| LoadedMessage { seq: *seq, came_ms: 1, message: message(body) }).collect();
+        self.input(Input::Loaded { id: load.id, through, messages })
+    }
+
+    /// As [`Self::load`], and each came so many milliseconds after the start.
+    fn load_came(&mut self, through: u64, bodies: &[(u64, &str, u64)]) -> &mut Self {
+        let load = self.loads.pop().expect("a load");
+        let loaded = |&(seq, body, came): &(u64, &str, u64)| LoadedMessage {
+            seq,
+            came_ms: 1_000_000 + came,
+            message: Message::new(Parts { exchange: "", routing_key: "q", properties: &PERSISTENT }, body.as_bytes()),
+        };
+        let messages = bodies.iter().map(loaded).collect();
         self.input(Input::Loaded { id: load.id, through, messages })
     }
 
@@ -449,6 +503,20 @@ fn a_smaller_budget_takes_the_last_messages_out_of_memory_first() {
 }
 
 #[test]
+fn a_smaller_budget_takes_bodies_that_somebody_has_out_of_memory_too() {
+    let mut bench = bench(Options::default());
+    let weight = Message::new(Parts { exchange: "", routing_key: "q", properties: &TRANSIENT }, b"a").weight();
+    bench.consume(1).publish(&["a", "b", "c"]).expect(&["Consuming", "1<a#1", "1<b#2", "1<c#3"]);
+    assert_eq!(bench.queue.memory_bytes(), 3 * weight);
+    bench.queue.set_budget(weight);
+    bench.input(Input::Shrink);
+    assert_eq!((bench.stored.as_slice(), bench.queue.memory_bytes()), (&[1, 2][..], weight));
+    bench.settle(1, &[1], Settlement::Remove).detach(1).get(2, true).expect(&["Detached"]);
+    assert_eq!((bench.wanted(), bench.settled.as_slice()), (vec![(2, 2)], &[1][..]));
+    bench.load(2, &[(2, "b")]).expect(&["got b! remaining 1"]);
+}
+
+#[test]
 fn unacked_bodies_of_getters_leave_memory_too() {
     let mut bench = bench(Options::default());
     let weight = Message::new(Parts { exchange: "", routing_key: "q", properties: &TRANSIENT }, b"a").weight();
@@ -517,11 +585,14 @@ fn the_end_answers_who_waits_for_a_load() {
 
 #[test]
 fn a_restored_queue_reads_when_somebody_asks_and_marks_what_may_have_been_delivered() {
-    let restored = Restored { first_seq: 100, ranges: vec![(1, 2), (5, 6)], marked: 5 };
+    let restored =
+        Restored { first_seq: 100, levels: vec![RestoredLevel { level: 0, ranges: vec![(1, 2), (5, 6)], marked: 5 }] };
     let mut bench = Bench { queue: Queue::restore(durable(), &restored), ..bench(durable()) };
     assert_eq!(bench.queue.ready_count(), 4);
     bench.publish_with(&PERSISTENT, &["new"]);
-    assert!(bench.loads.is_empty());
+    assert_eq!(bench.wanted(), [(1, 1)], "it looks at the first, whose time may be up");
+    bench.load(1, &[(1, "a")]);
+    assert_eq!(bench.queue.next_deadline(), None);
     bench.consume(1);
     assert_eq!(bench.wanted(), [(1, 2), (5, 5), (6, 6), (100, 100)]);
     bench.load(100, &[(1, "a"), (2, "b"), (5, "c"), (6, "d"), (100, "new")]);
@@ -531,7 +602,7 @@ fn a_restored_queue_reads_when_somebody_asks_and_marks_what_may_have_been_delive
 #[test]
 fn lasting_messages_are_marked_when_they_may_come_back() {
     let mut bench = bench(durable());
-    let marked = |bench: &mut Bench| std::mem::take(&mut bench.effects.marked);
+    let marked = |bench: &mut Bench| bench.effects.marks.drain(..).map(|place| place.seq).sum::<u64>();
     bench.publish_with(&PERSISTENT, &["a", "b"]).publish_with(&TRANSIENT, &["c"]).get(1, true);
     assert_eq!(marked(&mut bench), 0, "it is gone");
     bench.get(1, false);

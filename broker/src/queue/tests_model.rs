@@ -1,8 +1,10 @@
 //! Random inputs against a simple model: two queues that share the limit of one channel, and what must always hold.
 //!
-//! Nothing is lost or doubled, messages leave in order, requeued ones keep their place and are marked, no prefetch and no limit is
-//! exceeded, nobody who could be served waits, every request is answered once, every publish is confirmed once.
+//! Nothing is lost or doubled, messages leave in order of level and publication, requeued ones keep their place and are marked, no
+//! prefetch and no limit is exceeded, nobody who could be served waits, where only one is to be active only that one is served, every
+//! request is answered once, every publish is confirmed once.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -33,12 +35,12 @@ impl Outlet for Inbox {
 /// What is done to one of the queues. Indices are taken modulo what is there.
 #[derive(Clone, Debug)]
 enum Op {
-    Publish { count: u8, is_persistent: bool },
+    Publish { priorities: Vec<u8>, is_persistent: bool },
     Consume { no_ack: bool, is_exclusive: bool, prefetch_count: u16, priority: i64, is_limited: bool, credit: u8 },
     Cancel(usize),
     Get { no_ack: bool },
     Settle { holder: usize, places: Vec<usize>, settlement: Settlement },
-    Detach(usize),
+    Detach(Vec<usize>),
     Credit(usize, u8),
     SetMax(u16),
     Budget(u8),
@@ -49,10 +51,11 @@ enum Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let settlement = prop_oneof![Just(Settlement::Remove), Just(Settlement::Requeue)];
+    let settlement = prop_oneof![Just(Settlement::Remove), Just(Settlement::Reject), Just(Settlement::Requeue)];
     let consume = (any::<bool>(), 0..20_u8, 0..4_u16, 0..3_i64, any::<bool>(), 1..6_u8);
     prop_oneof![
-        8 => (1..5_u8, any::<bool>()).prop_map(|(count, is_persistent)| Op::Publish { count, is_persistent }),
+        8 => (prop::collection::vec(0..5_u8, 1..5), any::<bool>())
+            .prop_map(|(priorities, is_persistent)| Op::Publish { priorities, is_persistent }),
         4 => consume.prop_map(|(no_ack, exclusive, prefetch_count, priority, is_limited, credit)| Op::Consume {
             no_ack,
             is_exclusive: exclusive == 0,
@@ -65,7 +68,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => any::<bool>().prop_map(|no_ack| Op::Get { no_ack }),
         8 => (any::<usize>(), prop::collection::vec(any::<usize>(), 1..5), settlement)
             .prop_map(|(holder, places, settlement)| Op::Settle { holder, places, settlement }),
-        1 => any::<usize>().prop_map(Op::Detach),
+        1 => prop::collection::vec(any::<usize>(), 1..4).prop_map(Op::Detach),
         4 => (any::<usize>(), 1..6_u8).prop_map(|(holder, credit)| Op::Credit(holder, credit)),
         1 => (0..4_u16).prop_map(Op::SetMax),
         2 => (0..8_u8).prop_map(Op::Budget),
@@ -95,18 +98,27 @@ struct ConsumerModel {
     credit_bytes: i64,
 }
 
+/// When it is a message's turn: its level, and its number.
+type Turn = (Reverse<u8>, u64);
+
 /// One queue, and what should be in it.
 struct Modelled {
     queue: Queue,
     options: Options,
     /// Message to whether it must be marked as redelivered.
-    ready: BTreeMap<u64, bool>,
+    ready: BTreeMap<Turn, bool>,
     holders: BTreeMap<u32, HolderModel>,
-    stored: BTreeSet<u64>,
-    settled: BTreeSet<u64>,
-    /// What the store has, under both keys.
-    kept: BTreeMap<(bool, u64), Arc<Message>>,
+    /// Where each message stands, whatever has become of it.
+    places: BTreeMap<u64, (u8, u64)>,
+    /// Messages in each level so far.
+    counts: BTreeMap<u8, u64>,
+    stored: BTreeSet<(u8, u64)>,
+    settled: BTreeSet<(u8, u64)>,
+    /// What the store has, under both keys of each level.
+    kept: BTreeMap<(bool, u8, u64), Arc<Message>>,
     next_message: u64,
+    /// Who is served, where only one is.
+    active: Option<u32>,
     has_ended: bool,
 }
 
@@ -124,13 +136,13 @@ struct World {
 const CHANNEL: u16 = 7;
 
 fn weight() -> i64 {
-    message(0, false).weight() as i64
+    message(0, false, 0).weight() as i64
 }
 
 /// The body is the message's number in eight bytes, so all weigh the same.
-fn message(number: u64, is_persistent: bool) -> Arc<Message> {
-    let properties: &[u8] = if is_persistent { &[0x10, 0, 2] } else { &[0x10, 0, 1] };
-    Message::new(Parts { exchange: "", routing_key: "q", properties }, &number.to_be_bytes())
+fn message(number: u64, is_persistent: bool, priority: u8) -> Arc<Message> {
+    let properties = [0x18, 0, if is_persistent { 2 } else { 1 }, priority];
+    Message::new(Parts { exchange: "", routing_key: "q", properties: &properties }, &number.to_be_bytes())
 }
 
 fn number_of(message: &Message) -> u64 {
@@ -143,17 +155,7 @@ fn holder_id(source: u32) -> HolderId {
 
 impl World {
     fn new(options: [Options; 2]) -> Self {
-        let queues = options.map(|options| Modelled {
-            queue: Queue::new(options),
-            options,
-            ready: BTreeMap::new(),
-            holders: BTreeMap::new(),
-            stored: BTreeSet::new(),
-            settled: BTreeSet::new(),
-            kept: BTreeMap::new(),
-            next_message: 1,
-            has_ended: false,
-        });
+        let queues = options.map(Modelled::new);
         Self {
             queues,
             limit: Arc::new(ChannelLimit::new(2)),
@@ -183,9 +185,12 @@ impl World {
         self.limit_max != 0 && self.limit_held() >= self.limit_max
     }
 
-    fn accepts(&self, holder: &HolderModel) -> bool {
+    fn accepts(&self, at: usize, source: u32, holder: &HolderModel) -> bool {
+        let modelled = &self.queues[at];
+        let may_be_served = !modelled.options.single_active_consumer || modelled.active == Some(source);
         holder.consumer.as_ref().is_some_and(|consumer| {
-            consumer.credit_bytes > 0
+            may_be_served
+                && consumer.credit_bytes > 0
                 && (consumer.no_ack
                     || consumer.prefetch_count == 0
                     || holder.held.len() < usize::from(consumer.prefetch_count))
@@ -228,10 +233,11 @@ impl World {
         let mut lifted = false;
         for notice in notices {
             match notice {
-                Notice::Delivered { source, deliveries } => {
+                Notice::Delivered { source, deliveries, .. } => {
                     assert!(!deliveries.is_empty());
-                    let numbers: Vec<u64> = deliveries.iter().map(|delivery| number_of(&delivery.message)).collect();
-                    assert!(numbers.is_sorted(), "one consumer's batch is in order: {numbers:?}");
+                    let turns: Vec<Turn> =
+                        deliveries.iter().map(|delivery| self.queues[at].turn(number_of(&delivery.message))).collect();
+                    assert!(turns.is_sorted(), "one consumer's batch is in order: {turns:?}");
                     delivered.extend(deliveries.into_iter().map(|delivery| (source, delivery)));
                 }
                 Notice::Confirmed { numbers, is_taken } => {
@@ -253,7 +259,9 @@ impl World {
                     assert_eq!(channel, CHANNEL);
                     lifted = true;
                 }
-                Notice::CloseConnection { .. } | Notice::AlarmsCleared => panic!("no queue says that"),
+                Notice::DeliveryTimedOut { .. } | Notice::CloseConnection { .. } | Notice::AlarmsCleared => {
+                    panic!("no queue says that")
+                }
             }
         }
         if ended_now {
@@ -264,6 +272,7 @@ impl World {
             );
             modelled.ready.clear();
             modelled.holders.clear();
+            modelled.active = None;
         }
         self.check_delivered(at, delivered, lifted);
         if lifted {
@@ -274,13 +283,15 @@ impl World {
 
     /// Deliveries of one step are the lowest ready messages, whoever got them.
     fn check_delivered(&mut self, at: usize, mut delivered: Vec<(u32, Delivery)>, is_limit_lifted: bool) {
-        delivered.sort_by_key(|(_, delivery)| number_of(&delivery.message));
+        delivered.sort_by_key(|(_, delivery)| self.queues[at].turn(number_of(&delivery.message)));
         let mut lowest_priority = None;
         for (source, delivery) in delivered {
             let modelled = &mut self.queues[at];
-            let (first, redelivered) = modelled.ready.pop_first().expect("what is delivered was ready");
+            let ((_, first), redelivered) = modelled.ready.pop_first().expect("what is delivered was ready");
             assert_eq!(number_of(&delivery.message), first, "the first ready message goes first");
             assert_eq!(delivery.redelivered, redelivered, "message {first}");
+            let may_be_served = !modelled.options.single_active_consumer || modelled.active == Some(source);
+            assert!(may_be_served, "{source} is served, and {:?} is active", modelled.active);
             let holder = modelled.holders.get_mut(&source).expect("deliveries have a consumer");
             let consumer = holder.consumer.as_mut().expect("only consumers get deliveries");
             assert!(consumer.credit_bytes > 0, "delivered without credit");
@@ -298,9 +309,9 @@ impl World {
         }
         if let Some(lowest) = lowest_priority {
             // Who waits for the limit that was just lifted is told by the channel.
-            let passed_over = self.queues[at].holders.values().any(|holder| {
+            let passed_over = self.queues[at].holders.iter().any(|(&source, holder)| {
                 holder.consumer.as_ref().is_some_and(|consumer| consumer.priority > lowest)
-                    && self.accepts(holder)
+                    && self.accepts(at, source, holder)
                     && !(holder.is_limited && is_limit_lifted)
             });
             assert!(!passed_over, "a higher priority is served first");
@@ -325,7 +336,7 @@ impl World {
 
     fn run(&mut self, at: usize, op: Op) {
         match op {
-            Op::Publish { count, is_persistent } => self.publish(at, count, is_persistent),
+            Op::Publish { priorities, is_persistent } => self.publish(at, &priorities, is_persistent),
             Op::Consume { no_ack, is_exclusive, prefetch_count, priority, is_limited, credit } => {
                 let consumer = ConsumerModel {
                     no_ack,
@@ -339,7 +350,7 @@ impl World {
             Op::Cancel(nth) => self.cancel(at, nth),
             Op::Get { no_ack } => self.get(at, no_ack),
             Op::Settle { holder, places, settlement } => self.settle(at, holder, &places, settlement),
-            Op::Detach(nth) => self.detach(at, nth),
+            Op::Detach(nths) => self.detach(at, &nths),
             Op::Credit(nth, credit) => {
                 let Some(source) = self.nth_holder(at, nth) else { return };
                 let bytes = i64::from(credit) * weight();
@@ -370,7 +381,7 @@ impl World {
                 assert!(self.input(at, Input::Shrink).is_empty());
                 // Where somebody consumes, a little is read back at once.
                 let Modelled { queue, .. } = &self.queues[at];
-                assert!(queue.ready.hot_bytes() <= bytes || queue.consumer_count() > 0 || messages == 7);
+                assert!(queue.memory_bytes() <= bytes || queue.consumer_count() > 0 || messages == 7);
             }
             Op::Status => {
                 let replies = self.input(at, Input::Status(self.reply_to()));
@@ -389,7 +400,7 @@ impl World {
                 match replies.as_slice() {
                     [Reply::Gone] if self.queues[at].has_ended => {}
                     [Reply::Purged(count)] if *count == ready.len() => {
-                        ready.keys().for_each(|&message| self.queues[at].check_gone(message));
+                        ready.keys().for_each(|&(_, message)| self.queues[at].check_gone(message));
                     }
                     other => panic!("{other:?}"),
                 }
@@ -398,21 +409,27 @@ impl World {
         }
     }
 
-    fn publish(&mut self, at: usize, count: u8, is_persistent: bool) {
-        let mut messages = Vec::new();
-        for _ in 0..count {
-            let modelled = &mut self.queues[at];
-            let message = message(modelled.next_message, is_persistent);
-            if !modelled.has_ended {
-                modelled.ready.insert(modelled.next_message, false);
+    fn publish(&mut self, at: usize, priorities: &[u8], is_persistent: bool) {
+        let modelled = &mut self.queues[at];
+        let messages: Vec<Arc<Message>> =
+            priorities.iter().map(|priority| modelled.next_message(is_persistent, *priority)).collect();
+        self.published_bytes += messages.iter().map(|message| message.weight()).sum::<usize>();
+        // Where there are levels a message may be handed out before one of a higher level that comes with it.
+        let portion = if modelled.options.max_priority.is_some() { 1 } else { messages.len() };
+        for portion in messages.chunks(portion) {
+            let mut incoming = Vec::new();
+            for message in portion {
+                let modelled = &mut self.queues[at];
+                if !modelled.has_ended {
+                    let turn = modelled.turn(number_of(message));
+                    modelled.ready.insert(turn, false);
+                }
+                incoming.push(Incoming { message: Arc::clone(message), channel: CHANNEL, number: self.next_number });
+                self.next_number += 1;
             }
-            modelled.next_message += 1;
-            self.published_bytes += message.weight();
-            messages.push(Incoming { message, channel: CHANNEL, number: self.next_number });
-            self.next_number += 1;
+            let replies = self.input(at, Input::Publish { origin: Some(self.outlet()), messages: incoming });
+            assert!(replies.is_empty());
         }
-        let replies = self.input(at, Input::Publish { origin: Some(self.outlet()), messages });
-        assert!(replies.is_empty());
         assert_eq!(self.confirmed.len() as u64, self.next_number - 1, "every publish is confirmed");
         assert_eq!(*self.inbox.processed_bytes.lock(), self.published_bytes, "every publish gives its credit back");
     }
@@ -429,13 +446,16 @@ impl World {
             prefetch_count: consumer.prefetch_count,
             priority: consumer.priority,
             credit_bytes: consumer.credit_bytes,
+            shared_credit: None,
             limit: is_limited.then(|| Arc::clone(&self.limit)),
         };
         let modelled = &mut self.queues[at];
         let has_exclusive =
             modelled.holders.values().filter_map(|h| h.consumer.as_ref()).any(|consumer| consumer.is_exclusive);
-        let is_refused = has_exclusive || consumer.is_exclusive && modelled.consumer_count() > 0;
+        let is_shared = modelled.consumer_count() > 0 || modelled.options.single_active_consumer;
+        let is_refused = has_exclusive || consumer.is_exclusive && is_shared;
         if !modelled.has_ended && !is_refused {
+            modelled.active.get_or_insert(source);
             let holder = HolderModel { consumer: Some(consumer), is_limited, held: BTreeMap::new() };
             modelled.holders.insert(source, holder);
         }
@@ -455,6 +475,7 @@ impl World {
         if holder.held.is_empty() {
             self.queues[at].holders.remove(&source);
         }
+        self.queues[at].on_gone(&[source]);
         let is_abandoned = self.queues[at].options.auto_delete && was_consumer && self.queues[at].consumer_count() == 0;
         let replies = self.input(at, Input::Cancel { holder: holder_id(source), reply_to: self.reply_to() });
         assert!(matches!(replies.as_slice(), [Reply::Cancelled]), "{replies:?}");
@@ -471,7 +492,7 @@ impl World {
             [Reply::Gone] if modelled.has_ended => {}
             [Reply::Empty] => assert!(modelled.ready.is_empty()),
             [Reply::Got { source: from, ticket, redelivered, message, remaining, no_ack: is_settled }] => {
-                let (first, was_delivered) = modelled.ready.pop_first().expect("what is got was ready");
+                let ((_, first), was_delivered) = modelled.ready.pop_first().expect("what is got was ready");
                 assert_eq!((number_of(message), *redelivered), (first, was_delivered));
                 assert_eq!((*from, *remaining, *is_settled), (source, modelled.ready.len(), no_ack));
                 if no_ack {
@@ -490,20 +511,24 @@ impl World {
         let modelled = &mut self.queues[at];
         let holder = modelled.holders.get_mut(&source).unwrap();
         let mut tickets = BTreeSet::new();
-        let mut gone = Vec::new();
+        let mut messages = Vec::new();
         for place in places {
             let Some(&ticket) = holder.held.keys().nth(place % holder.held.len().max(1)) else { break };
             tickets.insert(ticket);
-            let message = holder.held.remove(&ticket).unwrap();
-            match settlement {
-                Settlement::Remove => gone.push(message),
-                Settlement::Requeue => {
-                    modelled.ready.insert(message, true);
-                }
-            }
+            messages.push(holder.held.remove(&ticket).unwrap());
         }
         if holder.held.is_empty() && holder.consumer.is_none() {
             modelled.holders.remove(&source);
+        }
+        let mut gone = Vec::new();
+        for message in messages {
+            match settlement {
+                Settlement::Remove | Settlement::Reject => gone.push(message),
+                Settlement::Requeue => {
+                    let turn = modelled.turn(message);
+                    modelled.ready.insert(turn, true);
+                }
+            }
         }
         let tickets = tickets.into_iter().collect();
         let replies = self.input(at, Input::Settle { holder: holder_id(source), tickets, settlement });
@@ -511,13 +536,24 @@ impl World {
         gone.into_iter().for_each(|message| self.queues[at].check_gone(message));
     }
 
-    fn detach(&mut self, at: usize, nth: usize) {
-        let Some(source) = self.nth_holder(at, nth) else { return };
+    fn detach(&mut self, at: usize, nths: &[usize]) {
+        let sources: BTreeSet<u32> = nths.iter().filter_map(|&nth| self.nth_holder(at, nth)).collect();
         let modelled = &mut self.queues[at];
-        let holder = modelled.holders.remove(&source).unwrap();
-        let is_abandoned = modelled.options.auto_delete && holder.consumer.is_some() && modelled.consumer_count() == 0;
-        modelled.ready.extend(holder.held.into_values().map(|message| (message, true)));
-        let replies = self.input(at, Input::Detach { holder: holder_id(source), reply_to: self.reply_to() });
+        let mut had_consumer = false;
+        for source in &sources {
+            let holder = modelled.holders.remove(source).unwrap();
+            had_consumer |= holder.consumer.is_some();
+            let turns: Vec<Turn> = holder.held.into_values().map(|message| modelled.turn(message)).collect();
+            modelled.ready.extend(turns.into_iter().map(|turn| (turn, true)));
+        }
+        let sources: Vec<u32> = sources.into_iter().collect();
+        modelled.on_gone(&sources);
+        if sources.is_empty() {
+            return;
+        }
+        let is_abandoned = modelled.options.auto_delete && had_consumer && modelled.consumer_count() == 0;
+        let holders = sources.into_iter().map(holder_id).collect();
+        let replies = self.input(at, Input::Detach { holders, reply_to: self.reply_to() });
         assert!(matches!(replies.as_slice(), [Reply::Detached]), "{replies:?}");
         assert_eq!(self.queues[at].has_ended, is_abandoned);
     }
@@ -536,13 +572,15 @@ impl World {
     }
 
     fn check(&self) {
-        for modelled in &self.queues {
+        for (at, modelled) in self.queues.iter().enumerate() {
             let held: usize = modelled.holders.values().map(|holder| holder.held.len()).sum();
             let queue = &modelled.queue;
             assert_eq!((queue.ready_count(), queue.unacked_count()), (modelled.ready.len(), held));
             assert_eq!(queue.consumer_count(), modelled.consumer_count());
+            let active = modelled.active.filter(|_| modelled.options.single_active_consumer);
+            assert_eq!(queue.active_consumer(), active.map(holder_id));
             if !modelled.ready.is_empty() {
-                let waits = modelled.holders.iter().find(|(_, holder)| self.accepts(holder));
+                let waits = modelled.holders.iter().find(|(source, holder)| self.accepts(at, **source, holder));
                 assert!(waits.is_none(), "{waits:?} could be served");
             }
         }
@@ -550,21 +588,67 @@ impl World {
 }
 
 impl Modelled {
+    fn new(options: Options) -> Self {
+        Self {
+            queue: Queue::new(options),
+            options,
+            ready: BTreeMap::new(),
+            holders: BTreeMap::new(),
+            places: BTreeMap::new(),
+            counts: BTreeMap::new(),
+            stored: BTreeSet::new(),
+            settled: BTreeSet::new(),
+            kept: BTreeMap::new(),
+            next_message: 1,
+            active: None,
+            has_ended: false,
+        }
+    }
+
+    /// A new message, with the next place of its level.
+    fn next_message(&mut self, is_persistent: bool, priority: u8) -> Arc<Message> {
+        let number = self.next_message;
+        self.next_message += 1;
+        let level = self.options.max_priority.map_or(0, |max| priority.min(max));
+        let count = self.counts.entry(level).or_default();
+        *count += 1;
+        self.places.insert(number, (level, *count));
+        message(number, is_persistent, priority)
+    }
+
+    fn turn(&self, message: u64) -> Turn {
+        (Reverse(self.places[&message].0), message)
+    }
+
+    /// These have gone, all at once: the next active consumer has the highest priority and came first.
+    fn on_gone(&mut self, sources: &[u32]) {
+        if self.active.is_some_and(|active| sources.contains(&active)) {
+            let consumers =
+                self.holders.iter().filter_map(|(source, holder)| Some((source, holder.consumer.as_ref()?)));
+            let next = consumers.min_by_key(|(source, consumer)| (Reverse(consumer.priority), **source));
+            self.active = next.map(|(source, _)| *source);
+        }
+    }
+
     /// What a committer does; returns what the queue wants back.
     fn carry_out(&mut self, effects: &mut Effects, confirmed: &mut BTreeSet<u64>, inbox: &Inbox) -> Option<Load> {
         for append in effects.appends.drain(..) {
-            assert!(self.stored.insert(append.seq), "stored twice");
+            let Place { level, seq } = append.place;
+            assert!(self.stored.insert((level, seq)), "stored twice");
             assert_ne!(append.stored, Stored::Nowhere);
             assert!(append.number == 0 || confirmed.insert(append.number), "confirmed twice");
             if append.origin.is_some() {
                 inbox.publishes_processed(append.message.weight());
             }
-            self.kept.insert((append.stored == Stored::Paged, append.seq), append.message);
+            self.kept.insert((append.stored == Stored::Paged, level, seq), append.message);
         }
         for range in effects.settled.drain(..) {
             for seq in range.first..=range.last {
-                let kept = self.kept.remove(&(range.stored == Stored::Paged, seq));
-                assert!(kept.is_some() && self.settled.insert(seq), "settled once, and only what is stored");
+                let kept = self.kept.remove(&(range.stored == Stored::Paged, range.level, seq));
+                assert!(
+                    kept.is_some() && self.settled.insert((range.level, seq)),
+                    "settled once, and only what is stored"
+                );
             }
         }
         effects.load.take()
@@ -575,12 +659,14 @@ impl Modelled {
         let mut messages = Vec::new();
         let mut through = 0;
         for range in &load.ranges {
-            let is_paged = range.stored == Stored::Paged;
-            for (&(_, seq), message) in self.kept.range((is_paged, range.first)..=(is_paged, range.last)) {
+            let (is_paged, level) = (range.stored == Stored::Paged, range.level);
+            assert_eq!(level, load.ranges[0].level, "a load is of one level");
+            for (&(.., seq), message) in self.kept.range((is_paged, level, range.first)..=(is_paged, level, range.last))
+            {
                 if messages.len() == count_max {
                     return Input::Loaded { id: load.id, through, messages };
                 }
-                messages.push((seq, Arc::clone(message)));
+                messages.push(LoadedMessage { seq, came_ms: 1, message: Arc::clone(message) });
                 through = seq;
             }
             through = range.last;
@@ -592,12 +678,10 @@ impl Modelled {
         self.holders.values().filter(|holder| holder.consumer.is_some()).count()
     }
 
-    /// A message that is done with is settled in the store, if it ever came there. Its number is its place in the queue.
+    /// A message that is done with is settled in the store, if it ever came there.
     fn check_gone(&self, message: u64) {
-        assert!(
-            !self.stored.contains(&message) || self.settled.contains(&message),
-            "message {message} stays in the store"
-        );
+        let place = &self.places[&message];
+        assert!(!self.stored.contains(place) || self.settled.contains(place), "message {message} stays in the store");
     }
 }
 
@@ -608,9 +692,17 @@ proptest! {
     fn queues_agree_with_the_model(
         durable in any::<[bool; 2]>(),
         auto_delete in any::<[bool; 2]>(),
+        single_active_consumer in any::<[bool; 2]>(),
+        max_priority in [prop::option::of(1..5_u8), prop::option::of(1..5_u8)],
         ops in prop::collection::vec((0..2_usize, op()), 1..150),
     ) {
-        let options = |at: usize| Options { durable: durable[at], auto_delete: auto_delete[at], ..Options::default() };
+        let options = |at: usize| Options {
+            durable: durable[at],
+            auto_delete: auto_delete[at],
+            single_active_consumer: single_active_consumer[at],
+            max_priority: max_priority[at],
+            ..Options::default()
+        };
         let mut world = World::new([options(0), options(1)]);
         for (at, op) in ops {
             world.run(at, op);

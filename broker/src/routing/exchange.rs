@@ -9,11 +9,11 @@ use hashbrown::HashMap;
 use parking_lot::RwLock;
 use plugin_api::exchange::{BindingSpec, DependsOn, DestinationKind, ExchangeSpec, Hold};
 use plugin_api::message::Message as View;
-use plugin_api::value::Value;
 
 use crate::message::Message;
 use crate::plugin_host::{ExchangeLayers, ExchangeTypes, TypeError};
 use crate::vhost::QueueRecord;
+use crate::vhost::policy::Applied;
 
 /// Where a binding leads.
 #[derive(Clone, Debug)]
@@ -88,6 +88,8 @@ struct State {
     slots: Vec<Option<Binding>>,
     free: Vec<u32>,
     by_identity: HashMap<Identity, u32>,
+    alternate: Option<Arc<str>>,
+    policy: Applied,
 }
 
 /// See the module.
@@ -101,8 +103,6 @@ pub struct Exchange {
     pub spec: ExchangeSpec,
     /// What routes depend on, so that they can be remembered.
     pub depends_on: DependsOn,
-    /// Where messages go that this exchange routes nowhere (semantics 11.14).
-    pub alternate: Option<Box<str>>,
     state: RwLock<State>,
 }
 
@@ -152,15 +152,11 @@ impl Exchange {
     }
 
     fn with_instance(number: u64, spec: ExchangeSpec, instance: Option<ExchangeLayers>) -> Self {
-        let alternate = spec.arguments.get(ALTERNATE_EXCHANGE).and_then(Value::as_str).map(Into::into);
-        Self {
-            name: spec.name.as_str().into(),
-            number,
-            depends_on: instance.as_ref().map_or(DependsOn::State, ExchangeLayers::depends_on),
-            alternate,
-            state: RwLock::new(State { instance, slots: Vec::new(), free: Vec::new(), by_identity: HashMap::new() }),
-            spec,
-        }
+        let depends_on = instance.as_ref().map_or(DependsOn::State, ExchangeLayers::depends_on);
+        let (slots, free, by_identity) = (Vec::new(), Vec::new(), HashMap::new());
+        let alternate = alternate(&spec, &Applied::default());
+        let state = State { instance, slots, free, by_identity, alternate, policy: Applied::default() };
+        Self { name: spec.name.as_str().into(), number, depends_on, state: RwLock::new(state), spec }
     }
 
     /// Whether this is the default exchange, which has no bindings of its own: its key is a queue's name (semantics 11.2).
@@ -168,9 +164,44 @@ impl Exchange {
         self.name.is_empty()
     }
 
+    /// Where messages go that this exchange routes nowhere (semantics 11.14).
+    pub fn alternate(&self) -> Option<Arc<str>> {
+        self.state.read().alternate.clone()
+    }
+
+    /// The policy that applies to it.
+    pub fn policy(&self) -> Applied {
+        self.state.read().policy.clone()
+    }
+
+    /// A policy applies from now on, another one, or none any more. The exchange's type is told; what it does not take is logged.
+    pub fn set_policy(&self, policy: Applied) {
+        let mut state = self.state.write();
+        if state.policy.is_same(&policy) {
+            return;
+        }
+        state.alternate = alternate(&self.spec, &policy);
+        let told = state.instance.as_mut().map_or(Ok(()), |instance| instance.policy_changed(&policy.as_table()));
+        state.policy = policy;
+        drop(state);
+        if let Err(error) = told {
+            tracing::warn!(vhost = self.spec.vhost, exchange = %self.name, error = %error, "the exchange's type does not take its policy");
+        }
+    }
+
+    /// Whether there is such a binding already.
+    pub fn has_binding(&self, binding: &BindingSpec) -> bool {
+        self.state.read().by_identity.contains_key(&Identity::of(binding))
+    }
+
     /// How many bindings have this exchange as their source.
     pub fn binding_count(&self) -> usize {
         self.state.read().by_identity.len()
+    }
+
+    /// All bindings with this exchange as their source, in no order.
+    pub fn bindings(&self) -> Vec<Identity> {
+        self.state.read().by_identity.keys().cloned().collect()
     }
 
     /// Adds a binding. Messages that the exchange's type has for it go to `handed`, if they are wanted: they were routed before the
@@ -249,7 +280,7 @@ impl Exchange {
         slots.clear();
         let state = self.state.read();
         let Some(instance) = &state.instance else {
-            return Err(TypeError::Refused(format!("exchange type '{}' not found", self.spec.kind)));
+            return Err(TypeError::Refused(format!("exchange type {} not found", self.spec.kind)));
         };
         let hold = instance.route(message, keys, slots)?;
         for &slot in slots.iter() {
@@ -268,6 +299,15 @@ impl State {
         self.free.push(slot);
         let result = self.instance.as_mut().map_or(Ok(()), |instance| instance.unbind(slot));
         Some(Unbound { slot, identity, destination, result })
+    }
+}
+
+/// The argument wins over the policy (semantics 23.5). The default exchange has none.
+fn alternate(spec: &ExchangeSpec, policy: &Applied) -> Option<Arc<str>> {
+    match spec.arguments.get(ALTERNATE_EXCHANGE) {
+        _ if spec.name.is_empty() => None,
+        Some(argument) => argument.as_str().map(Arc::from),
+        None => policy.alternate_exchange().map(Arc::from),
     }
 }
 

@@ -8,13 +8,13 @@ use plugin_api::message::Message as View;
 
 use super::exchange::{Destination, Exchange};
 use crate::plugin_host::TypeError;
-use crate::vhost::QueueRecord;
+use crate::vhost::{QueueRecord, reply_to};
 
 /// The names that the walk has to look up.
 pub trait Tables {
     /// The exchange of that name.
     fn exchange(&self, name: &str) -> Option<&Arc<Exchange>>;
-    /// The queue of that name.
+    /// The queue of that name, that behind a reply consumer included.
     fn queue(&self, name: &str) -> Option<&Arc<QueueRecord>>;
 }
 
@@ -61,6 +61,8 @@ pub fn route(
                 Destination::Queue(_) | Destination::Exchange(_) => {}
             };
         if exchange.is_default() {
+            // Reply queues come and go, and no route is worth remembering for one.
+            found.is_cacheable &= !keys.iter().any(|key| reply_to::is_reply_name(key));
             for queue in keys.iter().filter_map(|key| tables.queue(key)) {
                 has_destination = true;
                 visit(&Destination::Queue(Arc::clone(queue)), &mut found, &mut waiting);
@@ -79,9 +81,7 @@ pub fn route(
         }
         found.is_cacheable &=
             matches!(exchange.depends_on, DependsOn::Nothing | DependsOn::Key) && found.held.is_empty();
-        if !has_destination
-            && let Some(alternate) = exchange.alternate.as_deref().and_then(|name| tables.exchange(name))
-        {
+        if !has_destination && let Some(alternate) = exchange.alternate().and_then(|name| tables.exchange(&name)) {
             visit(&Destination::Exchange(Arc::clone(alternate)), &mut found, &mut waiting);
         }
     }

@@ -3,22 +3,22 @@
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use hashbrown::HashMap;
-use parking_lot::{Mutex, RwLock};
 
 use super::alarms::{AlarmChange, Alarms, DiskState};
+use super::census::Census;
 use super::clock::Clock;
 use super::holder::MemoryHolder;
 use super::mailbox::Mailbox;
 use super::paging::Paging;
+use super::timer::Timer;
+use super::transactions::Transactions;
 use crate::access::Access;
 use crate::amqp::{Identity, Limits};
 use crate::hooks::HookSet;
 use crate::queue::{Input, Notice, Outlet};
 use crate::store::Committer;
 use crate::vhost::Vhost;
+use crate::vhost::registry::{VhostError, Vhosts};
 
 /// What a broker is made of, beside its vhosts.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub struct Parts {
     pub connections_max: Option<u32>,
     /// Users and permissions.
     pub access: Arc<Access>,
+    /// The vhosts, and parameters of the broker as a whole.
+    pub vhosts: Vhosts,
     /// The hooks in force.
     pub hooks: Arc<HookSet>,
     /// What must survive goes through here.
@@ -39,8 +41,14 @@ pub struct Parts {
     pub alarms: Alarms,
     /// What queues may keep in memory.
     pub paging: Arc<Paging>,
+    /// What transactions may take in memory.
+    pub transactions: Transactions,
+    /// Consumers of one channel at most (semantics 13.7).
+    pub consumer_max_per_channel: u32,
     /// Who keeps the messages that exchanges put off.
     pub holder: Arc<MemoryHolder>,
+    /// Who wakes queues at their deadlines.
+    pub timer: Arc<Timer>,
     /// What time it is.
     pub clock: Clock,
 }
@@ -49,9 +57,8 @@ pub struct Parts {
 #[derive(Debug)]
 pub struct Broker {
     parts: Parts,
-    vhosts: RwLock<HashMap<Arc<str>, Arc<Vhost>>>,
-    connections: Mutex<HashMap<u64, Arc<Mailbox>>>,
-    next_connection: AtomicU64,
+    /// Who is connected.
+    pub census: Census,
 }
 
 impl Deref for Broker {
@@ -63,36 +70,29 @@ impl Deref for Broker {
 }
 
 impl Broker {
-    /// A broker with these vhosts.
-    pub fn new(parts: Parts, vhosts: impl IntoIterator<Item = Arc<Vhost>>) -> Arc<Self> {
-        Arc::new(Self {
-            parts,
-            vhosts: RwLock::new(vhosts.into_iter().map(|vhost| (Arc::clone(&vhost.name), vhost)).collect()),
-            connections: Mutex::default(),
-            next_connection: AtomicU64::new(1),
-        })
+    /// A broker that nobody is connected to.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Self { parts, census: Census::default() })
     }
 
     /// The vhost of that name.
     pub fn vhost(&self, name: &str) -> Option<Arc<Vhost>> {
-        self.vhosts.read().get(name).cloned()
+        self.vhosts.get(name)
     }
 
     /// Numbers a connection and keeps its mailbox until [`Self::forget`].
     pub fn register(&self, mailbox: Arc<Mailbox>) -> u64 {
-        let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
-        self.connections.lock().insert(number, mailbox);
-        number
+        self.census.register(mailbox)
     }
 
     /// The connection is gone.
     pub fn forget(&self, connection: u64) {
-        self.connections.lock().remove(&connection);
+        self.census.forget(connection);
     }
 
     /// How many connections there are.
     pub fn connection_count(&self) -> usize {
-        self.connections.lock().len()
+        self.census.len()
     }
 
     /// Judges the memory in use: queues put messages out of it, and when that is not enough, publishers are stopped (semantics 26.1).
@@ -100,8 +100,7 @@ impl Broker {
     pub fn on_memory(&self, used_bytes: u64) {
         if self.paging.on_memory(used_bytes) {
             tracing::debug!(used_bytes, queue_bytes = self.paging.queue_bytes(), "queues put messages out of memory");
-            let vhosts: Vec<Arc<Vhost>> = self.vhosts.read().values().cloned().collect();
-            for queue in vhosts.iter().flat_map(|vhost| vhost.queues()) {
+            for queue in self.vhosts.list().iter().flat_map(|vhost| vhost.queues()) {
                 queue.handle.post(Input::Shrink);
             }
         }
@@ -149,17 +148,27 @@ impl Broker {
         if change != AlarmChange::AllCleared {
             return;
         }
-        let mailboxes: Vec<Arc<Mailbox>> = self.connections.lock().values().cloned().collect();
-        for mailbox in mailboxes {
+        for mailbox in self.census.mailboxes() {
             mailbox.post(Notice::AlarmsCleared);
         }
     }
 
     /// Asks every connection to close with 320 (semantics 5.20).
     pub fn close_connections(&self, reason: &str) {
-        let mailboxes: Vec<Arc<Mailbox>> = self.connections.lock().values().cloned().collect();
-        for mailbox in mailboxes {
+        for mailbox in self.census.mailboxes() {
             mailbox.post(Notice::CloseConnection { reason: reason.into() });
         }
+    }
+
+    /// Deletes a vhost with everything in it and all permissions for it; its connections are closed with 320 (semantics 24.2).
+    ///
+    /// # Errors
+    /// It does not exist, or it is protected.
+    pub fn delete_vhost(&self, name: &str) -> Result<(), VhostError> {
+        self.vhosts.delete(name, || self.access.remove_vhost(name))?;
+        for mailbox in self.census.mailboxes_in(name) {
+            mailbox.post(Notice::CloseConnection { reason: format!("vhost '{name}' is deleted") });
+        }
+        Ok(())
     }
 }

@@ -5,6 +5,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,6 +18,7 @@ use super::broker::Broker;
 use super::buffers;
 use super::session::{LoginRefused, Session};
 use crate::access::{LoginError, Mechanism, Peer, User};
+use crate::store::{Storing, Turns};
 
 /// Slices that one write takes.
 const WRITE_SLICES: usize = 64;
@@ -34,21 +36,52 @@ enum Turn {
 }
 
 /// Serves one client until the connection is over.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(broker: Arc<Broker>, mut stream: S, peer: std::net::SocketAddr) {
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    broker: Arc<Broker>,
+    mut stream: S,
+    peer: SocketAddr,
+    local: Option<SocketAddr>,
+) {
     let mut served = Served(Session::new(Arc::clone(&broker), peer, broker.clock.now()));
     let session = &mut served.0;
+    if let Some(local) = local {
+        session.set_local(local);
+    }
     let mut rest = Vec::new();
     let mut has_spoken = false;
     let mut cut_at = None;
     let mut timer = pin!(tokio::time::sleep_until(far_away()));
+    let mut turns = Turns::new(Arc::clone(&broker.committer));
     let end = loop {
         if session.has_ended() && cut_at.is_none() {
             cut_at = Some(broker.clock.now() + LAST_WORDS);
         }
         let turn = poll_fn(|cx| {
-            poll_turn(cx, session, Pin::new(&mut stream), &mut rest, &mut has_spoken, timer.as_mut(), cut_at)
+            let turn = turns.turn(|| {
+                poll_turn(cx, session, Pin::new(&mut stream), &mut rest, &mut has_spoken, timer.as_mut(), cut_at)
+            });
+            match turn {
+                // The confirm of what it stores itself need not wake it.
+                Poll::Pending => match turns.store(|| session.mailbox().stay_awake()) {
+                    Storing::Done => Poll::Ready(Ok(Turn::Again)),
+                    Storing::NotYet => {
+                        cx.waker().wake_by_ref();
+                        Poll::Pending
+                    }
+                    Storing::Elsewhere => Poll::Pending,
+                },
+                Poll::Ready(Ok(Turn::Again)) => {
+                    turns.goes_on();
+                    turn
+                }
+                turn => turn,
+            }
         });
-        match turn.await {
+        let turn = turn.await;
+        if !matches!(turn, Ok(Turn::Again)) {
+            turns.wake();
+        }
+        match turn {
             Ok(Turn::Again) => {}
             Ok(Turn::Login) => {
                 login(&broker, session, peer).await;
@@ -105,7 +138,7 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
     let _ = tokio::time::timeout(LAST_WORDS, forget).await;
 }
 
-fn report_loss(session: &Session, peer: std::net::SocketAddr, has_spoken: bool, error: Option<&io::Error>) {
+fn report_loss(session: &Session, peer: SocketAddr, has_spoken: bool, error: Option<&io::Error>) {
     let connection = session.number();
     match error {
         // A health check opens a connection and says nothing (semantics 2.8).
@@ -325,7 +358,7 @@ fn poll_deadline(cx: &mut Context<'_>, session: &mut Session, mut timer: Pin<&mu
     if timer.poll(cx).is_ready() { Poll::Ready(()) } else { Poll::Pending }
 }
 
-async fn login(broker: &Arc<Broker>, session: &mut Session, peer: std::net::SocketAddr) {
+async fn login(broker: &Arc<Broker>, session: &mut Session, peer: SocketAddr) {
     let Some(login) = session.take_login() else { return };
     // The deadline of the handshake holds while a backend thinks, too.
     let time = broker.limits.handshake_timeout;
@@ -339,7 +372,7 @@ async fn login(broker: &Arc<Broker>, session: &mut Session, peer: std::net::Sock
 async fn check_login(
     broker: &Broker,
     login: &super::session::Login,
-    peer: std::net::SocketAddr,
+    peer: SocketAddr,
 ) -> Result<Arc<User>, LoginRefused> {
     match Mechanism::parse(&login.mechanism) {
         Ok(mechanism) => {
@@ -421,7 +454,7 @@ mod tests {
     async fn a_client_that_refuses_to_read_its_end_does_not_reset_it() {
         let (mut client, server) = tokio::io::duplex(64);
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        let task = tokio::spawn(serve(broker(), server, peer));
+        let task = tokio::spawn(serve(broker(), server, peer, None));
         client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
         let mut answer = [0; 8];
         client.read_exact(&mut answer).await.unwrap();
@@ -436,7 +469,7 @@ mod tests {
     async fn a_client_that_reads_slowly_is_alive_while_it_sends_heartbeats() {
         let (mut client, server) = tokio::io::duplex(4096);
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        tokio::spawn(serve(broker(), server, peer));
+        tokio::spawn(serve(broker(), server, peer, None));
         client.write_all(&requests()).await.unwrap();
         // More than a megabyte waits for this client, so its socket is left unread.
         let mut heartbeats = tokio::time::interval(Duration::from_millis(400));
@@ -464,7 +497,7 @@ mod tests {
     async fn a_client_that_neither_reads_nor_writes_is_cut() {
         let (mut client, server) = tokio::io::duplex(4096);
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        let task = tokio::spawn(serve(broker(), server, peer));
+        let task = tokio::spawn(serve(broker(), server, peer, None));
         client.write_all(&requests()).await.unwrap();
         tokio::time::timeout(Duration::from_secs(10), task).await.expect("cut after two intervals").unwrap();
     }

@@ -38,7 +38,8 @@ pub async fn accept(broker: Arc<Broker>, listener: TcpListener, tasks: Arc<tokio
                 }
                 let mut tasks = tasks.lock().await;
                 while tasks.try_join_next().is_some() {}
-                tasks.spawn(connection_task::serve(Arc::clone(&broker), stream, peer));
+                let local = stream.local_addr().ok();
+                tasks.spawn(connection_task::serve(Arc::clone(&broker), stream, peer, local));
             }
             Err(error) => {
                 tracing::warn!(error = %error, "cannot accept a connection");

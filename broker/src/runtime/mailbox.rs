@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 
 use crate::queue::{Notice, Outlet};
+use crate::store;
 
 /// More unprocessed bytes of publishes than this, and the socket is left unread.
 pub const UNPROCESSED_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -92,6 +93,7 @@ impl Outlet for Mailbox {
         let sleeper = inner.sleeper.take();
         drop(inner);
         if let Some(waker) = sleeper {
+            store::has_woken();
             waker.wake();
         }
     }

@@ -6,16 +6,21 @@
 pub mod alarms;
 pub mod broker;
 pub mod buffers;
+pub mod census;
 pub mod clock;
 pub mod connection_task;
+mod dead_letters;
 pub mod disk;
 pub mod entropy;
+mod errands;
 pub mod holder;
 pub mod listener;
 pub mod mailbox;
 pub mod paging;
 pub mod queue_shell;
 pub mod session;
+pub mod timer;
+pub mod transactions;
 
 pub use broker::Broker;
 pub use clock::Clock;
@@ -23,3 +28,4 @@ pub use mailbox::Mailbox;
 pub use paging::Paging;
 pub use queue_shell::{QueueShell, Shells};
 pub use session::Session;
+pub use timer::Timer;

@@ -8,10 +8,12 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::clock::Clock;
+use super::dead_letters::Outbox;
+use super::errands::{self, Errand, Stay};
 use super::paging::Paging;
-use crate::queue::{self, Effects, Handle, Input, Queue, Restored, Stored};
-use crate::store::{Committer, Submission};
+use super::timer::{Appointment, Sleeper, Timer};
+use crate::queue::{self, Effects, Handle, Input, Queue, Restored, SeqRange, Stored};
+use crate::store::{Committer, KeysInUse, Submission};
 use crate::vhost::{QueueFactory, Vhost};
 
 /// Whoever is inside drains the mailbox so many times; then a task of its own goes on, so that no connection works for others
@@ -22,9 +24,7 @@ const ROUNDS_MAX: usize = 32;
 struct Inside {
     machine: Queue,
     effects: Effects,
-    /// The store has something of the queue under its lasting key, under its paged key.
-    has_lasting: bool,
-    has_paged: bool,
+    keys: KeysInUse,
 }
 
 /// See the module.
@@ -35,9 +35,11 @@ pub struct QueueShell {
     vhost: Weak<Vhost>,
     committer: Arc<Committer>,
     paging: Arc<Paging>,
-    clock: Clock,
+    timer: Arc<Timer>,
+    appointment: Appointment,
     mailbox: Mutex<Vec<Input>>,
     inside: Mutex<Inside>,
+    outbox: Outbox,
     this: Weak<Self>,
 }
 
@@ -48,12 +50,38 @@ impl Handle for QueueShell {
     }
 }
 
+impl Sleeper for QueueShell {
+    fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn appointment(&self) -> &Appointment {
+        &self.appointment
+    }
+
+    fn wake(&self) {
+        self.post(Input::Tick);
+    }
+}
+
+impl Drop for QueueShell {
+    fn drop(&mut self) {
+        self.timer.forget(self);
+    }
+}
+
 impl QueueShell {
     fn enter(&self) {
+        self.work();
+        errands::run();
+    }
+
+    fn work(&self) {
         let mut rounds = 0;
         loop {
             // Somebody is inside and will look into the mailbox again after leaving.
             let Some(mut inside) = self.inside.try_lock() else { return };
+            let stay = Stay::begin();
             loop {
                 let mail = std::mem::take(&mut *self.mailbox.lock());
                 if mail.is_empty() {
@@ -61,12 +89,15 @@ impl QueueShell {
                 }
                 let Inside { machine, effects, .. } = &mut *inside;
                 machine.set_budget(self.paging.queue_bytes());
-                let now_ms = self.clock.wall_ms();
+                let now_ms = self.timer.now_ms();
                 for input in mail {
                     machine.handle(now_ms, input, effects);
                 }
                 machine.flush(effects);
                 self.paging.note(machine.memory_bytes());
+                if let Some(due_ms) = machine.next_deadline() {
+                    self.timer.wake_at(due_ms, self, || Weak::<Self>::clone(&self.this));
+                }
                 self.carry_out(&mut inside);
                 rounds += 1;
                 if rounds >= ROUNDS_MAX {
@@ -74,6 +105,7 @@ impl QueueShell {
                 }
             }
             drop(inside);
+            drop(stay);
             // Mail may have come between the last look and the leaving, from somebody who found the machine taken.
             if self.mailbox.lock().is_empty() || rounds >= ROUNDS_MAX && self.hand_over() {
                 return;
@@ -92,8 +124,16 @@ impl QueueShell {
     }
 
     fn carry_out(&self, inside: &mut Inside) {
-        let Inside { effects, has_lasting, has_paged, .. } = inside;
+        let Inside { effects, keys, .. } = inside;
         let has_ended = std::mem::take(&mut effects.has_ended);
+        if !effects.dead.is_empty() {
+            // While the name still leads to what the queue was told about its dead.
+            let queue = self.vhost.upgrade().and_then(|vhost| vhost.queue(&self.name));
+            let queue = queue.filter(|queue| queue.number == self.number);
+            let target = queue.and_then(|queue| queue.settings.read().dead_letter.clone());
+            self.outbox.put(target, std::mem::take(&mut effects.dead));
+            errands::leave(Errand::SendDead(Weak::clone(&self.this)));
+        }
         if has_ended {
             // Nobody may hear of the end while the name still leads here. The vhost's lock is a leaf for us: nobody posts to a
             // queue while holding it.
@@ -101,15 +141,13 @@ impl QueueShell {
                 vhost.forget_queue(&self.name, self.number);
             }
             effects.settled.clear();
-            effects.marked = 0;
+            effects.marks.clear();
             effects.load = None;
         }
-        self.submit(effects, has_lasting, has_paged);
+        self.submit(effects, keys);
         if has_ended {
             // Last: what the store is given for a queue that it has deleted would stay for ever.
-            let lasting = std::mem::take(has_lasting).then_some(Stored::Lasting);
-            let paged = std::mem::take(has_paged).then_some(Stored::Paged);
-            self.committer.delete_queue(self.number, lasting.into_iter().chain(paged));
+            self.committer.delete_queue(self.number, &std::mem::take(keys));
         }
         for (outlet, bytes) in effects.processed.drain(..) {
             outlet.publishes_processed(bytes);
@@ -119,23 +157,37 @@ impl QueueShell {
         }
     }
 
-    fn submit(&self, effects: &mut Effects, has_lasting: &mut bool, has_paged: &mut bool) {
-        let Effects { appends, settled, .. } = effects;
-        let (marked, load) = (std::mem::take(&mut effects.marked), effects.load.take());
-        if appends.is_empty() && settled.is_empty() && marked == 0 && load.is_none() {
+    /// Sends what died here; by an errand, from inside no queue.
+    pub(super) fn send_dead(self: Arc<Self>) {
+        self.outbox.send(&self, self.vhost.upgrade().as_deref(), &self.name);
+    }
+
+    /// Dead messages have arrived where they were wanted.
+    pub(super) fn forget_dead(&self, settled: &[SeqRange]) {
+        if !settled.is_empty() {
+            self.committer.submit(Submission {
+                queue: self.number,
+                appends: std::iter::empty(),
+                settled,
+                marks: &[],
+                load: None,
+            });
+        }
+    }
+
+    fn submit(&self, effects: &mut Effects, keys: &mut KeysInUse) {
+        let Effects { appends, settled, marks, load, .. } = effects;
+        if appends.is_empty() && settled.is_empty() && marks.is_empty() && load.is_none() {
             return;
         }
         for append in &*appends {
-            match append.stored {
-                Stored::Lasting => *has_lasting = true,
-                Stored::Paged => *has_paged = true,
-                Stored::Nowhere => {}
-            }
+            keys.add(append.place.level, append.stored);
         }
-        let load = load.and_then(|load| Some((self.this.upgrade()? as Arc<dyn Handle>, load)));
+        let load = load.take().and_then(|load| Some((self.this.upgrade()? as Arc<dyn Handle>, load)));
         let appends = appends.drain(..);
-        self.committer.submit(Submission { queue: self.number, appends, settled, marked, load });
+        self.committer.submit(Submission { queue: self.number, appends, settled, marks, load });
         settled.clear();
+        marks.clear();
     }
 }
 
@@ -144,15 +196,34 @@ impl QueueShell {
 pub struct Shells {
     committer: Arc<Committer>,
     paging: Arc<Paging>,
-    clock: Clock,
+    timer: Arc<Timer>,
 }
 
 impl Shells {
-    /// All shells share one committer, one budget and one clock.
-    pub fn new(committer: Arc<Committer>, paging: Arc<Paging>, clock: Clock) -> Arc<Self> {
-        Arc::new(Self { committer, paging, clock })
+    /// All shells share one committer, one budget and one timer.
+    pub fn new(committer: Arc<Committer>, paging: Arc<Paging>, timer: Arc<Timer>) -> Arc<Self> {
+        Arc::new(Self { committer, paging, timer })
     }
 }
+
+impl Shells {
+    /// When a new queue looks at the clock for the first time. One that was told nothing about time looks only at whether the head of its
+    /// backlog has an expiration of its own: such queues, of which there may be many at a start, do so one after the other.
+    fn first_look(&self, due_ms: u64, options: &queue::Options, number: u64) -> u64 {
+        let queue::Options { message_ttl_ms, expires_ms, max_length, max_length_bytes, .. } = options;
+        let is_pressing =
+            [message_ttl_ms, expires_ms, max_length, max_length_bytes].iter().any(|value| value.is_some());
+        match is_pressing {
+            true => due_ms,
+            false => due_ms.max(self.timer.now_ms() + FIRST_LOOK_AFTER_MS + number % FIRST_LOOK_SPREAD_MS),
+        }
+    }
+}
+
+/// Clients that come at once are served first.
+const FIRST_LOOK_AFTER_MS: u64 = 500;
+/// Backlogs are looked at over so long a time.
+const FIRST_LOOK_SPREAD_MS: u64 = 4_000;
 
 impl QueueFactory for Shells {
     fn create(
@@ -164,18 +235,26 @@ impl QueueFactory for Shells {
         restored: Restored,
     ) -> Arc<dyn Handle> {
         let machine = Queue::restore(options, &restored);
-        let has_lasting = machine.ready_count() > 0;
-        let inside = Inside { machine, effects: Effects::default(), has_lasting, has_paged: false };
-        Arc::new_cyclic(|this| QueueShell {
+        let mut keys = KeysInUse::default();
+        restored.levels.iter().for_each(|level| keys.add(level.level, Stored::Lasting));
+        let first_look = machine.next_deadline().map(|due_ms| self.first_look(due_ms, &options, number));
+        let inside = Inside { machine, effects: Effects::default(), keys };
+        let shell = Arc::new_cyclic(|this| QueueShell {
             number,
             name: Arc::clone(name),
             vhost: Arc::downgrade(vhost),
             committer: Arc::clone(&self.committer),
             mailbox: Mutex::default(),
             paging: Arc::clone(&self.paging),
-            clock: self.clock.clone(),
+            timer: Arc::clone(&self.timer),
+            appointment: Appointment::default(),
+            outbox: Outbox::default(),
             inside: Mutex::new(inside),
             this: this.clone(),
-        })
+        });
+        if let Some(due_ms) = first_look {
+            self.timer.wake_at(due_ms, &*shell, || Weak::<QueueShell>::clone(&shell.this));
+        }
+        shell
     }
 }

@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 use plugin_api::storage::{Append as Record, MessageSeq, QueueKey, Settle};
 use smallvec::{SmallVec, smallvec};
 
-use super::is_paged;
+use super::{is_paged, stamp};
 use crate::message::Message;
 use crate::queue::{Append, Notice, Numbers, Outlet};
 
@@ -43,7 +43,7 @@ pub(super) fn take_consumed(
     let mut queues: HashMap<QueueKey, Gone> = HashMap::new();
     for run in appends.chunk_by(|(a, _), (b, _)| a == b) {
         let Some((queue, _)) = run.first() else { continue };
-        let lowest = run.iter().map(|(_, append)| append.seq).min().unwrap_or(0);
+        let lowest = run.iter().map(|(_, append)| append.place.seq).min().unwrap_or(0);
         let gone = queues.entry(*queue).or_insert_with(|| Gone { lowest, ..Gone::default() });
         gone.lowest = gone.lowest.min(lowest);
     }
@@ -76,7 +76,7 @@ pub(super) fn take_consumed(
         if current.is_none_or(|(of, _)| of != *queue) {
             current = queues.get(queue).map(|gone| (*queue, gone));
         }
-        current.is_some_and(|(_, gone)| gone.contains(append.seq))
+        current.is_some_and(|(_, gone)| gone.contains(append.place.seq))
     };
     appends.extract_if(.., is_gone).collect()
 }
@@ -94,7 +94,7 @@ pub(super) fn group<'a>(appends: impl Iterator<Item = &'a Pending> + Clone) -> V
     let is_one_queue = appends.clone().all(|(queue, _)| Some(*queue) == first);
     let mut place_of: HashMap<*const Message, usize> = HashMap::new();
     for (queue, append) in appends {
-        let target = (*queue, MessageSeq(append.seq));
+        let target = (*queue, MessageSeq(append.place.seq));
         if is_one_queue {
             groups.push((append, smallvec![target]));
             continue;
@@ -113,7 +113,7 @@ pub(super) fn record<'a>((append, targets): &'a Group<'_>) -> Record<'a> {
     let message = &append.message;
     Record {
         targets,
-        stamp: 0,
+        stamp: stamp::of(append),
         exchange: message.exchange(),
         routing_key: message.routing_key(),
         properties: message.properties().raw(),
@@ -152,12 +152,13 @@ pub(super) fn answer(appends: impl Iterator<Item = Pending>, is_taken: bool) {
 mod tests {
     use super::*;
     use crate::message::Parts;
-    use crate::queue::Stored;
+    use crate::queue::{Place, Stored};
     use crate::store::key;
 
     fn append(queue: QueueKey, seq: u64, message: &Arc<Message>) -> Pending {
         let message = Arc::clone(message);
-        (queue, Append { seq, message, stored: Stored::Lasting, is_synced: true, origin: None, channel: 1, number: 0 })
+        let (place, stored) = (Place { level: 0, seq }, Stored::Lasting);
+        (queue, Append { place, message, stored, came_ms: 1, is_synced: true, origin: None, channel: 1, number: 0 })
     }
 
     fn message(body: &str) -> Arc<Message> {
@@ -169,7 +170,7 @@ mod tests {
     }
 
     fn seqs(appends: &[Pending]) -> Vec<u64> {
-        appends.iter().map(|(_, append)| append.seq).collect()
+        appends.iter().map(|(_, append)| append.place.seq).collect()
     }
 
     #[test]
@@ -197,7 +198,7 @@ mod tests {
 
     #[test]
     fn paged_messages_leave_memory_in_any_order_so_their_ranges_are_kept() {
-        let (queue, message) = (key(1, Stored::Paged), message("m"));
+        let (queue, message) = (key(1, 0, Stored::Paged), message("m"));
         let mut appends = vec![append(queue, 5, &message)];
         let mut settled = vec![settle(queue, 5, 9)];
         let gone = take_consumed(&mut appends, &mut settled, &[]);

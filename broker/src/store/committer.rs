@@ -1,5 +1,8 @@
 //! Group commit without timers: while one append is under way, the next batch gathers.
 //!
+//! A storage may block whoever polls it, so [`Committer::run`] needs a thread of its own. While little is going on, connections carry
+//! their messages out themselves, see [`super::turns`].
+//!
 //! Confirms of persistent messages leave here and nowhere else: acks are cumulative, so a second source could overtake the first
 //! and confirm a message that is not stored yet. A publisher's credit comes back with its confirm, so that a slow store stops
 //! publishers before memory grows. What a consumer has had before its turn to be written came is confirmed without the disk.
@@ -9,19 +12,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
-use plugin_api::storage::{
-    Append as Record, Durability, Mark, MessageSeq, Meta, QueueKey, Settle, Storage, StorageError, StorageStatus,
-};
+use parking_lot::{Mutex, MutexGuard};
+use plugin_api::storage::{Durability, Mark, MessageSeq, Meta, QueueKey, Settle, Storage, StorageError, StorageStatus};
 use tokio::sync::{Notify, watch};
 
 use super::batch::{self, Pending};
 use super::definitions::{self, Entry};
-use super::key;
+use super::gathered::{Barrier, Gathered};
 use super::pager::{Pager, Request};
-use crate::queue::{Append, Handle, Load, Notice, Reply, ReplyTo, SeqRange, Stored};
+use super::room::{self, HeldBack, News};
+use super::{KeysInUse, key, turns};
+use crate::queue::{Append, Handle, Load, LoadedMessage, Place, ReplyTo, SeqRange, Stored};
 use crate::vhost::{Change, Ledger};
 
 /// The store has failed; nothing is confirmed any more.
@@ -38,74 +41,35 @@ pub struct Submission<'a, A> {
     pub appends: A,
     /// Messages to forget.
     pub settled: &'a [SeqRange],
-    /// Lasting messages up to here may be in somebody's hands; 0 for no news.
-    pub marked: u64,
+    /// Lasting messages of these levels up to these places may be in somebody's hands.
+    pub marks: &'a [Place],
     /// Messages that it wants back, and where to.
     pub load: Option<(Arc<dyn Handle>, Load)>,
-}
-
-/// What a barrier waits for, of what was submitted before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Barrier {
-    /// Definitions. Messages that find no room do not hold it up: who declares may be the consumer that makes room.
-    Definitions,
-    /// Messages, too.
-    Everything,
-}
-
-#[derive(Debug, Default)]
-struct Gathered {
-    definitions: Vec<Entry>,
-    appends: Vec<Pending>,
-    settled: Vec<Settle>,
-    marks: Vec<Mark>,
-    deleted: Vec<QueueKey>,
-    barriers: Vec<(Barrier, ReplyTo)>,
-    loads: Vec<(u64, Arc<dyn Handle>, Load)>,
-}
-
-impl Gathered {
-    fn is_empty(&self) -> bool {
-        self.definitions.is_empty()
-            && self.appends.is_empty()
-            && self.settled.is_empty()
-            && self.marks.is_empty()
-            && self.deleted.is_empty()
-            && self.barriers.is_empty()
-            && self.loads.is_empty()
-    }
-
-    /// Puts what came later behind what is still here.
-    fn extend(&mut self, later: Self) {
-        self.definitions.extend(later.definitions);
-        self.appends.extend(later.appends);
-        self.settled.extend(later.settled);
-        self.marks.extend(later.marks);
-        self.deleted.extend(later.deleted);
-        self.barriers.extend(later.barriers);
-        self.loads.extend(later.loads);
-    }
-
-    fn answer_barriers(&mut self, is_stored: bool, which: impl Fn(Barrier) -> bool) {
-        for (_, ReplyTo { outlet, channel }) in self.barriers.extract_if(.., |(barrier, _)| which(*barrier)) {
-            let reply = if is_stored { Reply::Stored } else { Reply::StoreFailed };
-            outlet.post(Notice::Reply { channel, reply });
-        }
-    }
-
-    fn refuse(&mut self) {
-        batch::answer(self.appends.drain(..), false);
-        self.answer_barriers(false, |_| true);
-    }
 }
 
 impl Ledger for Committer {
     fn record(&self, vhost: &str, changes: Vec<Change>) {
         // Written down before the lock is taken, which every queue needs.
-        let entries: Vec<Entry> = changes.iter().map(|change| definitions::entry(vhost, change)).collect();
-        self.gathered.lock().definitions.extend(entries);
-        self.wake.notify_one();
+        self.define(changes.iter().map(|change| definitions::entry(vhost, change)).collect());
     }
+}
+
+/// What is being stored, and who stores it: one at a time.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    /// What was taken up and is not done: it found no room, or it is no hurry.
+    batch: Gathered,
+    held_back: HeldBack,
+    has_failed: bool,
+}
+
+/// How much of a batch is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// What somebody waits for. If nothing of that can be done, all of it.
+    Urgent,
+    /// All of it.
+    All,
 }
 
 /// See the module.
@@ -114,6 +78,10 @@ pub struct Committer {
     pager: Pager,
     gathered: Mutex<Gathered>,
     wake: Notify,
+    work: tokio::sync::Mutex<Work>,
+    /// How many messages the latest batch with any had: whether much is going on.
+    pub(super) latest_count: AtomicUsize,
+    is_stopped: AtomicBool,
     /// Something waits for room.
     is_stuck: AtomicBool,
     retry: AtomicBool,
@@ -135,6 +103,9 @@ impl Committer {
             storage,
             gathered: Mutex::default(),
             wake: Notify::new(),
+            work: tokio::sync::Mutex::default(),
+            latest_count: AtomicUsize::new(0),
+            is_stopped: AtomicBool::new(false),
             is_stuck: AtomicBool::new(false),
             retry: AtomicBool::new(false),
             failure,
@@ -143,42 +114,68 @@ impl Committer {
 
     /// Takes what a queue wants; never waits.
     pub fn submit<A: Iterator<Item = Append>>(&self, submission: Submission<'_, A>) {
-        let Submission { queue: number, appends, settled, marked, load } = submission;
+        let Submission { queue: number, appends, settled, marks, load } = submission;
         let mut gathered = self.gathered.lock();
         let was_empty = gathered.is_empty();
-        gathered.appends.extend(appends.map(|append| (key(number, append.stored), append)));
+        gathered.appends.extend(appends.map(|append| (key(number, append.place.level, append.stored), append)));
         gathered.settled.extend(settled.iter().map(|range| Settle {
-            queue: key(number, range.stored),
+            queue: key(number, range.level, range.stored),
             first: MessageSeq(range.first),
             last: MessageSeq(range.last),
         }));
-        if marked != 0 {
-            let queue = key(number, Stored::Lasting);
+        for &Place { level, seq } in marks {
+            let queue = key(number, level, Stored::Lasting);
             match gathered.marks.last_mut() {
-                Some(mark) if mark.queue == queue => mark.last = MessageSeq(marked),
-                _ => gathered.marks.push(Mark { queue, last: MessageSeq(marked) }),
+                Some(mark) if mark.queue == queue => mark.last = MessageSeq(seq),
+                _ => gathered.marks.push(Mark { queue, last: MessageSeq(seq) }),
             }
         }
         gathered.loads.extend(load.map(|(handle, load)| (number, handle, load)));
-        let is_empty = gathered.is_empty();
+        if was_empty && gathered.is_empty() {
+            return;
+        }
+        self.call(gathered);
+    }
+
+    /// Sees to it that somebody carries out what was gathered.
+    fn call(&self, gathered: MutexGuard<'_, Gathered>) {
+        let (has_urgent, waiting) = (gathered.urgent_count() > 0, gathered.appends.len());
         drop(gathered);
-        if was_empty && !is_empty {
+        if !(has_urgent && turns::is_seen_to(self, waiting)) {
             self.wake.notify_one();
         }
     }
 
-    /// A queue is gone, with everything that it has stored of these kinds.
-    pub fn delete_queue(&self, queue: u64, kinds: impl Iterator<Item = Stored>) {
-        let mut gathered = self.gathered.lock();
-        gathered.deleted.extend(kinds.map(|stored| key(queue, stored)));
-        drop(gathered);
+    /// Has [`Self::run`] look at what was gathered.
+    pub(super) fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    pub(super) fn wake_if_gathered(&self) {
+        if !self.gathered.lock().is_empty() {
+            self.wake.notify_one();
+        }
+    }
+
+    /// A queue is gone, with everything that it has stored.
+    pub fn delete_queue(&self, queue: u64, keys: &KeysInUse) {
+        let mut gathered = self.gathered.lock();
+        gathered.deleted.extend(keys.of(queue));
+        self.call(gathered);
+    }
+
+    /// Takes definitions that are to be stored or removed, in order; never waits.
+    pub fn define(&self, entries: Vec<Entry>) {
+        let mut gathered = self.gathered.lock();
+        gathered.definitions.extend(entries);
+        self.call(gathered);
     }
 
     /// Answers with [`Reply::Stored`] when what the barrier waits for is stored.
     pub fn barrier(&self, barrier: Barrier, reply_to: ReplyTo) {
-        self.gathered.lock().barriers.push((barrier, reply_to));
-        self.wake.notify_one();
+        let mut gathered = self.gathered.lock();
+        gathered.barriers.push((barrier, reply_to));
+        self.call(gathered);
     }
 
     /// Tries again what waits for room; to be called now and then.
@@ -225,48 +222,86 @@ impl Committer {
         self.failure.send_replace(Some(Failure(error.to_string())));
     }
 
-    /// Stores batch after batch, for ever; after a failure it refuses everything.
+    /// Stores batch after batch until [`Self::stop`]; after a failure it refuses everything. It blocks its thread as the storage does.
     pub async fn run(self: Arc<Self>) {
-        let error = self.commit().await;
-        tracing::error!(error = %error, "the store failed; nothing is confirmed any more");
-        self.failure.send_replace(Some(Failure(error.to_string())));
-        // No publisher waits for a confirm that cannot come.
         loop {
-            let mut gathered = std::mem::take(&mut *self.gathered.lock());
-            gathered.refuse();
             self.wake.notified().await;
+            if self.is_stopped.load(Ordering::Relaxed) {
+                return;
+            }
+            let mut work = self.work.lock().await;
+            self.carry_out(&mut work, Part::All).await;
         }
     }
 
-    async fn commit(&self) -> StorageError {
-        let mut batch = Gathered::default();
-        loop {
-            let gathered = std::mem::take(&mut *self.gathered.lock());
+    /// Ends [`Self::run`], whatever is left.
+    pub fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// The right to carry out what was gathered, if nobody is at it.
+    pub(super) fn try_work(&self) -> Option<tokio::sync::MutexGuard<'_, Work>> {
+        self.work.try_lock().ok()
+    }
+
+    /// Carries out what was gathered and what was left before. True if something is left that is no hurry.
+    pub(super) async fn carry_out(&self, work: &mut Work, part: Part) -> bool {
+        let Work { batch, held_back, has_failed } = work;
+        batch.extend(std::mem::take(&mut *self.gathered.lock()));
+        if !*has_failed {
             let is_retry = self.retry.swap(false, Ordering::Relaxed);
-            if gathered.is_empty() && !is_retry {
-                self.wake.notified().await;
-                continue;
-            }
-            batch.extend(gathered);
-            if let Err(error) = self.store(&mut batch, is_retry).await {
-                batch.refuse();
-                return error;
+            match self.store(batch, held_back, is_retry, part).await {
+                Ok(is_done) => return !is_done,
+                Err(error) => {
+                    tracing::error!(error = %error, "the store failed; nothing is confirmed any more");
+                    self.failure.send_replace(Some(Failure(error.to_string())));
+                    *has_failed = true;
+                }
             }
         }
+        // No publisher waits for a confirm that cannot come.
+        batch.refuse();
+        *batch = Gathered::default();
+        false
     }
 
-    /// Carries out a batch. What finds no room stays in it, and is tried again when somebody says so: each try makes the storage look
-    /// for room.
-    async fn store(&self, batch: &mut Gathered, is_retry: bool) -> Result<(), StorageError> {
+    /// Carries out a batch; false if a part is left that is no hurry. What finds no room stays in it, and is tried again when somebody
+    /// says so: each try makes the storage look for room.
+    async fn store(
+        &self,
+        batch: &mut Gathered,
+        held_back: &mut HeldBack,
+        is_retry: bool,
+        part: Part,
+    ) -> Result<bool, StorageError> {
+        let urgent_count = batch.urgent_count();
         let consumed = batch::take_consumed(&mut batch.appends, &mut batch.settled, &batch.deleted);
+        if !consumed.is_empty() {
+            held_back.forget();
+        }
         batch::answer(consumed.into_iter(), true);
+        if !batch.appends.is_empty() {
+            self.latest_count.store(batch.appends.len(), Ordering::Relaxed);
+        }
         // A queue's definition goes before its messages, and its end behind them.
-        let mut full = self.define(&mut batch.definitions).await?;
+        let mut full = self.store_definitions(&mut batch.definitions).await?;
         let is_defined = full.is_none();
-        let may_have_room = is_retry || !self.is_stuck.load(Ordering::Relaxed);
+        let is_stuck = self.is_stuck.load(Ordering::Relaxed);
+        let may_have_room = is_retry || !is_stuck || !self.storage.status().is_full;
         let has_tried = is_defined && (may_have_room || batch.appends.is_empty());
         if has_tried {
-            full = self.append(&mut batch.appends).await?;
+            if is_retry {
+                held_back.retry();
+            }
+            full = room::append(&*self.storage, &mut batch.appends, held_back, is_stuck && is_retry).await?;
+        }
+        if has_tried || !is_defined {
+            self.tell_of_room(full.as_deref());
+        }
+        batch.answer_barriers(true, |barrier| barrier == Barrier::Definitions && is_defined);
+        if part == Part::Urgent && batch.urgent_count() < urgent_count && !batch.is_empty() {
+            return Ok(false);
         }
         // What is done with is forgotten also on a full disk: that is what makes room.
         if !batch.settled.is_empty() {
@@ -280,22 +315,16 @@ impl Committer {
         for queue in batch.deleted.drain(..) {
             self.storage.delete_queue(queue).await?;
         }
-        if has_tried || !is_defined {
-            self.tell_of_room(full.as_deref());
-        }
-        batch.answer_barriers(true, |barrier| match barrier {
-            Barrier::Definitions => is_defined,
-            Barrier::Everything => has_tried && full.is_none(),
-        });
+        batch.answer_barriers(true, |barrier| barrier == Barrier::Everything && has_tried && full.is_none());
         for (number, queue, load) in batch.loads.drain(..) {
             let waiting = waiting(&batch.appends, number, &load);
             self.pager.ask(Request { queue, number, load, waiting });
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Stores definitions; the reason if there is no room for them.
-    async fn define(&self, definitions: &mut Vec<Entry>) -> Result<Option<String>, StorageError> {
+    async fn store_definitions(&self, definitions: &mut Vec<Entry>) -> Result<Option<String>, StorageError> {
         if definitions.is_empty() {
             return Ok(None);
         }
@@ -305,105 +334,45 @@ impl Committer {
         if stored.is_ok() {
             definitions.clear();
         }
-        or_full(stored)
-    }
-
-    /// Stores and confirms messages, those that need the sync and those that do not; the reason if there is no room for them.
-    async fn append(&self, appends: &mut Vec<Pending>) -> Result<Option<String>, StorageError> {
-        let is_stuck = self.is_stuck.load(Ordering::Relaxed);
-        let mut full = None;
-        // What does not wait for the disk does not wait for what does.
-        for is_synced in [false, true] {
-            // A disk that is full gets room little by little. What fits is stored, in the order it came, and the rest waits on. A message
-            // that does not fit holds back its own queue and no other.
-            let mut held_back: Vec<QueueKey> = Vec::new();
-            let mut portion_bytes = if is_stuck { STUCK_PORTION_BYTES } else { usize::MAX };
-            let mut refusals = 0;
-            loop {
-                let is_mine = |(queue, append): &Pending| append.is_synced == is_synced && !held_back.contains(queue);
-                // Whole places of the list, never whole records: a record that several queues share would overtake what stands before
-                // one of its places.
-                let end = portion(appends, portion_bytes, is_mine);
-                let mine = appends.iter().take(end).filter(|pending| is_mine(pending));
-                let groups = batch::group(mine.clone());
-                if groups.is_empty() {
-                    break;
-                }
-                let records: Vec<Record<'_>> = groups.iter().map(batch::record).collect();
-                let stored = match is_synced {
-                    true => self.storage.append(&records).await,
-                    false => self.storage.append_unsynced(&records).await,
-                };
-                let Some(reason) = or_full(stored)? else {
-                    batch::answer(appends.extract_if(..end, |pending| is_mine(pending)), true);
-                    continue;
-                };
-                full = Some(reason);
-                refusals += 1;
-                if !is_stuck || refusals == REFUSALS_MAX {
-                    break;
-                }
-                let mut queues = mine.map(|(queue, _)| *queue);
-                match (queues.next(), queues.next()) {
-                    (Some(queue), None) => {
-                        held_back.push(queue);
-                        portion_bytes = STUCK_PORTION_BYTES;
-                    }
-                    _ => portion_bytes = (portion_bytes / 8).max(1),
-                }
-            }
-        }
-        Ok(full)
+        room::or_full(stored)
     }
 
     fn tell_of_room(&self, full: Option<&str>) {
         let was_stuck = self.is_stuck.swap(full.is_some(), Ordering::Relaxed);
-        match (was_stuck, full) {
-            (false, Some(reason)) => {
+        if was_stuck == full.is_some() {
+            return;
+        }
+        let reason = full.unwrap_or_default();
+        match News::of(full.is_some(), self.storage.status().is_full) {
+            News::Full => {
                 tracing::error!(
                     reason,
                     "the store is full: publishers of persistent messages wait until there is room"
                 );
             }
-            (true, None) => tracing::warn!("the store has room again"),
-            _ => {}
+            News::TooLarge => {
+                tracing::error!(
+                    reason,
+                    "a message is too large for the room in the store: its queue waits, others go on"
+                );
+            }
+            News::Room => tracing::warn!("the store has room again"),
+            News::NothingWaits => tracing::warn!("nothing waits for room in the store any more, which is still full"),
         }
     }
 }
 
-fn or_full(stored: Result<(), StorageError>) -> Result<Option<String>, StorageError> {
-    match stored {
-        Ok(()) => Ok(None),
-        Err(StorageError::Full(reason)) => Ok(Some(reason)),
-        Err(error) => Err(error),
-    }
-}
-
-/// How many places of the list make a portion of about so many bytes: at least one of those that count, or all.
-fn portion(appends: &[Pending], bytes_max: usize, counts: impl Fn(&Pending) -> bool) -> usize {
-    if bytes_max == usize::MAX {
-        return appends.len();
-    }
-    let mut bytes = 0;
-    let is_enough = |pending: &Pending| {
-        bytes += if counts(pending) { pending.1.message.weight() } else { 0 };
-        bytes >= bytes_max
-    };
-    appends.iter().position(is_enough).map_or(appends.len(), |last| last + 1)
-}
-
 /// What a load asks for and the store does not have yet, for want of room.
-fn waiting(appends: &[Pending], number: u64, load: &Load) -> BTreeMap<u64, Arc<crate::message::Message>> {
+fn waiting(appends: &[Pending], number: u64, load: &Load) -> BTreeMap<u64, LoadedMessage> {
     let is_wanted = |queue: QueueKey, seq: u64| {
         // The ranges of a load ascend.
         let range = load.ranges.get(load.ranges.partition_point(|range| range.last < seq));
-        range.is_some_and(|range| key(number, range.stored) == queue && range.first <= seq)
+        range.is_some_and(|range| key(number, range.level, range.stored) == queue && range.first <= seq)
     };
-    let wanted = appends.iter().filter(|(queue, append)| is_wanted(*queue, append.seq));
-    wanted.map(|(_, append)| (append.seq, Arc::clone(&append.message))).collect()
+    let wanted = appends.iter().filter(|(queue, append)| is_wanted(*queue, append.place.seq));
+    let loaded = |append: &Append| {
+        let (seq, message) = (append.place.seq, Arc::clone(&append.message));
+        (seq, LoadedMessage { seq, came_ms: append.came_ms, message })
+    };
+    wanted.map(|(_, append)| loaded(append)).collect()
 }
-
-/// On a full disk, about so much is tried at a time: well below a segment, so that one that has been freed is enough.
-const STUCK_PORTION_BYTES: usize = 256 * 1024;
-/// After so many refusals the disk is left alone until the next try.
-const REFUSALS_MAX: usize = 8;

@@ -1,8 +1,14 @@
-//! Durable definitions as the store keeps them: exchanges, queues and bindings of all vhosts (semantics 27.1, 27.4).
+//! Durable definitions as the store keeps them: exchanges, queues and bindings of all vhosts, vhosts with their settings, and users (semantics 27.1,
+//! 27.4).
 //!
 //! A key is a JSON array that names the thing, a value a JSON object that describes it; so a data folder can be read by people, and a
 //! later version may add fields. Argument tables stand in it as their AMQP encoding in base64, which keeps every type
-//! letter. Users and permissions come from the topology file at every start and are not kept here.
+//! letter. What the topology file says of users, permissions, policies and limits is not here: it comes from the file at every start.
+
+mod accounts;
+mod settings;
+
+use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -10,7 +16,10 @@ use plugin_api::exchange::{BindingSpec, DestinationKind, ExchangeSpec};
 use plugin_api::value::Table;
 use serde::{Deserialize, Serialize};
 
+use crate::access::{self, StoredAccounts};
 use crate::routing::exchange::Identity;
+use crate::vhost::policy::{PolicyKind, PolicySpec};
+use crate::vhost::settings::{ParameterName, VhostLimits, VhostMetadata};
 use crate::vhost::{Change, QueueRecord};
 
 /// One entry of the store's metadata; without a value it is to be removed.
@@ -47,6 +56,25 @@ pub struct VhostDefinitions {
     pub queues: Vec<QueueDefinition>,
     /// All between durable ends.
     pub bindings: Vec<BindingDefinition>,
+    /// What is said of the vhost; none if nobody has made it but the topology file.
+    pub metadata: Option<VhostMetadata>,
+    /// What there may be at most.
+    pub limits: Option<VhostLimits>,
+    /// All policies and operator policies.
+    pub policies: Vec<(PolicyKind, PolicySpec)>,
+    /// All other parameters.
+    pub parameters: Vec<(ParameterName, serde_json::Value)>,
+}
+
+/// Everything that the store knows beside messages.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Definitions {
+    /// By name.
+    pub vhosts: BTreeMap<String, VhostDefinitions>,
+    /// Users with their permissions.
+    pub accounts: StoredAccounts,
+    /// Parameters of the broker as a whole.
+    pub global_parameters: BTreeMap<String, serde_json::Value>,
 }
 
 /// Definitions that cannot be read.
@@ -81,11 +109,15 @@ struct BindingValue {
     arguments: String,
 }
 
+/// A parameter of the broker as a whole that nobody sees: users have been changed while the broker ran, so the default one is no longer made.
+pub const DEFAULT_USERS_LEFT: &str = "internal_default_users_left";
+
 /// The first part of a key.
 mod kind {
     pub(super) const EXCHANGE: &str = "exchange";
     pub(super) const QUEUE: &str = "queue";
     pub(super) const BINDING: &str = "binding";
+    pub(super) const GLOBAL_PARAMETER: &str = "global-parameter";
 }
 
 /// What a change of a vhost means for the store.
@@ -109,7 +141,23 @@ pub fn entry(vhost: &str, change: &Change) -> Entry {
             (binding_key(vhost, source, identity), Some(json(&value)))
         }
         Change::BindingRemoved { source, identity } => (binding_key(vhost, source, identity), None),
+        Change::VhostPut(_)
+        | Change::VhostRemoved
+        | Change::PolicyPut(..)
+        | Change::PolicyRemoved(..)
+        | Change::LimitsPut(_)
+        | Change::ParameterPut(..) => settings::entry(vhost, change),
     }
+}
+
+/// What a change of a user means for the store.
+pub fn account_entry(change: &access::Change) -> Entry {
+    accounts::entry(change)
+}
+
+/// What a changed parameter of the broker as a whole means for the store.
+pub fn global_parameter_entry(name: &str, value: Option<&serde_json::Value>) -> Entry {
+    (key(&[kind::GLOBAL_PARAMETER, name]), value.map(json))
 }
 
 fn queue_value(queue: &QueueRecord) -> QueueValue {
@@ -139,26 +187,24 @@ fn encoded(arguments: &Table) -> String {
     BASE64.encode(bytes)
 }
 
-/// Reads all definitions, by vhost. Keys of other kinds are left alone.
+/// Reads all definitions. Keys of other kinds are left alone.
 ///
 /// # Errors
 /// The first definition that cannot be read.
-pub fn read(meta: &[(Vec<u8>, Vec<u8>)]) -> Result<Vec<(String, VhostDefinitions)>, Unreadable> {
-    let mut vhosts: std::collections::BTreeMap<String, VhostDefinitions> = std::collections::BTreeMap::new();
+pub fn read(meta: &[(Vec<u8>, Vec<u8>)]) -> Result<Definitions, Unreadable> {
+    let mut definitions = Definitions::default();
     for (key, value) in meta {
-        read_one(key, value, &mut vhosts)
+        read_one(key, value, &mut definitions)
             .map_err(|reason| Unreadable { key: String::from_utf8_lossy(key).into_owned(), reason })?;
     }
-    Ok(vhosts.into_iter().collect())
+    Ok(definitions)
 }
 
-fn read_one(
-    key: &[u8],
-    value: &[u8],
-    vhosts: &mut std::collections::BTreeMap<String, VhostDefinitions>,
-) -> Result<(), String> {
+fn read_one(key: &[u8], value: &[u8], definitions: &mut Definitions) -> Result<(), String> {
     let parts: Vec<String> = serde_json::from_slice(key).map_err(|error| format!("its key: {error}"))?;
-    match parts.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let vhosts = &mut definitions.vhosts;
+    match parts[..] {
         [kind::EXCHANGE, vhost, name] => {
             let value: ExchangeValue = parse(value)?;
             vhosts.entry(vhost.into()).or_default().exchanges.push(ExchangeSpec {
@@ -196,11 +242,20 @@ fn read_one(
                 },
             });
         }
-        [kind::EXCHANGE | kind::QUEUE | kind::BINDING, ..] => return Err("its key has another number of parts".into()),
-        _ => {}
+        [kind::GLOBAL_PARAMETER, name] => {
+            definitions.global_parameters.insert(name.into(), parse(value)?);
+        }
+        [kind::EXCHANGE | kind::QUEUE | kind::BINDING | kind::GLOBAL_PARAMETER, ..] => return Err(OTHER_PARTS.into()),
+        _ => {
+            if !settings::read(&parts, value, vhosts)? {
+                accounts::read(&parts, value, &mut definitions.accounts)?;
+            }
+        }
     }
     Ok(())
 }
+
+const OTHER_PARTS: &str = "its key has another number of parts";
 
 fn parse<T: for<'de> Deserialize<'de>>(value: &[u8]) -> Result<T, String> {
     serde_json::from_slice(value).map_err(|error| error.to_string())
@@ -232,7 +287,8 @@ mod tests {
         let (key, value) = entry("/", &change);
         let read = read(&[(key.clone(), value.expect("it is added"))]).expect("it can be read");
         let expected = BindingDefinition { source: "orders".into(), binding: binding.clone() };
-        assert_eq!(read, [("/".into(), VhostDefinitions { bindings: vec![expected], ..Default::default() })]);
+        let expected = VhostDefinitions { bindings: vec![expected], ..Default::default() };
+        assert_eq!(read.vhosts, BTreeMap::from([("/".into(), expected)]));
         let removed = Change::BindingRemoved { source: "orders".into(), identity: Identity::of(&binding) };
         assert_eq!(entry("/", &removed), (key, None));
     }
@@ -246,6 +302,6 @@ mod tests {
 
     #[test]
     fn keys_of_other_kinds_are_left_alone() {
-        assert_eq!(read(&[(br#"["boot"]"#.to_vec(), b"7".to_vec())]), Ok(Vec::new()));
+        assert_eq!(read(&[(br#"["boot"]"#.to_vec(), b"7".to_vec())]), Ok(Definitions::default()));
     }
 }

@@ -1,11 +1,13 @@
-//! What vhosts write their durable changes into: the committer, and a count of what it has not stored yet.
+//! What vhosts and users write their durable changes into: the committer, and a count of what it has not stored yet.
 //!
 //! Who declares what is there already need not wait for the store, unless whoever made it is still waiting.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::definitions::{self, Entry};
 use super::{Barrier, Committer};
+use crate::access;
 use crate::queue::{Notice, Outlet, Reply, ReplyTo};
 use crate::vhost::{Change, Ledger};
 
@@ -21,15 +23,30 @@ impl StoreLedger {
     pub fn new(committer: Arc<Committer>) -> Arc<Self> {
         Arc::new(Self { committer, unstored: Arc::default() })
     }
+
+    /// Takes entries that are to be stored or removed.
+    pub fn define(&self, entries: Vec<Entry>) {
+        // Counted first: whoever sees the change finds it counted.
+        self.unstored.fetch_add(1, Ordering::AcqRel);
+        self.committer.define(entries);
+        let outlet = Arc::new(Mark { unstored: Arc::clone(&self.unstored) });
+        self.committer.barrier(Barrier::Definitions, ReplyTo { outlet, channel: 0 });
+    }
+}
+
+impl access::Ledger for StoreLedger {
+    fn record(&self, changes: Vec<access::Change>) {
+        self.define(changes.iter().map(definitions::account_entry).collect());
+    }
 }
 
 impl Ledger for StoreLedger {
     fn record(&self, vhost: &str, changes: Vec<Change>) {
-        // Counted first: whoever sees the change finds it counted.
-        self.unstored.fetch_add(1, Ordering::AcqRel);
-        self.committer.record(vhost, changes);
-        let outlet = Arc::new(Mark { unstored: Arc::clone(&self.unstored) });
-        self.committer.barrier(Barrier::Definitions, ReplyTo { outlet, channel: 0 });
+        self.define(changes.iter().map(|change| definitions::entry(vhost, change)).collect());
+    }
+
+    fn record_parameter(&self, name: &str, value: Option<&serde_json::Value>) {
+        self.define(vec![definitions::global_parameter_entry(name, value)]);
     }
 
     fn is_stored(&self) -> bool {

@@ -7,12 +7,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use plugin_api::storage::{MessageSeq, Storage, StorageError, StoredMessage, Wanted};
+use plugin_api::storage::{MessageSeq, Storage, StorageError, Wanted};
 use tokio::sync::Notify;
 
-use super::key;
-use crate::message::{Message, Parts};
-use crate::queue::{Handle, Input, Load, SeqRange};
+use super::{key, stamp};
+use crate::queue::{Handle, Input, Load, LoadedMessage, SeqRange};
 
 /// A queue's wish.
 #[derive(Debug)]
@@ -24,7 +23,7 @@ pub(super) struct Request {
     /// What it wants.
     pub(super) load: Load,
     /// Messages that are meant to be in the store and wait for room there.
-    pub(super) waiting: BTreeMap<u64, Arc<Message>>,
+    pub(super) waiting: BTreeMap<u64, LoadedMessage>,
 }
 
 /// See the module.
@@ -68,7 +67,7 @@ impl Pager {
 
     async fn answer(&self, request: Request) -> Result<(), StorageError> {
         let Request { queue, number, load, mut waiting } = request;
-        let mut messages: Vec<(u64, Arc<Message>)> = Vec::new();
+        let mut messages: Vec<LoadedMessage> = Vec::new();
         let mut bytes_left = load.bytes_max;
         let mut through = 0;
         for &range in &load.ranges {
@@ -81,8 +80,8 @@ impl Pager {
         waiting.retain(|&seq, _| seq <= through);
         if !waiting.is_empty() {
             // What was stored meanwhile is the same message.
-            waiting.extend(messages);
-            messages = waiting.into_iter().collect();
+            waiting.extend(messages.into_iter().map(|loaded| (loaded.seq, loaded)));
+            messages = waiting.into_values().collect();
         }
         queue.post(Input::Loaded { id: load.id, through, messages });
         Ok(())
@@ -94,12 +93,12 @@ impl Pager {
         number: u64,
         range: SeqRange,
         bytes_left: &mut usize,
-        messages: &mut Vec<(u64, Arc<Message>)>,
+        messages: &mut Vec<LoadedMessage>,
     ) -> Result<u64, StorageError> {
         let mut from = range.first;
         while from <= range.last {
             let wanted = Wanted {
-                queue: key(number, range.stored),
+                queue: key(number, range.level, range.stored),
                 first: MessageSeq(from),
                 last: MessageSeq(range.last),
                 count_max: READ_COUNT_MAX,
@@ -117,10 +116,9 @@ impl Pager {
             let Some(last) = portion.last() else { return Ok(range.last) };
             from = last.seq.0 + 1;
             for stored in portion {
-                let seq = stored.seq.0;
-                let message = message(&stored);
+                let (came_ms, message) = stamp::message(&stored);
                 *bytes_left = bytes_left.saturating_sub(message.weight());
-                messages.push((seq, message));
+                messages.push(LoadedMessage { seq: stored.seq.0, came_ms, message });
             }
             if *bytes_left == 0 {
                 break;
@@ -128,9 +126,4 @@ impl Pager {
         }
         Ok(from - 1)
     }
-}
-
-fn message(stored: &StoredMessage) -> Arc<Message> {
-    let StoredMessage { exchange, routing_key, properties, body, .. } = stored;
-    Message::new(Parts { exchange, routing_key, properties }, body)
 }

@@ -6,15 +6,15 @@
 use hashbrown::{HashMap, HashSet};
 use plugin_api::storage::{Meta, RecoveredQueue, Storage, StorageError};
 
-use super::definitions::{self, Unreadable, VhostDefinitions};
-use super::{is_paged, number_of};
-use crate::queue::Restored;
+use super::definitions::{self, Definitions, Unreadable};
+use super::{is_paged, level_of, number_of};
+use crate::queue::{Restored, RestoredLevel};
 
 /// Everything that survived.
 #[derive(Debug, Default)]
 pub struct Recovery {
-    /// Definitions by vhost.
-    pub vhosts: Vec<(String, VhostDefinitions)>,
+    /// Definitions of vhosts, users and what is in them.
+    pub definitions: Definitions,
     /// What each queue has left, by its number. `first_seq` is not filled in.
     pub backlogs: HashMap<u64, Restored>,
     /// The first place for new messages: above every place that was ever used.
@@ -51,15 +51,15 @@ const BOOT_KEY: &[u8] = br#"["boot"]"#;
 /// See [`RecoverError`]; nothing is changed then.
 pub async fn recover(storage: &dyn Storage) -> Result<Recovery, RecoverError> {
     let recovered = storage.recover().await?;
-    let vhosts = definitions::read(&recovered.meta)?;
+    let definitions = definitions::read(&recovered.meta)?;
     let boots = recovered.meta.iter().find(|(key, _)| key == BOOT_KEY).and_then(|(_, value)| number(value));
     let boot = boots.unwrap_or(0) + 1;
     let known: HashSet<u64> =
-        vhosts.iter().flat_map(|(_, vhost)| vhost.queues.iter().map(|queue| queue.number)).collect();
+        definitions.vhosts.values().flat_map(|vhost| vhost.queues.iter().map(|queue| queue.number)).collect();
     let mut recovery = Recovery {
         first_seq: boot.checked_mul(1 << SEQ_BITS).ok_or(RecoverError::Worn(boot))?,
         first_number: known.iter().copied().max().unwrap_or(0) + 1,
-        vhosts,
+        definitions,
         backlogs: HashMap::new(),
     };
     for RecoveredQueue { queue, ranges, marked } in recovered.queues {
@@ -67,16 +67,16 @@ pub async fn recover(storage: &dyn Storage) -> Result<Recovery, RecoverError> {
         recovery.first_number = recovery.first_number.max(number_of(queue) + 1);
         // Transient messages were there to be out of memory (semantics 27.2). A queue's definition goes last, so messages may be all
         // that is left of one that was being deleted.
-        if is_paged(queue) || !known.contains(&queue.0) {
+        if is_paged(queue) || !known.contains(&number_of(queue)) {
             storage.delete_queue(queue).await?;
             continue;
         }
-        let backlog = Restored {
-            first_seq: 0,
+        let level = RestoredLevel {
+            level: level_of(queue),
             ranges: ranges.into_iter().map(|(first, last)| (first.0, last.0)).collect(),
             marked: marked.map_or(0, |seq| seq.0),
         };
-        recovery.backlogs.insert(queue.0, backlog);
+        recovery.backlogs.entry(number_of(queue)).or_default().levels.push(level);
     }
     storage.put_meta(&[Meta { key: BOOT_KEY, value: Some(boot.to_string().as_bytes()) }]).await?;
     Ok(recovery)

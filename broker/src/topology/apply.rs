@@ -5,8 +5,9 @@ use std::sync::Arc;
 use plugin_api::exchange::{BindingSpec, ExchangeSpec};
 
 use super::schema::VhostDecl;
+use crate::origin::Origin;
 use crate::vhost::declare::{Operator, QueueSpec};
-use crate::vhost::{Error, Vhost};
+use crate::vhost::{Changed, Error, Vhost};
 
 /// A declaration that could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -20,11 +21,40 @@ pub struct ApplyError {
     pub error: Error,
 }
 
+/// Sets what the file says of the vhost itself: policies, limits, description. It wins over what was set while the broker ran. To be called before
+/// [`apply`], so that queues get their policies when they are made.
+///
+/// # Errors
+/// All that went wrong.
+pub fn apply_settings(vhost: &Arc<Vhost>, decl: &VhostDecl) -> Result<(), Vec<ApplyError>> {
+    let mut errors = Vec::new();
+    let mut note = |what: String, result: Result<Changed, String>| {
+        if let Err(error) = result {
+            errors.push(ApplyError { what, vhost: vhost.name.to_string(), error: Error::Argument(error) });
+        }
+    };
+    if let Some(metadata) = &decl.metadata {
+        let result = vhost.put_metadata(metadata.clone(), Origin::Topology);
+        note("description".into(), result.map_err(|error| error.to_string()));
+    }
+    if let Some(limits) = decl.limits {
+        note("limits".into(), vhost.put_limits(limits, Origin::Topology).map_err(|error| error.to_string()));
+    }
+    for (kind, spec) in &decl.policies {
+        let result = vhost.put_policy(*kind, spec.clone(), Origin::Topology);
+        note(format!("{kind} '{}'", spec.name), result.map_err(|error| error.to_string()));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
 /// Declares everything that is missing. What is there and differs is an error, never changed; everything else is still declared.
 ///
 /// # Errors
 /// All that went wrong.
 pub fn apply(vhost: &Arc<Vhost>, decl: &VhostDecl) -> Result<(), Vec<ApplyError>> {
+    if decl.is_traced {
+        vhost.set_tracing(true);
+    }
     let mut errors = Vec::new();
     let mut note = |what: String, result: Result<(), Error>| {
         if let Err(error) = result {

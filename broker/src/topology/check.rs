@@ -5,6 +5,7 @@
 //! RabbitMQ's (pages "Exchanges", "Queues"), with the exception of those that only a reviewed file can have: everything
 //! referred to must be declared in it.
 
+mod types;
 mod vhost;
 
 use std::{collections::HashMap, net::SocketAddr};
@@ -13,7 +14,12 @@ use super::{
     names::{Names, declared_here, nearest},
     schema::{Topology, UserDecl},
 };
-use crate::{access::Pattern, hooks::Scope};
+use crate::{
+    access::{Pattern, TopicPermission},
+    hooks::Scope,
+};
+
+pub use types::{Types, check_exchange_types, judge_exchanges};
 
 /// One thing that is wrong or doubtful.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,10 +65,14 @@ pub enum Item {
     User(usize),
     /// User, entry of its `permissions`
     Permission(usize, usize),
+    /// User, entry of its `topic_permissions`
+    TopicPermission(usize, usize),
     /// `hooks`
     Hook(usize),
     /// `vhosts`
     Vhost(usize),
+    /// Vhost, entry of its `policies` and `operator_policies` together
+    Policy(usize, usize),
     /// Vhost, entry of its `exchanges`
     Exchange(usize, usize),
     /// Vhost, entry of its `queues`
@@ -96,6 +106,10 @@ pub enum Part {
     Read,
     /// A tag of a user, by index.
     Tag(usize),
+    /// The pattern of a policy.
+    Pattern,
+    /// What a policy says.
+    Definition,
     /// An argument by its name.
     Argument(String),
 }
@@ -123,33 +137,6 @@ pub fn check(topology: &Topology) -> Vec<Finding> {
     check_users(&topology.users, &vhosts, &mut findings);
     check_hooks(topology, &vhosts, &mut findings);
     findings.0
-}
-
-/// Checks that every exchange has a type that exists.
-#[must_use]
-pub fn check_exchange_types<S: AsRef<str>>(topology: &Topology, known: &[S]) -> Vec<Finding> {
-    let mut findings = Findings::default();
-    for (at, vhost) in topology.vhosts.iter().enumerate() {
-        for (index, exchange) in vhost.exchanges.iter().enumerate() {
-            if known.iter().any(|known| known.as_ref() == exchange.kind) {
-                continue;
-            }
-            let place = Item::Exchange(at, index).part(Part::Kind);
-            let cause = format!("unknown exchange type '{}'", exchange.kind);
-            findings.error(place, cause, known_types(&exchange.kind, known));
-        }
-    }
-    findings.0
-}
-
-fn known_types<S: AsRef<str>>(kind: &str, known: &[S]) -> String {
-    match nearest(kind, known.iter().map(AsRef::as_ref)) {
-        Some(meant) => format!("did you mean '{meant}'?"),
-        None => {
-            let names: Vec<&str> = known.iter().map(AsRef::as_ref).collect();
-            format!("known: {}; other types come with plugins", names.join(", "))
-        }
-    }
 }
 
 fn check_listeners(addresses: &[SocketAddr], findings: &mut Findings) {
@@ -187,10 +174,32 @@ fn check_users(users: &[UserDecl], vhosts: &Names<'_>, findings: &mut Findings) 
                 (Part::Read, &permission.read),
             ] {
                 if let Err(error) = Pattern::new(pattern) {
-                    let help = "a pattern that is not valid would deny everything; mend or quote it";
-                    findings.error(item.part(part), format!("not a regular expression: {error}"), help);
+                    findings.error(item.part(part), format!("not a regular expression: {error}"), DENIES);
                 }
             }
+        }
+        check_topic_permissions(user, index, vhosts, findings);
+    }
+}
+
+const DENIES: &str = "a pattern that is not valid would deny everything; mend or quote it";
+
+fn check_topic_permissions(user: &UserDecl, index: usize, vhosts: &Names<'_>, findings: &mut Findings) {
+    let mut seen: HashMap<(&str, &str), usize> = HashMap::new();
+    for (entry, permission) in user.topic_permissions.iter().enumerate() {
+        let item = Item::TopicPermission(index, entry);
+        if vhosts.get(&permission.vhost).is_none() {
+            findings.undeclared_vhost(item.part(Part::Vhost), &permission.vhost, vhosts);
+        }
+        let key = (permission.vhost.as_str(), permission.exchange.as_str());
+        if let Some(first) = seen.get(&key) {
+            let cause = format!("user '{}' has topic permissions for exchange '{}' twice", user.name, key.1);
+            findings.repeated(item, Item::TopicPermission(index, *first), Severity::Error, cause);
+        }
+        seen.entry(key).or_insert(entry);
+        if let Err((pattern, error)) = TopicPermission::check(permission) {
+            let part = if pattern == permission.write { Part::Write } else { Part::Read };
+            findings.error(item.part(part), format!("not a regular expression: {error}"), DENIES);
         }
     }
 }

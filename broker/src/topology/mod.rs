@@ -5,5 +5,6 @@
 
 pub mod apply;
 pub mod check;
+pub mod definitions;
 pub mod names;
 pub mod schema;

@@ -9,7 +9,15 @@ use std::{
 
 use plugin_api::{exchange::DestinationKind, value::Table};
 
-use crate::{access::HashAlgorithm, hooks::HookDecl, queue::Durability};
+use crate::{
+    access::HashAlgorithm,
+    hooks::HookDecl,
+    queue::Durability,
+    vhost::{
+        policy::{PolicyKind, PolicySpec},
+        settings::{VhostLimits, VhostMetadata},
+    },
+};
 
 /// Everything one file declares.
 #[derive(Clone, Debug)]
@@ -32,6 +40,28 @@ pub struct Topology {
     pub vhosts: Vec<VhostDecl>,
     /// What is said about a binding whose ends are not equally durable.
     pub bindings_mixed_durability: MixedDurability,
+    /// Definitions that are imported at each start.
+    pub definitions: Option<DefinitionsDecl>,
+    /// What is not said here, and therefore only there where nothing has been stored.
+    pub defaults: Defaults,
+}
+
+/// Which sections a file leaves out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Defaults {
+    /// `users`: the only one is guest.
+    pub users: bool,
+    /// `vhosts`: the only one is `/`.
+    pub vhosts: bool,
+}
+
+/// `definitions`: what a RabbitMQ has exported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DefinitionsDecl {
+    /// A file, or a folder whose `.json` files are imported in the order of their names.
+    pub path: PathBuf,
+    /// Whether nothing is imported while the content is that of the last import.
+    pub skip_if_unchanged: bool,
 }
 
 /// `node`: how the broker introduces itself to clients.
@@ -67,6 +97,12 @@ pub struct LimitsDecl {
     pub message_bytes_max: u64,
     /// Connections at the same time; `None` is unlimited.
     pub connections_max: Option<u32>,
+    /// Consumers of one channel at the same time.
+    pub consumer_max_per_channel: u32,
+    /// Bindings that may lead to one queue, or to one exchange.
+    pub bindings_per_queue_max: u32,
+    /// What the publishes that the transactions of one connection hold may take in memory.
+    pub transaction_bytes_max: u64,
     /// How long a stopping broker waits for its clients to go.
     pub shutdown_deadline_secs: u16,
     /// From so many bytes of messages in memory on, publishers are stopped; `None` is 60 % of the machine's or container's
@@ -117,6 +153,10 @@ pub struct UserDecl {
     pub loopback_only: bool,
     /// At most one entry for a vhost.
     pub permissions: Vec<PermissionDecl>,
+    /// At most one entry for an exchange of a vhost.
+    pub topic_permissions: Vec<TopicPermissionDecl>,
+    /// How many connections and channels the user may have.
+    pub limits: UserLimitsDecl,
 }
 
 /// A password as it was declared. Its `Debug` form shows no secret.
@@ -146,6 +186,29 @@ pub struct PermissionDecl {
     pub read: String,
 }
 
+/// What a user may do with a topic exchange, by routing key: two patterns in which `{username}` and `{vhost}` stand for their values
+/// (RabbitMQ: "Access Control", topic authorisation).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicPermissionDecl {
+    /// The vhost this is about.
+    pub vhost: String,
+    /// The exchange there.
+    pub exchange: String,
+    /// Keys to publish with.
+    pub write: String,
+    /// Keys to bind with.
+    pub read: String,
+}
+
+/// How many connections and channels a user may have; nothing and negative values are no limit, 0 allows none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UserLimitsDecl {
+    /// `max-connections`
+    pub max_connections: Option<i64>,
+    /// `max-channels`, of all its connections together.
+    pub max_channels: Option<i64>,
+}
+
 /// One virtual host.
 #[derive(Clone, Debug, Default)]
 pub struct VhostDecl {
@@ -153,6 +216,14 @@ pub struct VhostDecl {
     pub name: String,
     /// What confirms wait for in queues that do not say it themselves.
     pub durability: Durability,
+    /// Description, tags and default queue type, if the file says anything of them.
+    pub metadata: Option<VhostMetadata>,
+    /// What there may be at most, if the file says so.
+    pub limits: Option<VhostLimits>,
+    /// Policies and operator policies.
+    pub policies: Vec<(PolicyKind, PolicySpec)>,
+    /// Whether publishes and deliveries are copied to `amq.rabbitmq.trace` (semantics 29.1).
+    pub is_traced: bool,
     /// Exchanges beside the predeclared ones.
     pub exchanges: Vec<ExchangeDecl>,
     /// Queues.
@@ -233,6 +304,8 @@ impl Default for Topology {
             hooks: Vec::new(),
             vhosts,
             bindings_mixed_durability: MixedDurability::default(),
+            definitions: None,
+            defaults: Defaults { users: true, vhosts: true },
         }
     }
 }
@@ -253,6 +326,12 @@ impl Default for LimitsDecl {
             handshake_timeout_secs: 10,
             message_bytes_max: 16 * 1024 * 1024,
             connections_max: None,
+            // Each may have deliveries of 16 KiB on their way at least, which makes 256 MiB of a channel.
+            consumer_max_per_channel: 16_384,
+            // About 50 MB of memory.
+            bindings_per_queue_max: 100_000,
+            // Four of the largest messages.
+            transaction_bytes_max: 64 * 1024 * 1024,
             // Less than the 30 s after which service managers and container runtimes kill.
             shutdown_deadline_secs: 10,
             memory_watermark_bytes: None,
@@ -273,6 +352,8 @@ impl UserDecl {
             tags: vec!["administrator".to_owned()],
             loopback_only: true,
             permissions: names.into_iter().map(PermissionDecl::all).collect(),
+            topic_permissions: Vec::new(),
+            limits: UserLimitsDecl::default(),
         }
     }
 }

@@ -6,8 +6,16 @@ use super::queue_arguments::{ArgumentError, DURABILITY, check_queue_argument, du
 use crate::queue::Durability;
 
 /// Arguments that a re-declaration must repeat (semantics 9.9), as far as they are supported.
-const COMPARED: [&str; 6] =
-    ["x-queue-mode", "x-queue-version", "x-queue-type", "x-queue-master-locator", "x-queue-leader-locator", DURABILITY];
+const COMPARED: [&str; 8] = [
+    "x-max-priority",
+    "x-queue-mode",
+    "x-queue-version",
+    "x-single-active-consumer",
+    "x-queue-type",
+    "x-queue-master-locator",
+    "x-queue-leader-locator",
+    DURABILITY,
+];
 
 /// The first argument of a new queue that is wrong, in words.
 ///
@@ -25,6 +33,11 @@ pub fn check_queue(arguments: &Table, queue: &str, vhost: &str) -> Result<(), St
             ArgumentError::NotOneOf(_, value, names) => {
                 format!("{invalid}: value {value} is not one of {}", names.join(", "))
             }
+            // As RabbitMQ prints its own terms.
+            ArgumentError::WrongType(_, kind) => format!("{invalid}: {{unacceptable_type,{kind}}}"),
+            ArgumentError::NotAnInteger(_, kind) => format!("{invalid}: \"expected integer, got {kind}\""),
+            ArgumentError::Negative(_, value) => format!("{invalid}: {{value_negative,{value}}}"),
+            ArgumentError::TooLarge(_, value, _) => format!("{invalid}: {{max_value_exceeded,{value}}}"),
             ArgumentError::OtherType(..) => format!("{invalid} of queue type classic"),
         })?;
     }

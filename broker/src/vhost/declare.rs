@@ -6,15 +6,18 @@
 
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockWriteGuard};
 use plugin_api::exchange::{BindingSpec, DestinationKind, ExchangeSpec};
 use plugin_api::value::{Table, Value};
 
 use super::arguments;
 use super::error::{Error, Kind};
+use super::policy::QueueType;
 use super::queue_settings::Declared;
+use super::reply_to::is_reply_name;
+use super::tables::Tables;
 use super::{Changed, QueueRecord, Vhost};
-use crate::access::Permission;
+use crate::access::{Permission, TopicPermission};
 use crate::queue;
 use crate::routing::exchange::{ALTERNATE_EXCHANGE, Bound, Exchange};
 
@@ -22,6 +25,8 @@ use crate::routing::exchange::{ALTERNATE_EXCHANGE, Bound, Exchange};
 pub trait Authority {
     /// Whether the permission is there; `name` is never the default exchange.
     fn permits(&mut self, permission: Permission, name: &str) -> bool;
+    /// What the user may do with a topic exchange by routing key; none where everything is allowed (semantics 25.7).
+    fn topic_permission(&mut self, exchange: &str) -> Option<Arc<TopicPermission>>;
     /// For errors.
     fn user(&self) -> &str;
     /// Whether messages may carry another user's user-id (semantics 12.6).
@@ -37,6 +42,10 @@ pub struct Operator;
 impl Authority for Operator {
     fn permits(&mut self, _: Permission, _: &str) -> bool {
         true
+    }
+
+    fn topic_permission(&mut self, _: &str) -> Option<Arc<TopicPermission>> {
+        None
     }
 
     fn user(&self) -> &str {
@@ -69,6 +78,10 @@ pub struct QueueSpec {
 
 /// Names with this prefix are the server's.
 const RESERVED_PREFIX: &str = "amq.";
+const QUEUE_TYPE: &str = "x-queue-type";
+const DEAD_LETTER_EXCHANGE: &str = "x-dead-letter-exchange";
+/// The exchange type that has topic permissions.
+pub(super) const TOPIC: &str = "topic";
 
 impl Vhost {
     fn permit(&self, by: &mut dyn Authority, permission: Permission, kind: Kind, name: &str) -> Result<(), Error> {
@@ -121,13 +134,14 @@ impl Vhost {
     /// # Errors
     /// See [`Error`]; nothing is changed then.
     pub fn declare_exchange(&self, by: &mut dyn Authority, spec: ExchangeSpec) -> Result<Changed, Error> {
-        let kind =
-            self.registry.exchange_type(&spec.kind).ok_or_else(|| Error::UnknownExchangeType(spec.kind.clone()))?;
+        let Some(kind) = self.registry.exchange_type(&spec.kind) else {
+            return self.declare_without_type(by, &spec);
+        };
         if spec.name.is_empty() {
             return Err(Error::DefaultExchange);
         }
         self.permit(by, Permission::Configure, Kind::Exchange, &spec.name)?;
-        let mut tables = self.tables.write();
+        let mut tables = self.open_tables()?;
         if let Some(existing) = tables.exchanges.get(spec.name.as_str()) {
             return self.compare_exchange(&spec, &existing.spec).map(|()| self.unchanged(existing.spec.durable));
         }
@@ -157,6 +171,21 @@ impl Vhost {
         types.validate_inner(&spec)?;
         tables.add_exchange(Arc::new(Exchange::open(self.numbers.next(), spec, &types)?));
         Ok(self.changed(tables))
+    }
+
+    /// No plugin offers the type. An exchange that was declared when one did is there all the same (semantics 8.6).
+    fn declare_without_type(&self, by: &mut dyn Authority, spec: &ExchangeSpec) -> Result<Changed, Error> {
+        let (existing, is_gone) = {
+            let tables = self.tables.read();
+            let existing = tables.exchanges.get(spec.name.as_str()).filter(|existing| existing.spec.kind == spec.kind);
+            (existing.cloned(), tables.exchanges.values().any(|other| other.spec.kind == spec.kind))
+        };
+        let Some(existing) = existing else {
+            let kind = spec.kind.clone();
+            return Err(if is_gone { Error::ExchangeTypeIsGone(kind) } else { Error::UnknownExchangeType(kind) });
+        };
+        self.permit(by, Permission::Configure, Kind::Exchange, &spec.name)?;
+        self.compare_exchange(spec, &existing.spec).map(|()| self.unchanged(existing.spec.durable))
     }
 
     fn compare_exchange(&self, received: &ExchangeSpec, current: &ExchangeSpec) -> Result<(), Error> {
@@ -268,6 +297,7 @@ impl Vhost {
         mut spec: QueueSpec,
         generated_name: impl FnOnce() -> String,
     ) -> Result<(Arc<QueueRecord>, Changed), Error> {
+        self.set_default_type(&mut spec);
         if spec.name.is_empty() {
             spec.name = generated_name();
         } else if spec.name.starts_with(RESERVED_PREFIX) {
@@ -277,17 +307,23 @@ impl Vhost {
         // An exclusive queue is never durable, whatever the client says (semantics 9.5).
         spec.durable &= !spec.exclusive;
         let owner = if spec.exclusive { by.connection() } else { None };
-        let mut tables = self.tables.write();
+        let mut tables = self.open_tables()?;
         if let Some(existing) = tables.queues.get(spec.name.as_str()) {
             self.check_owner(by, existing)?;
             self.compare_queue(&spec, owner, existing)?;
             return Ok((Arc::clone(existing), self.unchanged(existing.durable)));
         }
+        self.permit_dead_letters(by, &spec)?;
         arguments::check_queue(&spec.arguments, &spec.name, &self.name).map_err(Error::Argument)?;
+        let limits = tables.settings.limits.map(|(limits, _)| limits).unwrap_or_default();
+        if let Some(limit) = limits.queues_reached(tables.queues.len()) {
+            return Err(Error::QueueLimit { name: spec.name, vhost: self.name.to_string(), limit });
+        }
         let number = self.numbers.next();
         let name: Arc<str> = spec.name.into();
         let QueueSpec { durable, auto_delete, .. } = spec;
-        let settings = self.queue_settings(&name, Declared { durable, auto_delete, arguments: &spec.arguments });
+        let declared = Declared { durable, auto_delete, arguments: &spec.arguments };
+        let (settings, applied) = self.queue_settings(&tables, &name, declared);
         let restored = queue::Restored { first_seq: self.first_seq, ..queue::Restored::default() };
         let record = Arc::new(QueueRecord {
             handle: self.factory.create(self, &name, number, settings.options, restored),
@@ -296,11 +332,50 @@ impl Vhost {
             durable,
             auto_delete,
             settings: RwLock::new(Arc::new(settings)),
+            policy: RwLock::new(applied),
             owner,
             arguments: spec.arguments,
         });
         tables.add_queue(Arc::clone(&record));
         Ok((record, self.changed(tables)))
+    }
+
+    /// A queue that is declared without a type gets the vhost's default, as an argument of its own; where that cannot be of its type, it is classic
+    /// (semantics 9.12). A vhost without a default adds nothing.
+    fn set_default_type(&self, spec: &mut QueueSpec) {
+        if spec.arguments.get(QUEUE_TYPE).is_some() {
+            return;
+        }
+        let default =
+            self.tables.read().settings.metadata.as_ref().and_then(|(metadata, _)| metadata.default_queue_type);
+        if let Some(kind) = default {
+            let is_lasting = spec.durable && !spec.exclusive && !spec.auto_delete;
+            let kind = if kind == QueueType::Classic || is_lasting { kind } else { QueueType::Classic };
+            spec.arguments.insert(QUEUE_TYPE, kind.name());
+        }
+    }
+
+    /// Who lets a queue's messages go elsewhere must be able to read them here and write them there (semantics 25.3).
+    fn permit_dead_letters(&self, by: &mut dyn Authority, spec: &QueueSpec) -> Result<(), Error> {
+        match spec.arguments.get(DEAD_LETTER_EXCHANGE) {
+            None => Ok(()),
+            Some(Value::LongString(exchange)) => {
+                self.permit(by, Permission::Read, Kind::Queue, &spec.name)?;
+                self.permit(by, Permission::Write, Kind::Exchange, &String::from_utf8_lossy(exchange))
+            }
+            Some(other) => Err(Error::Argument(format!(
+                "invalid type '{}' for arg '{DEAD_LETTER_EXCHANGE}' in queue '{}' in vhost '{}'",
+                other.type_name(),
+                spec.name,
+                self.name
+            ))),
+        }
+    }
+
+    /// The names, to be changed: of a vhost that is still there.
+    fn open_tables(&self) -> Result<RwLockWriteGuard<'_, Tables>, Error> {
+        let tables = self.tables.write();
+        if tables.has_ended { Err(Error::VhostDeleted(self.name.to_string())) } else { Ok(tables) }
     }
 
     fn compare_queue(&self, spec: &QueueSpec, owner: Option<u64>, current: &QueueRecord) -> Result<(), Error> {
@@ -329,7 +404,7 @@ impl Vhost {
     /// See [`Error`]; nothing is changed then.
     pub fn bind(&self, by: &mut dyn Authority, source: &str, binding: &BindingSpec) -> Result<Changed, Error> {
         self.permit_binding(by, source, binding)?;
-        let mut tables = self.tables.write();
+        let mut tables = self.open_tables()?;
         let exchange = tables.exchanges.get(source).cloned().ok_or_else(|| self.not_found(Kind::Exchange, source))?;
         let destination = tables
             .destination(binding.destination_kind, &binding.destination)
@@ -339,6 +414,14 @@ impl Vhost {
         }
         if let crate::routing::Destination::Queue(queue) = &destination {
             self.check_owner(by, queue)?;
+        }
+        if tables.bindings_to(&destination) >= self.bindings_per_queue_max && !exchange.has_binding(binding) {
+            return Err(Error::BindingLimit {
+                kind: kind_of(binding.destination_kind),
+                name: binding.destination.clone(),
+                vhost: self.name.to_string(),
+                max: self.bindings_per_queue_max,
+            });
         }
         let is_durable = exchange.spec.durable && destination.is_durable();
         let mut handed = Vec::new();
@@ -376,12 +459,53 @@ impl Vhost {
 
     fn permit_binding(&self, by: &mut dyn Authority, source: &str, binding: &BindingSpec) -> Result<(), Error> {
         let kind = kind_of(binding.destination_kind);
+        if kind == Kind::Queue && is_reply_name(&binding.destination) {
+            return Err(Error::ReplyQueueBinding);
+        }
         let is_default_destination = kind == Kind::Exchange && binding.destination.is_empty();
         self.permit(by, Permission::Write, kind, &binding.destination)?;
         if source.is_empty() || is_default_destination {
             return Err(Error::DefaultExchange);
         }
-        self.permit(by, Permission::Read, Kind::Exchange, source)
+        self.permit(by, Permission::Read, Kind::Exchange, source)?;
+        match self.exchange(source) {
+            Some(exchange) => self.permit_topics(by, Permission::Read, &exchange, [binding.routing_key.as_str()]),
+            None => Ok(()),
+        }
+    }
+
+    /// Topic permissions are asked for topic exchanges alone, whatever else routes by topics (semantics 25.7).
+    fn permit_topics<'k>(
+        &self,
+        by: &mut dyn Authority,
+        permission: Permission,
+        exchange: &Exchange,
+        routing_keys: impl IntoIterator<Item = &'k str>,
+    ) -> Result<(), Error> {
+        if exchange.spec.kind != TOPIC {
+            return Ok(());
+        }
+        let Some(topics) = by.topic_permission(&exchange.name) else { return Ok(()) };
+        match routing_keys.into_iter().find(|routing_key| !topics.permits(permission, routing_key)) {
+            None => Ok(()),
+            Some(routing_key) => Err(self.topic_refused(by, permission, exchange, routing_key)),
+        }
+    }
+
+    pub(super) fn topic_refused(
+        &self,
+        by: &dyn Authority,
+        permission: Permission,
+        exchange: &Exchange,
+        routing_key: &str,
+    ) -> Error {
+        Error::TopicRefused {
+            permission,
+            routing_key: routing_key.to_owned(),
+            exchange: exchange.name.to_string(),
+            vhost: self.name.to_string(),
+            user: by.user().to_owned(),
+        }
     }
 }
 
@@ -452,8 +576,34 @@ mod tests {
         let registry = Arc::new(Registry::builtin().unwrap());
         let numbers = Arc::new(Numbers::starting_at(1));
         let (ledger, holder) = (Arc::new(NoLedger), Arc::new(NoHolder));
-        let shared = Shared { registry, factory, ledger, holder, numbers, first_seq: 1 };
+        let shared =
+            Shared { registry, factory, ledger, holder, numbers, first_seq: 1, bindings_per_queue_max: BINDINGS_MAX };
         Vhost::new("/", shared, durability).unwrap()
+    }
+
+    const BINDINGS_MAX: usize = 3;
+
+    #[test]
+    fn so_many_bindings_lead_to_a_queue_and_no_more() {
+        let vhost = vhost(Arc::new(Made::default()), Durability::Synced);
+        let spec = QueueSpec { name: "q".into(), ..QueueSpec::default() };
+        vhost.declare_queue(&mut Operator, spec, || unreachable!("it has a name")).unwrap();
+        let binding = |key: usize| BindingSpec {
+            destination: "q".into(),
+            destination_kind: DestinationKind::Queue,
+            routing_key: key.to_string(),
+            arguments: Table::new(),
+        };
+        for key in 0..BINDINGS_MAX {
+            // Two exchanges: it is the queue whose bindings are counted.
+            let source = ["amq.direct", "amq.topic"][key % 2];
+            vhost.bind(&mut Operator, source, &binding(key)).unwrap();
+        }
+        let error = vhost.bind(&mut Operator, "amq.direct", &binding(9)).unwrap_err();
+        assert_eq!(error.to_string(), "cannot bind queue 'q' in vhost '/': binding limit (3) is reached");
+        vhost.bind(&mut Operator, "amq.direct", &binding(0)).expect("this one is there already");
+        vhost.unbind(&mut Operator, "amq.direct", &binding(0)).unwrap();
+        vhost.bind(&mut Operator, "amq.direct", &binding(9)).expect("there is room again");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Messages that no client publishes now: what an exchange has for a new binding, and held messages that are due.
+//! Messages that no client publishes now: what an exchange has for a new binding, held messages that are due, and the broker's own.
 //!
 //! They run no hooks and nobody waits for their confirms; everything else is as for any message. Queues are posted to when no lock is
 //! held any more.
@@ -10,34 +10,41 @@ use hashbrown::HashMap;
 use plugin_api::exchange::Hold;
 
 use super::held::Held;
-use super::publish::{extra_keys, without_bcc};
+use super::publish::{extra_keys, hiding_bcc};
 use super::{QueueRecord, Vhost};
-use crate::message::{Message, Parts};
-use crate::queue::{Incoming, Input};
+use crate::message::{Marks, Message, Parts};
+use crate::queue::{Incoming, Input, Outlet};
 use crate::routing::{self, Destination, Exchange};
 
 /// Messages by queue, in their order.
 #[derive(Default)]
-struct Batches {
+pub(super) struct Batches {
     place_of: HashMap<u64, usize>,
     batches: Vec<(Arc<QueueRecord>, Vec<Incoming>)>,
 }
 
 impl Batches {
-    fn add(&mut self, queue: &Arc<QueueRecord>, message: &Arc<Message>) {
+    /// `number` is for the confirm; 0 when none is wanted.
+    pub(super) fn add(&mut self, queue: &Arc<QueueRecord>, message: &Arc<Message>, number: u64) {
         let place = *self.place_of.entry(queue.number).or_insert_with(|| {
             self.batches.push((Arc::clone(queue), Vec::new()));
             self.batches.len() - 1
         });
-        let incoming = Incoming { message: Arc::clone(message), channel: 0, number: 0 };
+        let incoming = Incoming { message: Arc::clone(message), channel: 0, number };
         if let Some((_, messages)) = self.batches.get_mut(place) {
             messages.push(incoming);
         }
     }
 
-    fn post(self) {
+    /// How many messages there are, each counted for every queue that gets it.
+    pub(super) fn message_count(&self) -> usize {
+        self.batches.iter().map(|(_, messages)| messages.len()).sum()
+    }
+
+    /// Hands everything over; `origin` gets the confirms.
+    pub(super) fn post(self, origin: Option<&Arc<dyn Outlet>>) {
         for (queue, messages) in self.batches {
-            queue.handle.post(Input::Publish { origin: None, messages });
+            queue.handle.post(Input::Publish { origin: origin.cloned(), messages });
         }
     }
 }
@@ -48,16 +55,11 @@ impl Vhost {
         let mut batches = Batches::default();
         for message in messages {
             match destination {
-                Destination::Queue(queue) => match without_bcc(message) {
-                    Ok(message) => batches.add(queue, &message),
-                    Err(error) => {
-                        tracing::error!(vhost = %self.name, error = %error, "message for a new binding is lost");
-                    }
-                },
+                Destination::Queue(queue) => batches.add(queue, &hiding_bcc(message), 0),
                 Destination::Exchange(exchange) => self.route_again(exchange, message, &mut batches),
             }
         }
-        batches.post();
+        batches.post(None);
     }
 
     /// Routes messages that were held, each from the exchange that held it; those of exchanges that have ended are dropped.
@@ -69,7 +71,14 @@ impl Vhost {
                 self.route_again(&held.exchange, &held.message, &mut batches);
             }
         }
-        batches.post();
+        batches.post(None);
+    }
+
+    /// Publishes a message of the broker's own to an exchange.
+    pub(super) fn publish_inside(&self, exchange: &Arc<Exchange>, message: &Arc<Message>) {
+        let mut batches = Batches::default();
+        self.route_again(exchange, message, &mut batches);
+        batches.post(None);
     }
 
     fn route_again(&self, start: &Arc<Exchange>, message: &Arc<Message>, batches: &mut Batches) {
@@ -77,6 +86,7 @@ impl Vhost {
             tracing::error!(vhost = %self.name, exchange = %start.name, error = %error, "message is lost");
         };
         let extra = match extra_keys(message.properties()) {
+            _ if message.marks().has(Marks::SOLE_KEY) => None,
             Ok(extra) => extra,
             Err(error) => return lost(&error),
         };
@@ -92,10 +102,8 @@ impl Vhost {
         if !held.is_empty() {
             self.holder.hold(None, held);
         }
-        match without_bcc(message) {
-            Ok(message) => route.queues.iter().for_each(|queue| batches.add(queue, &message)),
-            Err(error) => lost(&error),
-        }
+        let message = hiding_bcc(message);
+        route.queues.iter().for_each(|queue| batches.add(queue, &message, 0));
     }
 
     /// What the holder is given for a message that `exchange` put off; `(channel, number)` are the publisher's.
@@ -107,7 +115,9 @@ impl Vhost {
         (channel, number): (u16, u64),
     ) -> Held {
         let message = match &hold.properties {
-            Some(properties) => Message::new(Parts { properties, ..message.parts() }, message.body()),
+            Some(properties) => {
+                Message::marked(Parts { properties, ..message.parts() }, message.body(), message.marks())
+            }
             None => Arc::clone(message),
         };
         let delay = Duration::from_millis(hold.delay_ms.min(DELAY_MS_MAX));

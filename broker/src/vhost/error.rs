@@ -52,6 +52,9 @@ pub enum Error {
     /// No plugin offers the type (semantics 8.5).
     #[error("unknown exchange type '{0}'")]
     UnknownExchangeType(String),
+    /// No plugin offers it any more, but there are exchanges of that type (semantics 8.6).
+    #[error("invalid exchange type '{0}'")]
+    ExchangeTypeIsGone(String),
     /// The default exchange cannot be declared, deleted or bound (semantics 8.8).
     #[error("operation not permitted on the default exchange")]
     DefaultExchange,
@@ -125,6 +128,50 @@ pub enum Error {
         /// Where.
         vhost: String,
     },
+    /// There are as many queues as there may be (semantics 9.21).
+    #[error("cannot declare queue '{name}': queue limit in vhost '{vhost}' ({limit}) is reached")]
+    QueueLimit {
+        /// The queue that would be one too many.
+        name: String,
+        /// Where.
+        vhost: String,
+        /// How many there may be.
+        limit: u64,
+    },
+    /// The vhost was deleted meanwhile (semantics 24.2); its connections are being closed.
+    #[error("vhost '{0}' is deleted")]
+    VhostDeleted(String),
+    /// No topic permission (semantics 25.7).
+    #[error(
+        "{permission} access to topic '{routing_key}' in exchange '{exchange}' in vhost '{vhost}' refused for user '{user}'"
+    )]
+    TopicRefused {
+        /// Which is missing.
+        permission: Permission,
+        /// For which key.
+        routing_key: String,
+        /// On which exchange.
+        exchange: String,
+        /// Where.
+        vhost: String,
+        /// Who.
+        user: String,
+    },
+    /// So many bindings lead to it already (`limits.bindings_per_queue_max`).
+    #[error("cannot bind {kind} '{name}' in vhost '{vhost}': binding limit ({max}) is reached")]
+    BindingLimit {
+        /// What.
+        kind: Kind,
+        /// Its name.
+        name: String,
+        /// Where.
+        vhost: String,
+        /// The limit.
+        max: usize,
+    },
+    /// Nothing leads to a reply queue but the default exchange (semantics 22.3).
+    #[error("cannot bind or unbind to a volatile (direct reply-to) queue")]
+    ReplyQueueBinding,
     /// An argument's value is wrong (semantics 8.11, 9.13).
     #[error("{0}")]
     Argument(String),
@@ -140,7 +187,7 @@ pub enum Error {
     #[error("{0}")]
     Type(#[from] TypeError),
     /// A route met an exchange whose type has failed.
-    #[error("cannot route message through exchange '{name}' in vhost '{vhost}': {error}")]
+    #[error("Cannot route message through exchange '{name}' in vhost '{vhost}': {error}")]
     RouteFailed {
         /// Its name.
         name: String,
@@ -158,11 +205,14 @@ impl Error {
     /// The code that tells a client.
     pub fn reply_code(&self) -> ReplyCode {
         match self {
+            Self::VhostDeleted(_) => ReplyCode::ConnectionForced,
             Self::Refused { .. }
+            | Self::TopicRefused { .. }
             | Self::DefaultExchange
             | Self::ReservedPrefix { .. }
             | Self::SystemExchange { .. }
             | Self::InternalExchange { .. }
+            | Self::ReplyQueueBinding
             | Self::ExclusiveUse { .. } => ReplyCode::AccessRefused,
             Self::NotFound { .. } => ReplyCode::NotFound,
             Self::Locked { .. } => ReplyCode::ResourceLocked,
@@ -170,9 +220,12 @@ impl Error {
                 ReplyCode::InternalError
             }
             Self::UnknownExchangeType(_)
+            | Self::ExchangeTypeIsGone(_)
+            | Self::QueueLimit { .. }
             | Self::Inequivalent { .. }
             | Self::InUse { .. }
             | Self::NotEmpty { .. }
+            | Self::BindingLimit { .. }
             | Self::Argument(_)
             | Self::Type(TypeError::Refused(_))
             | Self::RouteFailed { error: TypeError::Refused(_), .. }

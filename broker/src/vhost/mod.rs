@@ -5,29 +5,39 @@
 //! connection, no clock and no runtime.
 
 pub mod arguments;
+pub mod dead_letter;
 pub mod declare;
 mod deliver;
+pub mod erlang_term;
 pub mod error;
+pub mod firehose;
 pub mod held;
+pub mod json_table;
+mod policies;
 pub mod policy;
 pub mod publish;
 pub mod queue_arguments;
 pub mod queue_settings;
+pub mod registry;
+pub mod reply_to;
 mod restore;
+pub mod settings;
 mod tables;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::{RwLock, RwLockWriteGuard};
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use plugin_api::exchange::ExchangeSpec;
 use plugin_api::value::Table;
 
+use self::dead_letter::Cycles;
 pub use self::error::Error;
 use self::held::Holder;
-use self::policy::QueuePolicy;
+use self::policy::{Applied, Policy, PolicyKind, QueueType};
 use self::queue_settings::{Declared, QueueSettings};
+use self::settings::{ParameterName, VhostLimits, VhostMetadata};
 use self::tables::Tables;
 use crate::plugin_host::{Registry, TypeError};
 use crate::queue::{self, Durability};
@@ -47,6 +57,8 @@ pub struct QueueRecord {
     pub auto_delete: bool,
     /// What follows from its declaration and the policies of this moment.
     pub settings: RwLock<Arc<QueueSettings>>,
+    /// The policies of this moment.
+    pub policy: RwLock<Applied>,
     /// The connection that owns it, for exclusive queues.
     pub owner: Option<u64>,
     /// As declared.
@@ -95,6 +107,18 @@ pub enum Change {
         /// The binding.
         identity: Identity,
     },
+    /// The vhost is there, and what is said of it.
+    VhostPut(VhostMetadata),
+    /// The vhost is gone; everything in it went before.
+    VhostRemoved,
+    /// A policy was added or changed.
+    PolicyPut(PolicyKind, Arc<Policy>),
+    /// It is gone.
+    PolicyRemoved(PolicyKind, Arc<str>),
+    /// The limits were changed or are gone.
+    LimitsPut(Option<VhostLimits>),
+    /// A parameter was added or changed, or is gone.
+    ParameterPut(ParameterName, Option<serde_json::Value>),
 }
 
 /// What an operation changed, so that its caller knows what to wait for.
@@ -112,6 +136,11 @@ pub enum Changed {
 pub trait Ledger: fmt::Debug + Send + Sync {
     /// Changes of one vhost, in order.
     fn record(&self, vhost: &str, changes: Vec<Change>);
+
+    /// A parameter of the broker as a whole was added or changed, or is gone.
+    fn record_parameter(&self, name: &str, value: Option<&serde_json::Value>) {
+        let _ = (name, value);
+    }
 
     /// Whether everything that was recorded is stored. One that does not know says no; then everybody waits.
     fn is_stored(&self) -> bool {
@@ -136,6 +165,7 @@ impl Numbers {
 }
 
 /// What all vhosts of a broker share.
+#[derive(Clone)]
 pub struct Shared {
     /// Exchange types.
     pub registry: Arc<Registry>,
@@ -149,6 +179,8 @@ pub struct Shared {
     pub numbers: Arc<Numbers>,
     /// The place of the first message of every queue: above all places of earlier runs.
     pub first_seq: u64,
+    /// Bindings that may lead to one queue, or to one exchange.
+    pub bindings_per_queue_max: usize,
 }
 
 /// See the module.
@@ -162,10 +194,15 @@ pub struct Vhost {
     numbers: Arc<Numbers>,
     /// The place of the first message of every queue: above all places of earlier runs.
     first_seq: u64,
+    bindings_per_queue_max: usize,
     /// That of queues which were declared without one.
     durability: Durability,
     tables: RwLock<Tables>,
+    /// Held while policies change, until all queues have been told.
+    changing: Mutex<()>,
     generation: AtomicU64,
+    cycles: Cycles,
+    is_traced: AtomicBool,
 }
 
 impl fmt::Debug for Vhost {
@@ -191,7 +228,7 @@ impl Vhost {
     /// # Errors
     /// A built-in exchange type cannot be opened.
     pub fn new(name: &str, shared: Shared, durability: Durability) -> Result<Arc<Self>, TypeError> {
-        let Shared { registry, factory, ledger, holder, numbers, first_seq } = shared;
+        let Shared { registry, factory, ledger, holder, numbers, first_seq, bindings_per_queue_max } = shared;
         let mut tables = Tables::default();
         for (exchange, kind, internal) in PREDECLARED {
             let spec = ExchangeSpec {
@@ -217,9 +254,13 @@ impl Vhost {
             holder,
             numbers,
             first_seq,
+            bindings_per_queue_max,
             durability,
             tables: RwLock::new(tables),
+            changing: Mutex::new(()),
             generation: AtomicU64::new(1),
+            cycles: Cycles::default(),
+            is_traced: AtomicBool::new(false),
         }))
     }
 
@@ -240,8 +281,12 @@ impl Vhost {
             self.ledger.record(&self.name, changes);
         }
         drop(tables);
-        self.generation.fetch_add(1, Ordering::Release);
+        self.forget_routes();
         changed
+    }
+
+    fn forget_routes(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
     }
 
     /// What an operation has to wait for that found everything as it should be. Whoever made it so may still be waiting for the store, and
@@ -250,15 +295,16 @@ impl Vhost {
         if is_durable && !self.ledger.is_stored() { Changed::Durable } else { Changed::Nothing }
     }
 
-    /// What the live part of a queue needs to know of its declaration. A durability of the queue's own that promises less than the sync is
-    /// logged, so that nobody has it unknowingly.
-    fn queue_settings(&self, name: &str, declared: Declared<'_>) -> QueueSettings {
-        let settings = QueueSettings::resolve(declared, &QueuePolicy::default(), self.durability);
+    /// What the live part of a new queue needs to know of its declaration and its policies. A durability of the queue's own that promises less than
+    /// the sync is logged, so that nobody has it unknowingly.
+    fn queue_settings(&self, tables: &Tables, name: &str, declared: Declared<'_>) -> (QueueSettings, Applied) {
+        let applied = tables.settings.policies.of_queue(name, QueueType::of(declared.arguments));
+        let settings = QueueSettings::resolve(declared, &applied.of_queue(), self.durability);
         let is_own = declared.arguments.get(queue_arguments::DURABILITY).is_some();
         if declared.durable && is_own && settings.options.durability == Durability::Os {
             tracing::info!("queue '{name}' in vhost '{}' confirms before the sync: durability os", self.name);
         }
-        settings
+        (settings, applied)
     }
 
     /// The exchange of that name.
@@ -269,6 +315,11 @@ impl Vhost {
     /// The queue of that name.
     pub fn queue(&self, name: &str) -> Option<Arc<QueueRecord>> {
         self.tables.read().queues.get(name).cloned()
+    }
+
+    /// All exchanges at this moment, in no order.
+    pub fn exchanges(&self) -> Vec<Arc<Exchange>> {
+        self.tables.read().exchanges.values().cloned().collect()
     }
 
     /// All queues at this moment, in the order in which they were made.

@@ -1,7 +1,16 @@
-//! What policies say about a queue: the values of the one policy and the one operator policy that match it, merged (semantics 23).
+//! Policies: settings for queues and exchanges by their names (semantics 23).
+//!
+//! [`Policy`] is one of them, [`Policies`] all of a vhost, [`Applied`] the two that a queue has: of those who run applications and of those who run the
+//! broker. Nothing here changes a queue; `vhost/policies.rs` does that.
+
+mod applied;
+pub mod keys;
+mod spec;
 
 use std::sync::Arc;
 
+pub use self::applied::{Applied, Policies};
+pub use self::spec::{ApplyTo, InvalidPolicy, NAME_BYTES_MAX, Policy, PolicyKind, PolicySpec, QueueType};
 use crate::queue::Overflow;
 
 /// The merged values for one queue; nothing where no policy says anything.

@@ -2,7 +2,8 @@
 //!
 //! A [`Publisher`] belongs to one connection. It remembers what a publish to an exchange needs (the exchange, the permission, its hooks,
 //! the queues behind each key) until something changes, so that the common publish is two comparisons and a push. Batches leave
-//! by [`Publisher::flush`], one post per queue.
+//! by [`Publisher::flush`], one post per queue. A publish of a transaction is checked and routed when it comes ([`Publisher::hold`]) and
+//! put into the batches when the transaction is committed ([`Publisher::publish_held`]).
 
 use std::sync::Arc;
 
@@ -11,13 +12,13 @@ use plugin_api::exchange::Hold;
 use plugin_api::message::Properties;
 use plugin_api::value::ValueRef;
 
-use super::declare::Authority;
+use super::declare::{Authority, TOPIC};
 use super::error::{Error, Kind};
 use super::held::{Held, Holder};
-use super::{QueueRecord, Vhost};
-use crate::access::Permission;
+use super::{QueueRecord, Vhost, reply_to};
+use crate::access::{Permission, TopicPermission};
 use crate::hooks::{HookChain, HookSet, Outcome, Publish};
-use crate::message::{Message, Parts};
+use crate::message::{Marks, Message, Parts};
 use crate::queue::{Incoming, Input, Outlet};
 use crate::routing::{self, Exchange};
 
@@ -45,8 +46,18 @@ pub enum Published {
     Rejected,
 }
 
+impl Published {
+    /// Adds the exchanges that keep the message for later: they answer for it as queues do.
+    fn and_held(self, held_count: u32) -> Self {
+        match self {
+            Self::Unroutable if held_count > 0 => Self::Routed(held_count),
+            Self::Routed(queue_count) => Self::Routed(queue_count + held_count),
+            published => published,
+        }
+    }
+}
+
 /// What stays the same while a connection publishes.
-#[derive(Debug)]
 pub struct Context<'a> {
     /// Where.
     pub vhost: &'a Vhost,
@@ -54,12 +65,49 @@ pub struct Context<'a> {
     pub hooks: &'a HookSet,
     /// Changes when permissions do.
     pub access_generation: u64,
+    /// The name that stands for a channel's reply consumer (semantics 22.4).
+    pub reply_name: &'a dyn Fn(u16) -> Option<Arc<str>>,
+}
+
+/// A publish that waits for its transaction (semantics 15.2): checked and routed.
+#[derive(Debug)]
+pub struct HeldPublish {
+    number: u64,
+    queues: Vec<Arc<QueueRecord>>,
+    held: Vec<Held>,
+    message: Arc<Message>,
+}
+
+impl HeldPublish {
+    /// What it takes in memory, about.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + size_of_val(&*self.queues) + size_of_val(&*self.held) + self.message.weight()
+    }
+
+    /// Nobody takes it (semantics 11.16).
+    pub fn is_unroutable(&self) -> bool {
+        self.queues.is_empty() && self.held.is_empty()
+    }
+}
+
+/// Where a publish goes, or that it ends here.
+enum Resolved {
+    Goes(Routed),
+    Ends(Published),
+}
+
+struct Routed {
+    places: Arc<[usize]>,
+    held: Vec<Held>,
+    message: Arc<Message>,
 }
 
 /// An exchange that was published to.
 #[derive(Debug)]
 struct Target {
     exchange: Arc<Exchange>,
+    /// What the user may publish to it; none where every key is allowed.
+    topics: Option<Arc<TopicPermission>>,
     hooks: Option<Arc<HookChain>>,
     routes: HashMap<Box<str>, Arc<[usize]>>,
     /// The key of the last publish and where it led; most publishers stay with one.
@@ -107,12 +155,25 @@ pub struct Publisher {
     held: Option<(Arc<dyn Holder>, Vec<Held>)>,
     /// Queues that nobody may publish to any more are still among the batches.
     is_stale: bool,
+    is_traced: bool,
+    traces: Vec<Trace>,
+}
+
+/// A publish that the firehose wants to know of.
+#[derive(Debug)]
+pub struct Trace {
+    /// Its channel.
+    pub channel: u16,
+    /// As it was routed.
+    pub message: Arc<Message>,
+    /// Where it went.
+    pub queues: Vec<Arc<str>>,
 }
 
 impl Publisher {
     /// Whether something waits for [`Self::flush`].
     pub fn is_filled(&self) -> bool {
-        !self.filled.is_empty() || self.held.is_some()
+        !self.filled.is_empty() || self.held.is_some() || !self.traces.is_empty()
     }
 
     /// Checks a publish, runs hooks, routes, and puts it into the batches of its queues. `number` is the publish's number for
@@ -129,30 +190,127 @@ impl Publisher {
         parts: Option<Parts<'_>>,
         message: Arc<Message>,
     ) -> Result<Published, Error> {
+        Ok(match self.resolve(context, by, channel, number, parts, message)? {
+            Resolved::Goes(Routed { places, held, message }) => {
+                let held_count = self.put_off(context.vhost, held);
+                self.put(&places, channel, number, message).and_held(held_count)
+            }
+            Resolved::Ends(published) => published,
+        })
+    }
+
+    /// Does the same except that the message stays out of the batches, until [`Self::publish_held`].
+    ///
+    /// # Errors
+    /// As of [`Self::publish`]: those of a transaction's publishes are told at once (semantics 15.3). What a hook ended is none, but there is
+    /// nothing to hold then.
+    pub fn hold(
+        &mut self,
+        context: &Context<'_>,
+        by: &mut dyn Authority,
+        channel: u16,
+        number: u64,
+        parts: Option<Parts<'_>>,
+        message: Arc<Message>,
+    ) -> Result<Result<HeldPublish, Published>, Error> {
+        Ok(match self.resolve(context, by, channel, number, parts, message)? {
+            Resolved::Goes(Routed { places, held, message }) => {
+                self.trace(&places, channel, &message);
+                let queue = |&place: &usize| self.batches.get(place).map(|batch| Arc::clone(&batch.queue));
+                Ok(HeldPublish { number, queues: places.iter().filter_map(queue).collect(), held, message })
+            }
+            Resolved::Ends(published) => Err(published),
+        })
+    }
+
+    /// Puts a message that was held into the batches of its queues.
+    pub fn publish_held(&mut self, vhost: &Vhost, channel: u16, publish: HeldPublish) -> Published {
+        let HeldPublish { number, queues, held, message } = publish;
+        let held_count = self.put_off(vhost, held);
+        for queue in &queues {
+            let place = self.place(queue);
+            self.put_one(place, Incoming { message: Arc::clone(&message), channel, number });
+        }
+        // A message reaches far fewer queues than that.
+        let published = if queues.is_empty() { Published::Unroutable } else { Published::Routed(queues.len() as u32) };
+        published.and_held(held_count)
+    }
+
+    /// Finds out what becomes of a publish, without doing it.
+    #[inline]
+    fn resolve(
+        &mut self,
+        context: &Context<'_>,
+        by: &mut dyn Authority,
+        channel: u16,
+        number: u64,
+        parts: Option<Parts<'_>>,
+        message: Arc<Message>,
+    ) -> Result<Resolved, Error> {
         self.forget_if_changed(context);
-        let place = {
+        let (place, with_reply_name, extra_keys) = {
             let parts = parts.unwrap_or_else(|| message.parts());
             let place = self.target_place(context, by, parts.exchange)?;
-            check_properties(Properties::from_raw(parts.properties), by)?;
-            place
+            let properties = Properties::from_raw(parts.properties);
+            let with_reply_name = reply_to::with_reply_name(properties, &message, || (context.reply_name)(channel))?;
+            if let Some(expiration) = properties.expiration() {
+                check_expiration(&String::from_utf8_lossy(expiration))?;
+            }
+            let extra_keys = extra_keys(properties)?;
+            self.check_topics(context, &*by, place, parts.routing_key, extra_keys.as_ref())?;
+            check_user_id(properties, by)?;
+            (place, with_reply_name, extra_keys)
+        };
+        let (parts, message) = match with_reply_name {
+            None => (parts, message),
+            Some(message) => (None, message),
         };
         let Some(target) = self.targets.get_mut(place) else { return Err(not_found(context, message.exchange())) };
-        let (parts, message) = match &target.hooks {
-            None => (parts, message),
+        let (parts, message, extra_keys) = match &target.hooks {
+            None => (parts, message, extra_keys),
+            // What a hook makes of the keys is the operator's business and not judged again (semantics 12.12).
             Some(hooks) => match run_hooks(hooks, context, by, &message) {
-                Hooked::Goes(message) => (None, message),
-                Hooked::Ends(published) => return Ok(published),
+                Hooked::Passes => (parts, message, extra_keys),
+                Hooked::Rewritten(message) => {
+                    let extra_keys = self::extra_keys(message.properties())?;
+                    (None, message, extra_keys)
+                }
+                Hooked::Ends(published) => return Ok(Resolved::Ends(published)),
             },
         };
         let parts = parts.unwrap_or_else(|| message.parts());
-        let extra_keys = extra_keys(Properties::from_raw(parts.properties))?;
         let remembered = match &extra_keys {
             None => target.remembered(parts.routing_key),
             Some(_) => None,
         };
-        match remembered {
-            Some(places) => Ok(self.put(&places, channel, number, message)),
-            None => self.route(context, place, channel, number, message, extra_keys),
+        Ok(Resolved::Goes(match remembered {
+            Some(places) => Routed { places, held: Vec::new(), message },
+            None => self.route(context, place, channel, number, message, extra_keys)?,
+        }))
+    }
+
+    /// The topic permission for every key that the client sent (semantics 25.7). A key that is remembered was judged when it was routed; with hooks,
+    /// what is remembered may be another one.
+    #[inline]
+    fn check_topics(
+        &mut self,
+        context: &Context<'_>,
+        by: &dyn Authority,
+        place: usize,
+        routing_key: &str,
+        extra_keys: Option<&ExtraKeys>,
+    ) -> Result<(), Error> {
+        let Some(target) = self.targets.get_mut(place) else { return Ok(()) };
+        let Some(topics) = &target.topics else { return Ok(()) };
+        let topics = Arc::clone(topics);
+        if extra_keys.is_none() && target.hooks.is_none() && target.remembered(routing_key).is_some() {
+            return Ok(());
+        }
+        let extra_keys = extra_keys.iter().flat_map(|extra| extra.keys.iter().map(String::as_str));
+        let mut keys = std::iter::once(routing_key).chain(extra_keys);
+        match keys.find(|key| !topics.permits(Permission::Write, key)) {
+            None => Ok(()),
+            Some(key) => Err(context.vhost.topic_refused(by, Permission::Write, &target.exchange, key)),
         }
     }
 
@@ -167,6 +325,11 @@ impl Publisher {
             None => self.find_target(context, by, name)?,
         };
         Ok(self.last_target)
+    }
+
+    /// Publishes since the last call, while the vhost is traced.
+    pub fn take_traces(&mut self) -> Vec<Trace> {
+        std::mem::take(&mut self.traces)
     }
 
     /// Posts every batch to its queue; returns how many bytes are on their way, for the publisher's credit.
@@ -191,6 +354,7 @@ impl Publisher {
         if self.vhost_generation != generation || self.access_generation != context.access_generation {
             self.vhost_generation = generation;
             self.access_generation = context.access_generation;
+            self.is_traced = context.vhost.is_traced();
             self.forget();
         }
     }
@@ -229,10 +393,11 @@ impl Publisher {
             self.target_of.clear();
             self.routes_bytes = 0;
         }
+        let topics = if exchange.spec.kind == TOPIC { by.topic_permission(name) } else { None };
         let hooks = context.hooks.chain(&vhost, name);
         let place = self.targets.len();
         self.target_of.insert(Arc::clone(&exchange.name), place);
-        self.targets.push(Target { exchange, hooks, routes: HashMap::new(), last: None });
+        self.targets.push(Target { exchange, topics, hooks, routes: HashMap::new(), last: None });
         Ok(place)
     }
 
@@ -244,7 +409,7 @@ impl Publisher {
         number: u64,
         message: Arc<Message>,
         extra_keys: Option<ExtraKeys>,
-    ) -> Result<Published, Error> {
+    ) -> Result<Routed, Error> {
         let Some(target) = self.targets.get(target_place) else {
             return Err(not_found(context, message.exchange()));
         };
@@ -256,7 +421,8 @@ impl Publisher {
                 Error::RouteFailed { name: name.to_string(), vhost: context.vhost.name.to_string(), error }
             })?
         };
-        let held_count = self.put_off(context, route.held, channel, number, &message);
+        let put_off = |(exchange, hold): (_, Hold)| context.vhost.put_off(exchange, &hold, &message, (channel, number));
+        let held = route.held.into_iter().map(put_off).collect();
         let places: Arc<[usize]> = route.queues.iter().map(|queue| self.place(queue)).collect();
         if route.is_cacheable
             && let Some(target) = self.targets.get_mut(target_place)
@@ -274,36 +440,22 @@ impl Publisher {
             }
         }
         let message = match extra_keys {
-            Some(ExtraKeys { has_bcc: true, .. }) => without_bcc(&message)?,
+            Some(ExtraKeys { has_bcc: true, .. }) => hiding_bcc(&message),
             _ => message,
         };
-        Ok(match self.put(&places, channel, number, message) {
-            // Whoever keeps a message for later answers for it, as a queue does.
-            Published::Unroutable if held_count > 0 => Published::Routed(held_count),
-            Published::Routed(queue_count) => Published::Routed(queue_count + held_count),
-            published => published,
-        })
+        Ok(Routed { places, held, message })
     }
 
-    /// Keeps a message for the holder; returns how many exchanges have put it off.
-    fn put_off(
-        &mut self,
-        context: &Context<'_>,
-        held: Vec<(Arc<Exchange>, Hold)>,
-        channel: u16,
-        number: u64,
-        message: &Arc<Message>,
-    ) -> u32 {
+    /// Keeps messages for the holder; returns how many exchanges have put them off.
+    fn put_off(&mut self, vhost: &Vhost, held: Vec<Held>) -> u32 {
         if held.is_empty() {
             return 0;
         }
-        let (_, messages) = self.held.get_or_insert_with(|| (Arc::clone(&context.vhost.holder), Vec::new()));
-        let before = messages.len();
-        for (exchange, hold) in held {
-            messages.push(context.vhost.put_off(exchange, &hold, message, (channel, number)));
-        }
         // No message passes so many exchanges.
-        (messages.len() - before) as u32
+        let count = held.len() as u32;
+        let (_, messages) = self.held.get_or_insert_with(|| (Arc::clone(&vhost.holder), Vec::new()));
+        messages.extend(held);
+        count
     }
 
     fn place(&mut self, queue: &Arc<QueueRecord>) -> usize {
@@ -313,7 +465,17 @@ impl Publisher {
         })
     }
 
+    /// Notes a publish down for the firehose; one of a transaction when it is routed, as RabbitMQ does (semantics 29.1).
+    #[inline]
+    fn trace(&mut self, places: &[usize], channel: u16, message: &Arc<Message>) {
+        if self.is_traced {
+            let queues = places.iter().filter_map(|&place| Some(Arc::clone(&self.batches.get(place)?.queue.name)));
+            self.traces.push(Trace { channel, message: Arc::clone(message), queues: queues.collect() });
+        }
+    }
+
     fn put(&mut self, places: &[usize], channel: u16, number: u64, message: Arc<Message>) -> Published {
+        self.trace(places, channel, &message);
         let Some((&last, others)) = places.split_last() else { return Published::Unroutable };
         for &place in others {
             self.put_one(place, Incoming { message: Arc::clone(&message), channel, number });
@@ -337,19 +499,8 @@ fn not_found(context: &Context<'_>, name: &str) -> Error {
     Error::NotFound { kind: Kind::Exchange, name: name.into(), vhost: context.vhost.name.to_string() }
 }
 
-/// Expiration and user-id (semantics 12.5, 12.6). Most messages have neither, which the flags tell.
-fn check_properties(properties: Properties<'_>, by: &dyn Authority) -> Result<(), Error> {
-    if let Some(expiration) = properties.expiration() {
-        let text = String::from_utf8_lossy(expiration);
-        let is_number = !expiration.is_empty() && expiration.iter().all(u8::is_ascii_digit);
-        match text.parse::<u64>() {
-            Ok(ms) if is_number && ms <= EXPIRATION_MAX_MS => {}
-            Ok(ms) if is_number => {
-                return Err(Error::Message(format!("invalid expiration '{text}': {{value_too_big,{ms}}}")));
-            }
-            _ => return Err(Error::Message(format!("invalid expiration '{text}': not a number of milliseconds"))),
-        }
-    }
+/// Semantics 12.6.
+fn check_user_id(properties: Properties<'_>, by: &dyn Authority) -> Result<(), Error> {
     match properties.user_id() {
         Some(user_id) if !user_id.is_empty() && user_id != by.user().as_bytes() && !by.may_impersonate() => {
             Err(Error::Message(format!(
@@ -362,8 +513,28 @@ fn check_properties(properties: Properties<'_>, by: &dyn Authority) -> Result<()
     }
 }
 
+/// Digits for at most ten years in milliseconds. The reasons are RabbitMQ's terms for what is wrong.
+fn check_expiration(text: &str) -> Result<(), Error> {
+    let digits_end = text.bytes().skip(1).position(|byte| !byte.is_ascii_digit()).map_or(text.len(), |end| end + 1);
+    let (number, rest) = text.split_at_checked(digits_end).unwrap_or((text, ""));
+    let digits = number.strip_prefix('-').unwrap_or(number);
+    let reason = if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        "no_integer".to_owned()
+    } else if !rest.is_empty() {
+        format!("{{leftover_string,\"{rest}\"}}")
+    } else if number != digits {
+        format!("{{value_negative,{number}}}")
+    } else if digits.parse::<u64>().is_ok_and(|ms| ms <= EXPIRATION_MAX_MS) {
+        return Ok(());
+    } else {
+        format!("{{value_too_large,{number}}}")
+    };
+    Err(Error::Message(format!("invalid expiration '{text}': {reason}")))
+}
+
 enum Hooked {
-    Goes(Arc<Message>),
+    Passes,
+    Rewritten(Arc<Message>),
     Ends(Published),
 }
 
@@ -377,7 +548,7 @@ fn run_hooks(hooks: &HookChain, context: &Context<'_>, by: &dyn Authority, messa
         body: message.body(),
     });
     match outcome {
-        Outcome::Pass => Hooked::Goes(Arc::clone(message)),
+        Outcome::Pass => Hooked::Passes,
         Outcome::Rewrite { routing_key, properties } => {
             let old = message.parts();
             let parts = Parts {
@@ -385,7 +556,7 @@ fn run_hooks(hooks: &HookChain, context: &Context<'_>, by: &dyn Authority, messa
                 properties: properties.as_deref().unwrap_or(old.properties),
                 ..old
             };
-            Hooked::Goes(Message::new(parts, message.body()))
+            Hooked::Rewritten(Message::new(parts, message.body()))
         }
         Outcome::Drop { hook, reason } => {
             tracing::debug!(vhost = %context.vhost.name, exchange = message.exchange(), hook, reason, "hook dropped a message");
@@ -398,10 +569,19 @@ fn run_hooks(hooks: &HookChain, context: &Context<'_>, by: &dyn Authority, messa
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct ExtraKeys {
+    /// Those of CC, then those of BCC.
     pub(super) keys: Vec<String>,
+    open_count: usize,
     has_bcc: bool,
+}
+
+impl ExtraKeys {
+    /// Those that everybody may see.
+    pub(super) fn open_keys(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().take(self.open_count).map(String::as_str)
+    }
 }
 
 /// The routing keys in the headers CC and BCC (semantics 11.12); none for the common message.
@@ -422,10 +602,20 @@ pub(super) fn extra_keys(properties: Properties<'_>) -> Result<Option<ExtraKeys>
                 && key.len() <= 255
             {
                 extra.keys.push(key.to_owned());
+                extra.open_count += usize::from(name == "CC");
             }
         }
     }
     Ok(extra)
+}
+
+/// The message as queues keep it: one with a BCC header is marked, so that whoever hands it out takes the header away. Until then dead
+/// letters go by it (semantics 20.3).
+pub(super) fn hiding_bcc(message: &Arc<Message>) -> Arc<Message> {
+    if message.properties().headers().is_none_or(|headers| headers.get("BCC").is_none()) {
+        return Arc::clone(message);
+    }
+    Message::marked(message.parts(), message.body(), message.marks().and(Marks::HIDES_BCC))
 }
 
 /// The same message without its BCC header, which nobody but the broker may see.
@@ -442,7 +632,8 @@ pub fn without_bcc(message: &Arc<Message>) -> Result<Arc<Message>, Error> {
         headers.remove("BCC");
     }
     let encoded = properties.encode();
-    Ok(Message::new(Parts { properties: &encoded, ..message.parts() }, message.body()))
+    let marks = message.marks().without(Marks::HIDES_BCC);
+    Ok(Message::marked(Parts { properties: &encoded, ..message.parts() }, message.body(), marks))
 }
 
 #[cfg(test)]
@@ -492,6 +683,7 @@ mod tests {
             holder: Arc::new(NoHolder),
             numbers,
             first_seq: 1,
+            bindings_per_queue_max: usize::MAX,
         };
         let vhost = Vhost::new("/", shared, queue::Durability::Synced).unwrap();
         for number in 0..1000 {
@@ -507,7 +699,7 @@ mod tests {
             vhost.bind(&mut Operator, "amq.fanout", &binding).unwrap();
         }
         let hooks = HookSet::default();
-        let context = Context { vhost: &vhost, hooks: &hooks, access_generation: 1 };
+        let context = Context { vhost: &vhost, hooks: &hooks, access_generation: 1, reply_name: &|_| None };
         let mut publisher = Publisher::default();
         for number in 0..2000 {
             let routing_key = format!("key{number}");

@@ -17,6 +17,10 @@ pub enum Support {
     Only(&'static str),
     /// One of these long strings.
     OneOf(&'static [&'static str]),
+    /// A number of any integer type, at least 0 and at most this (semantics 9.13).
+    UpTo(i64),
+    /// True or false.
+    Bool,
     /// Has a meaning that this version does not have yet.
     NotYet,
     /// Belongs to another queue type than `classic`.
@@ -35,6 +39,18 @@ pub enum ArgumentError {
     /// A value that the argument does not have.
     #[error("queue argument '{0}' with value {1} is not one of {names}", names = .2.join(", "))]
     NotOneOf(&'static str, String, &'static [&'static str]),
+    /// Of a type that the argument does not have, in the words of the wire.
+    #[error("queue argument '{0}' cannot be of type {1}")]
+    WrongType(&'static str, &'static str),
+    /// Of a type that is no integer, in the words of the wire.
+    #[error("queue argument '{0}' is a number, and cannot be of type {1}")]
+    NotAnInteger(&'static str, &'static str),
+    /// A number below 0.
+    #[error("queue argument '{0}' with value {1} is below 0")]
+    Negative(&'static str, i64),
+    /// A number beyond the argument's maximum.
+    #[error("queue argument '{0}' with value {1} is above {2}")]
+    TooLarge(&'static str, i64, i64),
     /// Meaningless for a classic queue.
     #[error("queue argument '{0}' belongs to queues of type {1}, which are not supported by this version")]
     OtherType(&'static str, &'static str),
@@ -58,7 +74,7 @@ pub const QUEUE_ARGUMENTS: &[(&str, Support)] = &[
     ("x-max-in-memory-length", Support::OtherType("quorum")),
     ("x-max-length", Support::NotYet),
     ("x-max-length-bytes", Support::NotYet),
-    ("x-max-priority", Support::NotYet),
+    ("x-max-priority", Support::UpTo(255)),
     ("x-message-ttl", Support::NotYet),
     ("x-overflow", Support::NotYet),
     ("x-queue-leader-locator", Support::NoEffect),
@@ -67,7 +83,7 @@ pub const QUEUE_ARGUMENTS: &[(&str, Support)] = &[
     ("x-queue-type", Support::Only("classic")),
     ("x-queue-version", Support::NoEffect),
     ("x-quorum-initial-group-size", Support::OtherType("quorum")),
-    ("x-single-active-consumer", Support::NotYet),
+    ("x-single-active-consumer", Support::Bool),
     ("x-stream-filter-size-bytes", Support::OtherType("stream")),
     ("x-stream-max-segment-size-bytes", Support::OtherType("stream")),
 ];
@@ -84,6 +100,14 @@ pub fn check_queue_argument(name: &str, value: &Value) -> Result<(), ArgumentErr
         Support::Only(_) => Err(ArgumentError::ValueNotSupported(name, shown(value))),
         Support::OneOf(names) if value.as_str().is_some_and(|value| names.contains(&value)) => Ok(()),
         Support::OneOf(names) => Err(ArgumentError::NotOneOf(name, shown(value), names)),
+        Support::UpTo(max) => match value.as_i64() {
+            None => Err(ArgumentError::NotAnInteger(name, value.type_name())),
+            Some(number) if number < 0 => Err(ArgumentError::Negative(name, number)),
+            Some(number) if number > *max => Err(ArgumentError::TooLarge(name, number, *max)),
+            Some(_) => Ok(()),
+        },
+        Support::Bool if matches!(value, Value::Bool(_)) => Ok(()),
+        Support::Bool => Err(ArgumentError::WrongType(name, value.type_name())),
         Support::NotYet => Err(ArgumentError::NotSupported(name)),
         Support::OtherType(kind) => Err(ArgumentError::OtherType(name, kind)),
     }
@@ -133,6 +157,25 @@ mod tests {
                 "queue argument 'x-max-age' belongs to queues of type stream, which are not supported by this version",
             ),
         );
+        check("x-max-priority", Value::I8(0), None);
+        check("x-max-priority", Value::from(255i64), None);
+        check(
+            "x-max-priority",
+            Value::from(256i64),
+            Some("queue argument 'x-max-priority' with value 256 is above 255"),
+        );
+        check("x-max-priority", Value::from(-1i64), Some("queue argument 'x-max-priority' with value -1 is below 0"));
+        check(
+            "x-max-priority",
+            Value::from("5"),
+            Some("queue argument 'x-max-priority' is a number, and cannot be of type longstr"),
+        );
+        check("x-single-active-consumer", Value::Bool(false), None);
+        check(
+            "x-single-active-consumer",
+            Value::from("true"),
+            Some("queue argument 'x-single-active-consumer' cannot be of type longstr"),
+        );
         check("x-durability", Value::from("os"), None);
         check("x-durability", Value::from("synced"), None);
         check(
@@ -150,11 +193,9 @@ mod tests {
             "x-expires",
             "x-max-length",
             "x-max-length-bytes",
-            "x-max-priority",
             "x-dead-letter-exchange",
             "x-dead-letter-routing-key",
             "x-overflow",
-            "x-single-active-consumer",
         ] {
             check(name, Value::from(1i64), Some(&format!("queue argument '{name}' is not supported by this version")));
         }

@@ -51,7 +51,12 @@ impl QueueSettings {
         let routing_key = shared("x-dead-letter-routing-key").or_else(|| policy.dead_letter_routing_key.clone());
         let dead_letter = exchange.map(|exchange| DeadLetterTarget { exchange, routing_key });
         let limit = arguments.get("x-delivery-limit").and_then(Value::as_i64);
-        let limits = limit.into_iter().chain(policy.delivery_limit).filter(|limit| *limit >= 0);
+        let is_quorum = text("x-queue-type") == Some("quorum");
+        let is_unlimited_by_default = !is_quorum || limit.or(policy.delivery_limit).is_some();
+        let default_limit = (!is_unlimited_by_default).then_some(DELIVERY_LIMIT_OF_QUORUM);
+        // A negative one is no limit (semantics 30.2).
+        let limits = limit.into_iter().chain(policy.delivery_limit).chain(default_limit).filter(|limit| *limit >= 0);
+        let delivery_limit = limits.min().map(|limit| u32::try_from(limit).unwrap_or(u32::MAX));
         let options = Options {
             durable: declared.durable,
             auto_delete: declared.auto_delete,
@@ -62,7 +67,8 @@ impl QueueSettings {
             max_length_bytes: least("x-max-length-bytes", policy.max_length_bytes),
             overflow: text("x-overflow").and_then(Overflow::from_name).or(policy.overflow).unwrap_or_default(),
             dead_letters: dead_letter.is_some(),
-            delivery_limit: limits.min().map(|limit| u32::try_from(limit).unwrap_or(u32::MAX)),
+            delivery_limit,
+            counts_deliveries: is_quorum || delivery_limit.is_some(),
             max_priority: number("x-max-priority").map(|levels| u8::try_from(levels.max(1)).unwrap_or(u8::MAX)),
             single_active_consumer: matches!(arguments.get("x-single-active-consumer"), Some(Value::Bool(true))),
             consumer_timeout_ms: least("x-consumer-timeout", policy.consumer_timeout_ms).filter(|ms| *ms > 0),
@@ -70,6 +76,9 @@ impl QueueSettings {
         Self { options, dead_letter }
     }
 }
+
+/// Of quorum queues that were declared without one (semantics 31.20).
+const DELIVERY_LIMIT_OF_QUORUM: i64 = 20;
 
 #[cfg(test)]
 mod tests {

@@ -7,13 +7,34 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use parking_lot::RwLock;
 
+use super::policy::Policy;
 use super::queue_settings::Declared;
 use super::{QueueRecord, Vhost};
+use crate::origin::Origin;
 use crate::queue;
 use crate::routing::Exchange;
 use crate::store::definitions::VhostDefinitions;
 
 impl Vhost {
+    /// Sets what the store knows of the vhost itself; before queues and exchanges, which get their policies when they are made.
+    pub fn restore_settings(&self, definitions: &mut VhostDefinitions) {
+        let mut tables = self.tables.write();
+        let settings = &mut tables.settings;
+        settings.metadata = definitions.metadata.take().map(|metadata| (metadata, Origin::Runtime));
+        settings.limits = definitions.limits.take().map(|limits| (limits, Origin::Runtime));
+        settings.parameters = definitions.parameters.drain(..).collect();
+        for (kind, spec) in definitions.policies.drain(..) {
+            let name = spec.name.clone();
+            match Policy::new(kind, spec, Origin::Runtime) {
+                Ok(policy) => settings.policies.put(kind, Arc::new(policy)),
+                // It stays in the store, for a version that knows it.
+                Err(error) => {
+                    tracing::error!(vhost = %self.name, "{kind} '{name}' of the data folder does not apply: {error}");
+                }
+            }
+        }
+    }
+
     /// Adds durable exchanges, queues with what the store has for them, and bindings. Backlogs are taken out of `backlogs` by their queue's number.
     pub fn restore(self: &Arc<Self>, definitions: VhostDefinitions, backlogs: &mut HashMap<u64, queue::Restored>) {
         let mut tables = self.tables.write();
@@ -36,8 +57,8 @@ impl Vhost {
         for queue in definitions.queues {
             let name: Arc<str> = queue.name.into();
             let auto_delete = queue.auto_delete;
-            let settings =
-                self.queue_settings(&name, Declared { durable: true, auto_delete, arguments: &queue.arguments });
+            let declared = Declared { durable: true, auto_delete, arguments: &queue.arguments };
+            let (settings, applied) = self.queue_settings(&tables, &name, declared);
             let backlog = backlogs.remove(&queue.number).unwrap_or_default();
             let restored = queue::Restored { first_seq: self.first_seq, ..backlog };
             tables.add_queue(Arc::new(QueueRecord {
@@ -47,6 +68,7 @@ impl Vhost {
                 durable: true,
                 auto_delete,
                 settings: RwLock::new(Arc::new(settings)),
+                policy: RwLock::new(applied),
                 owner: None,
                 arguments: queue.arguments,
             }));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 use plugin_api::exchange::{BindingSpec, DestinationKind};
 
+use super::settings::Settings;
 use super::{Change, QueueRecord};
 use crate::message::Message;
 use crate::plugin_host::TypeError;
@@ -21,6 +22,8 @@ type Place = (u64, u32);
 pub(super) struct Tables {
     pub(super) exchanges: HashMap<Arc<str>, Arc<Exchange>>,
     pub(super) queues: HashMap<Arc<str>, Arc<QueueRecord>>,
+    /// The queues behind reply consumers, which only messages find.
+    pub(super) reply_queues: HashMap<Arc<str>, Arc<QueueRecord>>,
     by_number: HashMap<u64, Arc<Exchange>>,
     /// Which bindings lead to a queue or exchange, by its number.
     leading_to: HashMap<u64, HashSet<Place>>,
@@ -28,6 +31,9 @@ pub(super) struct Tables {
     pub(super) changes: Vec<Change>,
     /// The numbers of exchanges that are gone and whose held messages are still to be dropped.
     pub(super) ended: Vec<u64>,
+    pub(super) settings: Settings,
+    /// The vhost was deleted: nothing may come in any more.
+    pub(super) has_ended: bool,
 }
 
 impl routing::Tables for Tables {
@@ -36,7 +42,7 @@ impl routing::Tables for Tables {
     }
 
     fn queue(&self, name: &str) -> Option<&Arc<QueueRecord>> {
-        self.queues.get(name)
+        self.queues.get(name).or_else(|| self.reply_queues.get(name))
     }
 }
 
@@ -49,6 +55,7 @@ fn number_of(destination: &Destination) -> u64 {
 
 impl Tables {
     pub(super) fn add_exchange(&mut self, exchange: Arc<Exchange>) {
+        exchange.set_policy(self.settings.policies.of_exchange(&exchange.name));
         if exchange.spec.durable {
             self.changes.push(Change::ExchangeAdded(Arc::clone(&exchange)));
         }
@@ -69,6 +76,11 @@ impl Tables {
             DestinationKind::Queue => self.queues.get(name).cloned().map(Destination::Queue),
             DestinationKind::Exchange => self.exchanges.get(name).cloned().map(Destination::Exchange),
         }
+    }
+
+    /// How many bindings lead to a queue or exchange.
+    pub(super) fn bindings_to(&self, destination: &Destination) -> usize {
+        self.leading_to.get(&number_of(destination)).map_or(0, HashSet::len)
     }
 
     pub(super) fn bind(

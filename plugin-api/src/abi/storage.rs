@@ -78,7 +78,7 @@ pub struct StorageTypeTable {
     ) -> u32,
     pub(crate) recover:
         unsafe extern "C" fn(instance: *mut c_void, future: *mut *mut c_void, sink: *const TextSink) -> u32,
-    /// Moves a future on. Answers `PENDING` after keeping the waker, or how it ended; it is not polled again then.
+    /// Moves a future on, for as long as the disk takes unless it is one of `read`. Answers `PENDING` after keeping the waker, or how it ended; it is not polled again then.
     pub(crate) poll: unsafe extern "C" fn(
         future: *mut c_void,
         waker: *const RawHostWaker,

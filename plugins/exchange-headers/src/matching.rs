@@ -1,6 +1,6 @@
 //! The arguments of a binding, compiled when it is made.
 
-use plugin_api::error::Invalid;
+use plugin_api::error::{Invalid, as_erlang, value_as_erlang};
 use plugin_api::value::{Table, TableRef, Value};
 
 use crate::canonical;
@@ -46,8 +46,9 @@ impl Matching {
             },
             Some(other) => {
                 return Err(Invalid::new(format!(
-                    "Invalid x-match field type {}; expected longstr",
-                    other.type_name()
+                    "Invalid x-match field type {} (value {}); expected longstr",
+                    other.type_name(),
+                    value_as_erlang(other)
                 )));
             }
         };
@@ -75,8 +76,8 @@ fn wanted(value: plugin_api::value::ValueRef<'_>) -> Result<Option<Vec<u8>>, Inv
 }
 
 fn unknown_mode(text: &[u8]) -> Invalid {
-    let text = String::from_utf8_lossy(text);
-    Invalid::new(format!("Invalid x-match field value <<\"{text}\">>; expected all, any, all-with-x, or any-with-x"))
+    let text = as_erlang(text);
+    Invalid::new(format!("Invalid x-match field value {text}; expected all, any, all-with-x, or any-with-x"))
 }
 
 #[cfg(test)]
@@ -102,7 +103,7 @@ mod tests {
             r#"Invalid x-match field value <<"ALL">>; expected all, any, all-with-x, or any-with-x"#
         );
         let error = Matching::of(&Table::new().with("x-match", true)).unwrap_err();
-        assert_eq!(error.text, "Invalid x-match field type bool; expected longstr");
+        assert_eq!(error.text, "Invalid x-match field type bool (value true); expected longstr");
         assert!(Matching::of(&Table::new().with("x-match", Value::Bytes(b"all".to_vec()))).is_err());
     }
 

@@ -1,46 +1,20 @@
 //! What a route costs, across the ABI as the broker calls it: `cargo bench -p exchange-recent-history`.
 
-use std::hint::black_box;
-
-use plugin_api::abi::guest::{Guest, GuestExchange, Linkage};
-use plugin_api::config::Config;
-use plugin_api::exchange::{BindingSpec, ExchangeSpec};
-use plugin_api::message::{Message, Properties, PropertiesBuf};
-use plugin_api::testing::{FakeHost, nanos_per_call};
+use plugin_api::message::PropertiesBuf;
+use plugin_api::testing::RouteBench;
 use plugin_api::value::Table;
 
 fn main() {
-    let no_store = || Table::new().with("x-recent-history-no-store", true);
+    let no_store = Some(Table::new().with("x-recent-history-no-store", true));
+    let no_store = PropertiesBuf { headers: no_store, ..PropertiesBuf::default() };
     for count in [10, 1_000] {
-        let mut exchange = open(Table::new());
-        for slot in 0..count {
-            exchange.bind(slot, &BindingSpec::to_queue(format!("queue-{slot}"), "")).expect("bound");
-        }
+        let mut bench = RouteBench::open(&exchange_recent_history::PLUGIN, Table::new());
+        bench.bind(count, |_| String::new());
         for bytes in [16, 1024, 16 * 1024] {
             let messages = [("order".to_owned(), PropertiesBuf::default(), bytes)];
-            run(&format!("{count} bindings, {bytes} bytes"), &exchange, &messages);
+            bench.run(&format!("{count} bindings, {bytes} bytes"), &messages);
         }
-        let properties = PropertiesBuf { headers: Some(no_store()), ..PropertiesBuf::default() };
-        run(&format!("{count} bindings, 16 bytes, no store"), &exchange, &[("order".to_owned(), properties, 16)]);
+        let messages = [("order".to_owned(), no_store.clone(), 16)];
+        bench.run(&format!("{count} bindings, 16 bytes, no store"), &messages);
     }
-}
-
-fn open(arguments: Table) -> GuestExchange {
-    let host = FakeHost::new().table(Linkage::LinkedIn);
-    let guest = Guest::linked(&exchange_recent_history::PLUGIN, host, &Config::default()).expect("registered");
-    guest.exchange_types[0].open(&ExchangeSpec { arguments, ..ExchangeSpec::default() }).expect("opened")
-}
-
-fn run(title: &str, exchange: &GuestExchange, messages: &[(String, PropertiesBuf, usize)]) {
-    let messages: Vec<_> =
-        messages.iter().map(|(key, properties, bytes)| (key.as_str(), properties.encode(), vec![0; *bytes])).collect();
-    let mut out = Vec::new();
-    let nanos = nanos_per_call(4096, |call| {
-        out.clear();
-        let (routing_key, raw, body) = &messages[call as usize % messages.len()];
-        let message = Message { properties: Properties::from_raw(raw), body, ..Message::with_key(routing_key) };
-        exchange.route(black_box(&message), &mut out).expect("routed");
-        black_box(&out);
-    });
-    println!("{title:>44} {nanos:>9.1} ns a route");
 }

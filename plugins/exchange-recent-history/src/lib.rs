@@ -6,7 +6,7 @@ mod history;
 
 use std::sync::Mutex;
 
-use plugin_api::error::{Invalid, as_erlang};
+use plugin_api::error::{Invalid, value_as_erlang};
 use plugin_api::exchange::{
     AskedPer, BindingSlot, BindingSpec, Deliveries, DependsOn, Exchange, ExchangeSpec, ExchangeType, Routes,
 };
@@ -111,22 +111,9 @@ fn length(arguments: &Table) -> Result<usize, Invalid> {
     match usize::try_from(number) {
         Ok(length @ 1..) => Ok(length),
         _ => {
-            let printed = printed(value);
+            let printed = value_as_erlang(value);
             Err(Invalid::new(format!("Invalid argument {printed}, '{LENGTH}' must be a positive integer")))
         }
-    }
-}
-
-/// A value as RabbitMQ prints it here; tables and such, which nobody gives by mistake, by the name of their type.
-fn printed(value: &Value) -> String {
-    match value {
-        Value::LongString(text) | Value::Bytes(text) => as_erlang(text),
-        Value::Bool(flag) => flag.to_string(),
-        _ => match (value.as_i64(), value.as_f64()) {
-            (Some(number), _) => number.to_string(),
-            (None, Some(number)) => format!("{number:?}"),
-            (None, None) => value.type_name().to_owned(),
-        },
     }
 }
 

@@ -1,7 +1,7 @@
 //! Storage `log`: one segmented append-only log for all queues, and a confirm that means "on the disk".
 //!
 //! The readme says what it promises and draws the files. From above to below: [`LogStorage`] has the threads and the
-//! futures, [`Log`] writes, `recovery` reads a folder at start, `index` knows what is live and where, `format` knows the
+//! futures, `writer` who writes when, [`Log`] writes, `recovery` reads a folder at start, `index` knows what is live and where, `format` knows the
 //! bytes, [`disk`] is the little that is asked of an operating system, and [`sim`] a disk that forgets what was not synced.
 //! [`check`] and [`stats`] look at a folder without changing it.
 
@@ -23,6 +23,8 @@ mod shared;
 mod sidecar;
 pub mod sim;
 mod storage;
+mod unusable;
+mod writer;
 
 use std::sync::Arc;
 
@@ -65,8 +67,12 @@ impl StorageType for LogType {
             ))
         })?;
         let options = Options::from_config(&spec.config, &disk)?;
-        let storage = LogStorage::open(Arc::new(disk), options).map_err(|error| Invalid::new(error.to_string()))?;
-        Ok(Arc::new(storage))
+        match LogStorage::open(Arc::new(disk), options) {
+            Ok(storage) => Ok(Arc::new(storage)),
+            // Nobody has asked for anything wrong: that the disk fails is for the recovery to say.
+            Err(error @ OpenError::Io { .. }) => Ok(Arc::new(unusable::Unusable(error.to_string()))),
+            Err(error) => Err(Invalid::new(error.to_string())),
+        }
     }
 }
 

@@ -35,6 +35,8 @@ const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// A small disk gets segments of a part of it, so that it holds some.
 const SEGMENTS_PER_DISK: u64 = 64;
+/// One that is written to, one that is next, what was set aside, and a few that are live.
+const SEGMENTS_PER_DISK_MIN: u64 = 8;
 const SMALL_DISK_SEGMENT_BYTES_MIN: u64 = 1 << 20;
 const RECYCLED_MAX: usize = 4;
 
@@ -63,6 +65,15 @@ impl Options {
                 let limits = format!("from {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX}");
                 return Err(Invalid::new(format!("segment_bytes must be {limits}, but is {bytes}")));
             }
+            let total = disk.space_total().unwrap_or(u64::MAX);
+            let most = total / SEGMENTS_PER_DISK_MIN;
+            if bytes > most {
+                let folder = disk.title();
+                return Err(Invalid::new(format!(
+                    "segment_bytes is {bytes}, but the disk of '{folder}' has {total} bytes in all, and a log needs several \
+                     segments: set it to at most {most}, or leave it out"
+                )));
+            }
             options.segment_bytes = bytes;
         }
         if let Some(count) = settings.recycled_max {
@@ -83,3 +94,25 @@ impl Options {
 
 /// Room for many thousand calls of settle.
 const RESERVE_BYTES_MAX: u64 = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use plugin_api::serde_json::json;
+
+    use super::*;
+    use crate::sim::SimDisk;
+
+    #[test]
+    fn segments_that_the_disk_cannot_hold_are_refused() {
+        let disk = SimDisk::new(1);
+        disk.set_capacity(64 << 20);
+        let parse = |bytes: u64| Options::from_config(&Config::new(json!({ "segment_bytes": bytes })), &disk);
+        assert_eq!(parse(8 << 20).map(|options| options.segment_bytes), Ok(8 << 20));
+        let text = parse((8 << 20) + 1).map(|_| ()).unwrap_err().text;
+        let expected = "segment_bytes is 8388609, but the disk of 'simulated' has 67108864 bytes in all, and a log needs \
+                        several segments: set it to at most 8388608, or leave it out";
+        assert_eq!(text, expected);
+        disk.set_capacity(u64::MAX);
+        assert!(Options::from_config(&Config::new(json!({ "segment_bytes": 1 << 30 })), &disk).is_ok());
+    }
+}

@@ -34,6 +34,7 @@ struct State {
     /// Counts crashes; handles of before belong to a process that is gone.
     life: u64,
     syncs: u64,
+    growths: u64,
 }
 
 #[derive(Default, Clone)]
@@ -42,6 +43,8 @@ struct Inode {
     current: Vec<u8>,
     /// Writes since the file was synced.
     writes: Vec<(u64, Vec<u8>)>,
+    /// Where the furthest write ended.
+    written: u64,
 }
 
 #[derive(Clone)]
@@ -79,6 +82,7 @@ impl SimDisk {
             is_locked: false,
             life: 0,
             syncs: 0,
+            growths: 0,
         })))
     }
 
@@ -93,7 +97,7 @@ impl SimDisk {
             to.next_inode = from.next_inode;
             for (inode, file) in &from.inodes {
                 let current = file.current.clone();
-                to.inodes.insert(*inode, Inode { durable: current.clone(), current, writes: Vec::new() });
+                to.inodes.insert(*inode, Inode { durable: current.clone(), current, ..Inode::default() });
             }
         }
         copy
@@ -165,6 +169,13 @@ impl SimDisk {
         self.state().syncs
     }
 
+    /// How many writes reached beyond everything that had been written to their file before: a sync of such a write also changes the
+    /// books of a file system.
+    #[must_use]
+    pub fn growths(&self) -> u64 {
+        self.state().growths
+    }
+
     /// The contents of a file, if it is there.
     #[must_use]
     pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
@@ -184,7 +195,7 @@ impl SimDisk {
         let mut state = self.state();
         let inode = state.next_inode;
         state.next_inode += 1;
-        let file = Inode { durable: bytes.to_vec(), current: bytes.to_vec(), writes: Vec::new() };
+        let file = Inode { durable: bytes.to_vec(), current: bytes.to_vec(), ..Inode::default() };
         state.inodes.insert(inode, file);
         state.names.insert(name.to_owned(), inode);
         state.durable_names.insert(name.to_owned(), inode);
@@ -386,7 +397,8 @@ impl Disk for SimDisk {
     }
 
     fn space_total(&self) -> Option<u64> {
-        None
+        let bytes = self.state().capacity_bytes;
+        (bytes != u64::MAX).then_some(bytes)
     }
 
     fn lock(&self, name: &str, access: Access) -> io::Result<Box<dyn Send + Sync>> {
@@ -472,6 +484,11 @@ impl DiskFile for SimFile {
             if !written.is_empty() {
                 Inode::write(&mut file.current, written, offset);
                 file.writes.push((offset, written.to_vec()));
+                let end = offset + written.len() as u64;
+                if end > file.written {
+                    file.written = end;
+                    state.growths += 1;
+                }
             }
             match () {
                 () if has_no_power => Err(no_power()),

@@ -1,12 +1,10 @@
-//! The log behind the storage trait: a thread that writes, two that read, and futures that wait for them.
+//! The log behind the storage trait: a [`Writer`], two threads that read, and futures that wait for them.
 //!
-//! Encoding happens on the caller's thread, all calls of the disk on ours. Whatever has come while a sync was under way is
-//! written and synced together next; nothing waits on purpose.
+//! What writes may block the thread that polls it for as long as the disk takes; what reads does not.
 
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use plugin_api::async_trait;
 use plugin_api::storage::{
@@ -22,20 +20,15 @@ use crate::oneshot;
 use crate::operation::{Commit, Operation};
 use crate::options::Options;
 use crate::shared::Shared;
+use crate::writer::{Writer, ended};
 
 /// A log with its threads. Dropping it writes a last checkpoint and waits for the threads.
 pub struct LogStorage {
     shared: Arc<Shared>,
+    writer: Writer,
     /// `None` while dropping, which ends the threads.
-    writes: Option<Sender<Write>>,
     reads: Option<Sender<Read>>,
-    threads: Vec<JoinHandle<()>>,
-    buffers: Arc<Buffers>,
-}
-
-struct Write {
-    operation: Operation,
-    answer: oneshot::Sender<Result<(), StorageError>>,
+    readers: Vec<JoinHandle<()>>,
 }
 
 struct Read {
@@ -51,34 +44,19 @@ impl LogStorage {
     pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<Self, OpenError> {
         let log = Log::open(disk, options)?;
         let shared = Arc::clone(&log.shared);
-        let buffers = Arc::new(Buffers::default());
-        let (writes, written) = mpsc::channel();
+        let folder = shared.disk.title();
+        let failed = |error| OpenError::Io { folder: folder.clone(), doing: "starting a thread", error };
+        let writer = Writer::start(log).map_err(failed)?;
         let (reads, wanted) = mpsc::channel();
         let wanted = Arc::new(Mutex::new(wanted));
-        let mut storage = Self { shared, writes: Some(writes), reads: Some(reads), threads: Vec::new(), buffers };
-        let pool = Arc::clone(&storage.buffers);
-        storage.start("log-write", move || write_all(log, &written, &pool))?;
+        let mut storage = Self { shared, writer, reads: Some(reads), readers: Vec::new() };
         for _ in 0..READERS {
             let (shared, wanted) = (Arc::clone(&storage.shared), Arc::clone(&wanted));
-            storage.start("log-read", move || read_all(&shared, &wanted))?;
+            let run = move || read_all(&shared, &wanted);
+            let reader = std::thread::Builder::new().name("log-read".to_owned()).spawn(run);
+            storage.readers.push(reader.map_err(failed)?);
         }
         Ok(storage)
-    }
-
-    fn start(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
-        let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(run);
-        let folder = self.shared.disk.title();
-        self.threads.push(spawned.map_err(|error| OpenError::Io { folder, doing: "starting a thread", error })?);
-        Ok(())
-    }
-
-    async fn write(&self, operation: Operation) -> Result<(), StorageError> {
-        let (answer, receiver) = oneshot::channel();
-        let sent = self.writes.as_ref().map(|writes| writes.send(Write { operation, answer }));
-        match sent {
-            Some(Ok(())) => receiver.await.unwrap_or_else(|| Err(ended())),
-            _ => Err(ended()),
-        }
     }
 
     /// Splits what would not fit into one frame; what was written of a refused batch is settled again.
@@ -92,13 +70,13 @@ impl LogStorage {
             };
             let count = rest.iter().take_while(fits).count().max(1);
             let part = rest.get(..count).unwrap_or(rest);
-            let commit = Commit::encode(part, self.buffers.take());
-            if let Err(error) = self.write(Operation::Append(commit, kept)).await {
+            let commit = Commit::encode(part, self.writer.buffer());
+            if let Err(error) = self.writer.write(Operation::Append(commit, kept)).await {
                 let written = batch.iter().take(done).flat_map(|message| message.targets);
                 let ranges: Vec<Settle> =
                     written.map(|(queue, seq)| Settle { queue: *queue, first: *seq, last: *seq }).collect();
                 if !ranges.is_empty() {
-                    drop(self.write(Operation::Settle(ranges)).await);
+                    drop(self.writer.write(Operation::Settle(ranges)).await);
                 }
                 return Err(error);
             }
@@ -119,11 +97,11 @@ impl Storage for LogStorage {
     }
 
     async fn settle(&self, ranges: &[Settle]) -> Result<(), StorageError> {
-        self.write(Operation::Settle(ranges.to_vec())).await
+        self.writer.write(Operation::Settle(ranges.to_vec())).await
     }
 
     async fn delete_queue(&self, queue: QueueKey) -> Result<(), StorageError> {
-        self.write(Operation::Delete(queue)).await
+        self.writer.write(Operation::Delete(queue)).await
     }
 
     async fn read(&self, wanted: Wanted) -> Result<Vec<StoredMessage>, StorageError> {
@@ -136,7 +114,7 @@ impl Storage for LogStorage {
     }
 
     async fn mark(&self, marks: &[Mark]) -> Result<(), StorageError> {
-        self.write(Operation::Mark(marks.to_vec())).await
+        self.writer.write(Operation::Mark(marks.to_vec())).await
     }
 
     async fn put_meta(&self, entries: &[Meta<'_>]) -> Result<(), StorageError> {
@@ -149,7 +127,7 @@ impl Storage for LogStorage {
             };
             let count = rest.iter().take_while(fits).count().max(1);
             let (part, others) = rest.split_at_checked(count).unwrap_or((rest, &[]));
-            self.write(Operation::put_meta(part)).await?;
+            self.writer.write(Operation::put_meta(part)).await?;
             rest = others;
         }
         Ok(())
@@ -180,56 +158,12 @@ impl Storage for LogStorage {
 
 impl Drop for LogStorage {
     fn drop(&mut self) {
-        self.writes = None;
         self.reads = None;
-        for thread in self.threads.drain(..) {
+        for thread in self.readers.drain(..) {
             // A thread that panicked has said so in the log.
             drop(thread.join());
         }
     }
-}
-
-fn write_all(mut log: Log, writes: &Receiver<Write>, buffers: &Buffers) {
-    loop {
-        // A full disk may get room from others, about which nobody tells.
-        let first = if log.shared.is_full.load(std::sync::atomic::Ordering::Relaxed) {
-            match writes.recv_timeout(FULL_RETRY) {
-                Ok(first) => first,
-                Err(RecvTimeoutError::Timeout) => {
-                    // Its failure is kept and answered to the next commit.
-                    drop(log.regain_room());
-                    continue;
-                }
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-        } else {
-            match writes.recv() {
-                Ok(first) => first,
-                Err(_) => break,
-            }
-        };
-        let mut operations = Vec::new();
-        let mut answers = Vec::new();
-        let mut bytes = 0;
-        for write in std::iter::once(first).chain(std::iter::from_fn(|| writes.try_recv().ok())) {
-            bytes += match &write.operation {
-                Operation::Append(commit, _) => commit.payload_bytes(),
-                Operation::Settle(_) | Operation::Delete(_) | Operation::Mark(_) | Operation::PutMeta(_) => 0,
-            };
-            operations.push(write.operation);
-            answers.push(write.answer);
-            if bytes >= GROUP_BYTES_MAX || operations.len() >= GROUP_COUNT_MAX {
-                break;
-            }
-        }
-        let (results, used) = log.commit_reusing(operations);
-        answers.into_iter().zip(results).for_each(|(answer, result)| answer.send(result));
-        used.into_iter().for_each(|buffer| buffers.give(buffer));
-        // Its failure is kept and answered to the next commit.
-        drop(log.maintain());
-    }
-    // The next start then has nothing to replay.
-    drop(log.checkpoint());
 }
 
 fn read_all(shared: &Shared, reads: &Mutex<Receiver<Read>>) {
@@ -240,32 +174,6 @@ fn read_all(shared: &Shared, reads: &Mutex<Receiver<Read>>) {
     }
 }
 
-fn ended() -> StorageError {
-    StorageError::Failed("the log's thread has ended".to_owned())
-}
-
-/// Buffers of commits, used again: a fresh one of this size costs more page faults than the commit costs otherwise.
-#[derive(Default)]
-struct Buffers(Mutex<Vec<Vec<u8>>>);
-
-impl Buffers {
-    fn take(&self) -> Vec<u8> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
-    }
-
-    fn give(&self, buffer: Vec<u8>) {
-        let mut buffers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if buffers.len() < BUFFERS_MAX && buffer.capacity() <= BUFFER_BYTES_MAX {
-            buffers.push(buffer);
-        }
-    }
-}
-
 /// A frame is one read at recovery; larger batches are several frames.
 pub(crate) const PART_BYTES_MAX: usize = 256 << 20;
-const GROUP_BYTES_MAX: usize = 16 << 20;
-const GROUP_COUNT_MAX: usize = 4096;
-const BUFFERS_MAX: usize = 4;
-const BUFFER_BYTES_MAX: usize = 4 << 20;
 const READERS: usize = 2;
-const FULL_RETRY: Duration = Duration::from_secs(1);

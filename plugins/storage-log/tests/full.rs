@@ -47,3 +47,21 @@ fn settling_everything_makes_room_whatever_the_size_of_the_disk() {
         assert!(is_taken, "a disk of {capacity} bytes stays full: {}", disk.used_bytes());
     }
 }
+
+#[test]
+fn a_commit_too_large_for_any_room_does_not_make_the_disk_full() {
+    let disk = SimDisk::new(1);
+    disk.set_capacity(100_000);
+    let options = Options { segment_bytes: 4096, recycled_max: 2, seed: Some(1), mutant: None };
+    let mut log = Log::open(Arc::new(disk.clone()), options).unwrap();
+    for seq in 0..20 {
+        let error = append(&mut log, 1, seq, 200_000).unwrap_err();
+        assert!(matches!(&error, StorageError::Full(text) if text.contains("too large")), "{error}");
+        assert!(!log.is_full(), "others have room");
+        append(&mut log, 2, seq, 100).unwrap();
+    }
+    // Where there is no room for others either, it is full.
+    let last = (0..10_000).map(|seq| append(&mut log, 3, seq, 1000)).find_map(Result::err);
+    assert!(matches!(last, Some(StorageError::Full(_))) && log.is_full());
+    assert!(append(&mut log, 1, 20, 200_000).is_err() && log.is_full());
+}

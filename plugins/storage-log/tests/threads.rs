@@ -64,6 +64,16 @@ fn many_appends_share_syncs() {
 }
 
 #[test]
+fn small_appends_seldom_reach_blocks_that_were_never_written_to() {
+    let disk = SimDisk::new(3);
+    let options = Options { segment_bytes: 1 << 20, recycled_max: 2, seed: Some(1), mutant: None };
+    let storage = LogStorage::open(Arc::new(disk.clone()), options).unwrap();
+    let before = disk.growths();
+    (0..2000).for_each(|seq| append(&storage, seq..seq + 1).unwrap());
+    assert!(disk.growths() - before < 10, "{} of 2000", disk.growths() - before);
+}
+
+#[test]
 fn closing_leaves_nothing_to_replay() {
     let disk = SimDisk::new(3);
     let storage = open(&disk);

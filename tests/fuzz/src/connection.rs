@@ -1,8 +1,9 @@
 //! A whole session on a vhost of its own: logged in, then frames of the fuzzer's choice. Nothing panics, and a second client
 //! can still declare a queue afterwards.
 //!
-//! The input is a list of frames: type, channel, length (one octet each) and payload. A type of 0xFF sends the payload as it
-//! is, so that framing errors are found, too.
+//! The input is a list of frames: type, channel, length (one octet each) and payload. Some types do something else: 0xFF sends the
+//! payload as it is, so that framing errors are found, 0xFE lets everything so far be answered (0xFD with a store that does not
+//! answer), 0xFC answers the last request that came with a name for replies, 0xFB sends from a second connection from here on.
 
 #![no_main]
 
@@ -43,19 +44,24 @@ impl World {
         Session::new(Arc::clone(&self.broker), SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), self.now)
     }
 
-    fn feed(&mut self, session: &mut Session, bytes: &[u8]) -> Vec<u8> {
+    /// Gives the session everything that it takes; returns what it says.
+    fn feed(&mut self, session: &mut Session, bytes: &[u8], is_stored: bool) -> Vec<u8> {
+        let mut said = Vec::new();
         let mut used = session.on_bytes(self.now, bytes);
         loop {
             if let Some(login) = session.take_login() {
                 self.log_in(session, &login);
             }
-            let _ = self.committer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            if is_stored {
+                let _ = self.committer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            }
             session.on_mail(self.now);
+            said.extend(session.out().take_all());
             session.on_written(self.now);
             let more = session.run(self.now, &bytes[used..]);
             used += more;
-            if more == 0 && !session.has_login() {
-                return session.out().take_all();
+            if more == 0 && !session.has_login() && session.out().is_empty() {
+                return said;
             }
         }
     }
@@ -90,28 +96,79 @@ fn prologue() -> Vec<u8> {
     bytes
 }
 
+/// A client that is logged in, with frames that wait to be sent.
+struct Client {
+    session: Session,
+    unsent: Vec<u8>,
+}
+
+impl Client {
+    fn new(world: &mut World) -> Self {
+        let mut session = world.session();
+        let answer = world.feed(&mut session, &prologue(), true);
+        assert!(answer.ends_with(&frame(1, 2, b"\x00\x14\x00\x0b\x00\x00\x00\x00")), "the prologue opens two channels");
+        Self { session, unsent: Vec::new() }
+    }
+
+    fn flush(&mut self, world: &mut World, is_stored: bool, reply_name: &mut Vec<u8>) {
+        let said = world.feed(&mut self.session, &std::mem::take(&mut self.unsent), is_stored);
+        if let Some(at) = said.windows(REPLY_PREFIX.len()).rposition(|window| window == REPLY_PREFIX) {
+            *reply_name = said[at..].iter().copied().take(REPLY_PREFIX.len() + REPLY_TOKEN_BYTES).collect();
+        }
+    }
+}
+
+/// How the name of a requester begins, and how long the rest is.
+const REPLY_PREFIX: &[u8] = b"amq.rabbitmq.reply-to.";
+const REPLY_TOKEN_BYTES: usize = 22;
+
+/// basic.publish to a requester.
+fn reply(channel: u16, name: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut method = b"\x00\x3c\x00\x28\x00\x00\x00".to_vec();
+    method.push(u8::try_from(name.len()).expect("a short string"));
+    method.extend_from_slice(name);
+    method.push(1);
+    let mut bytes = frame(1, channel, &method);
+    bytes.extend(frame(2, channel, &[b"\x00\x3c\x00\x00".as_slice(), &(body.len() as u64).to_be_bytes(), &[0, 0]].concat()));
+    if !body.is_empty() {
+        bytes.extend(frame(3, channel, body));
+    }
+    bytes
+}
+
 fuzz_target!(|input: &[u8]| {
     let mut world = World::new();
-    let mut session = world.session();
-    let answer = world.feed(&mut session, &prologue());
-    assert!(answer.ends_with(&frame(1, 2, b"\x00\x14\x00\x0b\x00\x00\x00\x00")), "the prologue opens two channels");
+    let mut clients = [Client::new(&mut world), Client::new(&mut world)];
+    let mut current = 0;
+    let mut reply_name = Vec::new();
     let mut rest = input;
-    let mut unused = Vec::new();
     while let Some(([kind, channel, size], tail)) = rest.split_first_chunk::<3>() {
         let (payload, tail) = tail.split_at(usize::from(*size).min(tail.len()));
         rest = tail;
+        let client = &mut clients[current];
         match kind {
-            0xFF => unused.extend_from_slice(payload),
-            _ => unused.extend(frame(*kind, u16::from(*channel), payload)),
+            0xFF => client.unsent.extend_from_slice(payload),
+            0xFE | 0xFD => client.flush(&mut world, *kind == 0xFE, &mut reply_name),
+            0xFC => client.unsent.extend(reply(u16::from(*channel), &reply_name, payload)),
+            0xFB => {
+                client.flush(&mut world, true, &mut reply_name);
+                current = 1 - current;
+            }
+            _ => client.unsent.extend(frame(*kind, u16::from(*channel), payload)),
         }
     }
-    world.feed(&mut session, &unused);
-    session.abandon();
+    for client in &mut clients {
+        client.flush(&mut world, true, &mut reply_name);
+    }
+    for mut client in clients {
+        client.session.abandon();
+    }
+    assert_eq!(world.broker.transactions.used_bytes(), 0, "no transaction outlives its connection");
 
     let mut other = world.session();
     let mut bytes = prologue();
     bytes.extend(frame(1, 1, b"\x00\x32\x00\x0a\x00\x00\x09untouched\x00\x00\x00\x00\x00"));
-    let answer = world.feed(&mut other, &bytes);
+    let answer = world.feed(&mut other, &bytes, true);
     assert!(answer.ends_with(&frame(1, 1, b"\x00\x32\x00\x0b\x09untouched\x00\x00\x00\x00\x00\x00\x00\x00")));
     other.abandon();
 });

@@ -55,7 +55,7 @@ fn finish(mut command: Command, address: std::net::SocketAddr, target: &str) -> 
 /// What `tests/clients/topology.yaml` declares, as far as a RabbitMQ can.
 fn client_definitions() -> Definitions {
     let mut definitions = Definitions::default();
-    definitions.user("limited");
+    definitions.user("limited", "");
     definitions.permission("limited", "/", ["^mine", "^(mine|amq\\.default)", "^mine"].map(str::to_owned));
     definitions.vhost("closed");
     definitions

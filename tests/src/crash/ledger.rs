@@ -7,7 +7,8 @@
 //! - acked: may be there again, since an ack is not synced; it is counted;
 //! - published, but never confirmed: may be there; what is found once has to stay, and what is missing once must not come;
 //! - transient: must not be there after a restart (semantics 27.2);
-//! - in a queue, messages of one channel stand in the order of their publishing, and none stands twice.
+//! - in a queue, messages of one channel stand in the order of their publishing, and none stands twice; where the queue has
+//!   priorities, this holds for each level, and higher levels stand first.
 
 use super::message::{Identity, QUEUES, UNSYNCED};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -329,15 +330,22 @@ impl QueueLedger {
     fn judge(&mut self, context: &Context<'_>, found: &[Found], figures: &mut Figures) {
         let (name, _) = QUEUES[context.place];
         let mut there = HashSet::new();
-        let mut last_of: HashMap<(u32, u16, u16), u32> = HashMap::new();
-        let mut last_round = 0;
+        let mut last_of: HashMap<(u32, u16, u16, u8), u32> = HashMap::new();
+        let (mut last_level, mut last_round) = (u8::MAX, 0);
         let mut say = |kind, text: String| figures.violations.push(Violation::new(kind, format!("{name}: {text}")));
         for Found { identity, is_redelivered } in found {
             if !there.insert(*identity) {
                 say(Kind::Twice, format!("{identity} stands twice in the queue"));
                 continue;
             }
-            let last = last_of.entry((identity.round, identity.publisher, identity.channel)).or_default();
+            let level = identity.level(name);
+            if last_level < level {
+                say(Kind::Order, format!("{identity} of level {level} stands behind level {last_level}"));
+            }
+            if last_level != level {
+                (last_level, last_round) = (level, 0);
+            }
+            let last = last_of.entry((identity.round, identity.publisher, identity.channel, level)).or_default();
             if *last > identity.number {
                 say(Kind::Order, format!("{identity} stands behind number {last} of its channel"));
             }
@@ -431,6 +439,45 @@ mod tests {
             judge(|found| found.last_mut().unwrap().identity.round = 9, Spared::System),
             [Kind::Ghost, Kind::Lost]
         );
+    }
+
+    /// Some messages for the queue `levels.untouched` in the order in which they must stand.
+    fn levels() -> Vec<Found> {
+        let (name, _) = QUEUES[LEVELS_UNTOUCHED];
+        let identities = (1..400).map(|number| Identity { round: 1, publisher: 1, channel: 1, number });
+        let mut found: Vec<Found> = identities
+            .filter(|identity| identity.route().queues == [LEVELS_UNTOUCHED] && identity.is_persistent())
+            .map(|identity| Found { identity, is_redelivered: false })
+            .collect();
+        found.sort_by_key(|found| (u8::MAX - found.identity.level(name), found.identity.number));
+        found
+    }
+
+    const LEVELS_UNTOUCHED: usize = 8;
+
+    #[test]
+    fn levels_stand_one_above_the_other_and_each_is_in_order() {
+        let (name, _) = QUEUES[LEVELS_UNTOUCHED];
+        let judge = |found: Vec<Found>| {
+            let mut log = ChannelLog::default();
+            let _numbers: Vec<u32> = (1..400).map(|_| log.publish()).collect();
+            let publisher =
+                PublisherLog { round: 1, publisher: 1, channels: [(1, log)].into(), violations: Vec::new() };
+            let mut all: Vec<Vec<Found>> = QUEUES.iter().map(|_| Vec::new()).collect();
+            all[LEVELS_UNTOUCHED] = found;
+            let round = RoundLog { publishers: vec![publisher], consumers: Vec::new() };
+            Ledger::default().judge(round, &all, Spared::System).count(Kind::Order)
+        };
+        assert_eq!(judge(levels()), 0);
+        let level = |found: &Found| found.identity.level(name);
+        let border = levels().windows(2).position(|pair| level(&pair[0]) != level(&pair[1])).expect("two levels");
+        let mut found = levels();
+        found.swap(border, border + 1);
+        assert!(judge(found) > 0, "a lower level in front of a higher");
+        let same = levels().windows(2).position(|pair| level(&pair[0]) == level(&pair[1])).expect("two of a level");
+        let mut found = levels();
+        found.swap(same, same + 1);
+        assert!(judge(found) > 0, "a later number in front of an earlier");
     }
 
     #[test]

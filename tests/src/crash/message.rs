@@ -2,6 +2,7 @@
 //! back can be compared to the last byte without keeping a copy.
 
 use super::client::text;
+use crate::wire::value::Value;
 use crate::wire::{Field, Properties};
 use plugin_api::testing::Random;
 use std::fmt;
@@ -40,7 +41,7 @@ pub enum Fate {
 }
 
 /// All queues with their fates.
-pub const QUEUES: [(&str, Fate); 7] = [
+pub const QUEUES: [(&str, Fate); 9] = [
     ("work.0", Fate::Acked),
     ("work.1", Fate::Acked),
     ("held", Fate::Held),
@@ -48,7 +49,25 @@ pub const QUEUES: [(&str, Fate); 7] = [
     ("fan.work", Fate::Acked),
     ("fan.untouched", Fate::Untouched),
     (UNSYNCED, Fate::Untouched),
+    ("levels.work", Fate::Acked),
+    ("levels.untouched", Fate::Untouched),
 ];
+
+/// Queues of these names have priorities, up to [`LEVEL_MAX`].
+const LEVELS: &str = "levels";
+/// Below some of the priorities that messages have.
+const LEVEL_MAX: u8 = 6;
+
+/// What a queue is declared with.
+pub fn arguments(queue: &str) -> Vec<(Vec<u8>, Value)> {
+    if queue == UNSYNCED {
+        return vec![(b"x-durability".to_vec(), Value::Text(b"os".to_vec()))];
+    }
+    if queue.starts_with(LEVELS) {
+        return vec![(b"x-max-priority".to_vec(), Value::U8(LEVEL_MAX))];
+    }
+    Vec::new()
+}
 
 /// The queue that asks for confirms without a sync: it survives the process, and not the machine.
 pub const UNSYNCED: &str = "unsynced";
@@ -56,13 +75,15 @@ pub const UNSYNCED: &str = "unsynced";
 /// The exchange of the messages for several queues.
 pub const FANOUT: &str = "fan";
 
-const ROUTES: [Route; 6] = [
+const ROUTES: [Route; 8] = [
     Route { exchange: "", routing_key: "work.0", queues: &[0] },
     Route { exchange: "", routing_key: "work.1", queues: &[1] },
     Route { exchange: "", routing_key: "held", queues: &[2] },
     Route { exchange: "", routing_key: "untouched", queues: &[3] },
     Route { exchange: FANOUT, routing_key: "", queues: &[4, 5] },
     Route { exchange: "", routing_key: UNSYNCED, queues: &[6] },
+    Route { exchange: "", routing_key: "levels.work", queues: &[7] },
+    Route { exchange: "", routing_key: "levels.untouched", queues: &[8] },
 ];
 
 impl Identity {
@@ -74,6 +95,15 @@ impl Identity {
     /// Where it goes.
     pub fn route(self) -> &'static Route {
         self.random().pick(&ROUTES)
+    }
+
+    fn priority(self) -> u8 {
+        u8::try_from(self.number % 10).unwrap_or_default()
+    }
+
+    /// In which level of a queue it stands; the highest go first, and order is kept within a level alone.
+    pub fn level(self, queue: &str) -> u8 {
+        if queue.starts_with(LEVELS) { self.priority().min(LEVEL_MAX) } else { 0 }
     }
 
     /// One of ten is transient, so that confirms of both kinds meet on a channel.
@@ -108,7 +138,7 @@ impl Identity {
         let mode = if self.is_persistent() { 2 } else { 1 };
         vec![
             ("delivery-mode", Field::Number(mode)),
-            ("priority", Field::Number(u64::from(self.number % 10))),
+            ("priority", Field::Number(u64::from(self.priority()))),
             ("message-id", text(&self.to_string())),
             ("timestamp", Field::Number(u64::from(self.number))),
         ]

@@ -5,9 +5,8 @@
 
 use super::client::{Client, DEADLINE, Event, Receiver, Sender, text};
 use super::ledger::{ConsumerLog, Kind, Outcome, PublisherLog, RoundLog, Violation};
-use super::message::{FANOUT, Fate, Identity, QUEUES, UNSYNCED};
+use super::message::{self, FANOUT, Fate, Identity, QUEUES};
 use crate::wire::Field;
-use crate::wire::value::Value;
 use plugin_api::testing::Random;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -96,11 +95,8 @@ pub fn declare(client: &mut Client) -> Result<(), String> {
     let exchange = [("exchange", text(FANOUT)), ("type", text("fanout")), durable.clone()];
     client.call(1, "exchange.declare", &exchange, "exchange.declare-ok")?;
     for (name, _) in QUEUES {
-        let mut fields = vec![("queue", text(name)), durable.clone()];
-        if name == UNSYNCED {
-            let unsynced = vec![(b"x-durability".to_vec(), Value::Text(b"os".to_vec()))];
-            fields.push(("arguments", Field::Table(unsynced)));
-        }
+        let arguments = ("arguments", Field::Table(message::arguments(name)));
+        let fields = [("queue", text(name)), durable.clone(), arguments];
         client.call(1, "queue.declare", &fields, "queue.declare-ok")?;
         if name.starts_with(FANOUT) {
             client.call(1, "queue.bind", &[("queue", text(name)), ("exchange", text(FANOUT))], "queue.bind-ok")?;
@@ -380,8 +376,8 @@ struct Consumer {
     log: ConsumerLog,
     habit: Habit,
     unacked: Vec<(u64, Option<Identity>)>,
-    /// The last first delivery of each publishing channel.
-    last_of: HashMap<(u32, u16, u16), u32>,
+    /// The last first delivery of each publishing channel and level.
+    last_of: HashMap<(u32, u16, u16, u8), u32>,
     random: Random,
 }
 
@@ -399,7 +395,8 @@ impl Consumer {
         };
         if let Some(identity) = identity {
             self.log.received.insert(identity);
-            let last = self.last_of.entry((identity.round, identity.publisher, identity.channel)).or_default();
+            let level = identity.level(QUEUES[self.log.queue].0);
+            let last = self.last_of.entry((identity.round, identity.publisher, identity.channel, level)).or_default();
             let before = *last;
             if !is_redelivered {
                 *last = identity.number;

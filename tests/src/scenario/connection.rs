@@ -149,7 +149,8 @@ impl Connection {
 
     fn cut_frames(&mut self) -> Result<(), String> {
         while let Some(frame) = Frame::take(&mut self.input)? {
-            if frame.payload.len() + 8 > self.frame_max {
+            // A header cannot be cut, so RabbitMQ sends one that is larger than the client wanted as it is.
+            if frame.payload.len() + 8 > self.frame_max && frame.kind != wire::FRAME_HEADER {
                 return Err(format!(
                     "a frame of {} bytes exceeds frame-max {}",
                     frame.payload.len() + 8,

@@ -121,6 +121,12 @@ impl Literal {
     fn matches_value(&self, actual: &Value, variables: &mut Variables) -> Result<bool, String> {
         match (self, actual) {
             (Self::Text { pieces, is_quoted: false }, _) if pieces.as_slice() == [Piece::Star] => Ok(true),
+            (Self::Text { pieces, is_quoted: false }, _) if matches!(pieces.as_slice(), [Piece::Variable(_)]) => {
+                match actual {
+                    Value::Text(text) => self.matches_text(text, variables),
+                    other => self.matches_text(other.to_string().as_bytes(), variables),
+                }
+            }
             (Self::Table { entries, is_open }, Value::Table(table)) => {
                 if !is_open && entries.len() != table.len() {
                     return Ok(false);

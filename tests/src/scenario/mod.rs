@@ -4,7 +4,9 @@ pub mod connection;
 pub mod literal;
 pub mod parse;
 pub mod run;
+pub mod settings;
 
+use parse::Action;
 pub use parse::{Scenario, User, parse};
 pub use run::run;
 
@@ -47,6 +49,11 @@ impl Scenario {
     /// The name on the server of a user that the scenario calls `name`.
     pub fn user_name(&self, name: &str) -> String {
         format!("{name}.{}", self.name.replace('/', "."))
+    }
+
+    /// Whether something is set while it runs, which not every target has a way for.
+    pub fn changes_settings(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step.action, Action::PutPolicy(_) | Action::DeletePolicy(..)))
     }
 
     /// Whether it can run on `target` at all.

@@ -1,6 +1,7 @@
 //! The text of a scenario file to steps. The format is described in `tests/scenarios/README.md`.
 
-use super::literal::{Literal, Piece, parse_hex};
+use super::literal::{Literal, Piece, Variables, parse_hex};
+use super::settings::{Policy, Settings, parse_limits};
 use crate::wire::spec::{self, Method};
 use std::iter::Peekable;
 use std::str::Chars;
@@ -14,6 +15,10 @@ pub struct Scenario {
     pub only: Option<String>,
     /// Users beside `guest`, each with its permissions in the scenario's vhost.
     pub users: Vec<User>,
+    /// Whether its vhost is traced.
+    pub is_traced: bool,
+    /// Policies, limits and topic permissions that are there from the start.
+    pub settings: Settings,
     pub steps: Vec<Step>,
 }
 
@@ -21,6 +26,8 @@ pub struct Scenario {
 #[derive(Debug, Clone)]
 pub struct User {
     pub name: String,
+    /// Separated by commas.
+    pub tags: String,
     pub permissions: Option<[String; 3]>,
 }
 
@@ -49,6 +56,10 @@ pub enum Action {
     Login(Fields),
     Drop,
     Barrier,
+    /// A policy is set while the scenario runs.
+    PutPolicy(Policy),
+    /// A policy of that name is taken away; whether it is an operator policy.
+    DeletePolicy(String, bool),
     Send(Send),
     Expect(Expect),
     /// Expectations on one channel that may come true in any order.
@@ -99,7 +110,14 @@ pub struct Content {
 /// # Errors
 /// With the line that is wrong and why.
 pub fn parse(name: &str, text: &str) -> Result<Scenario, String> {
-    let mut scenario = Scenario { name: name.to_owned(), only: None, users: Vec::new(), steps: Vec::new() };
+    let mut scenario = Scenario {
+        name: name.to_owned(),
+        only: None,
+        users: Vec::new(),
+        is_traced: false,
+        settings: Settings::default(),
+        steps: Vec::new(),
+    };
     let mut differs: Option<String> = None;
     let mut group: Option<Step> = None;
     for (index, source) in text.lines().enumerate() {
@@ -115,6 +133,13 @@ pub fn parse(name: &str, text: &str) -> Result<Scenario, String> {
             scenario.only = Some(reasoned(rest).map_err(fail)?);
         } else if let Some(rest) = trimmed.strip_prefix("user:") {
             scenario.users.push(parse_user(rest).map_err(fail)?);
+        } else if trimmed == "tracing: on" {
+            scenario.is_traced = true;
+        } else if let Some(setting) = parse_setting(trimmed, &mut scenario).map_err(fail)? {
+            if let Some(action) = setting {
+                let (connection, source) = (String::new(), source.to_owned());
+                scenario.steps.push(Step { line, source, guard: None, connection, channel: 0, action });
+            }
         } else if trimmed == "any order" {
             group = Some(Step {
                 line,
@@ -140,6 +165,44 @@ pub fn parse(name: &str, text: &str) -> Result<Scenario, String> {
     }
 }
 
+/// What the vhost and its users are set to. Policies behind the first step are steps of their own. None when the line is about something else.
+fn parse_setting(text: &str, scenario: &mut Scenario) -> Result<Option<Option<Action>>, String> {
+    let Some((what, rest)) = text.split_once(':') else { return Ok(None) };
+    let (name, fields) = rest.trim().split_once(' ').unwrap_or((rest.trim(), ""));
+    let is_operator = what.ends_with("operator-policy");
+    match what {
+        "policy" | "operator-policy" => {
+            let policy = Policy::parse(name, &Parser::new(fields).fields()?.0, is_operator)?;
+            if !scenario.steps.is_empty() {
+                return Ok(Some(Some(Action::PutPolicy(policy))));
+            }
+            scenario.settings.policies.push(policy);
+        }
+        "no policy" | "no operator-policy" => {
+            return Ok(Some(Some(Action::DeletePolicy(name.to_owned(), is_operator))));
+        }
+        "limits" => {
+            let fields = Parser::new(rest).fields()?.0;
+            scenario.settings.limits = parse_limits(&fields, &["max-connections", "max-queues"])?;
+        }
+        "user-limits" => {
+            let limits = parse_limits(&Parser::new(fields).fields()?.0, &["max-connections", "max-channels"])?;
+            scenario.settings.user_limits.push((name.to_owned(), limits));
+        }
+        "topic" => {
+            let fields = Parser::new(fields).fields()?.0;
+            let text = |wanted: &str| match fields.iter().find(|(field, _)| field == wanted) {
+                Some((_, literal)) => literal.to_text(&Variables::new()),
+                None => Err(format!("{wanted}= is missing")),
+            };
+            let patterns = [text("write")?, text("read")?];
+            scenario.settings.topics.push((name.to_owned(), text("exchange")?, patterns));
+        }
+        _ => return Ok(None),
+    }
+    Ok(Some(None))
+}
+
 fn reasoned(rest: &str) -> Result<String, String> {
     match rest.trim().split_once(' ') {
         Some((target, reason)) if !reason.trim().is_empty() => Ok(target.to_owned()),
@@ -149,16 +212,20 @@ fn reasoned(rest: &str) -> Result<String, String> {
 
 fn parse_user(rest: &str) -> Result<User, String> {
     let (name, rest) = rest.trim().split_once(' ').ok_or("name and permissions are wanted")?;
-    if rest.trim() == "none" {
-        return Ok(User { name: name.to_owned(), permissions: None });
-    }
-    let fields = Parser::new(rest).fields()?.0;
-    let no_variables = super::literal::Variables::new();
-    let pattern = |wanted: &str| match fields.iter().find(|(field, _)| field == wanted) {
-        Some((_, literal)) => literal.to_text(&no_variables),
-        None => Err(format!("{wanted}= is missing")),
+    let name = name.to_owned();
+    let (fields, is_none) = match rest.trim().strip_suffix("none") {
+        Some(rest) => (rest, true),
+        None => (rest, false),
     };
-    Ok(User { name: name.to_owned(), permissions: Some([pattern("configure")?, pattern("write")?, pattern("read")?]) })
+    let fields = Parser::new(fields).fields()?.0;
+    let no_variables = Variables::new();
+    let text = |wanted: &str| match fields.iter().find(|(field, _)| field == wanted) {
+        Some((_, literal)) => literal.to_text(&no_variables).map(Some),
+        None => Ok(None),
+    };
+    let pattern = |wanted: &str| text(wanted)?.ok_or_else(|| format!("{wanted}= is missing"));
+    let permissions = if is_none { None } else { Some([pattern("configure")?, pattern("write")?, pattern("read")?]) };
+    Ok(User { name, tags: text("tags")?.unwrap_or_default(), permissions })
 }
 
 fn add_to_group(group: &mut Step, step: Step) -> Result<(), String> {
@@ -256,7 +323,7 @@ fn check_fields(method: &Method, fields: Fields) -> Result<Fields, String> {
             "code" => "reply-code".to_owned(),
             "text" => "reply-text".to_owned(),
             "method" if method.name.ends_with(".close") => {
-                let text = literal.to_text(&super::literal::Variables::new())?;
+                let text = literal.to_text(&Variables::new())?;
                 let failed = spec::by_name(&text).ok_or_else(|| format!("{text} is no method"))?;
                 checked.push(("class-id".to_owned(), number(failed.class)));
                 checked.push(("method-id".to_owned(), number(failed.id)));
@@ -293,7 +360,7 @@ fn parse_raw(text: &str) -> Result<Vec<u8>, String> {
     while parser.skip_spaces() {
         let literal = parser.literal(false)?;
         let is_text = matches!(literal, Literal::Text { is_quoted: true, .. } | Literal::Repeat(..));
-        let plain = literal.to_bytes(&super::literal::Variables::new())?;
+        let plain = literal.to_bytes(&Variables::new())?;
         if is_text {
             bytes.extend(plain);
         } else {
@@ -518,6 +585,7 @@ impl TextBuilder {
 mod tests {
     use super::super::literal::Variables;
     use super::*;
+    use crate::wire::Field;
     use crate::wire::value::Value;
 
     fn value(text: &str) -> Value {
@@ -575,6 +643,10 @@ mod tests {
         let literal = Parser::new("$tag").literal(false).unwrap();
         assert_eq!(literal.matches_text(b"one", &mut variables), Ok(true));
         assert_eq!(literal.matches_text(b"two", &mut variables), Ok(false));
+        let literal = Parser::new("{time:$time}").literal(false).unwrap();
+        let field = |seconds| Field::Table(vec![(b"time".to_vec(), Value::Timestamp(seconds))]);
+        assert_eq!(literal.matches_field(&field(5), &mut variables), Ok(true));
+        assert_eq!(literal.matches_field(&field(6), &mut variables), Ok(false));
     }
 
     #[test]

@@ -58,6 +58,8 @@ impl Player<'_> {
                 self.connect(&step.connection)?.login(&login)
             }
             Action::Drop => self.connections.remove(&step.connection).map(drop).ok_or("no such connection".to_owned()),
+            Action::PutPolicy(policy) => self.target.put_policy(&self.vhost, policy),
+            Action::DeletePolicy(name, is_operator) => self.target.delete_policy(&self.vhost, name, *is_operator),
             Action::Barrier => self.channel(&step.connection, step.channel, true)?.barrier(step.channel),
             Action::Send(send) => self.send(step, send),
             Action::Expect(expect) => self.expect(step, expect),

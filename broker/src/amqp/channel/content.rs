@@ -23,6 +23,17 @@ pub struct PublishFlags {
     pub immediate: bool,
 }
 
+/// What the publisher is promised. Numbers are unique on their connection and channel number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublishMode {
+    /// Nothing.
+    Plain,
+    /// A confirm, by this number: [`Connection::expect_confirms`](super::super::Connection::expect_confirms) comes next.
+    Confirm(u64),
+    /// It is held until tx.commit, and has this number then (semantics 15.2).
+    Transaction(u64),
+}
+
 /// A publish whose last body frame has arrived.
 #[derive(Debug)]
 pub(crate) enum Assembled {
@@ -64,7 +75,7 @@ impl Content {
     /// What is kept of a message whose body is still arriving, in bytes.
     pub(crate) fn kept_bytes(&self) -> usize {
         match &self.stage {
-            Stage::Body { body: Body::Kept(builder), .. } => builder.len(),
+            Stage::Body { body: Body::Kept(builder), .. } => builder.reserved_bytes(),
             _ => 0,
         }
     }

@@ -2,14 +2,16 @@
 
 pub(crate) mod confirms;
 pub(crate) mod content;
+pub(crate) mod transaction;
 pub(crate) mod unacked;
 
 use hashbrown::HashMap;
 
 use self::confirms::Confirms;
 use self::content::Content;
+use self::transaction::Transaction;
 use self::unacked::Unacked;
-use super::SourceId;
+use super::{PublishMode, SourceId};
 
 /// ```text
 /// open ──error──▶ stopping ──driver has cleaned up, close sent──▶ await close-ok ──▶ gone
@@ -25,6 +27,56 @@ pub(crate) enum State {
     AwaitCloseOk,
 }
 
+/// What the channel promises its publishers. A channel has one mode, and keeps it (semantics 14.1, 15.1).
+#[derive(Debug, Default)]
+pub(crate) enum Mode {
+    #[default]
+    Plain,
+    Confirm(Confirms),
+    Tx(Transaction),
+}
+
+impl Mode {
+    /// Numbers a publish, where publishes have numbers.
+    #[inline]
+    pub(crate) fn publish(&mut self) -> PublishMode {
+        match self {
+            Self::Plain => PublishMode::Plain,
+            Self::Confirm(confirms) => PublishMode::Confirm(confirms.number()),
+            Self::Tx(transaction) => PublishMode::Transaction(transaction.number()),
+        }
+    }
+
+    /// The last number that was given; 0 for none.
+    pub(crate) fn last_number(&self) -> u64 {
+        match self {
+            Self::Plain => 0,
+            Self::Confirm(confirms) => confirms.last(),
+            Self::Tx(transaction) => transaction.last(),
+        }
+    }
+
+    pub(crate) fn confirms(&mut self) -> Option<&mut Confirms> {
+        match self {
+            Self::Confirm(confirms) => Some(confirms),
+            Self::Plain | Self::Tx(_) => None,
+        }
+    }
+
+    pub(crate) fn transaction(&mut self) -> Option<&mut Transaction> {
+        match self {
+            Self::Tx(transaction) => Some(transaction),
+            Self::Plain | Self::Confirm(_) => None,
+        }
+    }
+
+    /// Whether tx.commit has not been answered.
+    #[inline]
+    pub(crate) fn is_committing(&self) -> bool {
+        matches!(self, Self::Tx(transaction) if transaction.is_committing())
+    }
+}
+
 /// A consumer as its channel knows it.
 #[derive(Debug)]
 pub(crate) struct Consumer {
@@ -38,7 +90,7 @@ pub(crate) struct Channel {
     pub(crate) state: State,
     pub(crate) content: Content,
     pub(crate) unacked: Unacked,
-    pub(crate) confirms: Option<Confirms>,
+    pub(crate) mode: Mode,
     pub(crate) consumers: HashMap<SourceId, Consumer>,
     pub(crate) tags: HashMap<Box<str>, SourceId>,
     /// The driver is still carrying out a method: what comes behind it is held, so that replies keep their order
@@ -53,7 +105,7 @@ impl Channel {
             state: State::Open,
             content: Content::default(),
             unacked: Unacked::default(),
-            confirms: None,
+            mode: Mode::Plain,
             consumers: HashMap::new(),
             tags: HashMap::new(),
             is_waiting: false,

@@ -40,7 +40,7 @@ impl Unacked {
         tag
     }
 
-    /// Takes out what an ack, nack or reject names, in delivery order.
+    /// Takes out what an ack, nack or reject names, with its tags, in delivery order.
     ///
     /// # Errors
     /// 406 for a tag that is not outstanding, also with `multiple`; tag 0 with `multiple` is all there is (semantics 13.17).
@@ -48,23 +48,28 @@ impl Unacked {
         &mut self,
         tag: u64,
         multiple: bool,
-        settled: &mut Vec<Outstanding>,
+        mut each: impl FnMut(u64, Outstanding),
     ) -> Result<(), ProtocolError> {
         if multiple && tag == 0 {
-            self.drain(settled);
+            self.outstanding.drain_up_to(u64::MAX, each);
             return Ok(());
         }
         if multiple && self.outstanding.contains(tag) {
-            self.outstanding.drain_up_to(tag, |_, outstanding| settled.push(outstanding));
+            self.outstanding.drain_up_to(tag, each);
             return Ok(());
         }
         match self.outstanding.remove(tag) {
-            Some(outstanding) => settled.push(outstanding),
+            Some(outstanding) => each(tag, outstanding),
             None => {
                 return Err(ProtocolError::new(ReplyCode::PreconditionFailed, format!("unknown delivery tag {tag}")));
             }
         }
         Ok(())
+    }
+
+    /// A delivery that was taken out is outstanding again, under its old tag (semantics 15.6).
+    pub(crate) fn restore(&mut self, tag: u64, outstanding: Outstanding) {
+        self.outstanding.restore(tag, outstanding);
     }
 
     /// Takes out everything, in delivery order.
@@ -83,8 +88,8 @@ mod tests {
             unacked.tag(Some(Outstanding { source: SourceId(0), ticket }));
         }
         for (&(tag, multiple), expected) in settles.iter().zip(expected) {
-            let mut settled = Vec::new();
-            let result = unacked.settle(tag, multiple, &mut settled);
+            let mut settled: Vec<Outstanding> = Vec::new();
+            let result = unacked.settle(tag, multiple, |_, outstanding| settled.push(outstanding));
             let tickets: Vec<u64> = settled.iter().map(|o| o.ticket).collect();
             assert_eq!(result.map(|()| tickets.as_slice()).map_err(drop), *expected, "tag {tag} multiple {multiple}");
         }

@@ -37,17 +37,18 @@ impl Connection {
             // Heartbeats on a channel were refused before.
             FrameKind::Body | FrameKind::Heartbeat => channel.content.body(frame.payload),
         };
-        self.assembling_bytes = self.assembling_bytes + channel.content.kept_bytes() - kept_before;
+        self.arriving.change(kept_before, channel.content.kept_bytes());
+        self.has_content = true;
         match result {
-            Ok(None) if self.assembling_bytes > ASSEMBLING_BYTES_MAX => {
+            Ok(None) if self.arriving.bytes() > ASSEMBLING_BYTES_MAX => {
                 let text = format!("more than {ASSEMBLING_BYTES_MAX} bytes of unfinished messages");
                 let error = ProtocolError::new(ReplyCode::ResourceError, text).in_method(BasicPublish::ID);
                 self.fail(now, ChannelId(0), error, Framing::Kept)
             }
             Ok(None) => None,
             Ok(Some(Assembled::Message(flags, message))) => {
-                let number = channel.confirms.as_mut().map(|confirms| confirms.number());
-                Some(Event::Publish { channel: id, flags, number, parts: None, message })
+                let mode = channel.mode.publish();
+                Some(Event::Publish { channel: id, flags, mode, parts: None, message })
             }
             Ok(Some(Assembled::TooLarge { flags: PublishFlags { immediate: true, .. }, .. })) => {
                 // Judged before the size (semantics 12.1).
@@ -74,7 +75,7 @@ impl Connection {
             return None;
         }
         let channel = self.channels.get_mut(&frame.channel)?;
-        if channel.holds_frames() || channel.state != ChannelState::Open {
+        if channel.holds_frames() || channel.state != ChannelState::Open || channel.mode.is_committing() {
             return None;
         }
         let mut rest = *input;
@@ -93,10 +94,10 @@ impl Connection {
         let Ok(Method::BasicPublish(publish)) = Method::decode(frame.payload) else { return None };
         let flags = channel.content.begin_in_place(&publish)?;
         let parts = Parts { exchange: publish.exchange, routing_key: publish.routing_key, properties };
-        let number = channel.confirms.as_mut().map(|confirms| confirms.number());
+        let mode = channel.mode.publish();
         *input = rest;
         let message = Message::new(parts, body);
-        Some(Event::Publish { channel: ChannelId(frame.channel), flags, number, parts: Some(parts), message })
+        Some(Event::Publish { channel: ChannelId(frame.channel), flags, mode, parts: Some(parts), message })
     }
 
     fn on_new_channel<'i>(&mut self, now: Instant, id: ChannelId, frame: Frame<'i>) -> Option<Event<'i>> {
@@ -120,8 +121,12 @@ impl Connection {
             return self.fail(now, id, error, Framing::Kept);
         }
         self.channels.insert(id.0, Box::new(Channel::new()));
+        Some(Event::ChannelOpen { channel: id })
+    }
+
+    /// The channel may be used.
+    pub fn channel_opened(&mut self, id: ChannelId) {
         frame::write_method(self.out.tail(), id.0, ChannelOpenOk { channel_id: b"" });
-        None
     }
 
     fn on_frame_of_closing_channel(&mut self, id: ChannelId, frame: Frame<'_>) {
@@ -146,6 +151,11 @@ impl Connection {
         if let Some(error) = channel.content.refuse_method() {
             return self.fail(now, id, error, Framing::Kept);
         }
+        if channel.mode.is_committing() && !matches!(method, Method::ChannelClose(_)) {
+            let text = "unexpected command while processing 'tx.commit'";
+            let error = ProtocolError::new(ReplyCode::ChannelError, text).in_method(method.id());
+            return self.fail(now, id, error, Framing::Kept);
+        }
         let outcome_of = |requeue| if requeue { Outcome::Requeue } else { Outcome::Discard };
         match method {
             Method::BasicPublish(publish) => {
@@ -159,13 +169,10 @@ impl Connection {
             Method::BasicReject(reject) => {
                 self.on_settle(now, id, &method, reject.delivery_tag, false, outcome_of(reject.requeue))
             }
-            Method::ConfirmSelect(select) => {
-                channel.confirms.get_or_insert_with(|| Confirms::after(self.confirms_base));
-                if !select.nowait {
-                    frame::write_method(self.out.tail(), id.0, ConfirmSelectOk {});
-                }
-                None
-            }
+            Method::ConfirmSelect(select) => self.on_confirm_select(now, id, select),
+            Method::TxSelect(_) => self.on_tx_select(now, id),
+            Method::TxCommit(_) => self.on_tx_commit(now, id),
+            Method::TxRollback(_) => self.on_tx_rollback(now, id),
             Method::ChannelClose(_) => {
                 self.stop_channel(id);
                 Some(Event::ChannelClose { channel: id })
@@ -198,7 +205,18 @@ impl Connection {
         let channel = self.channels.get_mut(&id.0)?;
         self.settled.clear();
         self.settled.shrink_to(SETTLED_KEEP_MAX);
-        match channel.unacked.settle(tag, multiple, &mut self.settled) {
+        let result = match &mut channel.mode {
+            Mode::Tx(transaction) => {
+                let mut held = Vec::new();
+                let result = channel.unacked.settle(tag, multiple, |tag, outstanding| held.push((tag, outstanding)));
+                transaction.hold(outcome, held);
+                result
+            }
+            Mode::Plain | Mode::Confirm(_) => {
+                channel.unacked.settle(tag, multiple, |_, outstanding| self.settled.push(outstanding))
+            }
+        };
+        match result {
             Ok(()) if self.settled.is_empty() => None,
             Ok(()) => Some(Event::Settle { channel: id, outcome }),
             Err(error) => self.fail(now, id, error.in_method(method.id()), Framing::Kept),
@@ -287,10 +305,10 @@ impl Connection {
     pub fn close_channel(&mut self, id: ChannelId, error: &ProtocolError) {
         let Some(channel) = self.channels.get_mut(&id.0) else { return };
         // What was confirmed or refused before the error is said before it.
-        if let Some(confirms) = &mut channel.confirms {
+        if let Some(confirms) = channel.mode.confirms() {
             confirms.flush(id, self.out.tail());
-            self.confirms_base = self.confirms_base.max(confirms.last());
         }
+        self.numbers_base = self.numbers_base.max(channel.mode.last_number());
         let (text, method) = (error.reply_text(), error.method.unwrap_or(NO_METHOD));
         let close = ChannelClose {
             reply_code: error.code as u16,
@@ -299,7 +317,7 @@ impl Connection {
             method_id: method.method,
         };
         frame::write_method(self.out.tail(), id.0, close);
-        self.assembling_bytes -= channel.content.kept_bytes();
+        self.arriving.change(channel.content.kept_bytes(), 0);
         let mut closed = Channel::new();
         closed.state = ChannelState::AwaitCloseOk;
         closed.held = std::mem::take(&mut channel.held);
@@ -311,11 +329,11 @@ impl Connection {
     /// Everything of the channel is stopped: its number may be used again (semantics 7.4).
     pub fn close_channel_ok(&mut self, id: ChannelId) {
         let Some(mut channel) = self.channels.remove(&id.0) else { return };
-        self.assembling_bytes -= channel.content.kept_bytes();
-        if let Some(confirms) = &mut channel.confirms {
+        self.arriving.change(channel.content.kept_bytes(), 0);
+        if let Some(confirms) = channel.mode.confirms() {
             confirms.flush(id, self.out.tail());
-            self.confirms_base = self.confirms_base.max(confirms.last());
         }
+        self.numbers_base = self.numbers_base.max(channel.mode.last_number());
         frame::write_method(self.out.tail(), id.0, ChannelCloseOk {});
         if channel.held.len() > 0 {
             // A client that did not wait for close-ok; what it sent belongs to a new channel of this number.
@@ -330,9 +348,6 @@ fn refusal(method: &Method<'_>) -> Option<ProtocolError> {
     Some(match method {
         Method::ChannelOpen(_) => ProtocolError::new(ReplyCode::ChannelError, "second 'channel.open' seen"),
         Method::ChannelFlow(_) => ProtocolError::new(ReplyCode::NotImplemented, "active=false"),
-        Method::TxSelect(_) | Method::TxCommit(_) | Method::TxRollback(_) => {
-            ProtocolError::new(ReplyCode::NotImplemented, "transactions are not supported by this version")
-        }
         Method::ExchangeDeclare(_)
         | Method::ExchangeDelete(_)
         | Method::ExchangeBind(_)

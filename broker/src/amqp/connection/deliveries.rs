@@ -8,6 +8,11 @@ impl Connection {
         self.channels.get(&id.0).is_some_and(|channel| channel.tags.contains_key(tag))
     }
 
+    /// How many consumers a channel has.
+    pub fn consumer_count(&self, id: ChannelId) -> usize {
+        self.channels.get(&id.0).map_or(0, |channel| channel.consumers.len())
+    }
+
     /// The source behind a consumer tag.
     pub fn consumer_source(&self, id: ChannelId, tag: &str) -> Option<SourceId> {
         self.channels.get(&id.0)?.tags.get(tag).copied()
@@ -92,31 +97,50 @@ impl Connection {
 
     /// A publish went to so many queues; each will answer.
     pub fn expect_confirms(&mut self, id: ChannelId, number: u64, queue_count: u32) {
-        self.with_confirms(id, |confirms| confirms.expect(number, queue_count));
+        let Some(confirms) = self.channels.get_mut(&id.0).and_then(|channel| channel.mode.confirms()) else { return };
+        let had_answers = confirms.has_answers();
+        confirms.expect(number, queue_count);
+        if !had_answers && confirms.has_answers() {
+            self.confirming.push(id.0);
+        }
     }
 
     /// A queue has taken the messages with these numbers, or refused them.
-    pub fn confirm(&mut self, id: ChannelId, numbers: std::ops::RangeInclusive<u64>, is_taken: bool) {
-        self.with_confirms(id, |confirms| {
-            for number in numbers {
-                confirms.answer(number, is_taken);
+    ///
+    /// # Errors
+    /// It was the last answer to a tx.commit that cannot be carried out wholly: the channel fails (semantics 15.5).
+    pub fn confirm(
+        &mut self,
+        id: ChannelId,
+        numbers: std::ops::RangeInclusive<u64>,
+        is_taken: bool,
+    ) -> Result<(), ProtocolError> {
+        let Some(channel) = self.channels.get_mut(&id.0) else { return Ok(()) };
+        match &mut channel.mode {
+            Mode::Plain => Ok(()),
+            Mode::Confirm(confirms) => {
+                let had_answers = confirms.has_answers();
+                for number in numbers {
+                    confirms.answer(number, is_taken);
+                }
+                if !had_answers && confirms.has_answers() {
+                    self.confirming.push(id.0);
+                }
+                Ok(())
             }
-        });
-    }
-
-    fn with_confirms(&mut self, id: ChannelId, change: impl FnOnce(&mut Confirms)) {
-        let Some(confirms) = self.channels.get_mut(&id.0).and_then(|channel| channel.confirms.as_mut()) else { return };
-        let had_answers = confirms.has_answers();
-        change(confirms);
-        if !had_answers && confirms.has_answers() {
-            self.confirming.push(id.0);
+            Mode::Tx(transaction) => {
+                for number in numbers {
+                    transaction.answer(number, is_taken);
+                }
+                self.finish_commit(id)
+            }
         }
     }
 
     /// Writes the confirms that this turn brought.
     pub fn flush_confirms(&mut self) {
         for id in std::mem::take(&mut self.confirming) {
-            if let Some(confirms) = self.channels.get_mut(&id).and_then(|channel| channel.confirms.as_mut()) {
+            if let Some(confirms) = self.channels.get_mut(&id).and_then(|channel| channel.mode.confirms()) {
                 confirms.flush(ChannelId(id), self.out.tail());
             }
         }

@@ -1,13 +1,13 @@
 //! The same queue on a store that takes its time: loads are answered when they are, and everything else goes on meanwhile.
 //!
-//! Nothing is lost or doubled, what was handed out is marked, every basic.get is answered, and nothing stays in memory or in the store.
+//! Nothing is lost or doubled, levels and their order are kept, what was handed out is marked, every basic.get is answered, and nothing stays in memory or in the store.
 
 use super::*;
 
 /// What is done to a queue whose store takes its time.
 #[derive(Clone, Debug)]
 enum SlowOp {
-    Publish { count: u8, is_persistent: bool },
+    Publish { priorities: Vec<u8>, is_persistent: bool },
     Consume { prefetch_count: u16 },
     Get { no_ack: bool },
     Settle { place: usize, settlement: Settlement },
@@ -20,7 +20,8 @@ enum SlowOp {
 fn slow_op() -> impl Strategy<Value = SlowOp> {
     let settlement = prop_oneof![Just(Settlement::Remove), Just(Settlement::Requeue)];
     prop_oneof![
-        8 => (1..5_u8, any::<bool>()).prop_map(|(count, is_persistent)| SlowOp::Publish { count, is_persistent }),
+        8 => (prop::collection::vec(0..5_u8, 1..5), any::<bool>())
+            .prop_map(|(priorities, is_persistent)| SlowOp::Publish { priorities, is_persistent }),
         2 => (1..4_u16).prop_map(|prefetch_count| SlowOp::Consume { prefetch_count }),
         3 => any::<bool>().prop_map(|no_ack| SlowOp::Get { no_ack }),
         6 => (any::<usize>(), settlement).prop_map(|(place, settlement)| SlowOp::Settle { place, settlement }),
@@ -59,7 +60,7 @@ impl Slow {
         let mut others = Vec::new();
         for (_, notice) in effects.notices {
             match notice {
-                Notice::Delivered { source, deliveries } => {
+                Notice::Delivered { source, deliveries, .. } => {
                     for delivery in deliveries {
                         self.hand(source, delivery.ticket, &delivery.message, delivery.redelivered);
                     }
@@ -105,14 +106,15 @@ impl Slow {
 
     fn run(&mut self, op: SlowOp) {
         match op {
-            SlowOp::Publish { count, is_persistent } => {
+            SlowOp::Publish { priorities, is_persistent } => {
                 let outlet = self.reply_to().outlet;
-                let messages = (0..count).map(|_| {
+                let messages = priorities.into_iter().map(|priority| {
                     let number = self.modelled.next_message;
-                    self.modelled.next_message += 1;
-                    Incoming { message: message(number, is_persistent), channel: CHANNEL, number }
+                    let message = self.modelled.next_message(is_persistent, priority);
+                    Incoming { message, channel: CHANNEL, number }
                 });
-                let input = Input::Publish { origin: Some(outlet), messages: messages.collect() };
+                let messages = messages.collect();
+                let input = Input::Publish { origin: Some(outlet), messages };
                 assert!(self.input(input).is_empty());
             }
             SlowOp::Consume { prefetch_count } => {
@@ -128,6 +130,7 @@ impl Slow {
                     prefetch_count,
                     priority: 0,
                     credit_bytes: i64::MAX / 2,
+                    shared_credit: None,
                     limit: None,
                 };
                 assert!(matches!(self.input(Input::Consume(new)).as_slice(), [Reply::Consuming]));
@@ -153,7 +156,7 @@ impl Slow {
                 let Some(&source) = self.sources.get(place % self.sources.len().max(1)) else { return };
                 self.sources.retain(|other| *other != source);
                 self.held.retain(|(holder, _), _| *holder != source);
-                let input = Input::Detach { holder: holder_id(source), reply_to: self.reply_to() };
+                let input = Input::Detach { holders: vec![holder_id(source)], reply_to: self.reply_to() };
                 assert!(matches!(self.input(input).as_slice(), [Reply::Detached]));
             }
             SlowOp::Budget(messages) => {
@@ -193,7 +196,7 @@ impl Slow {
         assert!(self.waiting.is_empty(), "a get has no answer");
         for source in std::mem::take(&mut self.sources) {
             self.held.retain(|(holder, _), _| *holder != source);
-            let input = Input::Detach { holder: holder_id(source), reply_to: self.reply_to() };
+            let input = Input::Detach { holders: vec![holder_id(source)], reply_to: self.reply_to() };
             assert!(matches!(self.input(input).as_slice(), [Reply::Detached]));
         }
         let mut order = Vec::new();
@@ -217,12 +220,12 @@ proptest! {
     #[test]
     fn a_slow_store_changes_nothing_but_time(
         durable in any::<bool>(),
+        max_priority in prop::option::of(1..5_u8),
         ops in prop::collection::vec(slow_op(), 1..150),
     ) {
-        let options = Options { durable, ..Options::default() };
-        let [modelled, _] = World::new([options, options]).queues;
+        let options = Options { durable, max_priority, ..Options::default() };
         let mut slow = Slow {
-            modelled,
+            modelled: Modelled::new(options),
             inbox: Arc::default(),
             confirmed: BTreeSet::new(),
             load: None,
@@ -239,7 +242,7 @@ proptest! {
             prop_assert_eq!(slow.modelled.queue.ready_count() as u64, left);
         }
         let order = slow.drain();
-        prop_assert!(order.is_sorted(), "{:?}", order);
+        prop_assert!(order.is_sorted_by_key(|message| slow.modelled.turn(*message)), "{:?}", order);
         prop_assert_eq!(slow.gone.len() as u64, slow.modelled.next_message - 1, "nothing is lost");
         prop_assert!(slow.modelled.kept.is_empty(), "nothing stays in the store: {:?}", slow.modelled.kept.keys());
         prop_assert_eq!(slow.modelled.queue.memory_bytes(), 0);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::access::{Access, Decisions, Permission, User};
+use crate::access::{Access, Decisions, Permission, TopicPermission, User};
 use crate::vhost::declare::Authority;
 
 /// See the module.
@@ -36,6 +36,10 @@ impl Actor {
 impl Authority for Actor {
     fn permits(&mut self, permission: Permission, name: &str) -> bool {
         self.decisions.permits(&self.access, &self.user, &self.vhost, permission, name)
+    }
+
+    fn topic_permission(&mut self, exchange: &str) -> Option<Arc<TopicPermission>> {
+        self.access.topic_permission(&self.user, &self.vhost, exchange)
     }
 
     fn user(&self) -> &str {

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use plugin_api::exchange::{BindingSpec, DestinationKind, ExchangeSpec};
 use plugin_api::value::{Table, TableRef};
 
-use super::Session;
 use super::replies::{Pending, Subscription};
+use super::{Session, reply_to};
 use crate::amqp::method::*;
 use crate::amqp::{ChannelId, Outcome, ProtocolError, ReplyCode, SourceId, frame};
 use crate::queue::{ChannelLimit, HolderId, Input, NewConsumer};
 use crate::runtime::entropy::generated_name;
 use crate::store::Barrier;
 use crate::vhost::declare::QueueSpec;
+use crate::vhost::reply_to::REPLY_TO;
 use crate::vhost::{Changed, Error, QueueRecord};
 
 type Done = Result<(), ProtocolError>;
@@ -175,8 +176,12 @@ impl Session {
     }
 
     fn on_queue_declare(&mut self, channel: ChannelId, declare: &QueueDeclare<'_>) -> Done {
+        let name = without_line_ends(declare.queue);
+        if reply_to::is_declared_specially(&name) {
+            return self.declare_reply_name(channel, declare, &name);
+        }
         let spec = QueueSpec {
-            name: without_line_ends(declare.queue),
+            name,
             durable: declare.durable,
             exclusive: declare.exclusive,
             auto_delete: declare.auto_delete,
@@ -287,12 +292,20 @@ impl Session {
             let text = format!("attempt to reuse consumer tag '{}'", consume.consumer_tag);
             return Err(ProtocolError::new(ReplyCode::NotAllowed, text));
         }
-        let queue = self.readable_queue(channel, consume.queue)?;
-        let priority = self.consumer_priority(&queue, consume.arguments)?;
+        let max = self.broker.consumer_max_per_channel;
+        if self.conn.consumer_count(channel) >= max as usize {
+            let text = format!("reached maximum ({max}) of consumers per channel");
+            return Err(ProtocolError::new(ReplyCode::NotAllowed, text));
+        }
         let tag = match consume.consumer_tag {
             "" => generated_name("amq.ctag-"),
             tag => tag.to_owned(),
         };
+        if consume.queue == REPLY_TO {
+            return self.consume_replies(channel, consume, tag);
+        }
+        let queue = self.readable_queue(channel, consume.queue)?;
+        let priority = self.consumer_priority(&queue, consume.arguments)?;
         self.subscribe(
             channel,
             queue,
@@ -308,7 +321,14 @@ impl Session {
         Ok(())
     }
 
-    fn subscribe(&mut self, channel: ChannelId, queue: Arc<QueueRecord>, mut subscription: Subscription) {
+    pub(super) fn subscribe(
+        &mut self,
+        channel: ChannelId,
+        queue: Arc<QueueRecord>,
+        mut subscription: Subscription,
+    ) -> SourceId {
+        let shares_credit = self.next_share_bytes() < super::CONSUMER_CREDIT_BYTES_MIN;
+        let shared_credit = shares_credit.then(|| Arc::clone(&self.shared_credit));
         let source = self.new_source(channel, Arc::clone(&queue), true, subscription.no_ack);
         subscription.source = source;
         self.consumer_count += 1;
@@ -324,10 +344,12 @@ impl Session {
             prefetch_count,
             priority: subscription.priority,
             credit_bytes,
+            shared_credit,
             limit,
         };
         self.wait(channel, Pending::Consume(subscription));
         queue.handle.post(Input::Consume(consumer));
+        source
     }
 
     fn consumer_priority(&self, queue: &QueueRecord, arguments: TableRef<'_>) -> Result<i64, ProtocolError> {
@@ -336,7 +358,7 @@ impl Session {
             let vhost = self.vhost.as_ref().map(|vhost| vhost.name.to_string()).unwrap_or_default();
             let kind = value.to_owned().map_or("unknown", |value| value.type_name());
             Error::Argument(format!(
-                "invalid arg 'x-priority' for queue '{}' in vhost '{vhost}': {{unacceptable_type,{kind}}}",
+                "invalid arg 'x-priority' for queue '{}' in vhost '{vhost}': \"expected integer, got {kind}\"",
                 queue.name
             ))
             .into()
@@ -350,6 +372,7 @@ impl Session {
         let Some(queue) = self.sources.get(&id).map(|source| Arc::clone(&source.queue)) else {
             return self.answer(channel, nowait, BasicCancelOk { consumer_tag: tag });
         };
+        self.forget_reply_consumer(channel, id);
         self.wait(channel, Pending::Cancel { source: id, tag: tag.to_owned(), nowait });
         queue.handle.post(Input::Cancel { holder: self.holder(id), reply_to: self.reply_to(channel) });
         Ok(())
@@ -376,7 +399,7 @@ impl Session {
             return Err(ProtocolError::new(ReplyCode::NotImplemented, "requeue=false"));
         }
         self.conn.recover(channel);
-        self.on_settle(channel, Outcome::Requeue);
+        self.on_settle(Outcome::Requeue);
         self.flush_settled();
         Ok(())
     }

@@ -3,17 +3,24 @@
 //! Consumers and unacked messages go back to their queues first, and only when every queue has said so does the client hear of the end
 //! (semantics 3.14, 5.19, 7.4, 13.23).
 
+use std::sync::Arc;
 use std::time::Instant;
+
+use hashbrown::HashMap;
 
 use super::Session;
 use crate::amqp::{ChannelId, ProtocolError, ReplyCode, Scope, SourceId};
-use crate::queue::{Input, Reply};
+use crate::queue::{HolderId, Input, Reply};
+use crate::vhost::QueueRecord;
 
 /// An end under way.
 #[derive(Debug)]
 pub(super) struct Ending {
     /// Queues that have not answered.
     missing: usize,
+    /// A request of the channel is still to be answered. The channel's number must not be free before: answers carry nothing else, and
+    /// this one would be taken for that of a new channel.
+    is_answer_due: bool,
     /// What the client is told; none when it asked for the end itself.
     error: Option<ProtocolError>,
 }
@@ -34,32 +41,49 @@ impl Session {
     pub(super) fn end_channel(&mut self, channel: ChannelId, error: Option<ProtocolError>) {
         self.flush_publishes();
         self.flush_settled();
-        let missing = self.detach(channel);
+        let missing = self.detach(channel, &[channel]);
         let state = self.channels.entry(channel.0).or_default();
-        if state.pending.take().is_some() {
-            self.pending_count -= 1;
-        }
-        state.ending = Some(Ending { missing, error });
-        if missing == 0 {
-            self.finish_channel(channel);
-        }
+        let is_answer_due = state.pending.take().is_some();
+        self.pending_count -= usize::from(is_answer_due);
+        state.ending = Some(Ending { missing, is_answer_due, error });
+        self.finish_channel(channel);
     }
 
-    /// Asks every queue to take back what the channel holds; returns how many will answer.
-    fn detach(&mut self, channel: ChannelId) -> usize {
-        let sources: Vec<SourceId> =
-            self.channels.get_mut(&channel.0).map(|state| std::mem::take(&mut state.sources)).unwrap_or_default();
-        for &id in &sources {
-            let Some(source) = self.sources.remove(&id) else { continue };
-            self.consumer_count -= usize::from(source.is_consumer);
-            let input = Input::Detach { holder: self.holder(id), reply_to: self.reply_to(channel) };
-            source.queue.handle.post(input);
+    /// Asks every queue to take back what the channels hold; returns how many will answer, to channel `answers`.
+    fn detach(&mut self, answers: ChannelId, channels: &[ChannelId]) -> usize {
+        let mut queues: Vec<(Arc<QueueRecord>, Vec<HolderId>)> = Vec::new();
+        let mut place_of: HashMap<u64, usize> = HashMap::new();
+        for channel in channels {
+            self.drop_transaction(*channel);
+            let Some(state) = self.channels.get_mut(&channel.0) else { continue };
+            for id in std::mem::take(&mut state.sources) {
+                let Some(source) = self.sources.remove(&id) else { continue };
+                self.consumer_count -= usize::from(source.is_consumer);
+                let place = *place_of.entry(source.queue.number).or_insert_with(|| {
+                    queues.push((source.queue, Vec::new()));
+                    queues.len() - 1
+                });
+                queues[place].1.push(HolderId { connection: self.number, source: id.0 });
+            }
         }
-        sources.len()
+        let count = queues.len();
+        for (queue, holders) in queues {
+            queue.handle.post(Input::Detach { holders, reply_to: self.reply_to(answers) });
+        }
+        count
     }
 
+    /// Ends the channel if everything has been answered.
     fn finish_channel(&mut self, channel: ChannelId) {
-        let Some(ending) = self.channels.remove(&channel.0).and_then(|state| state.ending) else { return };
+        let ending = self.channels.get(&channel.0).and_then(|state| state.ending.as_ref());
+        if ending.is_none_or(|ending| ending.missing > 0 || ending.is_answer_due) {
+            return;
+        }
+        let Some(state) = self.channels.remove(&channel.0) else { return };
+        if state.is_counted {
+            self.broker.census.close_channel(self.number);
+        }
+        let Some(ending) = state.ending else { return };
         match ending.error {
             Some(error) => self.conn.close_channel(channel, &error),
             None => self.conn.close_channel_ok(channel),
@@ -72,7 +96,8 @@ impl Session {
         }
         self.conn.stop();
         let missing = self.let_go();
-        self.ending = Some(Ending { missing, error });
+        // No channel of a connection that ends is opened again.
+        self.ending = Some(Ending { missing, is_answer_due: false, error });
         if missing == 0 {
             self.finish_connection(now);
         }
@@ -82,16 +107,12 @@ impl Session {
     fn let_go(&mut self) -> usize {
         self.flush_publishes();
         self.flush_settled();
-        let mut channels: Vec<u16> = self.channels.keys().copied().collect();
-        // A map has another order in each run; a simulation of the same seed must not.
-        channels.sort_unstable();
-        let mut missing = 0;
-        for channel in channels {
-            missing += self.detach(ChannelId(channel));
-            // A channel that was ending already waits for answers of its own; they count for the connection now.
-            if let Some(ending) = self.channels.get_mut(&channel).and_then(|state| state.ending.take()) {
-                missing += ending.missing;
-            }
+        let mut channels: Vec<ChannelId> = self.channels.keys().copied().map(ChannelId).collect();
+        channels.sort_unstable_by_key(|channel| channel.0);
+        let mut missing = self.detach(ChannelId(0), &channels);
+        // A channel that was ending already waits for answers of its own; they count for the connection now.
+        for ending in self.channels.values_mut().filter_map(|state| state.ending.take()) {
+            missing += ending.missing;
         }
         let reply_to = self.reply_to(ChannelId(0));
         for queue in self.exclusive_queues.take() {
@@ -106,6 +127,8 @@ impl Session {
         let Some(ending) = self.ending.take() else { return };
         self.channels.clear();
         self.pending_count = 0;
+        // Who hears of the end may come again at once.
+        self.broker.census.leave(self.number);
         match ending.error {
             Some(error) => self.conn.close(now, &error),
             None => {
@@ -130,13 +153,24 @@ impl Session {
         let Some(ending) = self.channels.get_mut(&channel.0).and_then(|state| state.ending.as_mut()) else {
             return false;
         };
-        if matches!(reply, Reply::Detached) {
-            ending.missing = ending.missing.saturating_sub(1);
-            if ending.missing == 0 {
-                self.finish_channel(channel);
-            }
+        match reply {
+            Reply::Detached => ending.missing = ending.missing.saturating_sub(1),
+            _ => ending.is_answer_due = false,
         }
+        self.finish_channel(channel);
         true
+    }
+
+    /// Something was delivered to the channel too long ago (semantics 13.29).
+    pub(super) fn on_delivery_timed_out(&mut self, now: Instant, source: SourceId, timeout_ms: u64) {
+        // A channel that has ended has no sources, whatever has been opened under its number since.
+        let Some(channel) = self.sources.get(&source).map(|source| source.channel) else { return };
+        let text = format!(
+            "delivery acknowledgement on channel {} timed out. Timeout value used: {timeout_ms} ms. \
+             This timeout value can be configured, see consumers doc guide to learn more",
+            channel.0
+        );
+        self.fail(now, channel, ProtocolError::new(ReplyCode::PreconditionFailed, text));
     }
 
     /// The broker ends the connection (semantics 5.20).

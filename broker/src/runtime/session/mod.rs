@@ -2,13 +2,17 @@
 //!
 //! Whoever drives a session feeds bytes ([`Session::on_bytes`]), tells it when its mailbox has news ([`Session::on_mail`]) and time has
 //! passed, and writes what is in [`Session::out`]. Everything else happens here and in the files beside: `commands` carries out methods,
-//! `replies` what queues answer, `ending` closes channels and the connection, `actor` judges permissions.
+//! `replies` what queues answer, `reply_to` answers to requests, `transactions` holds and commits, `secret` renews credentials, `ending`
+//! closes channels and the connection, `actor` judges permissions.
 
 mod actor;
 mod commands;
 mod ending;
 mod exclusive;
 mod replies;
+mod reply_to;
+mod secret;
+mod transactions;
 
 #[cfg(test)]
 pub(super) mod tests;
@@ -23,14 +27,20 @@ use self::actor::Actor;
 use self::ending::Ending;
 use self::exclusive::ExclusiveQueues;
 use self::replies::Pending;
+use self::transactions::HeldPublishes;
 use super::broker::Broker;
+use super::census::Full;
 use super::mailbox::Mailbox;
 use crate::access::User;
 use crate::amqp::out::OutBuffer;
-use crate::amqp::{ChannelId, Connection, Event, Outcome, ProtocolError, PublishFlags, ReplyCode, SourceId};
+use crate::amqp::{
+    ChannelId, Connection, Event, Outcome, Outstanding, ProtocolError, PublishFlags, PublishMode, ReplyCode, SourceId,
+};
 use crate::message::{Message, Parts};
-use crate::queue::{ChannelLimit, HolderId, Input, Notice, Outlet, ReplyTo, Settlement};
-use crate::vhost::publish::{Context, Published, Publisher, without_bcc};
+use crate::queue::{ChannelLimit, HolderId, Input, Notice, Outlet, ReplyTo, Settlement, SharedCredit};
+use crate::vhost::firehose::Traced;
+use crate::vhost::publish::{Context, Published, Publisher, Trace, without_bcc};
+use crate::vhost::reply_to::Backlog;
 use crate::vhost::{QueueRecord, Vhost};
 
 /// While more bytes than this wait to be written, nothing is read and no frame looked at: a client that does not read its answers gets
@@ -40,8 +50,10 @@ const UNSENT_BYTES_MAX: usize = 1024 * 1024;
 const UNSENT_BYTES_LOW: usize = 128 * 1024;
 /// Bytes that may be on their way to a consumer; later consumers of a connection get smaller shares.
 const CONSUMER_CREDIT_BYTES: usize = 1024 * 1024;
-/// The smallest share.
+/// The smallest share. Consumers that get no more have [`SHARED_CREDIT_BYTES`] together.
 const CONSUMER_CREDIT_BYTES_MIN: usize = 16 * 1024;
+/// Bytes that may be on their way to all those consumers of a connection whose shares would be too small.
+const SHARED_CREDIT_BYTES: usize = 1024 * 1024;
 
 /// Credentials to check; the driver does it, because it may take long.
 #[derive(Debug)]
@@ -69,6 +81,13 @@ struct Source {
     credit_bytes: usize,
 }
 
+impl Source {
+    /// Enough to tell its queue.
+    fn owes_much(&self) -> bool {
+        self.owed_bytes > 0 && self.owed_bytes * 2 >= self.credit_bytes
+    }
+}
+
 /// What the session knows of a channel beside its machine.
 #[derive(Debug, Default)]
 struct ChannelSession {
@@ -78,10 +97,17 @@ struct ChannelSession {
     /// Whose turn it is to hear first that the limit has room.
     limit_turn: usize,
     pending: Option<Pending>,
+    /// Consumers to tell that they are cancelled, once the channel has its delete-ok.
+    cancelled: Vec<SourceId>,
     sources: Vec<SourceId>,
+    /// The channel's reply consumer, and the name that repliers are told (semantics 22.1).
+    reply_consumer: Option<(SourceId, Arc<str>)>,
     /// The getter of each queue, by the queue's number.
     getters: HashMap<u64, SourceId>,
+    transaction: HeldPublishes,
     ending: Option<Ending>,
+    /// For its user's limit.
+    is_counted: bool,
 }
 
 /// See the module.
@@ -90,6 +116,8 @@ pub struct Session {
     broker: Arc<Broker>,
     number: u64,
     peer: SocketAddr,
+    /// As RabbitMQ names connections: `PEER -> LOCAL`.
+    name: String,
     conn: Connection,
     mailbox: Arc<Mailbox>,
     outlet: Arc<dyn Outlet>,
@@ -103,9 +131,16 @@ pub struct Session {
     consumer_count: usize,
     /// Sources with settled deliveries that their queues have not been told of.
     settling: Vec<SourceId>,
-    /// Sources that have credit to give back.
+    /// Sources that have much credit to give back.
     owing: Vec<SourceId>,
+    shared_credit: Arc<SharedCredit>,
+    /// Bytes of it to be given back.
+    owed_shared_bytes: usize,
     exclusive_queues: ExclusiveQueues,
+    /// Replies that wait for the reply consumers of all channels.
+    reply_backlog: Arc<Backlog>,
+    /// What the transactions of all channels hold.
+    transaction_bytes: u64,
     ending: Option<Ending>,
     /// Channels with a request under way.
     pending_count: usize,
@@ -124,6 +159,7 @@ impl Session {
             mailbox,
             number,
             peer,
+            name: peer.to_string(),
             actor: None,
             vhost: None,
             login: None,
@@ -134,13 +170,22 @@ impl Session {
             consumer_count: 0,
             settling: Vec::new(),
             owing: Vec::new(),
+            shared_credit: Arc::new(SharedCredit::new(SHARED_CREDIT_BYTES)),
+            owed_shared_bytes: 0,
             exclusive_queues: ExclusiveQueues::default(),
+            reply_backlog: Arc::default(),
+            transaction_bytes: 0,
             ending: None,
             pending_count: 0,
             notices: Vec::new(),
             has_left_frames: false,
             broker,
         }
+    }
+
+    /// The address that the client has connected to.
+    pub fn set_local(&mut self, local: SocketAddr) {
+        self.name = format!("{} -> {local}", self.peer);
     }
 
     /// Unique in the broker while it runs.
@@ -232,6 +277,12 @@ impl Session {
                 self.drain_mail(now);
             }
         }
+        // A message that is still arriving is enough to meet an alarm; one that came whole has met it.
+        if self.conn.take_has_content()
+            && let Some(reason) = self.broker.alarms.reason()
+        {
+            self.conn.block(now, reason);
+        }
         self.finish_turn(now);
         input.len() - rest.len()
     }
@@ -251,7 +302,7 @@ impl Session {
     /// Bytes were written.
     pub fn on_written(&mut self, now: Instant) {
         self.conn.on_sent(now);
-        if self.conn.unsent_bytes() < UNSENT_BYTES_LOW && !self.owing.is_empty() {
+        if self.conn.unsent_bytes() < UNSENT_BYTES_LOW && (!self.owing.is_empty() || self.owed_shared_bytes > 0) {
             self.return_credit();
         }
     }
@@ -312,10 +363,14 @@ impl Session {
 
     fn on_event(&mut self, now: Instant, event: Event<'_>) {
         match event {
-            Event::Publish { channel, flags, number, parts, message } => {
-                self.on_publish(now, channel, flags, number, parts, message);
+            Event::Publish { channel, flags, mode, parts, message } => {
+                if let Err(error) = self.on_publish(now, channel, flags, mode, parts, message) {
+                    self.fail(now, channel, error.in_method(crate::amqp::method::BasicPublish::ID));
+                }
             }
-            Event::Settle { channel, outcome } => self.on_settle(channel, outcome),
+            Event::Settle { outcome, .. } => self.on_settle(outcome),
+            Event::Commit { channel } => self.on_commit(now, channel),
+            Event::Rollback { channel } => self.drop_transaction(channel),
             Event::Command { channel, method } => {
                 self.flush_publishes();
                 self.flush_settled();
@@ -327,6 +382,12 @@ impl Session {
                 self.login = Some(Login { mechanism: mechanism.to_owned(), response: response.to_vec() });
             }
             Event::Open { vhost } => self.on_open(now, vhost),
+            Event::ChannelOpen { channel } => self.on_channel_open(now, channel),
+            Event::UpdateSecret { new_secret: _, reason } => {
+                if let Err(error) = self.on_update_secret(reason) {
+                    self.fail(now, ChannelId(0), error.in_method(crate::amqp::method::ConnectionUpdateSecret::ID));
+                }
+            }
             Event::ChannelClose { channel } => self.end_channel(channel, None),
             Event::Close => self.end_connection(now, None),
             Event::Failed { channel, error } => self.fail(now, channel, error),
@@ -386,10 +447,49 @@ impl Session {
             return Err(refuse(format!("connection refused: node connection limit ({max}) is reached")));
         }
         let vhost = self.broker.vhost(name).ok_or_else(|| refuse(format!("vhost {name} not found")))?;
-        if !actor.may_enter(name) {
-            return Err(refuse(format!("access to vhost '{name}' refused for user '{}'", actor.name())));
+        let user = actor.name();
+        let limits = self.broker.access.limits_of(user);
+        self.broker.census.enter(self.number, (user, limits), (&vhost.name, vhost.limits())).map_err(|full| {
+            refuse(match full {
+                Full::Vhost(limit) => {
+                    format!("access to vhost '{name}' refused for user '{user}': connection limit ({limit}) is reached")
+                }
+                Full::User(limit) => {
+                    format!("connection refused for user '{user}': user connection limit ({limit}) is reached")
+                }
+            })
+        })?;
+        let is_refused = !actor.may_enter(name);
+        // Looked at when this connection is counted: whoever deletes a vhost closes those that are.
+        if is_refused || vhost.has_ended() {
+            self.broker.census.leave(self.number);
+        }
+        if is_refused {
+            return Err(refuse(format!("access to vhost '{name}' refused for user '{user}'")));
+        }
+        if vhost.has_ended() {
+            return Err(refuse(format!("vhost {name} not found")));
         }
         Ok(vhost)
+    }
+
+    /// The user's limit counts the channels of all its connections (semantics 5.7).
+    fn on_channel_open(&mut self, now: Instant, channel: ChannelId) {
+        let Some(actor) = &self.actor else { return };
+        let limits = self.broker.access.limits_of(actor.name());
+        match self.broker.census.open_channel(self.number, limits.max_channels) {
+            Ok(()) => {
+                self.channels.entry(channel.0).or_default().is_counted = true;
+                self.conn.channel_opened(channel);
+            }
+            Err(limit) => {
+                let text = format!(
+                    "number of channels opened for user '{}' has reached the maximum allowed user limit of {limit}",
+                    actor.name()
+                );
+                self.fail(now, channel, ProtocolError::new(ReplyCode::NotAllowed, text));
+            }
+        }
     }
 
     // Publishing and settling
@@ -399,71 +499,101 @@ impl Session {
         now: Instant,
         channel: ChannelId,
         flags: PublishFlags,
-        number: Option<u64>,
+        mode: PublishMode,
         parts: Option<Parts<'_>>,
         message: Arc<Message>,
-    ) {
+    ) -> Result<(), ProtocolError> {
         // The publish that meets an alarm is still processed; the socket is left unread behind it (semantics 26.5).
         if let Some(reason) = self.broker.alarms.reason() {
             self.conn.block(now, reason);
         }
-        let (Some(vhost), Some(actor)) = (&self.vhost, &mut self.actor) else { return };
-        let context = Context { vhost, hooks: &self.broker.hooks, access_generation: self.broker.access.generation() };
+        let (Some(vhost), Some(actor)) = (&self.vhost, &mut self.actor) else { return Ok(()) };
+        if flags.immediate {
+            return Err(ProtocolError::new(ReplyCode::NotImplemented, "immediate=true"));
+        }
+        let channels = &self.channels;
+        let context = Context {
+            vhost,
+            hooks: &self.broker.hooks,
+            access_generation: self.broker.access.generation(),
+            reply_name: &|channel| channels.get(&channel)?.reply_consumer.as_ref().map(|(_, name)| Arc::clone(name)),
+        };
         // A returned message goes back as it came, whatever a hook made of it (semantics 12.12).
         let original = flags.mandatory.then(|| Arc::clone(&message));
-        let result = if flags.immediate {
-            Err(ProtocolError::new(ReplyCode::NotImplemented, "immediate=true"))
-        } else {
-            self.publisher
-                .publish(&context, actor, channel.0, number.unwrap_or(0), parts, message)
-                .map_err(ProtocolError::from)
+        let number = match mode {
+            PublishMode::Plain => 0,
+            PublishMode::Confirm(number) => number,
+            PublishMode::Transaction(number) => {
+                let held = self.publisher.hold(&context, actor, channel.0, number, parts, message)?;
+                return self.hold_publish(channel, held, original);
+            }
         };
-        let published = match result {
-            Ok(published) => published,
-            Err(error) => return self.fail(now, channel, error.in_method(crate::amqp::method::BasicPublish::ID)),
-        };
+        let published = self.publisher.publish(&context, actor, channel.0, number, parts, message)?;
         if published == Published::Unroutable
             && let Some(original) = original
         {
-            match without_bcc(&original) {
-                Ok(message) => self.conn.return_message(channel, ReplyCode::NoRoute, &message),
-                Err(error) => return self.fail(now, channel, error.into()),
-            }
+            self.return_unroutable(channel, &original)?;
         }
-        if let Some(number) = number {
+        if number != 0 {
             match published {
                 Published::Routed(queue_count) => self.conn.expect_confirms(channel, number, queue_count),
                 Published::Unroutable | Published::Dropped => self.conn.expect_confirms(channel, number, 0),
-                Published::Rejected => self.conn.confirm(channel, number..=number, false),
+                Published::Rejected => self.conn.confirm(channel, number..=number, false)?,
             }
         }
+        Ok(())
+    }
+
+    /// Hands a mandatory message back that nobody takes (semantics 12.7).
+    fn return_unroutable(&mut self, channel: ChannelId, original: &Arc<Message>) -> Result<(), ProtocolError> {
+        let message = without_bcc(original)?;
+        self.conn.return_message(channel, ReplyCode::NoRoute, &message);
+        Ok(())
     }
 
     fn flush_publishes(&mut self) {
         if self.publisher.is_filled() {
             let mailbox = &self.mailbox;
             self.publisher.flush(&self.outlet, |bytes| mailbox.publishes_posted(bytes));
+            for Trace { channel, message, queues } in self.publisher.take_traces() {
+                if let Some((vhost, by)) = self.traced(channel) {
+                    vhost.trace_publish(by, &message, &queues);
+                }
+            }
         }
     }
 
-    fn on_settle(&mut self, _channel: ChannelId, outcome: Outcome) {
-        let settlement = match outcome {
-            Outcome::Requeue => Settlement::Requeue,
-            Outcome::Ack | Outcome::Discard => Settlement::Remove,
-        };
+    /// What the firehose says of a channel.
+    fn traced(&self, channel: u16) -> Option<(&Vhost, Traced<'_>)> {
+        let (vhost, actor) = (self.vhost.as_deref()?, self.actor.as_ref()?);
+        let node = &self.broker.identity.cluster_name;
+        Some((vhost, Traced { node, connection: &self.name, channel, user: actor.name() }))
+    }
+
+    fn on_settle(&mut self, outcome: Outcome) {
         for index in 0..self.conn.settled().len() {
             let Some(&outstanding) = self.conn.settled().get(index) else { break };
-            let Some(source) = self.sources.get_mut(&outstanding.source) else { continue };
-            if source.settlement != settlement && !source.settled.is_empty() {
-                post_settled(self.number, outstanding.source, source);
-            }
-            source.settlement = settlement;
-            if source.settled.is_empty() {
-                self.settling.push(outstanding.source);
-            }
-            source.settled.push(outstanding.ticket);
-            source.outstanding -= 1;
+            self.settle(outstanding, outcome);
         }
+    }
+
+    /// Notes down that a delivery is settled; its queue is told by [`Self::flush_settled`].
+    fn settle(&mut self, outstanding: Outstanding, outcome: Outcome) {
+        let settlement = match outcome {
+            Outcome::Requeue => Settlement::Requeue,
+            Outcome::Ack => Settlement::Remove,
+            Outcome::Discard => Settlement::Reject,
+        };
+        let Some(source) = self.sources.get_mut(&outstanding.source) else { return };
+        if source.settlement != settlement && !source.settled.is_empty() {
+            post_settled(self.number, outstanding.source, source);
+        }
+        source.settlement = settlement;
+        if source.settled.is_empty() {
+            self.settling.push(outstanding.source);
+        }
+        source.settled.push(outstanding.ticket);
+        source.outstanding -= 1;
     }
 
     fn flush_settled(&mut self) {
@@ -492,16 +622,23 @@ impl Session {
 
     /// Gives consumers the credit back that was written to the socket.
     fn return_credit(&mut self) {
-        self.owing.retain(|id| {
-            let Some(source) = self.sources.get_mut(id) else { return false };
-            if source.owed_bytes * 2 < source.credit_bytes {
-                return true;
+        for id in std::mem::take(&mut self.owing) {
+            if let Some(source) = self.sources.get_mut(&id) {
+                let bytes = std::mem::take(&mut source.owed_bytes) as i64;
+                let holder = HolderId { connection: self.number, source: id.0 };
+                source.queue.handle.post(Input::Credit { holder, bytes });
             }
-            let bytes = std::mem::take(&mut source.owed_bytes) as i64;
-            let holder = HolderId { connection: self.number, source: id.0 };
-            source.queue.handle.post(Input::Credit { holder, bytes });
-            false
-        });
+        }
+        let bytes = std::mem::take(&mut self.owed_shared_bytes);
+        if bytes > 0 {
+            self.shared_credit.give_back(bytes);
+            while let Some(source) = self.shared_credit.next_waiting() {
+                if let Some(state) = self.sources.get(&SourceId(source)) {
+                    let holder = HolderId { connection: self.number, source };
+                    state.queue.handle.post(Input::Credit { holder, bytes: 0 });
+                }
+            }
+        }
     }
 
     fn new_source(&mut self, channel: ChannelId, queue: Arc<QueueRecord>, is_consumer: bool, no_ack: bool) -> SourceId {
@@ -511,7 +648,6 @@ impl Session {
         }
         let id = SourceId(self.next_source);
         self.next_source = self.next_source.wrapping_add(1);
-        let share = CONSUMER_CREDIT_BYTES / (1 + self.consumer_count);
         let source = Source {
             channel,
             queue,
@@ -521,11 +657,16 @@ impl Session {
             settled: Vec::new(),
             settlement: Settlement::Remove,
             owed_bytes: 0,
-            credit_bytes: share.max(CONSUMER_CREDIT_BYTES_MIN),
+            credit_bytes: self.next_share_bytes().max(CONSUMER_CREDIT_BYTES_MIN),
         };
         self.sources.insert(id, source);
         self.channels.entry(channel.0).or_default().sources.push(id);
         id
+    }
+
+    /// The first gets all, the second half, the third a third: together they have little more than the first.
+    fn next_share_bytes(&self) -> usize {
+        CONSUMER_CREDIT_BYTES / (1 + self.consumer_count)
     }
 
     fn reply_to(&self, channel: ChannelId) -> ReplyTo {

@@ -9,6 +9,7 @@ use super::Session;
 use crate::amqp::connection::Delivery;
 use crate::amqp::method::*;
 use crate::amqp::{ChannelId, Outstanding, ProtocolError, ReplyCode, SourceId};
+use crate::message::Message;
 use crate::queue::{self, HolderId, Input, Notice, Reply};
 use crate::vhost::declare::QueueSpec;
 use crate::vhost::error::Kind;
@@ -75,41 +76,74 @@ impl Pending {
 impl Session {
     pub(super) fn on_notice(&mut self, now: Instant, notice: Notice) {
         match notice {
-            Notice::Delivered { source, deliveries } => self.on_delivered(SourceId(source), &deliveries),
+            Notice::Delivered { source, deliveries, takes_shared_credit } => {
+                let bytes = deliveries.iter().map(|delivery| delivery.message.weight()).sum();
+                if takes_shared_credit {
+                    self.owed_shared_bytes += bytes;
+                }
+                self.on_delivered(SourceId(source), &deliveries, bytes);
+            }
             Notice::Confirmed { numbers, is_taken } => {
                 for range in numbers {
-                    self.conn.confirm(ChannelId(range.channel), range.first..=range.last, is_taken);
+                    let channel = ChannelId(range.channel);
+                    if let Err(error) = self.conn.confirm(channel, range.first..=range.last, is_taken) {
+                        self.fail(now, channel, error);
+                    }
                 }
             }
             Notice::Reply { channel, reply } => self.on_reply(now, ChannelId(channel), reply),
             Notice::ConsumerCancelled { source } => self.on_consumer_cancelled(SourceId(source)),
+            Notice::DeliveryTimedOut { source, timeout_ms } => {
+                self.on_delivery_timed_out(now, SourceId(source), timeout_ms);
+            }
             Notice::LimitLifted { channel } => self.on_limit_lifted(ChannelId(channel)),
             Notice::AlarmsCleared => self.conn.unblock(now),
             Notice::CloseConnection { reason } => self.on_forced_close(now, reason),
         }
     }
 
-    fn on_delivered(&mut self, id: SourceId, deliveries: &[queue::Delivery]) {
+    fn on_delivered(&mut self, id: SourceId, deliveries: &[queue::Delivery], bytes: usize) {
         // A source that is gone was detached: its queue has the messages back already, or will.
         let Some(source) = self.sources.get_mut(&id) else { return };
         if !source.no_ack {
             source.outstanding += deliveries.len();
         }
-        if source.owed_bytes == 0 {
+        let was_much = source.owes_much();
+        source.owed_bytes += bytes;
+        if !was_much && source.owes_much() {
             self.owing.push(id);
         }
-        source.owed_bytes += deliveries.iter().map(|delivery| delivery.message.weight()).sum::<usize>();
         let frames = deliveries.iter().map(|delivery| Delivery {
             ticket: delivery.ticket,
             redelivered: delivery.redelivered,
             message: &delivery.message,
         });
         self.conn.deliver(source.channel, id, frames);
+        if self.vhost.as_ref().is_some_and(|vhost| vhost.is_traced()) {
+            let (channel, queue) = (source.channel.0, Arc::clone(&source.queue.name));
+            for delivery in deliveries {
+                self.trace_delivery(channel, &queue, delivery.redelivered, &delivery.message);
+            }
+        }
+    }
+
+    fn trace_delivery(&self, channel: u16, queue: &str, redelivered: bool, message: &Message) {
+        if let Some((vhost, by)) = self.traced(channel) {
+            vhost.trace_delivery(by, message, queue, redelivered);
+        }
     }
 
     fn on_consumer_cancelled(&mut self, id: SourceId) {
         let Some(source) = self.sources.get_mut(&id) else { return };
         let channel = source.channel;
+        // Who deletes a queue that it consumes from itself hears delete-ok first, as RabbitMQ's channels do. Clients close
+        // their connection when they hear of the cancellation, and would miss the answer.
+        if let Some(state) = self.channels.get_mut(&channel.0)
+            && state.pending.as_ref().is_some_and(|pending| pending.method() == QueueDelete::ID)
+        {
+            state.cancelled.push(id);
+            return;
+        }
         if std::mem::take(&mut source.is_consumer) {
             self.consumer_count -= 1;
         }
@@ -148,6 +182,10 @@ impl Session {
             Ok(()) => {
                 let is_waiting = self.channels.get(&channel.0).is_some_and(|state| state.pending.is_some());
                 if !is_waiting {
+                    let state = self.channels.get_mut(&channel.0);
+                    for id in state.map(|state| std::mem::take(&mut state.cancelled)).unwrap_or_default() {
+                        self.on_consumer_cancelled(id);
+                    }
                     self.conn.resume(channel);
                 }
             }
@@ -227,6 +265,10 @@ impl Session {
                 let outstanding = (!no_ack).then_some(Outstanding { source, ticket });
                 if let Some(state) = self.sources.get_mut(&source) {
                     state.outstanding += usize::from(!no_ack);
+                    if self.vhost.as_ref().is_some_and(|vhost| vhost.is_traced()) {
+                        let queue = Arc::clone(&state.queue.name);
+                        self.trace_delivery(channel.0, &queue, redelivered, &message);
+                    }
                 }
                 self.conn.get_ok(channel, outstanding, redelivered, count(remaining), &message);
                 self.forget_source_if_idle(source);

@@ -1,5 +1,11 @@
 //! Sessions side by side without sockets: what happens when things cross on their way.
 
+mod confirms;
+mod credit;
+mod reply_to;
+mod secret;
+mod transactions;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,8 +17,10 @@ use crate::access::{Mechanism, Peer};
 use crate::amqp::frame::{self, FrameKind};
 use crate::amqp::handshake::PROTOCOL_HEADER;
 use crate::amqp::method::*;
+use crate::amqp::{ChannelId, ProtocolError, ReplyCode};
 use crate::node;
 use crate::plugin_host::Registry;
+use crate::queue::{Notice, Outlet, Reply};
 use crate::runtime::alarms::DiskState;
 use crate::runtime::{Broker, Clock};
 use crate::store::{Committer, Recovery};
@@ -20,16 +28,14 @@ use crate::topology::schema::Topology;
 
 /// A broker whose store never answers: nobody runs its committer.
 pub(crate) fn broker() -> Arc<Broker> {
+    broker_of(&Topology::default())
+}
+
+fn broker_of(topology: &Topology) -> Arc<Broker> {
     let registry = Registry::builtin().expect("built-in plugins work");
     let storage = registry.storage("memory", &serde_json::Value::Null, None).expect("the memory storage works");
-    node::build(
-        &Topology::default(),
-        Arc::new(registry),
-        &Committer::new(storage),
-        Recovery::default(),
-        Clock::default(),
-    )
-    .expect("the default topology works")
+    node::build(topology, Arc::new(registry), &Committer::new(storage), Recovery::default(), Clock::default())
+        .expect("the default topology works")
 }
 
 struct Client {
@@ -44,7 +50,7 @@ impl Client {
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let mut client = Self { session: Session::new(Arc::clone(broker), peer, now), now };
         client.session.on_bytes(now, &PROTOCOL_HEADER);
-        let capabilities = Table::new().with("connection.blocked", true);
+        let capabilities = Table::new().with("connection.blocked", true).with("consumer_cancel_notify", true);
         let mut properties = Vec::new();
         Table::new().with("capabilities", Value::Table(capabilities)).encode(&mut properties);
         let client_properties = TableRef::new(&properties);
@@ -72,21 +78,12 @@ impl Client {
     }
 
     fn declare(&mut self, queue: &str) {
-        let arguments = TableRef::new(&[]);
-        let (durable, exclusive, auto_delete) = (false, false, false);
-        self.send(
-            1,
-            QueueDeclare {
-                ticket: 0,
-                queue,
-                passive: false,
-                durable,
-                exclusive,
-                auto_delete,
-                nowait: false,
-                arguments,
-            },
-        );
+        self.send(1, QueueDeclare { queue, ..declare() });
+    }
+
+    /// The store never answers, so nobody can wait for it.
+    fn declare_durable(&mut self, queue: &str) {
+        self.send(1, QueueDeclare { queue, durable: true, nowait: true, ..declare() });
     }
 
     fn consume(&mut self, queue: &str, consumer_tag: &str) {
@@ -96,16 +93,11 @@ impl Client {
     }
 
     fn publish(&mut self, queue: &str, body: &[u8]) {
-        let mut frames = Vec::new();
-        let publish = BasicPublish { ticket: 0, exchange: "", routing_key: queue, mandatory: false, immediate: false };
-        frame::write_method(&mut frames, 1, publish);
-        frame::write(&mut frames, FrameKind::Header, 1, |out| {
-            out.extend_from_slice(&[0, 60, 0, 0]);
-            out.extend_from_slice(&(body.len() as u64).to_be_bytes());
-            out.extend_from_slice(&[0, 0]);
-        });
-        frame::write(&mut frames, FrameKind::Body, 1, |out| out.extend_from_slice(body));
-        self.bytes(&frames);
+        self.bytes(&publish(queue, &[0, 0], body));
+    }
+
+    fn publish_persistent(&mut self, queue: &str, body: &[u8]) {
+        self.bytes(&publish(queue, &[0x10, 0, 2], body));
     }
 
     /// The methods that the client has been sent since the last look; a delivery as its consumer and delivery tag.
@@ -120,12 +112,43 @@ impl Client {
                 let method = Method::decode(frame.payload).expect("the broker encodes well");
                 seen.push(match method {
                     Method::BasicDeliver(deliver) => format!("{} {}", deliver.consumer_tag, deliver.delivery_tag),
+                    Method::ChannelClose(close) => format!("{} closed {}", frame.channel, close.reply_text),
+                    Method::ConnectionClose(close) => format!("closed {}", close.reply_text),
+                    Method::BasicAck(ack) => format!("ack {} {}", ack.delivery_tag, ack.multiple),
+                    Method::BasicNack(nack) => format!("nack {} {}", nack.delivery_tag, nack.multiple),
                     other => format!("{} {}", frame.channel, other.name()),
                 });
             }
         }
         seen
     }
+}
+
+fn declare() -> QueueDeclare<'static> {
+    QueueDeclare {
+        ticket: 0,
+        queue: "",
+        passive: false,
+        durable: false,
+        exclusive: false,
+        auto_delete: false,
+        nowait: false,
+        arguments: TableRef::new(&[]),
+    }
+}
+
+/// The frames of a publish through the default exchange, on channel 1.
+fn publish(queue: &str, properties: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut frames = Vec::new();
+    let publish = BasicPublish { ticket: 0, exchange: "", routing_key: queue, mandatory: false, immediate: false };
+    frame::write_method(&mut frames, 1, publish);
+    frame::write(&mut frames, FrameKind::Header, 1, |out| {
+        out.extend_from_slice(&[0, 60, 0, 0]);
+        out.extend_from_slice(&(body.len() as u64).to_be_bytes());
+        out.extend_from_slice(properties);
+    });
+    frame::write(&mut frames, FrameKind::Body, 1, |out| out.extend_from_slice(body));
+    frames
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -146,7 +169,7 @@ fn a_cancel_that_crosses_the_end_of_its_queue_is_answered() {
     other.send(1, QueueDelete { ticket: 0, queue: "q", if_unused: false, if_empty: false, nowait: false });
     assert_eq!(other.told(), ["1 queue.delete-ok"]);
     one.send(1, BasicCancel { consumer_tag: "tag", nowait: false });
-    assert_eq!(one.told(), ["1 basic.cancel-ok"]);
+    assert_eq!(one.told(), ["1 basic.cancel", "1 basic.cancel-ok"]);
 }
 
 #[test]
@@ -276,8 +299,145 @@ fn a_connection_that_an_alarm_stopped_can_still_be_closed() {
     assert!(!client.session.wants_input());
     client.told();
     broker.close_connections("shutdown");
-    assert_eq!(client.told(), ["0 connection.close"]);
+    assert_eq!(client.told(), ["closed CONNECTION_FORCED - shutdown"]);
     assert!(client.session.wants_input(), "the answer to close must be read");
     client.send(0, ConnectionCloseOk {});
     assert!(client.session.has_ended());
+}
+
+#[test]
+fn a_channel_that_ends_before_an_answer_keeps_its_number_until_it_comes() {
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.send(1, QueueDeclare { queue: "d", durable: true, ..declare() });
+    // The store does not answer, and something else ends the channel.
+    let error = ProtocolError::new(ReplyCode::PreconditionFailed, "too late");
+    client.session.fail(client.now, ChannelId(1), error);
+    assert!(client.told().is_empty());
+    client.session.mailbox().post(Notice::Reply { channel: 1, reply: Reply::Stored });
+    assert_eq!(client.told(), ["1 closed PRECONDITION_FAILED - too late"]);
+    client.send(1, ChannelCloseOk {});
+    client.send(1, ChannelOpen { out_of_band: "" });
+    client.declare("q");
+    assert_eq!(client.told(), ["1 channel.open-ok", "1 queue.declare-ok"]);
+}
+
+#[test]
+fn a_channel_has_so_many_consumers_and_no_more() {
+    // Semantics 13.7: replies are consumed like anything else.
+    let mut topology = Topology::default();
+    topology.limits.consumer_max_per_channel = 2;
+    let broker = broker_of(&topology);
+    let mut client = Client::new(&broker);
+    client.declare("q");
+    client.consume("q", "c0");
+    client.consume("q", "c1");
+    client.send(1, BasicCancel { consumer_tag: "c0", nowait: false });
+    client.consume("q", "c2");
+    client.send(2, ChannelOpen { out_of_band: "" });
+    client.told();
+    client.consume("q", "c3");
+    assert_eq!(client.told(), ["closed NOT_ALLOWED - reached maximum (2) of consumers per channel"]);
+}
+
+#[test]
+fn a_message_that_is_still_arriving_meets_an_alarm() {
+    // Semantics 26.2: its parts take memory, too, and they count.
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.declare("q");
+    client.told();
+    broker.on_memory(u64::MAX);
+    let frames = publish("q", &[0, 0], &[0; 100]);
+    let (begin, end) = frames.split_at(frames.len() - 108);
+    client.bytes(begin);
+    assert_eq!(client.told(), ["0 connection.blocked"]);
+    assert!(!client.session.wants_input());
+    broker.on_memory(0);
+    assert_eq!(client.told(), ["0 connection.unblocked"]);
+    client.bytes(end);
+    client.send(1, BasicGet { ticket: 0, queue: "q", no_ack: true });
+    assert_eq!(client.told(), ["1 basic.get-ok"]);
+}
+
+/// The code and text of the connection.close among what the client has been sent.
+fn close_of(client: &mut Client) -> Option<(u16, String)> {
+    client.session.on_mail(client.now);
+    let bytes = client.session.out().take_all();
+    let mut input = &bytes[..];
+    while let Some(frame) = frame::decode(&mut input, 0).expect("the broker frames well") {
+        if let Ok(Method::ConnectionClose(close)) = Method::decode(frame.payload) {
+            return Some((close.reply_code, close.reply_text.to_owned()));
+        }
+    }
+    None
+}
+
+/// Semantics 24.2.
+#[test]
+fn connections_of_a_deleted_vhost_are_closed_with_320() {
+    let broker = broker();
+    let (mut one, mut other) = (Client::new(&broker), Client::new(&broker));
+    one.declare("q");
+    one.told();
+    broker.delete_vhost("/").expect("it is there");
+    for client in [&mut one, &mut other] {
+        let (code, text) = close_of(client).expect("the broker closes");
+        assert_eq!((code, text.as_str()), (320, "CONNECTION_FORCED - vhost '/' is deleted"));
+    }
+    assert_eq!(broker.census.of_vhost("/"), 0);
+    assert!(broker.access.permissions_of("guest").is_empty(), "permissions go with the vhost");
+    assert!(broker.delete_vhost("/").is_err());
+    broker.vhosts.create("/", None).expect("it can be made anew");
+    assert_eq!(broker.vhost("/").map(|vhost| vhost.counts().1), Some(0));
+}
+
+/// Semantics 25.8.
+#[test]
+fn a_topic_permission_that_is_set_counts_for_keys_that_were_published_before() {
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    let publish = |client: &mut Client| {
+        let mut frames = Vec::new();
+        let (exchange, routing_key) = ("amq.topic", "secret");
+        let publish = BasicPublish { ticket: 0, exchange, routing_key, mandatory: false, immediate: false };
+        frame::write_method(&mut frames, 1, publish);
+        frame::write(&mut frames, FrameKind::Header, 1, |out| {
+            out.extend_from_slice(&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        });
+        client.bytes(&frames);
+        client.told()
+    };
+    assert!(publish(&mut client).is_empty() && publish(&mut client).is_empty());
+    let decl = crate::topology::schema::TopicPermissionDecl {
+        vhost: "/".into(),
+        exchange: "amq.topic".into(),
+        write: "^public".into(),
+        read: ".*".into(),
+    };
+    broker.access.set_topic_permission("guest", &decl).expect("guest is there");
+    let refused = "1 closed ACCESS_REFUSED - write access to topic 'secret' in exchange 'amq.topic' in vhost '/' refused for user 'guest'";
+    assert_eq!(publish(&mut client), [refused]);
+}
+
+/// Semantics 23.8.
+#[test]
+fn a_queue_of_a_connection_gets_a_policy_while_it_is_used() {
+    use crate::origin::Origin;
+    use crate::vhost::policy::{ApplyTo, PolicyKind, PolicySpec};
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.declare("q");
+    client.told();
+    let vhost = broker.vhost("/").expect("it is there");
+    let definition = serde_json::json!({"max-length": 3, "message-ttl": 1000});
+    let definition = definition.as_object().cloned().unwrap_or_default();
+    let (name, pattern) = ("p".to_owned(), "^q$".to_owned());
+    let spec = PolicySpec { name, pattern, apply_to: ApplyTo::Queues, priority: 0, definition };
+    vhost.put_policy(PolicyKind::User, spec, Origin::Runtime).expect("it is valid");
+    let options = vhost.queue("q").expect("it is there").settings.read().options;
+    assert_eq!((options.max_length, options.message_ttl_ms), (Some(3), Some(1000)));
+    client.publish("q", b"m");
+    client.send(1, BasicGet { ticket: 0, queue: "q", no_ack: true });
+    assert_eq!(client.told(), ["1 basic.get-ok"]);
 }

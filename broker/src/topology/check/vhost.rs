@@ -8,11 +8,14 @@ use plugin_api::{
 };
 
 use super::{Findings, Item, NAME_BYTES_MAX, Part, RESERVED_PREFIX, Severity};
+use crate::origin::Origin;
 use crate::topology::{
     names::{Names, declared_here, nearest},
     schema::{BindingDecl, ExchangeDecl, MixedDurability, QueueDecl, VhostDecl},
 };
 use crate::vhost::PREDECLARED;
+use crate::vhost::policy::keys::KEYS;
+use crate::vhost::policy::{Policy, PolicyKind};
 use crate::vhost::queue_arguments::{DURABILITY, QUEUE_ARGUMENTS, check_queue_argument};
 
 /// What `x-match` of a binding to a headers exchange may say.
@@ -27,6 +30,10 @@ pub(super) fn has_exchange(vhost: &VhostDecl, name: &str) -> bool {
 
 pub(super) fn check(vhost: &VhostDecl, at: usize, mixed: MixedDurability, findings: &mut Findings) {
     let mut known = Known { vhost, at, mixed, exchanges: Names::default(), queues: Names::default() };
+    if let Some(Err(error)) = vhost.metadata.as_ref().map(|metadata| metadata.check()) {
+        findings.error(Item::Vhost(at).part(Part::Whole), error.to_string(), "make it shorter");
+    }
+    policies(vhost, at, findings);
     for (index, exchange) in vhost.exchanges.iter().enumerate() {
         let item = Item::Exchange(at, index);
         let added = known.exchanges.add(&exchange.name, index).map_err(|first| Item::Exchange(at, first));
@@ -217,6 +224,48 @@ struct Source<'a> {
 
 fn predeclared(name: &str) -> Option<&'static str> {
     PREDECLARED.iter().find(|(known, ..)| *known == name && !name.is_empty()).map(|(_, kind, _)| *kind)
+}
+
+/// Judged as when somebody sets them while the broker runs.
+fn policies(vhost: &VhostDecl, at: usize, findings: &mut Findings) {
+    let mut seen: HashMap<(PolicyKind, &str), usize> = HashMap::new();
+    for (index, (kind, spec)) in vhost.policies.iter().enumerate() {
+        let item = Item::Policy(at, index);
+        if let Some(first) = seen.get(&(*kind, spec.name.as_str())) {
+            let cause = format!("{kind} '{}' is declared twice", spec.name);
+            findings.repeated(item, Item::Policy(at, *first), Severity::Error, cause);
+        }
+        seen.entry((*kind, spec.name.as_str())).or_insert(index);
+        let policy = match Policy::new(*kind, spec.clone(), Origin::Topology) {
+            Ok(policy) => policy,
+            Err(error) => {
+                let (place, help) = match (&error.key, error.part) {
+                    (Some(key), _) => (item.part(Part::Argument(key.clone())), policy_key_help(*kind, key)),
+                    (None, "pattern") => (item.part(Part::Pattern), "mend or quote it".to_owned()),
+                    (None, "definition") => (item.part(Part::Definition), "give at least one key".to_owned()),
+                    (None, _) => (item.part(Part::Whole), "choose another name".to_owned()),
+                };
+                findings.error(place, format!("{kind} '{}': {}", spec.name, error.reason), help);
+                continue;
+            }
+        };
+        for key in policy.keys_without_effect() {
+            let cause = format!("'{key}' of {kind} '{}' has no effect here", spec.name);
+            let help = "it is known to take over definitions of a RabbitMQ; leave it out";
+            findings.warning(item.part(Part::Argument(key.to_owned())), cause, help);
+        }
+    }
+}
+
+fn policy_key_help(kind: PolicyKind, key: &str) -> String {
+    let for_kind = || KEYS.iter().filter(|key| kind == PolicyKind::User || key.for_operators).map(|key| key.name);
+    if for_kind().any(|known| known == key) {
+        return "give whole numbers without a unit (times in milliseconds), and names as text".to_owned();
+    }
+    match nearest(key, for_kind()) {
+        Some(meant) => format!("did you mean '{meant}'?"),
+        None => format!("known keys: {}", for_kind().collect::<Vec<_>>().join(", ")),
+    }
 }
 
 fn argument_names(arguments: &Table, item: Item, findings: &mut Findings) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use plugin_api::storage::StorageError;
 
-use super::{Log, segments};
+use super::{Log, Unmaintained, segments};
 use crate::checkpoint::{self, Head};
 use crate::disk::is_full;
 use crate::index::pieces::SegmentId;
@@ -18,6 +18,20 @@ impl Log {
     /// # Errors
     /// When the disk fails, which [`Self::commit`] then answers, too.
     pub fn maintain(&mut self) -> Result<bool, StorageError> {
+        self.unmaintained = Unmaintained::default();
+        let has_worked = self.maintain_once()?;
+        self.unmaintained.has_more = has_worked;
+        Ok(has_worked)
+    }
+
+    /// Whether to call [`Self::maintain`] now. Looking for something to do costs as much as a small commit, and is worth it
+    /// after so many only.
+    pub(crate) fn is_maintenance_due(&self) -> bool {
+        let Unmaintained { commits, bytes, has_more } = self.unmaintained;
+        has_more || self.is_full() || commits >= UNMAINTAINED_COMMITS_MAX || bytes >= UNMAINTAINED_BYTES_MAX
+    }
+
+    fn maintain_once(&mut self) -> Result<bool, StorageError> {
         if let Some(failure) = self.shared.failure() {
             return Err(failure);
         }
@@ -107,7 +121,7 @@ impl Log {
     }
 
     /// Whether the next segment has a file; makes it one if there is room.
-    fn has_spare_segment(&mut self) -> Result<bool, StorageError> {
+    pub(super) fn has_spare_segment(&mut self) -> Result<bool, StorageError> {
         let bytes = self.shared.options.segment_bytes;
         if self.recycled.iter().any(|(_, recycled)| *recycled >= bytes) {
             return Ok(true);
@@ -228,3 +242,7 @@ const CHECKPOINT_SHARE: u64 = 4;
 
 /// So many dead segments are removed without waiting for a checkpoint to be due.
 const DEAD_SEGMENTS_MAX: usize = 4;
+
+/// A part of what a segment has, so that nothing is due for long before it is noticed.
+const UNMAINTAINED_COMMITS_MAX: u32 = 64;
+const UNMAINTAINED_BYTES_MAX: u64 = 1 << 20;

@@ -6,7 +6,7 @@
 //! maintain (between commits): checkpoint ─► remove or recycle what is dead; copy forward what is mostly dead
 //! ```
 //!
-//! Callers run this on a thread of its own ([`crate::LogStorage`]), tests run it as it is. The order of syncs is data,
+//! [`crate::LogStorage`] says who runs this when; tests run it as it is. The order of syncs is data,
 //! index file, checkpoint (temporary file, sync, rename, sync of the folder), removal, sync of the folder.
 
 mod compact;
@@ -52,6 +52,8 @@ pub struct Log {
     has_unwritten: bool,
     has_reserve: bool,
     has_room: bool,
+    /// What has come since [`Self::maintain`] looked for something to do.
+    unmaintained: Unmaintained,
     salts: segments::Salts,
     buffer: Vec<u8>,
     _lock: Box<dyn Send + Sync>,
@@ -63,7 +65,17 @@ struct Active {
     file: Arc<dyn DiskFile>,
     position: u64,
     capacity: u64,
+    /// Up to here the file's blocks have been written to before.
+    written: u64,
     salt: u64,
+}
+
+#[derive(Default, Clone, Copy)]
+struct Unmaintained {
+    commits: u32,
+    bytes: u64,
+    /// The last look found something, so that there may be more.
+    has_more: bool,
 }
 
 /// What a written frame means.
@@ -104,6 +116,7 @@ impl Log {
             matches!(operation, Operation::Append(_, Durability::Synced) | Operation::PutMeta(..))
         };
         let needs_sync = operations.iter().any(needs_sync);
+        self.unmaintained.commits += 1;
         let mut buffers = Vec::new();
         let mut results: Vec<_> = operations.into_iter().map(|operation| self.write(operation, &mut buffers)).collect();
         // After a failed sync nobody knows what the disk has, so that nothing of this group may be promised.
@@ -238,15 +251,33 @@ impl Log {
         };
         bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
         bytes.iter_mut().zip(header.encode(self.active.salt)).for_each(|(place, byte)| *place = byte);
+        let written = self.active.written;
+        if room == Room::Disk {
+            self.write_ahead(bytes, total);
+        }
         if let Err(error) = self.active.file.write_at(bytes, self.active.position) {
             // Where the next frame will begin has not moved, so that it overwrites whatever part of this one is there.
+            self.active.written = written;
             return Err(self.no_room_or_failed("writing the log", &error));
         }
         self.pending.push(Pending { frame_offset: self.active.position, effect });
         self.active.position += total;
         self.since_checkpoint_bytes += total;
+        self.unmaintained.bytes += total;
         self.next_batch += 1;
         Ok(())
+    }
+
+    /// Puts zeros behind a small frame that reaches blocks which were never written to. The first sync of such blocks also changes the
+    /// file system's books, which takes longer than the sync of a small frame, and waits for others; so many small frames share it.
+    fn write_ahead(&mut self, bytes: &mut Vec<u8>, frame_bytes: u64) {
+        let end = self.active.position + frame_bytes;
+        if end <= self.active.written || frame_bytes > SMALL_FRAME_BYTES_MAX {
+            return;
+        }
+        let until = (end + WRITE_AHEAD_BYTES).min(self.active.capacity);
+        bytes.resize(bytes.len() + usize::try_from(until.saturating_sub(end)).unwrap_or(0), 0);
+        self.active.written = until;
     }
 
     /// Makes what was written durable if asked to, and then visible.
@@ -307,6 +338,12 @@ fn full(shared: &Shared) -> StorageError {
 
 /// Positions within a segment are 32 bits wide; callers split batches long before.
 const FRAME_BYTES_MAX: u32 = 3 << 30;
+
+/// Larger frames cost so much themselves that they need not be helped.
+const SMALL_FRAME_BYTES_MAX: u64 = 16 << 10;
+
+/// Costs a disk less than one of the changes of its books that it saves.
+const WRITE_AHEAD_BYTES: u64 = 256 << 10;
 
 /// A longer buffer is not kept for the next frame.
 const BUFFER_BYTES_MAX: usize = 4 << 20;

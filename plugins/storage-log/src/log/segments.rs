@@ -39,8 +39,15 @@ impl Log {
             fields: [self.next_batch, salt, self.promised_batch, 0],
         };
         let needed = DATA_START + frame_bytes;
-        let made = self.file_for(id, needed, room, &header);
-        let (file, capacity) = made.map_err(|error| self.no_room_or_failed("making a segment", &error))?;
+        let (file, capacity, is_used) = match self.file_for(id, needed, room, &header) {
+            Ok(made) => made,
+            Err(error)
+                if is_full(&error) && needed > self.shared.options.segment_bytes && self.has_spare_segment()? =>
+            {
+                return Err(too_large(&self.shared, frame_bytes));
+            }
+            Err(error) => return Err(self.no_room_or_failed("making a segment", &error)),
+        };
         let state = Segment {
             salt,
             first_batch: self.next_batch,
@@ -51,33 +58,35 @@ impl Log {
             ..Segment::default()
         };
         self.shared.index().segments.insert(id, state);
-        Ok(Active { id, file, position: DATA_START, capacity, salt })
+        let written = if is_used { capacity } else { 0 };
+        Ok(Active { id, file, position: DATA_START, capacity, written, salt })
     }
 
-    /// A recycled file, a new one, or the reserve, under the segment's name and with its header.
+    /// A recycled file, a new one, or the reserve, under the segment's name and with its header; its length, and whether it was written
+    /// to before.
     fn file_for(
         &mut self,
         id: SegmentId,
         needed: u64,
         room: Room,
         header: &FileHeader,
-    ) -> io::Result<(Arc<dyn DiskFile>, u64)> {
+    ) -> io::Result<(Arc<dyn DiskFile>, u64, bool)> {
         if let Some(place) = self.recycled.iter().position(|(_, bytes)| *bytes >= needed) {
             let (former, bytes) = self.recycled.remove(place);
-            return name_segment(&self.shared, id, &names::recycled(former), header).map(|file| (file, bytes));
+            return name_segment(&self.shared, id, &names::recycled(former), header).map(|file| (file, bytes, true));
         }
         let bytes = needed.max(self.shared.options.segment_bytes);
         let temporary = names::temporary(&names::segment(id));
         match allocate(&self.shared, &temporary, bytes) {
-            Ok(()) => name_segment(&self.shared, id, &temporary, header).map(|file| (file, bytes)),
+            Ok(()) => name_segment(&self.shared, id, &temporary, header).map(|file| (file, bytes, false)),
             Err(error) if is_full(&error) => {
-                self.shared.set_full(true);
                 let reserve = self.shared.options.reserve_bytes();
                 if room == Room::Disk || !self.has_reserve || needed > reserve {
                     return Err(error);
                 }
+                self.shared.set_full(true);
                 self.has_reserve = false;
-                name_segment(&self.shared, id, names::RESERVE, header).map(|file| (file, reserve))
+                name_segment(&self.shared, id, names::RESERVE, header).map(|file| (file, reserve, false))
             }
             Err(error) => Err(error),
         }
@@ -103,6 +112,12 @@ impl Log {
             Err(error) => Err(shared.fail("writing an index", &error)),
         }
     }
+}
+
+/// There is no room for this one, but for others: the disk is not full.
+fn too_large(shared: &Shared, bytes: u64) -> StorageError {
+    let folder = shared.disk.title();
+    StorageError::Full(format!("a commit of {bytes} bytes is too large for the room on the disk of '{folder}'"))
 }
 
 /// Sets a file of `bytes` aside; leaves none when there is no room.

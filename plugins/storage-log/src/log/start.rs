@@ -50,7 +50,7 @@ impl Log {
         let nothing: Arc<dyn DiskFile> = Arc::new(NoFile);
         Ok(Self {
             shared,
-            active: Active { id: 0, file: nothing, position: 0, capacity: 0, salt: 0 },
+            active: Active { id: 0, file: nothing, position: 0, capacity: 0, written: 0, salt: 0 },
             next_batch: loaded.next_batch,
             synced_batch: loaded.next_batch,
             promised_batch: loaded.promised_batch,
@@ -64,6 +64,7 @@ impl Log {
             has_unwritten: false,
             has_reserve: loaded.files.contains_key(names::RESERVE),
             has_room: loaded.files.contains_key(names::ROOM),
+            unmaintained: super::Unmaintained::default(),
             salts,
             buffer: Vec::new(),
             _lock: lock,

@@ -1,5 +1,7 @@
 //! The committer in front of a storage that is full.
 
+mod turns;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,7 +14,7 @@ use plugin_api::storage::{
 
 use super::{Barrier, Committer, StoreLedger, Submission};
 use crate::message::{Message, Parts};
-use crate::queue::{Append, Notice, Numbers, Outlet, Reply, ReplyTo, SeqRange, Stored};
+use crate::queue::{Append, Notice, Numbers, Outlet, Place, Reply, ReplyTo, SeqRange, Stored};
 use crate::vhost::{Change, Ledger};
 
 /// Has room for so many bytes of bodies, and says what it was given. Definitions find room, as in a log with a reserve.
@@ -73,7 +75,8 @@ impl Storage for Small {
     }
 
     fn status(&self) -> StorageStatus {
-        StorageStatus::default()
+        let is_full = self.room_bytes.load(Ordering::SeqCst) < BODY_BYTES;
+        StorageStatus { is_full, ..StorageStatus::default() }
     }
 }
 
@@ -100,13 +103,22 @@ const BODY_BYTES: usize = 128 * 1024;
 
 fn append(seq: u64, message: &Arc<Message>, publisher: &Arc<Publisher>) -> Append {
     let origin: Arc<dyn Outlet> = Arc::<Publisher>::clone(publisher);
-    let (message, number) = (Arc::clone(message), seq);
-    Append { seq, message, stored: Stored::Lasting, is_synced: true, origin: Some(origin), channel: 1, number }
+    let (message, number, place) = (Arc::clone(message), seq, Place { level: 0, seq });
+    Append {
+        place,
+        message,
+        stored: Stored::Lasting,
+        came_ms: 1,
+        is_synced: true,
+        origin: Some(origin),
+        channel: 1,
+        number,
+    }
 }
 
 fn submit(committer: &Committer, queue: u64, appends: Vec<Append>, settled: &[SeqRange]) {
     let appends = appends.into_iter();
-    committer.submit(Submission { queue, appends, settled, marked: 0, load: None });
+    committer.submit(Submission { queue, appends, settled, marks: &[], load: None });
 }
 
 /// Lets the committer work until nothing is left to do for it.
@@ -141,7 +153,7 @@ async fn a_full_disk_takes_what_fits_in_order_and_the_rest_later() {
     );
     assert_eq!(publisher.processed_bytes.load(Ordering::SeqCst), 5 * message.weight());
     // What is consumed while it waits is confirmed, and never written.
-    submit(&committer, 1, Vec::new(), &[SeqRange { first: 3, last: 6, stored: Stored::Lasting }]);
+    submit(&committer, 1, Vec::new(), &[SeqRange { level: 0, first: 3, last: 6, stored: Stored::Lasting }]);
     settle_down().await;
     assert_eq!(*storage.settled.lock(), [(3, 5)]);
     storage.room_bytes.store(usize::MAX, Ordering::SeqCst);
@@ -162,7 +174,7 @@ async fn a_full_disk_is_not_offered_everything_again_and_again() {
     let before = storage.offered_bytes.load(Ordering::SeqCst);
     assert_eq!(before, 200 * BODY_BYTES);
     for seq in 1..=10 {
-        submit(&committer, 2, Vec::new(), &[SeqRange::one(seq, Stored::Lasting)]);
+        submit(&committer, 2, Vec::new(), &[SeqRange::one(0, seq, Stored::Lasting)]);
         settle_down().await;
     }
     assert_eq!(storage.offered_bytes.load(Ordering::SeqCst), before, "settling is no reason to try");
@@ -188,7 +200,7 @@ async fn a_message_of_two_queues_does_not_overtake_on_a_full_disk() {
     let places: Vec<(u64, u64)> = storage.places.lock().clone();
     assert_eq!(places, [(1, 1), (2, 8), (2, 9)], "nothing of a queue is stored before what stands in front of it");
     // So what is settled in the store is all that the store has.
-    submit(&committer, 2, Vec::new(), &[SeqRange { first: 8, last: 10, stored: Stored::Lasting }]);
+    submit(&committer, 2, Vec::new(), &[SeqRange { level: 0, first: 8, last: 10, stored: Stored::Lasting }]);
     settle_down().await;
     assert_eq!(*storage.settled.lock(), [(8, 9)]);
 }
@@ -213,6 +225,59 @@ async fn a_message_that_never_fits_holds_back_its_own_queue_alone() {
     committer.retry();
     settle_down().await;
     assert_eq!(storage.places.lock()[2..], [(1, 1), (1, 2)]);
+}
+
+#[tokio::test]
+async fn a_message_that_never_fits_is_seldom_offered_and_slows_nobody_down() {
+    const LARGE_BYTES: usize = 8 * BODY_BYTES;
+    let storage = Arc::new(Small::default());
+    let committer = Committer::new(Arc::<Small>::clone(&storage));
+    tokio::spawn(Arc::clone(&committer).run());
+    let (publisher, small) = (Arc::new(Publisher::default()), message());
+    storage.room_bytes.store(LARGE_BYTES - 1, Ordering::SeqCst);
+    let parts = Parts { exchange: "", routing_key: "q", properties: &[0, 0] };
+    let large = Message::new(parts, &vec![0; LARGE_BYTES]);
+    submit(&committer, 1, vec![append(1, &large, &publisher)], &[]);
+    settle_down().await;
+    committer.retry();
+    settle_down().await;
+    let offered = || storage.offered_bytes.swap(0, Ordering::SeqCst);
+    assert_eq!(offered(), 2 * LARGE_BYTES);
+    for seq in 1..=5 {
+        submit(&committer, 2, vec![append(seq, &small, &publisher)], &[]);
+        settle_down().await;
+        assert_eq!((storage.places.lock().len(), offered()), (seq as usize, BODY_BYTES), "no retry is needed");
+    }
+    for _ in 0..100 {
+        committer.retry();
+        settle_down().await;
+    }
+    assert!(offered() <= 8 * LARGE_BYTES);
+    storage.room_bytes.store(usize::MAX, Ordering::SeqCst);
+    for _ in 0..64 {
+        committer.retry();
+        settle_down().await;
+    }
+    assert_eq!(storage.places.lock().last(), Some(&(1, 1)));
+    // When it is consumed while it waits, others of its queue need not wait for the next try.
+    storage.room_bytes.store(LARGE_BYTES - 1, Ordering::SeqCst);
+    submit(&committer, 1, vec![append(2, &large, &publisher), append(3, &small, &publisher)], &[]);
+    settle_down().await;
+    for _ in 0..3 {
+        committer.retry();
+        settle_down().await;
+    }
+    submit(&committer, 1, Vec::new(), &[SeqRange::one(0, 2, Stored::Lasting)]);
+    settle_down().await;
+    assert_eq!(storage.places.lock().last(), Some(&(1, 3)));
+}
+
+#[test]
+fn the_end_of_waiting_is_not_taken_for_room() {
+    use super::room::News;
+    let news = [(true, true), (true, false), (false, true), (false, false)];
+    let told = news.map(|(is_waiting, is_full)| News::of(is_waiting, is_full));
+    assert_eq!(told, [News::Full, News::TooLarge, News::NothingWaits, News::Room]);
 }
 
 /// What a barrier's owner was told.
