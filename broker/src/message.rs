@@ -33,7 +33,7 @@ impl Facts {
     fn of(properties: Properties<'_>) -> Self {
         let is_persistent = properties.delivery_mode() == Some(2);
         let expires = properties.expiration().is_some();
-        Self(u8::from(is_persistent) * Self::PERSISTENT.0 | u8::from(expires) * Self::EXPIRES.0)
+        Self((u8::from(is_persistent) * Self::PERSISTENT.0) | (u8::from(expires) * Self::EXPIRES.0))
     }
 
     #[inline]

@@ -169,8 +169,8 @@ fn declaring_consuming_and_deleting_for_ever_leaves_nothing() {
         connection.send_frame(2, 1, b"\0\x3c\0\0\0\0\0\0\0\0\0\0\0\0".to_vec());
         connection.wait_for(1, "basic.deliver").unwrap();
         connection.call(1, "queue.delete", &[("queue", queue)]);
-        connection.wait_for(1, "basic.cancel").unwrap();
         connection.wait_for(1, "queue.delete-ok").unwrap();
+        connection.wait_for(1, "basic.cancel").unwrap();
     };
     let mut connection = open(&broker);
     (0..1000).for_each(|_| round(&mut connection));

@@ -28,6 +28,9 @@ use std::time::{Duration, Instant};
 /// One batch leads to the next where a queue loads portion after portion.
 const COMMIT_ROUNDS_MAX: usize = 10_000;
 
+/// So many things may be due before something comes for a session that waits.
+const JUMPS_MAX: usize = 10_000;
+
 /// What all sessions of a machine share: the clock, and the committer that somebody has to run.
 struct World {
     broker: Arc<Broker>,
@@ -202,8 +205,11 @@ impl Transport for MachineTransport {
 
     fn receive(&mut self, _deadline: Instant) -> io::Result<Received> {
         self.settle();
-        if self.session.out().is_empty() && !self.session.has_ended() {
-            // Nothing will come by itself, so whatever comes next comes with time.
+        // Nothing will come by itself, so whatever comes next comes with time. What is due for a queue need not concern this session.
+        for _ in 0..JUMPS_MAX {
+            if !self.session.out().is_empty() || self.session.has_ended() {
+                break;
+            }
             let deadline = self.session.deadline();
             let due = [self.world.broker.holder.next_due(), self.world.next_tick()].into_iter().flatten().min();
             if let Some(due) = due.filter(|due| deadline.is_none_or(|deadline| *due <= deadline)) {
@@ -211,10 +217,13 @@ impl Transport for MachineTransport {
                 self.world.broker.release_held(self.world.now());
                 self.world.broker.timer.fire(self.world.clock.wall_ms());
                 self.settle();
-            } else if let Some(deadline) = deadline {
+                continue;
+            }
+            if let Some(deadline) = deadline {
                 self.world.clock.jump(deadline);
                 self.session.on_deadline(self.world.now());
             }
+            break;
         }
         Ok(match self.session.out().take_all() {
             bytes if !bytes.is_empty() => Received::Bytes(bytes),

@@ -12,6 +12,7 @@ mod diagnostic;
 mod environment;
 mod hooks;
 mod policies;
+mod queues;
 mod reader;
 mod settings;
 mod source;
@@ -217,7 +218,7 @@ const SECTIONS: &[(&str, &Section)] = &[
     ("policies", &policies::POLICY),
     ("limits of a vhost", &policies::VHOST_LIMITS),
     ("exchanges", &vhosts::EXCHANGE),
-    ("queues", &vhosts::QUEUE),
+    ("queues", &queues::QUEUE),
     ("bindings of a vhost", &bindings::BINDING),
 ];
 

@@ -11,8 +11,12 @@ use crate::topology::{
     check::{Item, Part},
     schema::{DefinitionsDecl, LimitsDecl, PluginDecl, StorageDecl, Topology},
 };
+use crate::vhost::quorum::QuorumQueues;
 
-pub(super) const NODE: Section = Section { what: "node", keys: &["product", "version", "cluster_name"], hints: &[] };
+pub(super) const NODE: Section =
+    Section { what: "node", keys: &["product", "version", "cluster_name", "quorum_queues"], hints: &[] };
+
+const QUORUM_QUEUES: [(&str, QuorumQueues); 2] = [("local", QuorumQueues::Local), ("refuse", QuorumQueues::Refused)];
 
 pub(super) const LISTENERS: Section = Section {
     what: "listeners",
@@ -89,6 +93,9 @@ const WAIT_SECS_MAX: u64 = 3600;
 pub(super) fn node(reader: &mut Reader<'_>, node: &Node, topology: &mut Topology) {
     let Some(fields) = reader.fields(node, &NODE) else { return };
     topology.node.product = fields.get("product").and_then(|node| reader.text(node));
+    if let Some(choice) = fields.get("quorum_queues").and_then(|node| reader.choice(node, &QUORUM_QUEUES)) {
+        topology.node.quorum_queues = choice;
+    }
     topology.node.cluster_name = fields.get("cluster_name").and_then(|node| reader.text(node));
     topology.node.version = fields.get("version").and_then(|node| {
         let version = reader.text(node)?;

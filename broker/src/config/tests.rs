@@ -11,6 +11,7 @@ use super::*;
 use crate::{
     hooks::{OnError, Scope},
     topology::schema::{PasswordDecl, PermissionDecl, QueueDecl},
+    vhost::quorum::QuorumQueues,
 };
 
 fn environment(name: &str) -> Option<String> {
@@ -252,6 +253,34 @@ fn friendly_keys_become_arguments() {
     let vhost = &topology.vhosts[0];
     assert_eq!(vhost.exchanges[0].arguments.get("alternate-exchange"), Some(&Value::from("b")));
     assert_eq!(vhost.queues[0].arguments.get("x-queue-type"), Some(&Value::from("classic")));
+    let topology = good(
+        "vhosts:\n  /:\n    queues:\n      q: { type: quorum, ttl: 30s, expires: 1h, max_length: 5, max_length_bytes: 1KiB, \
+         overflow: reject-publish, delivery_limit: 3, single_active_consumer: true, consumer_timeout: 5m, \
+         dead_letter: { exchange: dlx, routing_key: k } }\n      p: { max_priority: 9, dead_letter: '' }\n",
+    );
+    let queues = &topology.vhosts[0].queues;
+    let expected = Table::new()
+        .with("x-queue-type", "quorum")
+        .with("x-message-ttl", 30_000i64)
+        .with("x-expires", 3_600_000i64)
+        .with("x-max-length", 5i64)
+        .with("x-max-length-bytes", 1024i64)
+        .with("x-overflow", "reject-publish")
+        .with("x-delivery-limit", 3i64)
+        .with("x-single-active-consumer", true)
+        .with("x-consumer-timeout", 300_000i64)
+        .with("x-dead-letter-exchange", "dlx")
+        .with("x-dead-letter-routing-key", "k");
+    assert!(queues[0].arguments.equivalent(&expected), "{:?}", queues[0].arguments);
+    let expected = Table::new().with("x-max-priority", 9i64).with("x-dead-letter-exchange", "");
+    assert!(queues[1].arguments.equivalent(&expected), "{:?}", queues[1].arguments);
+}
+
+#[test]
+fn quorum_queues_may_be_refused() {
+    let topology = good("node: { quorum_queues: refuse }");
+    assert_eq!(topology.node.quorum_queues, QuorumQueues::Refused);
+    check_errors("node: { quorum_queues: never }", &["1:24: 'never' is not known here"]);
 }
 
 #[test]
@@ -373,22 +402,36 @@ fn values_of_the_wrong_kind() {
 }
 
 #[test]
-fn features_to_come_are_refused_by_name() {
+fn arguments_are_checked_as_a_declaration_checks_them() {
     let queue = |body: &str| format!("vhosts: {{ /: {{ queues: {{ q: {{ {body} }} }} }} }}");
-    for key in ["ttl", "expires", "max_length", "max_priority", "dead_letter", "overflow", "single_active_consumer"] {
-        let expected = format!("1:31: '{key}' of a queue is not supported by this version");
-        check_errors(&queue(&format!("{key}: 1")), &[&expected]);
+    for (body, expected) in [
+        ("arguments: { x-message-ttl: -5 }", "1:59: queue argument 'x-message-ttl' with value -5 is below 0"),
+        (
+            "arguments: { x-overflow: wait }",
+            "1:56: queue argument 'x-overflow' with value 'wait' is not one of drop-head, reject-publish, reject-publish-dlx",
+        ),
+        (
+            "type: stream",
+            "1:37: queue argument 'x-queue-type' with value 'stream' is not supported: this broker has no streams",
+        ),
+        ("type: heap", "1:37: queue argument 'x-queue-type' with value 'heap' is not one of classic, quorum"),
+        (
+            "type: quorum, max_priority: 5",
+            "1:59: queue argument 'x-max-priority' does not belong to queues of type quorum",
+        ),
+        ("type: quorum, durable: false", "1:37: quorum queue 'q' cannot be non-durable"),
+        (
+            "arguments: { x-dead-letter-routing-key: k }",
+            "1:71: queue argument 'x-dead-letter-routing-key' is of no use without 'x-dead-letter-exchange'",
+        ),
+        ("ttl: 5", "1:36: expected a duration, found the number 5"),
+        ("overflow: wait", "1:41: 'wait' is not known here"),
+        ("dead_letter: { routing_key: k }", "1:44: a dead-letter target needs an exchange"),
+        ("ttl: 5s, arguments: { x-message-ttl: 5000 }", "1:36: 'ttl' and argument 'x-message-ttl' are the same thing"),
+        ("hooks: x", "1:31: 'hooks' of a queue is not supported by this version"),
+    ] {
+        check_errors(&queue(body), &[expected]);
     }
-    for argument in ["x-message-ttl: 5", "x-dead-letter-exchange: a", "x-overflow: drop-head"] {
-        let name = argument.split(':').next().unwrap();
-        let column = 31 + "arguments: { ".len() + name.len() + 2;
-        let expected = format!("1:{column}: queue argument '{name}' is not supported by this version");
-        check_errors(&queue(&format!("arguments: {{ {argument} }}")), &[&expected]);
-    }
-    check_errors(
-        &queue("type: quorum"),
-        &["1:37: queue argument 'x-queue-type' with value 'quorum' is not supported by this version"],
-    );
 }
 
 #[test]

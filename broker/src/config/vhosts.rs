@@ -1,22 +1,21 @@
 //! `vhosts` with their exchanges and queues.
 
-use plugin_api::value::Table;
+use plugin_api::value::{Table, Value as Argument};
 
 use super::{
     bindings, hooks, policies,
+    queues::{DURABILITIES, QUEUE, queue},
     reader::{Fields, Hint, Named, Reader, Section},
     yaml::{Node, Value},
 };
 use crate::{
     hooks::HookDecl,
-    queue::Durability,
     topology::{
         check::{Item, Part},
-        schema::{ExchangeDecl, QueueDecl, Topology, VhostDecl},
+        schema::{ExchangeDecl, Topology, VhostDecl},
     },
     vhost::{
         policy::{PolicyKind, QueueType},
-        queue_arguments::DURABILITY,
         settings::VhostMetadata,
     },
 };
@@ -52,30 +51,6 @@ pub(super) const EXCHANGE: Section = Section {
         ("bindings", Hint::Instead("bindings belong into the vhost, beside 'exchanges'")),
     ],
 };
-
-/// The friendly keys of features to come are refused by name, so that nobody believes to have a limit.
-pub(super) const QUEUE: Section = Section {
-    what: "a queue",
-    keys: &["type", "durable", "durability", "auto_delete", "arguments"],
-    hints: &[
-        ("ttl", Hint::NotYet),
-        ("message_ttl", Hint::NotYet),
-        ("expires", Hint::NotYet),
-        ("max_length", Hint::NotYet),
-        ("max_length_bytes", Hint::NotYet),
-        ("max_priority", Hint::NotYet),
-        ("dead_letter", Hint::NotYet),
-        ("dead_letter_exchange", Hint::NotYet),
-        ("dead_letter_routing_key", Hint::NotYet),
-        ("overflow", Hint::NotYet),
-        ("single_active_consumer", Hint::NotYet),
-        ("hooks", Hint::NotYet),
-        ("exclusive", Hint::Instead("an exclusive queue belongs to the connection that declares it")),
-        ("bindings", Hint::Instead("bindings belong into the vhost, beside 'queues'")),
-    ],
-};
-
-const DURABILITIES: [(&str, Durability); 2] = [("synced", Durability::Synced), ("os", Durability::Os)];
 
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node, topology: &mut Topology) {
     for named in reader.named(node, &VHOST) {
@@ -216,37 +191,16 @@ fn exchange_fields(reader: &mut Reader<'_>, fields: &Fields<'_>, item: Item, exc
     if let Some(node) = fields.get("alternate_exchange")
         && let Some(alternate) = reader.text(node)
     {
-        friendly(reader, node, ("alternate_exchange", "alternate-exchange"), &alternate, item, &mut exchange.arguments);
+        friendly(reader, node, ("alternate_exchange", "alternate-exchange"), alternate, item, &mut exchange.arguments);
     }
-}
-
-fn queue(reader: &mut Reader<'_>, named: &Named<'_>, item: Item) -> QueueDecl {
-    let mut queue = QueueDecl { name: named.name.clone(), durable: true, auto_delete: false, arguments: Table::new() };
-    let Some(fields) = reader.named_fields(named, &QUEUE) else { return queue };
-    set_flag(reader, &fields, "durable", &mut queue.durable);
-    set_flag(reader, &fields, "auto_delete", &mut queue.auto_delete);
-    if let Some(node) = fields.get("arguments") {
-        queue.arguments = reader.arguments(node, item);
-    }
-    if let Some(node) = fields.get("type")
-        && let Some(kind) = reader.text(node)
-    {
-        friendly(reader, node, ("type", "x-queue-type"), &kind, item, &mut queue.arguments);
-    }
-    if let Some(node) = fields.get("durability")
-        && let Some(durability) = reader.choice(node, &DURABILITIES)
-    {
-        friendly(reader, node, ("durability", DURABILITY), durability.name(), item, &mut queue.arguments);
-    }
-    queue
 }
 
 /// A key that stands for an argument, which must not be given a second time as such.
-fn friendly(
+pub(super) fn friendly(
     reader: &mut Reader<'_>,
     node: &Node,
     (key, argument): (&str, &str),
-    value: &str,
+    value: impl Into<Argument>,
     item: Item,
     arguments: &mut Table,
 ) {
@@ -259,7 +213,7 @@ fn friendly(
     arguments.insert(argument, value);
 }
 
-fn set_flag(reader: &mut Reader<'_>, fields: &Fields<'_>, key: &str, flag: &mut bool) {
+pub(super) fn set_flag(reader: &mut Reader<'_>, fields: &Fields<'_>, key: &str, flag: &mut bool) {
     if let Some(value) = fields.get(key).and_then(|node| reader.flag(node)) {
         *flag = value;
     }

@@ -243,6 +243,7 @@ fn assemble(
         numbers: Arc::new(Numbers::starting_at(first_number)),
         first_seq,
         bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
+        quorum_queues: topology.node.quorum_queues,
     };
     world::assemble(topology, comes, shared, ledger, definitions, &mut backlogs)
 }

@@ -47,7 +47,7 @@ pub(super) fn assemble(
 ) -> Result<World, NodeError> {
     let Definitions { vhosts: mut stored, accounts, global_parameters } = definitions;
     let is_fresh = stored.is_empty() && accounts == StoredAccounts::default();
-    let has_default = |mark: &str| !global_parameters.contains_key(mark) && !(is_fresh && comes == Comes::Definitions);
+    let has_default = |mark: &str| !(global_parameters.contains_key(mark) || is_fresh && comes == Comes::Definitions);
     let access = match topology.defaults.users {
         false => Access::restore(accounts, &topology.users, access::Declared::ByFile, ledger),
         true if has_default(DEFAULT_USERS_LEFT) => {
@@ -140,6 +140,7 @@ mod tests {
                     numbers: Arc::new(Numbers::starting_at(1)),
                     first_seq: 1,
                     bindings_per_queue_max: usize::MAX,
+                    quorum_queues: crate::vhost::quorum::QuorumQueues::Local,
                 };
                 let definitions = definitions::read(&meta).unwrap();
                 let world = assemble(topology, comes, shared, ledger, definitions, &mut HashMap::new()).unwrap();

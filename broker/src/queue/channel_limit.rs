@@ -26,6 +26,11 @@ impl ChannelLimit {
         self.max.store(u32::from(max), Ordering::SeqCst);
     }
 
+    /// Whether there is a limit now.
+    pub fn is_limiting(&self) -> bool {
+        self.max.load(Ordering::SeqCst) != 0
+    }
+
     /// Takes a place for one delivery, unless all are taken.
     pub(super) fn try_take(&self) -> bool {
         self.try_take_once() || {

@@ -87,7 +87,7 @@ impl Queue {
         let died_ms = self.now_ms;
         match entry.message {
             Some(message) if self.dying.is_empty() => {
-                self.send(Dead { message, reason, died_ms, place: range }, effects)
+                self.send(Dead { message, reason, died_ms, place: range }, effects);
             }
             message => self.dying.push(Dying { range, message, reason, died_ms }),
         }

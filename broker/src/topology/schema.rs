@@ -15,6 +15,7 @@ use crate::{
     queue::Durability,
     vhost::{
         policy::{PolicyKind, PolicySpec},
+        quorum::QuorumQueues,
         settings::{VhostLimits, VhostMetadata},
     },
 };
@@ -73,6 +74,8 @@ pub struct NodeDecl {
     pub version: Option<String>,
     /// `cluster_name` of the server properties.
     pub cluster_name: Option<String>,
+    /// What becomes of declarations of quorum queues.
+    pub quorum_queues: QuorumQueues,
 }
 
 /// `listeners`.

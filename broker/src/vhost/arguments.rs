@@ -2,52 +2,26 @@
 
 use plugin_api::value::{Table, Value};
 
-use super::queue_arguments::{ArgumentError, DURABILITY, check_queue_argument, durability};
-use crate::queue::Durability;
+use super::policy::QueueType;
+use super::queue_arguments::{DURABILITY, QUEUE_TYPE, compared, durability, wrong_arguments};
 
-/// Arguments that a re-declaration must repeat (semantics 9.9), as far as they are supported.
-const COMPARED: [&str; 8] = [
-    "x-max-priority",
-    "x-queue-mode",
-    "x-queue-version",
-    "x-single-active-consumer",
-    "x-queue-type",
-    "x-queue-master-locator",
-    "x-queue-leader-locator",
-    DURABILITY,
-];
+use crate::queue::Durability;
 
 /// The first argument of a new queue that is wrong, in words.
 ///
 /// # Errors
 /// The reply text of the refusal.
 pub fn check_queue(arguments: &Table, queue: &str, vhost: &str) -> Result<(), String> {
-    for (key, value) in arguments.iter() {
-        let key = String::from_utf8_lossy(key);
-        let invalid = format!("invalid arg '{key}' for queue '{queue}' in vhost '{vhost}'");
-        check_queue_argument(&key, value).map_err(|error| match error {
-            ArgumentError::NotSupported(_) => format!("{invalid}: not supported by this version"),
-            ArgumentError::ValueNotSupported(_, value) => {
-                format!("{invalid}: value {value} is not supported by this version")
-            }
-            ArgumentError::NotOneOf(_, value, names) => {
-                format!("{invalid}: value {value} is not one of {}", names.join(", "))
-            }
-            // As RabbitMQ prints its own terms.
-            ArgumentError::WrongType(_, kind) => format!("{invalid}: {{unacceptable_type,{kind}}}"),
-            ArgumentError::NotAnInteger(_, kind) => format!("{invalid}: \"expected integer, got {kind}\""),
-            ArgumentError::Negative(_, value) => format!("{invalid}: {{value_negative,{value}}}"),
-            ArgumentError::TooLarge(_, value, _) => format!("{invalid}: {{max_value_exceeded,{value}}}"),
-            ArgumentError::OtherType(..) => format!("{invalid} of queue type classic"),
-        })?;
+    match wrong_arguments(arguments).next() {
+        None => Ok(()),
+        Some((name, error)) => Err(error.reply_text(name, &format!("queue '{queue}' in vhost '{vhost}'"))),
     }
-    Ok(())
 }
 
 /// The first compared argument that differs: its name, the received and the current value as errors print them. `of_vhost` is what
 /// queues without a durability of their own have.
 pub fn difference(received: &Table, current: &Table, of_vhost: Durability) -> Option<(&'static str, String, String)> {
-    COMPARED.into_iter().find_map(|key| {
+    compared(QueueType::of(current)).find_map(|key| {
         let (received, current) = (effective(received, key, of_vhost), effective(current, key, of_vhost));
         if same(received.as_ref(), current.as_ref()) {
             return None;
@@ -60,7 +34,7 @@ pub fn difference(received: &Table, current: &Table, of_vhost: Durability) -> Op
 /// An absent queue type is the default one (semantics 9.11, 9.12), an absent durability the vhost's.
 fn effective(arguments: &Table, key: &str, of_vhost: Durability) -> Option<Value> {
     match arguments.get(key) {
-        None if key == "x-queue-type" => Some(Value::from("classic")),
+        None if key == QUEUE_TYPE => Some(Value::from("classic")),
         None if key == DURABILITY => Some(Value::from(durability(arguments, of_vhost).name())),
         other => other.cloned(),
     }

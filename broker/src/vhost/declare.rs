@@ -13,6 +13,7 @@ use plugin_api::value::{Table, Value};
 use super::arguments;
 use super::error::{Error, Kind};
 use super::policy::QueueType;
+use super::queue_arguments::{DEAD_LETTER_EXCHANGE, QUEUE_TYPE};
 use super::queue_settings::Declared;
 use super::reply_to::is_reply_name;
 use super::tables::Tables;
@@ -78,8 +79,6 @@ pub struct QueueSpec {
 
 /// Names with this prefix are the server's.
 const RESERVED_PREFIX: &str = "amq.";
-const QUEUE_TYPE: &str = "x-queue-type";
-const DEAD_LETTER_EXCHANGE: &str = "x-dead-letter-exchange";
 /// The exchange type that has topic permissions.
 pub(super) const TOPIC: &str = "topic";
 
@@ -299,6 +298,7 @@ impl Vhost {
     ) -> Result<(Arc<QueueRecord>, Changed), Error> {
         self.set_default_type(&mut spec);
         if spec.name.is_empty() {
+            Self::check_generated_name(&spec)?;
             spec.name = generated_name();
         } else if spec.name.starts_with(RESERVED_PREFIX) {
             return Err(Error::ReservedPrefix { kind: Kind::Queue, name: spec.name });
@@ -315,6 +315,7 @@ impl Vhost {
         }
         self.permit_dead_letters(by, &spec)?;
         arguments::check_queue(&spec.arguments, &spec.name, &self.name).map_err(Error::Argument)?;
+        self.check_quorum(&spec)?;
         let limits = tables.settings.limits.map(|(limits, _)| limits).unwrap_or_default();
         if let Some(limit) = limits.queues_reached(tables.queues.len()) {
             return Err(Error::QueueLimit { name: spec.name, vhost: self.name.to_string(), limit });
@@ -524,6 +525,7 @@ mod tests {
     use crate::store::definitions::{QueueDefinition, VhostDefinitions};
     use crate::vhost::Shared;
     use crate::vhost::held::tests::NoHolder;
+    use crate::vhost::quorum::QuorumQueues;
     use crate::vhost::{Change, Ledger, Numbers, QueueFactory};
     use parking_lot::Mutex;
 
@@ -576,8 +578,16 @@ mod tests {
         let registry = Arc::new(Registry::builtin().unwrap());
         let numbers = Arc::new(Numbers::starting_at(1));
         let (ledger, holder) = (Arc::new(NoLedger), Arc::new(NoHolder));
-        let shared =
-            Shared { registry, factory, ledger, holder, numbers, first_seq: 1, bindings_per_queue_max: BINDINGS_MAX };
+        let shared = Shared {
+            registry,
+            factory,
+            ledger,
+            holder,
+            numbers,
+            first_seq: 1,
+            bindings_per_queue_max: BINDINGS_MAX,
+            quorum_queues: QuorumQueues::Local,
+        };
         Vhost::new("/", shared, durability).unwrap()
     }
 

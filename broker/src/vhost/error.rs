@@ -196,6 +196,12 @@ pub enum Error {
         /// What the plugin host says.
         error: TypeError,
     },
+    /// Something that queues of a type do not do (semantics 9.20, 13.16).
+    #[error("{0}")]
+    NotImplemented(String),
+    /// A queue that cannot be got from (semantics 13.28).
+    #[error("{0}")]
+    NoGet(String),
     /// A property of a published message is wrong (semantics 11.12, 12.5, 12.6).
     #[error("{0}")]
     Message(String),
@@ -215,7 +221,8 @@ impl Error {
             | Self::ReplyQueueBinding
             | Self::ExclusiveUse { .. } => ReplyCode::AccessRefused,
             Self::NotFound { .. } => ReplyCode::NotFound,
-            Self::Locked { .. } => ReplyCode::ResourceLocked,
+            Self::Locked { .. } | Self::NoGet(_) => ReplyCode::ResourceLocked,
+            Self::NotImplemented(_) => ReplyCode::NotImplemented,
             Self::Type(TypeError::Faulted(_)) | Self::RouteFailed { error: TypeError::Faulted(_), .. } => {
                 ReplyCode::InternalError
             }

@@ -18,6 +18,7 @@ pub mod policy;
 pub mod publish;
 pub mod queue_arguments;
 pub mod queue_settings;
+pub mod quorum;
 pub mod registry;
 pub mod reply_to;
 mod restore;
@@ -37,6 +38,7 @@ pub use self::error::Error;
 use self::held::Holder;
 use self::policy::{Applied, Policy, PolicyKind, QueueType};
 use self::queue_settings::{Declared, QueueSettings};
+use self::quorum::QuorumQueues;
 use self::settings::{ParameterName, VhostLimits, VhostMetadata};
 use self::tables::Tables;
 use crate::plugin_host::{Registry, TypeError};
@@ -181,6 +183,8 @@ pub struct Shared {
     pub first_seq: u64,
     /// Bindings that may lead to one queue, or to one exchange.
     pub bindings_per_queue_max: usize,
+    /// What becomes of declarations of quorum queues.
+    pub quorum_queues: QuorumQueues,
 }
 
 /// See the module.
@@ -195,6 +199,7 @@ pub struct Vhost {
     /// The place of the first message of every queue: above all places of earlier runs.
     first_seq: u64,
     bindings_per_queue_max: usize,
+    quorum_queues: QuorumQueues,
     /// That of queues which were declared without one.
     durability: Durability,
     tables: RwLock<Tables>,
@@ -228,7 +233,8 @@ impl Vhost {
     /// # Errors
     /// A built-in exchange type cannot be opened.
     pub fn new(name: &str, shared: Shared, durability: Durability) -> Result<Arc<Self>, TypeError> {
-        let Shared { registry, factory, ledger, holder, numbers, first_seq, bindings_per_queue_max } = shared;
+        let Shared { registry, factory, ledger, holder, numbers, first_seq, bindings_per_queue_max, quorum_queues } =
+            shared;
         let mut tables = Tables::default();
         for (exchange, kind, internal) in PREDECLARED {
             let spec = ExchangeSpec {
@@ -255,6 +261,7 @@ impl Vhost {
             numbers,
             first_seq,
             bindings_per_queue_max,
+            quorum_queues,
             durability,
             tables: RwLock::new(tables),
             changing: Mutex::new(()),

@@ -684,6 +684,7 @@ mod tests {
             numbers,
             first_seq: 1,
             bindings_per_queue_max: usize::MAX,
+            quorum_queues: crate::vhost::quorum::QuorumQueues::Local,
         };
         let vhost = Vhost::new("/", shared, queue::Durability::Synced).unwrap();
         for number in 0..1000 {

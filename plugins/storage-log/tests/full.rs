@@ -53,7 +53,7 @@ fn a_commit_too_large_for_any_room_does_not_make_the_disk_full() {
     let disk = SimDisk::new(1);
     disk.set_capacity(100_000);
     let options = Options { segment_bytes: 4096, recycled_max: 2, seed: Some(1), mutant: None };
-    let mut log = Log::open(Arc::new(disk.clone()), options).unwrap();
+    let mut log = Log::open(Arc::new(disk), options).unwrap();
     for seq in 0..20 {
         let error = append(&mut log, 1, seq, 200_000).unwrap_err();
         assert!(matches!(&error, StorageError::Full(text) if text.contains("too large")), "{error}");

@@ -240,6 +240,7 @@ impl Session {
             return self.answer_stored(channel, changed, delete.nowait, QueueDeleteOk { message_count: 0 });
         };
         let (if_unused, if_empty) = (delete.if_unused, delete.if_empty);
+        vhost.check_delete(&queue, if_unused, if_empty)?;
         let pending = Pending::Delete { queue: Arc::clone(&queue), nowait: delete.nowait };
         self.wait(channel, pending);
         queue.handle.post(Input::Delete { if_unused, if_empty, reply_to: Some(self.reply_to(channel)) });
@@ -306,6 +307,12 @@ impl Session {
         }
         let queue = self.readable_queue(channel, consume.queue)?;
         let priority = self.consumer_priority(&queue, consume.arguments)?;
+        let limit = self.channels.get(&channel.0).and_then(|state| state.limit.as_ref());
+        if let Some(vhost) = &self.vhost
+            && limit.is_some_and(|limit| limit.is_limiting())
+        {
+            vhost.check_channel_limit(&queue)?;
+        }
         self.subscribe(
             channel,
             queue,
@@ -380,6 +387,9 @@ impl Session {
 
     fn on_get(&mut self, channel: ChannelId, get: &BasicGet<'_>) -> Done {
         let queue = self.readable_queue(channel, get.queue)?;
+        if let Some(vhost) = &self.vhost {
+            vhost.check_get(&queue)?;
+        }
         let known = self.channels.get(&channel.0).and_then(|state| state.getters.get(&queue.number).copied());
         let source = known.unwrap_or_else(|| {
             let id = self.new_source(channel, Arc::clone(&queue), false, false);

@@ -14,9 +14,11 @@ use crate::topology::{
     schema::{BindingDecl, ExchangeDecl, MixedDurability, QueueDecl, VhostDecl},
 };
 use crate::vhost::PREDECLARED;
+use crate::vhost::policy::QueueType;
 use crate::vhost::policy::keys::KEYS;
 use crate::vhost::policy::{Policy, PolicyKind};
-use crate::vhost::queue_arguments::{DURABILITY, QUEUE_ARGUMENTS, check_queue_argument};
+use crate::vhost::queue_arguments::{DURABILITY, QUEUE_ARGUMENTS, QUEUE_TYPE, wrong_arguments};
+use crate::vhost::quorum::wrong_property;
 
 /// What `x-match` of a binding to a headers exchange may say.
 const X_MATCH: &[&str] = &["all", "any", "all-with-x", "any-with-x"];
@@ -278,11 +280,19 @@ fn argument_names(arguments: &Table, item: Item, findings: &mut Findings) {
 }
 
 fn queue_arguments(queue: &QueueDecl, item: Item, findings: &mut Findings) {
+    let wrong: Vec<_> = wrong_arguments(&queue.arguments).collect();
+    if QueueType::of(&queue.arguments) == QueueType::Quorum
+        && let Some(property) = wrong_property(queue.durable, queue.auto_delete, false)
+    {
+        let cause = format!("quorum queue '{}' cannot be {property}", queue.name);
+        findings.error(item.part(Part::Argument(QUEUE_TYPE.to_owned())), cause, "leave one of the two out");
+    }
     for (name, value) in queue.arguments.iter() {
         let name = String::from_utf8_lossy(name);
         let place = item.part(Part::Argument(name.clone().into_owned()));
-        if let Err(error) = check_queue_argument(&name, value) {
-            findings.error(place, error.to_string(), format!("remove it from queue '{}'", queue.name));
+        if let Some((_, error)) = wrong.iter().find(|(wrong, _)| *wrong == name) {
+            let cause = format!("queue argument '{name}' {error}");
+            findings.error(place, cause, format!("mend or remove it in queue '{}'", queue.name));
             continue;
         }
         if name == DURABILITY && !queue.durable {
@@ -291,7 +301,7 @@ fn queue_arguments(queue: &QueueDecl, item: Item, findings: &mut Findings) {
             findings.warning(place, cause, "leave it out, or make the queue durable");
             continue;
         }
-        let known = || QUEUE_ARGUMENTS.iter().map(|(known, _)| *known);
+        let known = || QUEUE_ARGUMENTS.iter().map(|known| known.name);
         if name.starts_with("x-")
             && !known().any(|known| known == name)
             && let Some(meant) = nearest(&name, known())

@@ -52,6 +52,7 @@ impl World {
             numbers: Arc::new(Numbers::starting_at(1)),
             first_seq: 1,
             bindings_per_queue_max: usize::MAX,
+            quorum_queues: crate::vhost::quorum::QuorumQueues::Local,
         };
         Self { access: Access::new(users), vhosts: Vhosts::new(shared, BTreeMap::new()) }
     }
@@ -364,8 +365,8 @@ fn each_mistake_has_its_place_and_a_way_out() {
             "permissions[0]: vhost 'nowhere' does not exist; create it first, or add it to \"vhosts\"",
             "permissions[0]: user 'nobody' does not exist; create it first, or add it to \"users\"",
             "exchanges[0]: unknown exchange type 'x-no-such'; load the plugin that offers it",
-            "queues[0].arguments: invalid arg 'x-queue-type' for queue 'q' in vhost '/': value of type long is not \
-             supported by this version; mend it or leave it out",
+            "queues[0].arguments: invalid arg 'x-queue-type' for queue 'q' in vhost '/': {unacceptable_type,long}; \
+             mend it or leave it out",
             "bindings[0].destination: queue 'r' does not exist in vhost '/'; add it, or leave the binding out",
             "bindings[1].source: exchange 'y' does not exist in vhost '/'; add it, or leave the binding out",
         ],
