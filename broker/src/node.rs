@@ -30,10 +30,11 @@ use crate::runtime::alarms::{self, Alarms};
 use crate::runtime::broker::Parts;
 use crate::runtime::disk::DiskWatch;
 use crate::runtime::holder::{self, MemoryHolder};
+use crate::runtime::listener::{self, Reached};
 use crate::runtime::paging::{self, Paging};
 use crate::runtime::timer::{self, Timer};
 use crate::runtime::transactions::Transactions;
-use crate::runtime::{Broker, Clock, Shells, listener};
+use crate::runtime::{Broker, Clock, Shells};
 use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
 use crate::topology::apply::ApplyError;
 use crate::topology::schema::Topology;
@@ -189,8 +190,9 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
 
     let connections = Arc::new(tokio::sync::Mutex::new(JoinSet::new()));
     let mut accepting = JoinSet::new();
+    let reached = if topology.listeners.proxy_protocol { Reached::ThroughProxy } else { Reached::Directly };
     for listener in listeners {
-        accepting.spawn(listener::accept(Arc::clone(&broker), listener, Arc::clone(&connections)));
+        accepting.spawn(listener::accept(Arc::clone(&broker), listener, reached, Arc::clone(&connections)));
     }
     accepting.spawn(watch_memory(Arc::clone(&broker)));
     accepting.spawn(holder::run(Arc::clone(&broker)));

@@ -10,4 +10,5 @@ mod hooks;
 mod identity;
 mod lifecycle;
 mod pathological;
+mod proxied;
 mod slow_clients;

@@ -84,7 +84,8 @@ impl Example {
     /// A worker in one process, so that killing it ends the task as well.
     fn celery_worker(&self, name: &str) -> Background {
         Background::start(
-            self.celery(&["worker", "--pool", "solo", "--hostname", &format!("worker@{name}")]).stderr(Stdio::null()),
+            self.celery(&["worker", "--concurrency", "1", "--hostname", &format!("worker@{name}")])
+                .stderr(Stdio::null()),
         )
     }
 

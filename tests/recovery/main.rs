@@ -7,6 +7,7 @@ mod simulated;
 mod held;
 mod paging;
 mod process;
+mod queues;
 
 use plugin_api::storage::Storage;
 use std::sync::Arc;
@@ -23,14 +24,19 @@ fn storage() -> Arc<dyn Storage> {
 
 /// Plays one text per run of the broker.
 fn check(name: &str, runs: &[&str]) {
+    check_later(name, &runs.iter().map(|run| (0, *run)).collect::<Vec<_>>());
+}
+
+/// Plays one text per run of the broker, each so many milliseconds after some moment.
+fn check_later(name: &str, runs: &[(u64, &str)]) {
     let storage = storage();
-    for text in runs {
+    for (later_ms, text) in runs {
         let scenario = parse(&format!("recovery/{name}"), text).unwrap_or_else(|error| panic!("{error}"));
         let folder = TempDir::new("recovery");
         let path = folder.write("topology.yaml", &broker_process::scenario_topology([&scenario]));
         let loaded = broker::config::load(&path, &|_| None).unwrap_or_else(|errors| panic!("{errors:?}"));
-        let machine =
-            MachineTarget::on(Arc::clone(&storage), &loaded.topology).unwrap_or_else(|error| panic!("{error}"));
+        let machine = MachineTarget::later_on(Arc::clone(&storage), &loaded.topology, *later_ms)
+            .unwrap_or_else(|error| panic!("{error}"));
         scenario::run(&scenario, &machine).unwrap_or_else(|error| panic!("{error}"));
     }
 }

@@ -95,8 +95,9 @@ impl Lab {
 
     fn start_oracle(&self) -> Result<Arc<Oracle>, String> {
         let mut definitions = Definitions::default();
-        // Only what will run, because making a vhost takes long.
-        let is_wanted = |scenario: &&Scenario| trial_on_rabbitmq(scenario).contains(&self.filter);
+        // Only what will run, because making a vhost takes long, and a setting that RabbitMQ refuses ends its import without a word.
+        let is_wanted =
+            |scenario: &&Scenario| scenario.runs_on(oracle::KIND) && trial_on_rabbitmq(scenario).contains(&self.filter);
         self.scenarios.iter().filter(is_wanted).for_each(|scenario| definitions.scenario(scenario));
         Oracle::start(&definitions).map(Arc::new)
     }

@@ -11,17 +11,23 @@ pub const EPOCH_MS: u64 = 1_780_000_000_000;
 #[derive(Debug)]
 pub struct ManualClock {
     start: Instant,
+    start_ms: u64,
     now: Mutex<Instant>,
 }
 
 impl Default for ManualClock {
     fn default() -> Self {
-        let start = Instant::now();
-        Self { start, now: Mutex::new(start) }
+        Self::starting_after(0)
     }
 }
 
 impl ManualClock {
+    /// A clock whose wall time begins so many milliseconds after [`EPOCH_MS`].
+    pub fn starting_after(ms: u64) -> Self {
+        let start = Instant::now();
+        Self { start, start_ms: EPOCH_MS + ms, now: Mutex::new(start) }
+    }
+
     /// Goes on to this instant, never back.
     pub fn jump(&self, to: Instant) {
         let mut now = self.lock();
@@ -40,6 +46,6 @@ impl Time for ManualClock {
 
     fn wall_ms(&self) -> u64 {
         let elapsed = self.lock().saturating_duration_since(self.start);
-        EPOCH_MS + u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX - EPOCH_MS)
+        self.start_ms + u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX - self.start_ms)
     }
 }

@@ -93,13 +93,21 @@ impl MachineTarget {
     /// # Errors
     /// What would keep the real broker from starting.
     pub fn on(storage: Arc<dyn Storage>, topology: &Topology) -> Result<Self, String> {
+        Self::later_on(storage, topology, 0)
+    }
+
+    /// As [`Self::on`], and so many milliseconds later than others start.
+    ///
+    /// # Errors
+    /// What would keep the real broker from starting.
+    pub fn later_on(storage: Arc<dyn Storage>, topology: &Topology, ms: u64) -> Result<Self, String> {
         let registry = Registry::builtin().map_err(|error| error.to_string())?;
         let recovery = match std::pin::pin!(recover(&*storage)).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(recovery) => recovery.map_err(|error| error.to_string())?,
             Poll::Pending => return Err("the storage of a machine must not wait".into()),
         };
         let committer = Committer::new(storage);
-        let clock = Arc::new(ManualClock::default());
+        let clock = Arc::new(ManualClock::starting_after(ms));
         let time = Clock::by(Arc::clone(&clock) as Arc<dyn Time>);
         let broker =
             node::build(topology, Arc::new(registry), &committer, recovery, time).map_err(|error| error.to_string())?;

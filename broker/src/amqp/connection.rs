@@ -3,7 +3,7 @@
 //! ```text
 //! header ─▶ await start-ok ─▶ authenticating* ─▶ await tune-ok ─▶ await open ─▶ opening* ─▶ open
 //!    └────────────┴── refused: silence, then the end ──┴────────────┘              │
-//!      open ──client closes──▶ stopping* ──close-ok──▶ ended                       │
+//!      open ──client closes──▶ stopping* ──close-ok──▶ closed ──▶ ended             │
 //!      open ──error──▶ stopping* ──close sent──▶ await close-ok ──▶ ended ◀────────┘
 //! ```
 //! In the states with a star the driver has work to do and no input is taken. The driver calls [`Connection::next_event`] until
@@ -149,6 +149,11 @@ enum State {
         until: Instant,
         is_deaf: bool,
     },
+    /// The client's close was answered. It closes the socket, or we do when the time is over: threads of a client may
+    /// close one connection several times at once, and each of them waits for an answer.
+    Closed {
+        until: Instant,
+    },
     /// Cut without a word when the time is over (semantics 5.12).
     Silent {
         until: Instant,
@@ -254,7 +259,15 @@ impl Connection {
 
     /// Whether the client has not got as far as open-ok.
     pub fn is_in_handshake(&self) -> bool {
-        !matches!(self.state, State::Open | State::Stopping | State::AwaitCloseOk { .. } | State::Ended)
+        !matches!(
+            self.state,
+            State::Open | State::Stopping | State::AwaitCloseOk { .. } | State::Closed { .. } | State::Ended
+        )
+    }
+
+    /// The client closed the connection and has its answer; nothing but the socket is left of it.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed { .. })
     }
 
     /// No more input is taken for now: the driver is busy with an earlier event, or too much is held back.
@@ -359,7 +372,7 @@ impl Connection {
     pub fn deadline(&self) -> Option<Instant> {
         match self.state {
             State::Open | State::Stopping => self.heartbeat.deadline(),
-            State::AwaitCloseOk { until, .. } | State::Silent { until } => Some(until),
+            State::AwaitCloseOk { until, .. } | State::Closed { until } | State::Silent { until } => Some(until),
             State::Ended => None,
             _ => Some(self.handshake_until),
         }
@@ -381,7 +394,11 @@ impl Connection {
             },
             State::AwaitCloseOk { until, .. } if now >= until => self.end("the client did not answer connection.close"),
             State::Silent { until } if now >= until => self.end("refused"),
-            State::AwaitCloseOk { .. } | State::Silent { .. } | State::Ended => None,
+            State::Closed { until } if now >= until => {
+                self.state = State::Ended;
+                None
+            }
+            State::AwaitCloseOk { .. } | State::Closed { .. } | State::Silent { .. } | State::Ended => None,
             _ if now >= self.handshake_until => self.end("handshake timeout"),
             _ => None,
         }
@@ -428,7 +445,7 @@ impl Connection {
                 self.fail(now, ChannelId(0), error, Framing::Kept)
             }
             (_, channel) if self.state == State::Open => self.on_channel_frame(now, ChannelId(channel), frame, raw),
-            (_, channel) if matches!(self.state, State::AwaitCloseOk { .. }) => {
+            (_, channel) if matches!(self.state, State::AwaitCloseOk { .. } | State::Closed { .. }) => {
                 tracing::trace!(channel, "frame behind connection.close thrown away");
                 None
             }
@@ -462,6 +479,11 @@ impl Connection {
                 self.state = State::AwaitCloseOk { until, is_deaf: framing == Framing::Lost };
                 None
             }
+            // Nobody is left to hear of it.
+            State::Closed { .. } => {
+                self.state = State::Ended;
+                None
+            }
             _ => {
                 self.state = State::Silent { until: now + handshake::SILENCE };
                 Some(Event::Refused(error.to_string()))
@@ -492,11 +514,11 @@ impl Connection {
                 None
             }
             // Both sides closed at once: answer, and go on waiting for the answer to ours (semantics 3.16).
-            (State::AwaitCloseOk { .. }, Method::ConnectionClose(_)) => {
+            (State::AwaitCloseOk { .. } | State::Closed { .. }, Method::ConnectionClose(_)) => {
                 frame::write_method(self.out.tail(), 0, ConnectionCloseOk {});
                 None
             }
-            (State::AwaitCloseOk { .. }, _) => None,
+            (State::AwaitCloseOk { .. } | State::Closed { .. }, _) => None,
             (State::Open, Method::ConnectionClose(_)) => {
                 self.state = State::Stopping;
                 Some(Event::Close)
@@ -587,16 +609,18 @@ impl Connection {
         }
     }
 
-    /// Everything is stopped: answer the client's close, and end.
-    pub fn close_ok(&mut self) {
+    /// Everything is stopped: answer the client's close, and leave it to the client to close the socket.
+    pub fn close_ok(&mut self, now: Instant) {
         frame::write_method(self.out.tail(), 0, ConnectionCloseOk {});
         self.forget_channels();
-        self.state = State::Ended;
+        self.held_bytes = 0;
+        self.state = State::Closed { until: now + handshake::SILENCE };
     }
 
     /// Sends connection.close and waits for the answer, but not for ever (semantics 3.15).
     pub fn close(&mut self, now: Instant, error: &ProtocolError) {
-        if matches!(self.state, State::AwaitCloseOk { .. } | State::Silent { .. } | State::Ended) {
+        if matches!(self.state, State::AwaitCloseOk { .. } | State::Closed { .. } | State::Silent { .. } | State::Ended)
+        {
             return;
         }
         let text = error.reply_text();
@@ -626,6 +650,13 @@ impl Connection {
     pub fn stop(&mut self) {
         if matches!(self.state, State::Open | State::Opening) {
             self.state = State::Stopping;
+        }
+    }
+
+    /// Closes the socket of a connection that is closed, without waiting for the client to do it.
+    pub fn cut_if_closed(&mut self) {
+        if self.is_closed() {
+            self.state = State::Ended;
         }
     }
 }
@@ -666,6 +697,6 @@ fn state_name(state: State) -> &'static str {
         State::AwaitOpen | State::Opening => "opening",
         State::Open => "running",
         State::Stopping | State::AwaitCloseOk { .. } => "closing",
-        State::Silent { .. } | State::Ended => "closed",
+        State::Closed { .. } | State::Silent { .. } | State::Ended => "closed",
     }
 }

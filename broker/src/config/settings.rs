@@ -20,7 +20,7 @@ const QUORUM_QUEUES: [(&str, QuorumQueues); 2] = [("local", QuorumQueues::Local)
 
 pub(super) const LISTENERS: Section = Section {
     what: "listeners",
-    keys: &["amqp"],
+    keys: &["amqp", "proxy_protocol"],
     hints: &[("amqps", Hint::NotYet), ("http", Hint::NotYet), ("management", Hint::NotYet), ("metrics", Hint::NotYet)],
 };
 
@@ -110,6 +110,9 @@ pub(super) fn node(reader: &mut Reader<'_>, node: &Node, topology: &mut Topology
 
 pub(super) fn listeners(reader: &mut Reader<'_>, node: &Node, topology: &mut Topology) {
     let Some(fields) = reader.fields(node, &LISTENERS) else { return };
+    if let Some(node) = fields.get("proxy_protocol") {
+        topology.listeners.proxy_protocol = reader.flag(node).unwrap_or(false);
+    }
     let Some(node) = fields.get("amqp") else { return };
     if node.is_null() {
         return reader.wrong(node, "an address", "write ADDR:PORT, or leave 'amqp' out for port 5672");

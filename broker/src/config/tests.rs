@@ -95,7 +95,7 @@ fn what_a_file_leaves_out_is_as_without_a_file() {
 fn settings_of_the_node_are_read() {
     let topology = good(
         "node: { product: Orders, version: 4.2.0, cluster_name: rabbit@eu }\n\
-         listeners: { amqp: ['127.0.0.1:${PORT}', '[::1]:5672'] }\n\
+         listeners: { amqp: ['127.0.0.1:${PORT}', '[::1]:5672'], proxy_protocol: true }\n\
          limits: { frame_max_bytes: 64KiB, channel_max: 10, handshake_timeout_secs: 5, message_bytes_max: 1MiB,\n\
          \x20         connections_max: 100, shutdown_deadline_secs: 3, disk_free_bytes_min: 1GiB,\n\
          \x20         consumer_max_per_channel: 7, transaction_bytes_max: 2MiB }\n\
@@ -105,6 +105,7 @@ fn settings_of_the_node_are_read() {
     assert_eq!(topology.node.version.as_deref(), Some("4.2.0"));
     let addresses: Vec<String> = topology.listeners.amqp.iter().map(ToString::to_string).collect();
     assert_eq!(addresses, ["127.0.0.1:5673", "[::1]:5672"]);
+    assert!(topology.listeners.proxy_protocol && !Topology::default().listeners.proxy_protocol);
     assert_eq!((topology.limits.frame_max_bytes, topology.limits.message_bytes_max), (65536, 1 << 20));
     assert_eq!((topology.limits.connections_max, topology.limits.shutdown_deadline_secs), (Some(100), 3));
     assert_eq!(topology.limits.disk_free_bytes_min, Some(1 << 30));

@@ -95,7 +95,8 @@ fn state(registry: &Registry) -> (PluginState, u64) {
 fn types_and_storages_are_built_in() {
     let registry = Registry::builtin().unwrap();
     let plain = ["direct", "fanout", "headers", "topic"];
-    let custom = ["x-consistent-hash", "x-delayed-message", "x-modulus-hash", "x-random", "x-recent-history"];
+    let custom =
+        ["x-consistent-hash", "x-delayed-message", "x-local-random", "x-modulus-hash", "x-random", "x-recent-history"];
     assert_eq!(registry.exchange_type_names(), [&plain[..], &custom].concat());
     assert!(registry.status().iter().all(|plugin| plugin.state == PluginState::Active && plugin.path.is_none()));
     assert!(registry.storage("memory", &serde_json::Value::Null, None).is_ok());

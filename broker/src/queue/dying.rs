@@ -41,6 +41,12 @@ impl DyingLine {
         self.line.is_empty()
     }
 
+    /// Whether a message is still to be fetched.
+    #[cfg(test)]
+    pub(super) fn contains(&self, seq: u64) -> bool {
+        self.line.iter().any(|dying| (dying.range.first..=dying.range.last).contains(&seq))
+    }
+
     /// What must be fetched first: up to `runs_max` ranges of one level, ascending, with `count_max` messages.
     pub(super) fn wanted(&self, runs_max: usize, count_max: u64) -> Vec<SeqRange> {
         let mut ranges: Vec<SeqRange> = Vec::new();

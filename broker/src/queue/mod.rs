@@ -496,6 +496,8 @@ impl Queue {
             let slot = self.consumers.slot_or_new(id, &reply_to.outlet, reply_to.channel);
             ticket = self.consumers.hold(slot, entry);
         }
+        // What has expired behind it is gone with it, and not counted (semantics 18.4, 21.3).
+        self.expire(effects);
         let remaining = self.ready.len();
         let message = delivered.unwrap_or(message);
         answer(reply_to, Reply::Got { source: id.source, ticket, redelivered, message, remaining, no_ack }, effects);

@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::message::Parts;
 
+mod deaths;
 mod slow;
 
 #[derive(Debug, Default)]

@@ -89,6 +89,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 use_rest(session, broker.clock.now(), &mut rest);
             }
             Ok(Turn::Ended) => break None,
+            Ok(Turn::PeerClosed) | Err(_) if session.is_closed() => break None,
             Ok(Turn::PeerClosed) => break Some(None),
             Err(error) => break Some(Some(error)),
         }

@@ -80,7 +80,7 @@ pub struct Committer {
     wake: Notify,
     work: tokio::sync::Mutex<Work>,
     /// How many messages the latest batch with any had: whether much is going on.
-    pub(super) latest_count: AtomicUsize,
+    latest_count: AtomicUsize,
     is_stopped: AtomicBool,
     /// Something waits for room.
     is_stuck: AtomicBool,
@@ -131,17 +131,18 @@ impl Committer {
             }
         }
         gathered.loads.extend(load.map(|(handle, load)| (number, handle, load)));
+        self.call(gathered, was_empty);
+    }
+
+    /// Sees to it that somebody carries out what was gathered; where there was something before, somebody was called.
+    fn call(&self, gathered: MutexGuard<'_, Gathered>, was_empty: bool) {
         if was_empty && gathered.is_empty() {
             return;
         }
-        self.call(gathered);
-    }
-
-    /// Sees to it that somebody carries out what was gathered.
-    fn call(&self, gathered: MutexGuard<'_, Gathered>) {
-        let (has_urgent, waiting) = (gathered.urgent_count() > 0, gathered.appends.len());
+        let (is_urgent, waiting) = (gathered.urgent_count() > 0, gathered.appends.len());
         drop(gathered);
-        if !(has_urgent && turns::is_seen_to(self, waiting)) {
+        let is_little = is_urgent && turns::is_little(waiting.max(self.latest_count.load(Ordering::Relaxed)));
+        if turns::must_wake(is_little, was_empty) {
             self.wake.notify_one();
         }
     }
@@ -160,22 +161,25 @@ impl Committer {
     /// A queue is gone, with everything that it has stored.
     pub fn delete_queue(&self, queue: u64, keys: &KeysInUse) {
         let mut gathered = self.gathered.lock();
+        let was_empty = gathered.is_empty();
         gathered.deleted.extend(keys.of(queue));
-        self.call(gathered);
+        self.call(gathered, was_empty);
     }
 
     /// Takes definitions that are to be stored or removed, in order; never waits.
     pub fn define(&self, entries: Vec<Entry>) {
         let mut gathered = self.gathered.lock();
+        let was_empty = gathered.is_empty();
         gathered.definitions.extend(entries);
-        self.call(gathered);
+        self.call(gathered, was_empty);
     }
 
     /// Answers with [`Reply::Stored`] when what the barrier waits for is stored.
     pub fn barrier(&self, barrier: Barrier, reply_to: ReplyTo) {
         let mut gathered = self.gathered.lock();
+        let was_empty = gathered.is_empty();
         gathered.barriers.push((barrier, reply_to));
-        self.call(gathered);
+        self.call(gathered, was_empty);
     }
 
     /// Tries again what waits for room; to be called now and then.
@@ -248,6 +252,7 @@ impl Committer {
     /// Carries out what was gathered and what was left before. True if something is left that is no hurry.
     pub(super) async fn carry_out(&self, work: &mut Work, part: Part) -> bool {
         let Work { batch, held_back, has_failed } = work;
+        let _watched = Watched(self);
         batch.extend(std::mem::take(&mut *self.gathered.lock()));
         if !*has_failed {
             let is_retry = self.retry.swap(false, Ordering::Relaxed);
@@ -358,6 +363,19 @@ impl Committer {
             }
             News::Room => tracing::warn!("the store has room again"),
             News::NothingWaits => tracing::warn!("nothing waits for room in the store any more, which is still full"),
+        }
+    }
+}
+
+/// Whoever carries out a batch may be a connection, whose end is no news. Half a batch is: nobody knows what became of it.
+struct Watched<'a>(&'a Committer);
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let reason = "a panic in the middle of a batch";
+            tracing::error!(reason, "the store failed; nothing is confirmed any more");
+            self.0.failure.send_replace(Some(Failure(reason.to_owned())));
         }
     }
 }

@@ -6,7 +6,6 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::block_in_place;
@@ -139,14 +138,25 @@ pub fn has_woken() {
     HAS_WOKEN.set(true);
 }
 
-/// Whether whoever brings this will see to it, so that nobody need be woken.
-pub(super) fn is_seen_to(committer: &Committer, waiting: usize) -> bool {
-    let is_seen_to =
-        TURN.get() != Turn::None && waiting <= FEW && committer.latest_count.load(Ordering::Relaxed) <= FEW;
-    if is_seen_to {
+/// Whether so many messages are few.
+pub(super) fn is_little(count: usize) -> bool {
+    count <= FEW
+}
+
+/// Whether the committer must be woken for what was just brought: not if a connection's turn on this thread will see to it, nor if
+/// somebody was called for what was there before.
+pub(super) fn must_wake(is_little: bool, was_empty: bool) -> bool {
+    let turn = TURN.get();
+    if turn != Turn::None && is_little {
         TURN.set(Turn::HasBrought);
+        return false;
     }
-    is_seen_to
+    // It would have seen to what it brought while that was little.
+    let was_seen_to = turn == Turn::HasBrought;
+    if was_seen_to {
+        TURN.set(Turn::UnderWay);
+    }
+    was_empty || was_seen_to
 }
 
 /// A thread of a runtime that has others can be spared.

@@ -83,6 +83,8 @@ pub struct NodeDecl {
 pub struct ListenersDecl {
     /// Plain AMQP 0-9-1.
     pub amqp: Vec<SocketAddr>,
+    /// Connections begin with the header of the PROXY protocol (semantics 2.10).
+    pub proxy_protocol: bool,
 }
 
 /// `limits`: what peers may use up.
@@ -315,7 +317,7 @@ impl Default for Topology {
 
 impl Default for ListenersDecl {
     fn default() -> Self {
-        Self { amqp: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), AMQP_PORT)] }
+        Self { amqp: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), AMQP_PORT)], proxy_protocol: false }
     }
 }
 

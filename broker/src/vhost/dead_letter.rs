@@ -242,3 +242,182 @@ const X_DEATH: &str = "x-death";
 const HISTORY_BYTES_MAX: usize = 64 * 1024;
 /// So many cycles are remembered as logged.
 const CYCLES_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use plugin_api::message::PropertiesBuf;
+
+    use super::*;
+
+    fn table(entries: &[(&str, Value)]) -> Table {
+        entries.iter().map(|(key, value)| (*key, value.clone())).collect()
+    }
+
+    fn texts(keys: &[&str]) -> Value {
+        Value::Array(keys.iter().map(|key| Value::from(*key)).collect())
+    }
+
+    fn message(headers: Table, expiration: Option<&str>, marks: Marks) -> Arc<Message> {
+        let expiration = expiration.map(|text| text.as_bytes().to_vec());
+        let properties = PropertiesBuf { headers: Some(headers), expiration, ..PropertiesBuf::default() };
+        let parts = Parts { exchange: "orders", routing_key: "eu", properties: &properties.encode() };
+        Message::marked(parts, b"body", marks)
+    }
+
+    fn target(exchange: &str, routing_key: Option<&str>) -> DeadLetterTarget {
+        DeadLetterTarget { exchange: exchange.into(), routing_key: routing_key.map(Into::into) }
+    }
+
+    fn die(message: &Message, queue: &str, reason: DeathReason, died_secs: u64, to: &DeadLetterTarget) -> DeadLetter {
+        dead_lettered(message, Death { queue, reason, died_ms: died_secs * 1000 + 999 }, to).unwrap()
+    }
+
+    fn headers(letter: &DeadLetter) -> Table {
+        letter.message.properties().to_owned().unwrap().headers.unwrap()
+    }
+
+    fn deaths(letter: &DeadLetter) -> Vec<Table> {
+        let Some(Value::Array(entries)) = headers(letter).get(X_DEATH).cloned() else { panic!("it has died") };
+        entries
+            .into_iter()
+            .map(|entry| match entry {
+                Value::Table(table) => table,
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_first_death_says_where_when_and_why() {
+        // Semantics 20.5, 20.6, 20.8 and 31.7.
+        let message = message(table(&[("mine", Value::from(1i64))]), Some("60"), Marks::NONE);
+        let letter = die(&message, "q", DeathReason::Expired, 5, &target("dlx", None));
+        let expected = table(&[
+            ("original-expiration", Value::from("60")),
+            ("count", Value::I64(1)),
+            ("reason", Value::from("expired")),
+            ("queue", Value::from("q")),
+            ("time", Value::Timestamp(5)),
+            ("exchange", Value::from("orders")),
+            ("routing-keys", texts(&["eu"])),
+        ]);
+        assert_eq!(deaths(&letter), [expected]);
+        let headers = headers(&letter);
+        for (name, value) in [
+            ("mine", Value::from(1i64)),
+            ("x-first-death-reason", Value::from("expired")),
+            ("x-first-death-queue", Value::from("q")),
+            ("x-first-death-exchange", Value::from("orders")),
+            ("x-last-death-reason", Value::from("expired")),
+            ("x-last-death-queue", Value::from("q")),
+            ("x-last-death-exchange", Value::from("orders")),
+        ] {
+            assert_eq!(headers.get(name), Some(&value), "{name}");
+        }
+        assert_eq!((letter.message.exchange(), letter.message.routing_key()), ("dlx", "eu"));
+        assert_eq!((letter.message.body(), letter.message.expiration_ms()), (&b"body"[..], None));
+        assert_eq!(letter.routing_keys, ["eu"]);
+    }
+
+    #[test]
+    fn a_death_that_was_before_counts_on_and_moves_to_the_front() {
+        // Semantics 20.7 and 20.8.
+        let first = message(Table::new(), None, Marks::NONE);
+        let one = die(&first, "q", DeathReason::Expired, 5, &target("dlx", Some("k")));
+        let two = die(&one.message, "p", DeathReason::Rejected, 6, &target("again", None));
+        let three = die(&two.message, "q", DeathReason::Expired, 7, &target("dlx", None));
+        let deaths = deaths(&three);
+        let shown: Vec<(Option<i64>, Option<&str>, Option<&Value>, Option<&str>)> = deaths
+            .iter()
+            .map(|entry| {
+                let text = |key| entry.get(key).and_then(Value::as_str);
+                (entry.get("count").and_then(Value::as_i64), text("queue"), entry.get("time"), text("exchange"))
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                (Some(2), Some("q"), Some(&Value::Timestamp(5)), Some("orders")),
+                (Some(1), Some("p"), Some(&Value::Timestamp(6)), Some("dlx")),
+            ]
+        );
+        let headers = headers(&three);
+        let text = |name| headers.get(name).and_then(Value::as_str);
+        assert_eq!(
+            [text("x-first-death-queue"), text("x-last-death-queue"), text("x-last-death-exchange")],
+            [Some("q"), Some("q"), Some("again")]
+        );
+        assert_eq!((three.message.exchange(), three.message.routing_key()), ("dlx", "k"));
+    }
+
+    #[test]
+    fn without_a_key_all_keys_route_and_those_of_bcc_stay_out_of_sight() {
+        // Semantics 20.3, 20.4 and 20.6.
+        let keys = table(&[("CC", texts(&["c", "d"])), ("BCC", texts(&["b"]))]);
+        let message = message(keys, None, Marks::HIDES_BCC);
+        let letter = die(&message, "q", DeathReason::Rejected, 5, &target("dlx", None));
+        assert_eq!(letter.routing_keys, ["eu", "c", "d", "b"]);
+        assert_eq!(deaths(&letter)[0].get("routing-keys"), Some(&texts(&["eu", "c", "d"])));
+        assert!(letter.message.marks().has(Marks::HIDES_BCC), "a later dead letter goes by it, too");
+
+        let letter = die(&message, "q", DeathReason::Rejected, 5, &target("dlx", Some("k")));
+        assert_eq!((letter.routing_keys.as_slice(), letter.message.routing_key()), (&["k".to_owned()][..], "k"));
+        assert_eq!(headers(&letter).get("CC"), Some(&texts(&["c", "d"])));
+        assert_eq!(headers(&letter).get("BCC"), None);
+        let again = die(&letter.message, "p", DeathReason::Rejected, 5, &target("dlx", None));
+        assert_eq!(again.routing_keys, ["k"], "what CC said is over");
+        assert_eq!(deaths(&again)[0].get("routing-keys"), Some(&texts(&["k"])));
+    }
+
+    #[test]
+    fn a_history_of_the_publishers_own_is_replaced() {
+        // Semantics 20.9.
+        let own = table(&[("queue", Value::from("q")), ("reason", Value::from("expired")), ("count", Value::I64(7))]);
+        let headers_of_publisher =
+            table(&[(X_DEATH, Value::Array(vec![Value::Table(own)])), ("x-first-death-queue", Value::from("other"))]);
+        let message = message(headers_of_publisher, None, Marks::NONE);
+        let letter = die(&message, "q", DeathReason::Expired, 5, &target("dlx", None));
+        let deaths = deaths(&letter);
+        assert_eq!((deaths.len(), deaths[0].get("count")), (1, Some(&Value::I64(1))));
+        assert_eq!(headers(&letter).get("x-first-death-queue"), Some(&Value::from("q")));
+        assert!(!letter.goes_round(DeathReason::Expired, "other"));
+    }
+
+    #[test]
+    fn what_goes_round_by_itself_is_stopped() {
+        // Semantics 20.10 and 20.11.
+        let check = |steps: &[(&str, DeathReason)], to: &str, expected: bool| {
+            let mut current = message(Table::new(), None, Marks::NONE);
+            let mut last = None;
+            for &(queue, reason) in steps {
+                let letter = die(&current, queue, reason, 5, &target("", None));
+                current = Arc::clone(&letter.message);
+                last = Some((letter, reason));
+            }
+            let (letter, reason) = last.unwrap();
+            assert_eq!(letter.goes_round(reason, to), expected, "{steps:?} to {to}");
+        };
+        use DeathReason::{Expired, MaxLength, Rejected};
+        check(&[("a", Expired)], "b", false);
+        check(&[("a", Expired)], "a", true);
+        check(&[("a", Expired), ("b", MaxLength)], "a", true);
+        check(&[("a", Expired), ("b", MaxLength)], "b", true);
+        check(&[("a", Expired), ("b", Rejected)], "a", false);
+        check(&[("a", Rejected), ("b", Expired)], "a", false);
+        check(&[("a", Rejected), ("b", Expired)], "b", true);
+        check(&[("a", Rejected)], "a", false);
+    }
+
+    #[test]
+    fn a_history_without_end_stays_within_a_frame_and_ends_circles() {
+        let mut current = message(Table::new(), None, Marks::NONE);
+        let mut is_round = false;
+        for number in 0..1000 {
+            let letter = die(&current, &format!("{number:0200}"), DeathReason::Expired, 5, &target("", None));
+            current = Arc::clone(&letter.message);
+            is_round = letter.goes_round(DeathReason::Expired, "somewhere else");
+        }
+        assert!(current.properties().raw().len() < HISTORY_BYTES_MAX + 2000);
+        assert!(is_round, "nobody can tell any more whether it does");
+    }
+}

@@ -1,10 +1,13 @@
 //! The `x-random` exchange type: each message takes one binding, chosen by chance. Binding keys and arguments play no part.
+//!
+//! `x-local-random` does the same among the queues of the node that the publisher is connected to. A node has all queues that a
+//! message can reach, so the difference is what can be bound: queues, and without a key.
 
 mod chance;
 
 use plugin_api::error::Invalid;
 use plugin_api::exchange::{
-    AskedPer, BindingSlot, BindingSpec, DependsOn, Exchange, ExchangeSpec, ExchangeType, Routes,
+    AskedPer, BindingSlot, BindingSpec, DependsOn, DestinationKind, Exchange, ExchangeSpec, ExchangeType, Routes,
 };
 use plugin_api::message::Message;
 use plugin_api::slots::{GroupId, SlotGroups};
@@ -36,6 +39,42 @@ impl ExchangeType for Random {
     }
 }
 
+/// The type for queues of this node, as registered.
+pub struct LocalRandom;
+
+impl ExchangeType for LocalRandom {
+    fn name(&self) -> &str {
+        "x-local-random"
+    }
+
+    fn description(&self) -> &str {
+        "routes to one queue of this node by chance"
+    }
+
+    fn depends_on(&self) -> DependsOn {
+        Random.depends_on()
+    }
+
+    fn asked_per(&self) -> AskedPer {
+        Random.asked_per()
+    }
+
+    /// In RabbitMQ's words.
+    fn validate_binding(&self, _spec: &ExchangeSpec, binding: &BindingSpec) -> Result<(), Invalid> {
+        if !binding.routing_key.is_empty() {
+            return Err(Invalid::new(format!("Non empty binding '{}' key not permitted", binding.routing_key)));
+        }
+        match binding.destination_kind {
+            DestinationKind::Queue => Ok(()),
+            DestinationKind::Exchange => Err("Destination not found".into()),
+        }
+    }
+
+    fn open(&self, spec: &ExchangeSpec) -> Result<Box<dyn Exchange>, Invalid> {
+        Random.open(spec)
+    }
+}
+
 /// One random exchange: a single group of slots.
 struct RandomExchange {
     slots: SlotGroups,
@@ -59,7 +98,7 @@ impl Exchange for RandomExchange {
     }
 }
 
-plugin_api::export_plugin!(exchange_types: [Random]);
+plugin_api::export_plugin!(exchange_types: [Random, LocalRandom]);
 
 #[cfg(test)]
 mod tests {
@@ -90,6 +129,17 @@ mod tests {
         let counts = counts(&*exchange(&["a", "b", "c", "a"]), 4);
         // Six standard deviations of a quarter of 10,000.
         assert!(counts.iter().all(|count| (2_240..2_760).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn local_queues_are_bound_without_a_key() {
+        let judge = |binding: &BindingSpec| {
+            LocalRandom.validate_binding(&ExchangeSpec::default(), binding).map_err(|error| error.text)
+        };
+        assert_eq!(judge(&BindingSpec::to_queue("q", "")), Ok(()));
+        assert_eq!(judge(&BindingSpec::to_queue("q", "k")), Err("Non empty binding 'k' key not permitted".into()));
+        let to_exchange = BindingSpec { destination_kind: DestinationKind::Exchange, ..BindingSpec::to_queue("x", "") };
+        assert_eq!(judge(&to_exchange), Err("Destination not found".into()));
     }
 
     #[test]

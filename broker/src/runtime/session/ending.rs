@@ -133,7 +133,7 @@ impl Session {
             Some(error) => self.conn.close(now, &error),
             None => {
                 tracing::info!(connection = self.number, peer = %self.peer, "connection closed");
-                self.conn.close_ok();
+                self.conn.close_ok(now);
             }
         }
     }
@@ -179,6 +179,8 @@ impl Session {
             self.end_connection(now, Some(ProtocolError::new(ReplyCode::ConnectionForced, reason)));
         } else if self.conn.is_in_handshake() {
             self.conn.refuse_silently(now);
+        } else {
+            self.conn.cut_if_closed();
         }
     }
 

@@ -232,6 +232,11 @@ impl Session {
         self.conn.has_ended()
     }
 
+    /// The client closed the connection and has its answer: that the socket goes as well is as it should be.
+    pub fn is_closed(&self) -> bool {
+        self.conn.is_closed()
+    }
+
     /// When to call [`Self::on_deadline`].
     pub fn deadline(&self) -> Option<Instant> {
         self.conn.deadline()

@@ -3,7 +3,7 @@
 mod turns;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use plugin_api::async_trait;
@@ -25,11 +25,13 @@ struct Small {
     offered_bytes: AtomicUsize,
     places: Mutex<Vec<(u64, u64)>>,
     settled: Mutex<Vec<(u64, u64)>>,
+    panics: AtomicBool,
 }
 
 #[async_trait]
 impl Storage for Small {
     async fn append(&self, batch: &[Record<'_>]) -> Result<(), StorageError> {
+        assert!(!self.panics.load(Ordering::SeqCst), "told to");
         let bytes: usize = batch.iter().map(|record| record.body.len()).sum();
         self.offered_bytes.fetch_add(bytes, Ordering::SeqCst);
         if bytes > self.room_bytes.load(Ordering::SeqCst) {

@@ -116,6 +116,25 @@ async fn a_connection_that_has_more_to_do_leaves_its_messages_to_the_committer()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_few_messages_that_become_many_are_left_to_the_committer() {
+    let mut bench = bench();
+    bench.turns.turn(|| (1..=100).for_each(|seq| one(&bench.committer, seq, &bench.publisher)));
+    assert_eq!(bench.turns.store(|| ()), Storing::Elsewhere);
+    bench.until_stored(100).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_in_a_batch_is_a_failure_of_the_store_whosever_thread_it_is() {
+    let mut bench = bench();
+    bench.storage.panics.store(true, Ordering::SeqCst);
+    bench.turns.turn(|| one(&bench.committer, 1, &bench.publisher));
+    let panicking = std::panic::AssertUnwindSafe(|| bench.turns.store(|| ()));
+    assert!(std::panic::catch_unwind(panicking).is_err());
+    let failed = tokio::time::timeout(std::time::Duration::from_secs(10), bench.committer.failed());
+    assert!(failed.await.unwrap().0.contains("panic"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_messages_are_left_to_the_committer() {
     let mut bench = bench();
     let messages = || (1..=100).map(|seq| append(seq, &message(), &bench.publisher)).collect();
