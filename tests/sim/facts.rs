@@ -42,6 +42,8 @@ pub(crate) enum Transaction {
     RollingBack,
     Committed,
     RolledBack,
+    /// tx.commit was refused, because a queue had not taken a message.
+    Refused,
 }
 
 /// A message in a queue: as it was published there, or as it came there from another queue in which it had died.
@@ -72,7 +74,6 @@ pub(crate) enum Reason {
 pub(crate) struct Death {
     pub(crate) queue: QueueIndex,
     pub(crate) reason: Reason,
-    pub(crate) count: i64,
 }
 
 /// Why a message may not be in a queue although nobody removed it there.
@@ -130,9 +131,10 @@ pub(crate) struct Publish {
     pub(crate) route: (String, String),
     /// Queues it should reach; with false where the queue may not have been there.
     pub(crate) targets: Vec<(QueueIndex, bool)>,
+    /// A commit answers as confirms do.
     pub(crate) answer: Option<Answer>,
-    /// When the answer came, in milliseconds.
-    pub(crate) answered_ms: Option<u64>,
+    /// When the client knew that the broker has it, in milliseconds.
+    pub(crate) known_ms: Option<u64>,
     pub(crate) returned: u32,
 }
 
@@ -162,6 +164,8 @@ pub(crate) struct Delivery {
     pub(crate) channel: ChannelId,
     pub(crate) redelivered: bool,
     pub(crate) no_ack: bool,
+    /// The header that counts returns.
+    pub(crate) returns: Option<i64>,
     pub(crate) at: Step,
     pub(crate) settled: Option<(Settled, Step)>,
 }
@@ -183,6 +187,8 @@ pub(crate) struct Channel {
     /// Everything that the client sent before this step has been processed.
     pub(crate) processed: Step,
     pub(crate) publish_count: u32,
+    /// Publishes of which the client does not know yet that the broker has them.
+    pub(crate) unknown: Vec<PublishId>,
     /// Deliveries that the client has not settled, gets not among them.
     pub(crate) unacked: Vec<DeliveryId>,
     /// Queues that deliver to it, with acks and without.
@@ -196,8 +202,8 @@ pub(crate) struct Consumer {
     pub(crate) queue: QueueIndex,
     pub(crate) no_ack: bool,
     pub(crate) prefetch_count: u16,
-    /// The broker has said that it is one.
-    pub(crate) is_registered: bool,
+    /// When basic.consume was sent.
+    pub(crate) at: Step,
     /// The client has sent basic.cancel, the broker has answered.
     pub(crate) cancel_sent: Option<Step>,
     pub(crate) cancelled: Option<Step>,
@@ -390,9 +396,10 @@ impl Facts {
         })
     }
 
-    /// Whether some client has it at present.
-    pub(crate) fn is_held(&self, queue: QueueIndex, copy: Copy) -> bool {
-        self.seen(queue, copy).any(|delivery| self.holds(delivery))
+    /// Whether the consumer may be one of a queue that has been deleted since: what it holds is of no queue any more.
+    pub(crate) fn may_be_orphaned(&self, consumer: &Consumer) -> bool {
+        let ends_it = |sweep: &Sweep| sweep.is_delete && sweep.done.is_none_or(|(done, _)| done >= consumer.at);
+        self.queue(consumer.queue).sweeps.iter().any(ends_it)
     }
 
     /// Whether a client has this delivery and has not settled it.
@@ -407,41 +414,56 @@ impl Facts {
         limits.into_iter().flatten().min().map(u64::from)
     }
 
-    /// Whether the message was confirmed, or committed.
-    pub(crate) fn is_accepted(&self, publish: &Publish) -> bool {
-        let is_committed = |id: TransactionId| self.transactions[id.0] == Transaction::Committed;
-        publish.answer == Some(Answer::Acked) || publish.transaction.is_some_and(is_committed)
+    /// Whether its time in this queue may be up.
+    pub(crate) fn may_be_expired(&self, queue: QueueIndex, publish: &Publish) -> bool {
+        self.ttl_ms(queue, publish).is_some_and(|ttl_ms| publish.at_ms + ttl_ms <= self.now_ms)
+    }
+
+    /// Whether it may have come back more often than the queue allows.
+    fn may_be_exhausted(&self, queue: QueueIndex, id: PublishId) -> bool {
+        let (publish, state) = (self.publish(id), self.queue(queue));
+        let returns = || self.seen(queue, Copy::of(id)).count() as u32;
+        let may_have_returned = |limit| returns() > limit || state.unseen.may_concern(publish.at);
+        state.plan.delivery_limit.is_some_and(may_have_returned)
+    }
+
+    /// Whether it may have died in this queue without a client's doing.
+    pub(crate) fn may_have_died(&self, queue: QueueIndex, id: PublishId) -> bool {
+        let plan = &self.queue(queue).plan;
+        let is_limited = plan.max_length.is_some();
+        is_limited || self.may_be_expired(queue, self.publish(id)) || self.may_be_exhausted(queue, id)
+    }
+
+    /// Whether the queue was purged or deleted since, or may have been.
+    pub(crate) fn is_swept(&self, queue: QueueIndex, publish: &Publish) -> bool {
+        self.queue(queue).sweeps.iter().any(|sweep| sweep.done.is_none_or(|(done, _)| done >= publish.at))
     }
 
     /// Why the message may not be in this queue although nobody is done with it there; nothing when it must be there, or, if it died, in
     /// the queue of the dead.
     pub(crate) fn excuse(&self, queue: QueueIndex, id: PublishId, is_certain: bool) -> Option<Excuse> {
-        let (publish, state) = (self.publish(id), self.queue(queue));
-        let plan = &state.plan;
+        let (publish, plan) = (self.publish(id), &self.queue(queue).plan);
         let node_end = self.node_end_since(publish.at);
         let is_lasting = publish.is_persistent && plan.durable;
-        let is_swept = state.sweeps.iter().any(|sweep| sweep.done.is_none_or(|(done, _)| done >= publish.at));
-        let is_accepted = self.is_accepted(publish);
+        let is_accepted = publish.answer == Some(Answer::Acked);
         let dies_for_good = plan.dead_letters.is_none();
         let may_be_gone = |queue: QueueIndex| self.queue(queue).unseen_no_ack.may_concern(publish.at);
         let transaction = publish.transaction.map(|id| self.transactions[id.0]);
-        let is_expired = || self.ttl_ms(queue, publish).is_some_and(|ttl_ms| publish.at_ms + ttl_ms <= self.now_ms);
-        let returns = || self.seen(queue, Copy::of(id)).count() as u32;
-        let is_exhausted = || {
-            plan.delivery_limit.is_some_and(|limit| returns() >= limit || state.unseen.may_concern(publish.at))
-        };
         // A queue that refuses says so by a nack; who asked for no confirms is not told.
-        let may_be_dropped = plan.max_length.is_some() && !(plan.may_refuse() && is_accepted);
+        let may_be_refused = plan.may_refuse() && !is_accepted && plan.overflow == Overflow::Reject;
+        let may_be_dropped = plan.max_length.is_some() && dies_for_good && !(plan.may_refuse() && is_accepted);
         match () {
             () if !is_certain => Some(Excuse::NoQueue),
             () if publish.answer == Some(Answer::Nacked) => Some(Excuse::Nacked),
-            () if is_swept => Some(Excuse::Swept),
+            () if self.is_swept(queue, publish) => Some(Excuse::Swept),
             () if may_be_gone(queue) || !dies_for_good && may_be_gone(DEAD) => Some(Excuse::LostWithoutAck),
-            () if matches!(transaction, Some(Transaction::Committing)) => Some(Excuse::Unanswered),
+            () if matches!(transaction, Some(Transaction::Committing | Transaction::Refused)) => {
+                Some(Excuse::Unanswered)
+            }
             () if transaction.is_some() && !is_accepted => Some(Excuse::NotCommitted),
-            () if dies_for_good && is_expired() => Some(Excuse::Expired),
-            () if may_be_dropped && (dies_for_good || plan.overflow == Overflow::Reject) => Some(Excuse::Dropped),
-            () if dies_for_good && is_exhausted() => Some(Excuse::Exhausted),
+            () if dies_for_good && self.may_be_expired(queue, publish) => Some(Excuse::Expired),
+            () if may_be_dropped || may_be_refused => Some(Excuse::Dropped),
+            () if dies_for_good && self.may_be_exhausted(queue, id) => Some(Excuse::Exhausted),
             () if !is_accepted && node_end.is_some() => Some(Excuse::Unconfirmed),
             () if !is_accepted && !self.is_processed(publish.channel, publish.at) => Some(Excuse::Unanswered),
             () if !is_lasting && node_end.is_some() => Some(Excuse::Transient),

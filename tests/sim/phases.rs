@@ -43,7 +43,9 @@ impl Figures {
 }
 
 /// Runs a seed.
-pub(crate) fn run(seed: u64, defect: Option<Defect>, tracing: Tracing) -> Outcome {
+///
+/// With a name in `only` that oracle judges alone, and what the simulator itself cannot go on with.
+pub(crate) fn run(seed: u64, defect: Option<Defect>, only: Option<&str>, tracing: Tracing) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -51,7 +53,7 @@ pub(crate) fn run(seed: u64, defect: Option<Defect>, tracing: Tracing) -> Outcom
         .expect("a runtime without threads and sockets can always be made");
     // The driver is one long turn of one task; tokio must not take it for one that works too long.
     runtime.block_on(tokio::task::unconstrained(async {
-        let mut world = World::new(Plan::of(seed), defect, Trace::new(tracing));
+        let mut world = World::new(Plan::of(seed), defect, only, Trace::new(tracing));
         let plan = Rc::clone(&world.plan);
         world.say(&format!("{plan:?}"));
         world.live().await;
@@ -105,7 +107,8 @@ impl World {
 
     /// Asks how full every queue is.
     async fn look(&mut self) -> bool {
-        for queue in 0..self.plan.queues.len() {
+        // That of the dead comes last: what dies meanwhile is looked for there.
+        for queue in (0..self.plan.queues.len()).rev() {
             self.with_checker(|checker, context| checker.ask(context, QueueIndex(queue)));
             let answered = self.run_until(REST_MS_MAX, |world| world.checker.0.is_at_rest(Mode::Rest)).await;
             self.stuck_unless(answered);
@@ -146,6 +149,7 @@ impl World {
     }
 
     async fn drain_until_empty(&mut self) -> bool {
+        let mut was_empty = false;
         for _ in 0..DRAIN_LOOKS_MAX {
             let done = self
                 .run_until(REST_MS_MAX, |world| {
@@ -158,9 +162,12 @@ impl World {
             if !done || self.history.violation().is_some() || !self.look().await {
                 return false;
             }
-            if self.history.facts.queues.iter().all(|queue| queue.ready == 0) && self.checker.has_nothing() {
+            let is_empty = self.history.facts.queues.iter().all(|queue| queue.ready == 0) && self.checker.has_nothing();
+            // What dies between two looks is seen by neither of them, but by the next.
+            if is_empty && was_empty {
                 return true;
             }
+            was_empty = is_empty;
         }
         false
     }

@@ -169,6 +169,7 @@ pub(crate) struct ConsumePlan {
     pub(crate) global_prefetch_count: u16,
     pub(crate) no_ack: bool,
     pub(crate) is_exclusive: bool,
+    pub(crate) is_transactional: bool,
     pub(crate) priority: Option<i32>,
 }
 
@@ -284,8 +285,7 @@ fn queue(number: u32, random: &mut Random) -> QueuePlan {
     if queue.max_length.is_none() {
         queue.overflow = Overflow::DropHead;
     }
-    queue.dead_letters =
-        (random.below(2) == 0).then(|| *random.pick(&[DeadLetters::Named, DeadLetters::Exchange]));
+    queue.dead_letters = (random.below(2) == 0).then(|| *random.pick(&[DeadLetters::Named, DeadLetters::Exchange]));
     queue.is_single_active = maybe(random);
     queue.max_priority = maybe(random).then(|| *random.pick(&[1, 3, 10]));
     queue.delivery_limit = (random.below(6) == 0).then(|| *random.pick(&[1, 3]));
@@ -372,6 +372,7 @@ fn consume(queue_count: usize, random: &mut Random) -> Work {
         global_prefetch_count: *random.pick(&[0, 0, 0, 2, 10]),
         no_ack: random.below(8) == 0,
         is_exclusive: random.below(12) == 0,
+        is_transactional: random.below(6) == 0,
         priority: if random.below(4) == 0 { Some(random.below(5) as i32 - 2) } else { None },
     })
 }

@@ -1,17 +1,17 @@
 //! A message is in one place at a time: while somebody holds it nobody else gets it, and once its ack has been processed it never comes
-//! again while the broker runs, nor after it was stopped in order.
+//! again while the broker runs, nor after it was stopped in order. What has died is where dead letters go, and nowhere else.
 
 use std::collections::BTreeMap;
 
 use super::Oracle;
-use crate::facts::{DeliveryId, Facts, NodeEnd, PublishId, Settled, Taker};
+use crate::facts::{Copy, DeliveryId, Facts, NodeEnd, Settled, Taker};
 use crate::history::Event;
-use crate::plan::QueueIndex;
+use crate::plan::{DEAD, QueueIndex};
 
 #[derive(Default)]
 pub(crate) struct Once {
     /// The last delivery of each message in each queue.
-    last: BTreeMap<(QueueIndex, PublishId), DeliveryId>,
+    last: BTreeMap<(QueueIndex, Copy), DeliveryId>,
 }
 
 impl Oracle for Once {
@@ -22,14 +22,26 @@ impl Oracle for Once {
     fn judge(&mut self, facts: &Facts, event: &Event) -> Result<(), String> {
         let Event::Delivered(id) = event else { return Ok(()) };
         let delivery = facts.delivery(*id);
-        let before = self.last.insert((delivery.queue, delivery.publish), *id);
-        let reaches = facts.publish(delivery.publish).targets.iter().any(|(queue, _)| *queue == delivery.queue);
+        let before = self.last.insert((delivery.queue, delivery.copy()), *id);
+        let publish = facts.publish(delivery.publish);
+        let origin = delivery.death.map_or(delivery.queue, |death| death.queue);
+        let reaches = publish.targets.iter().any(|(queue, _)| *queue == origin);
         let name = || format!("message {} of {}", delivery.publish.0, facts.queue(delivery.queue).plan.name);
         if !reaches {
             return Err(format!("{} was never routed there", name()));
         }
         // What arrives late from a channel that is ending may have been sent before the other had it.
         if facts.channel(delivery.channel).end.begun.is_some() {
+            return Ok(());
+        }
+        if facts.node_end_since(publish.at).is_none_or(|end| end == NodeEnd::Stopped) {
+            if self.last.contains_key(&(DEAD, Copy { died_in: Some(origin), ..Copy::of(delivery.publish) }))
+                && delivery.death.is_none()
+            {
+                return Err(format!("{} comes from there although it has died", name()));
+            }
+        } else if delivery.death.is_some() {
+            // A crash in the middle of a death doubles the message rather than losing it.
             return Ok(());
         }
         let Some(before) = before.map(|before| facts.delivery(before)) else { return Ok(()) };

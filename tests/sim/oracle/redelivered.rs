@@ -15,7 +15,7 @@ impl Oracle for Redelivered {
         let Event::Delivered(id) = event else { return Ok(()) };
         let delivery = facts.delivery(*id);
         let queue = facts.queue(delivery.queue);
-        let seen = queue.deliveries.get(&delivery.publish).map(Vec::as_slice).unwrap_or_default();
+        let seen = queue.deliveries.get(&delivery.copy()).map(Vec::as_slice).unwrap_or_default();
         let before = seen.iter().rev().find(|before| *before != id).map(|before| facts.delivery(*before));
         let name = || format!("message {} of {}", delivery.publish.0, queue.plan.name);
         // What arrives late from a channel that is ending may have been sent before the other had it.
