@@ -55,7 +55,7 @@ pub(super) enum Request {
 
 impl Request {
     /// Whether the broker may close the channel over it: others may have deleted the queue, or consume from it exclusively, and a queue may
-    /// refuse what a transaction brings.
+    /// refuse what a transaction brings. Until it is answered, others may have what the channel has.
     pub(super) fn is_risky(&self, context: &Context<'_>) -> bool {
         let queue = |queue: QueueIndex| &context.plan.queues[queue.0];
         match self {
@@ -64,7 +64,8 @@ impl Request {
                 queue.is_deleted || queue.is_exclusive
             }
             Self::Get { queue: of, .. } | Self::Sweep { queue: of, .. } => queue(*of).is_deleted,
-            Self::Commit => true,
+            // What is on its way to the client may reach somebody else before it.
+            Self::Commit | Self::Recover => true,
             Self::Setup(Step::Bind { binding, .. }) => queue(context.plan.bindings[*binding].queue).is_deleted,
             _ => false,
         }

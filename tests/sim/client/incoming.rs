@@ -6,7 +6,7 @@ use tests::wire::{Field, Frame};
 use super::channel::Request;
 use super::connection::{Phase, SETUP_CHANNEL};
 use super::{Client, Context, setup};
-use crate::facts::{Answer, Death, Delivery, PublishId, Taker};
+use crate::facts::{Answer, Death, Delivery, PublishId, Settled, Taker};
 use crate::history::Event;
 use crate::message;
 use crate::plan::{DEAD, QueueIndex};
@@ -210,9 +210,11 @@ impl Client {
             settled: None,
         };
         let id = context.history.deliver(delivery);
-        if !arrival.no_ack
-            && let Some(channel) = self.channel(number)
-        {
+        let Some(channel) = self.channel(number).filter(|_| !arrival.no_ack) else { return Ok(()) };
+        if matches!(channel.request, Some((Request::Recover, _))) {
+            // It goes back with everything else that was sent before the answer.
+            context.history.note(Event::Settled { deliveries: vec![id], how: Settled::Requeue });
+        } else {
             channel.unacked.insert(arrival.tag, id);
         }
         Ok(())
