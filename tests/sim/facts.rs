@@ -396,6 +396,12 @@ impl Facts {
         })
     }
 
+    /// Whether this is a dead letter that may have been doubled: a crash in the middle of a death does that rather than losing it.
+    pub(crate) fn may_be_double(&self, delivery: &Delivery) -> bool {
+        let end = self.node_end_since(self.publish(delivery.publish).at);
+        delivery.death.is_some() && end.is_some_and(|end| end != NodeEnd::Stopped)
+    }
+
     /// Whether the consumer may be one of a queue that has been deleted since: what it holds is of no queue any more.
     pub(crate) fn may_be_orphaned(&self, consumer: &Consumer) -> bool {
         let ends_it = |sweep: &Sweep| sweep.is_delete && sweep.done.is_none_or(|(done, _)| done >= consumer.at);

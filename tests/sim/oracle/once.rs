@@ -34,15 +34,13 @@ impl Oracle for Once {
         if facts.channel(delivery.channel).end.begun.is_some() {
             return Ok(());
         }
-        if facts.node_end_since(publish.at).is_none_or(|end| end == NodeEnd::Stopped) {
-            if self.last.contains_key(&(DEAD, Copy { died_in: Some(origin), ..Copy::of(delivery.publish) }))
-                && delivery.death.is_none()
-            {
-                return Err(format!("{} comes from there although it has died", name()));
-            }
-        } else if delivery.death.is_some() {
-            // A crash in the middle of a death doubles the message rather than losing it.
+        if facts.may_be_double(delivery) {
             return Ok(());
+        }
+        let died = Copy { died_in: Some(origin), ..Copy::of(delivery.publish) };
+        let may_have_come_back = facts.node_end_since(publish.at).is_some_and(|end| end != NodeEnd::Stopped);
+        if delivery.death.is_none() && self.last.contains_key(&(DEAD, died)) && !may_have_come_back {
+            return Err(format!("{} comes from there although it has died", name()));
         }
         let Some(before) = before.map(|before| facts.delivery(before)) else { return Ok(()) };
         let had_it = match before.taker {
