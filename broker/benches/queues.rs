@@ -20,6 +20,10 @@ use broker::runtime::{Broker, Clock};
 use broker::store::{Committer, recovery};
 use parking_lot::{Condvar, Mutex};
 
+/// As in the broker's binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const MANY: usize = 10_000;
 const BODY_BYTES: usize = 1024;
 /// Messages that a publisher sends at a time.

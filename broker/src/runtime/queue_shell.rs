@@ -1,9 +1,10 @@
 //! A queue as an actor without a task.
 //!
-//! Posting leaves the input in the mailbox and tries to enter. Whoever finds the machine free drains the mailbox on its own thread; whoever
-//! finds it taken leaves, and the one inside sees the new mail. So a message costs no task switch, order is mailbox order, and
+//! Whoever posts tries to enter. Who finds the machine free drains the mailbox and then brings its own input, on its own thread; who
+//! finds it taken leaves the input in the mailbox, and the one inside sees the new mail. So a message costs no task switch, order is mailbox order, and
 //! there is one owner at a time. Effects go to other mailboxes while inside, never into another queue.
 
+use std::cell::Cell;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -16,15 +17,29 @@ use crate::queue::{self, Effects, Handle, Input, Queue, Restored, SeqRange, Stor
 use crate::store::{Committer, KeysInUse, Submission};
 use crate::vhost::{QueueFactory, Vhost};
 
-/// Whoever is inside drains the mailbox so many times; then a task of its own goes on, so that no connection works for others
+/// Whoever comes in drains the mailbox so many times; then a task of its own goes on, so that no connection works for others
 /// for ever.
 const ROUNDS_MAX: usize = 32;
 
 #[derive(Debug)]
 struct Inside {
     machine: Queue,
-    effects: Effects,
     keys: KeysInUse,
+}
+
+thread_local! {
+    /// Room for what a queue wants done, which is carried out before the thread leaves the queue. Each thread has one for all its queues:
+    /// that stays in its cache, where the many queues do not. None while the thread is inside a queue.
+    static EFFECTS: Cell<Option<Box<Effects>>> = const { Cell::new(None) };
+}
+
+/// Room for more notices or messages than these is given back.
+const KEEP_LEN_MAX: usize = 4096;
+
+fn keep(effects: Box<Effects>) {
+    if effects.appends.capacity().max(effects.notices.capacity()).max(effects.settled.capacity()) <= KEEP_LEN_MAX {
+        EFFECTS.set(Some(effects));
+    }
 }
 
 /// See the module.
@@ -45,8 +60,7 @@ pub struct QueueShell {
 
 impl Handle for QueueShell {
     fn post(&self, input: Input) {
-        self.mailbox.lock().push(input);
-        self.enter();
+        self.enter(Some(input));
     }
 }
 
@@ -71,47 +85,51 @@ impl Drop for QueueShell {
 }
 
 impl QueueShell {
-    fn enter(&self) {
-        self.work();
+    /// Handles what lies in the mailbox and then `own`; leaves it there where somebody else is inside.
+    fn enter(&self, own: Option<Input>) {
+        self.work(own);
         errands::run();
     }
 
-    fn work(&self) {
+    fn work(&self, mut own: Option<Input>) {
         let mut rounds = 0;
         loop {
-            // Somebody is inside and will look into the mailbox again after leaving.
-            let Some(mut inside) = self.inside.try_lock() else { return };
+            let Some(mut inside) = self.inside.try_lock() else {
+                // Somebody is inside and will look into the mailbox again after leaving, unless that was a moment ago.
+                let Some(input) = own.take() else { return };
+                self.mailbox.lock().push(input);
+                continue;
+            };
             let stay = Stay::begin();
-            loop {
-                let mail = std::mem::take(&mut *self.mailbox.lock());
-                if mail.is_empty() {
-                    break;
-                }
-                let Inside { machine, effects, .. } = &mut *inside;
-                machine.set_budget(self.paging.queue_bytes());
-                let now_ms = self.timer.now_ms();
-                for input in mail {
-                    machine.handle(now_ms, input, effects);
-                }
-                machine.flush(effects);
-                self.paging.note(machine.memory_bytes());
-                if let Some(due_ms) = machine.next_deadline() {
-                    self.timer.wake_at(due_ms, self, || Weak::<Self>::clone(&self.this));
-                }
-                self.carry_out(&mut inside);
-                rounds += 1;
-                if rounds >= ROUNDS_MAX {
-                    break;
-                }
+            let mail = std::mem::take(&mut *self.mailbox.lock());
+            if !mail.is_empty() || own.is_some() {
+                self.handle(&mut inside, mail.into_iter().chain(own.take()));
             }
             drop(inside);
             drop(stay);
-            // Mail may have come between the last look and the leaving, from somebody who found the machine taken.
+            rounds += 1;
+            // Mail may have come from somebody who found the machine taken.
             if self.mailbox.lock().is_empty() || rounds >= ROUNDS_MAX && self.hand_over() {
                 return;
             }
-            rounds = 0;
         }
+    }
+
+    fn handle(&self, inside: &mut Inside, mail: impl Iterator<Item = Input>) {
+        let mut effects = EFFECTS.take().unwrap_or_default();
+        let Inside { machine, keys } = inside;
+        machine.set_budget(self.paging.queue_bytes());
+        let now_ms = self.timer.now_ms();
+        for input in mail {
+            machine.handle(now_ms, input, &mut effects);
+        }
+        machine.flush(&mut effects);
+        self.paging.note(machine.memory_bytes());
+        if let Some(due_ms) = machine.next_deadline() {
+            self.timer.wake_at(due_ms, self, || Weak::<Self>::clone(&self.this));
+        }
+        self.carry_out(&mut effects, keys);
+        keep(effects);
     }
 
     /// Lets a task of its own go on; only possible inside a runtime.
@@ -119,12 +137,11 @@ impl QueueShell {
         let (Ok(runtime), Some(this)) = (tokio::runtime::Handle::try_current(), self.this.upgrade()) else {
             return false;
         };
-        runtime.spawn(async move { this.enter() });
+        runtime.spawn(async move { this.enter(None) });
         true
     }
 
-    fn carry_out(&self, inside: &mut Inside) {
-        let Inside { effects, keys, .. } = inside;
+    fn carry_out(&self, effects: &mut Effects, keys: &mut KeysInUse) {
         let has_ended = std::mem::take(&mut effects.has_ended);
         if !effects.dead.is_empty() {
             // While the name still leads to what the queue was told about its dead.
@@ -238,7 +255,7 @@ impl QueueFactory for Shells {
         let mut keys = KeysInUse::default();
         restored.levels.iter().for_each(|level| keys.add(level.level, Stored::Lasting));
         let first_look = machine.next_deadline().map(|due_ms| self.first_look(due_ms, &options, number));
-        let inside = Inside { machine, effects: Effects::default(), keys };
+        let inside = Inside { machine, keys };
         let shell = Arc::new_cyclic(|this| QueueShell {
             number,
             name: Arc::clone(name),
