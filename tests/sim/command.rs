@@ -10,6 +10,7 @@ use libtest_mimic::{Arguments as TestArguments, Failed, Trial};
 
 use crate::defect::{DEFECTS, Defect};
 use crate::history::Violation;
+use crate::oracle;
 use crate::phases::{self, Figures, Outcome};
 use crate::trace::Mode;
 
@@ -66,6 +67,7 @@ pub(crate) fn main() -> ExitCode {
     for &(name, defect, oracle) in DEFECTS {
         trials.push(Trial::test(format!("defect_is_noticed::{name}"), move || notice(defect, oracle)));
     }
+    trials.push(Trial::test("every_oracle_has_a_defect", every_oracle_has_a_defect));
     trials.push(Trial::test("a_seed_does_the_same_again", || (0..20).try_for_each(repeats)));
     libtest_mimic::run(&TestArguments::from_args(), trials).exit_code()
 }
@@ -161,6 +163,13 @@ fn notice(defect: Defect, oracle: &str) -> Result<(), Failed> {
         }
     }
     Err(format!("{oracle} notices nothing in {SEEDS_A_DEFECT} seeds; others did: {others:?}").into())
+}
+
+fn every_oracle_has_a_defect() -> Result<(), Failed> {
+    let is_tested = |oracle: &str| DEFECTS.iter().any(|(_, _, by)| *by == oracle);
+    let untested: Vec<&str> =
+        oracle::all().iter().map(|oracle| oracle.name()).filter(|name| !is_tested(name)).collect();
+    if untested.is_empty() { Ok(()) } else { Err(format!("no defect shows that {untested:?} can fail").into()) }
 }
 
 fn repeats(seed: u64) -> Result<(), Failed> {

@@ -436,8 +436,7 @@ impl Facts {
     /// Whether it may have died in this queue without a client's doing.
     pub(crate) fn may_have_died(&self, queue: QueueIndex, id: PublishId) -> bool {
         let plan = &self.queue(queue).plan;
-        let is_limited = plan.max_length.is_some();
-        is_limited || self.may_be_expired(queue, self.publish(id)) || self.may_be_exhausted(queue, id)
+        plan.is_limited() || self.may_be_expired(queue, self.publish(id)) || self.may_be_exhausted(queue, id)
     }
 
     /// Whether the queue was purged or deleted since, or may have been.
@@ -457,7 +456,7 @@ impl Facts {
         let transaction = publish.transaction.map(|id| self.transactions[id.0]);
         // A queue that refuses says so by a nack; who asked for no confirms is not told.
         let may_be_refused = plan.may_refuse() && !is_accepted && plan.overflow == Overflow::Reject;
-        let may_be_dropped = plan.max_length.is_some() && dies_for_good && !(plan.may_refuse() && is_accepted);
+        let may_be_dropped = plan.is_limited() && dies_for_good && !(plan.may_refuse() && is_accepted);
         match () {
             () if !is_certain => Some(Excuse::NoQueue),
             () if publish.answer == Some(Answer::Nacked) => Some(Excuse::Nacked),

@@ -7,6 +7,7 @@ use plugin_api::testing::Random;
 
 use crate::client::Mode;
 use crate::defect::Defect;
+use crate::facts::Transaction;
 use crate::history::{Event, Violation};
 use crate::plan::{Plan, QueueIndex};
 use crate::trace::{Mode as Tracing, Trace};
@@ -26,6 +27,8 @@ pub(crate) struct Figures {
     pub(crate) publishes: usize,
     pub(crate) confirmed: usize,
     pub(crate) deliveries: usize,
+    pub(crate) dead_letters: usize,
+    pub(crate) commits: usize,
     pub(crate) connections: usize,
     pub(crate) starts: usize,
     pub(crate) turns: u64,
@@ -36,6 +39,8 @@ impl Figures {
         self.publishes += other.publishes;
         self.confirmed += other.confirmed;
         self.deliveries += other.deliveries;
+        self.dead_letters += other.dead_letters;
+        self.commits += other.commits;
         self.connections += other.connections;
         self.starts += other.starts;
         self.turns += other.turns;
@@ -54,8 +59,9 @@ pub(crate) fn run(seed: u64, defect: Option<Defect>, only: Option<&str>, tracing
     // The driver is one long turn of one task; tokio must not take it for one that works too long.
     runtime.block_on(tokio::task::unconstrained(async {
         let mut world = World::new(Plan::of(seed), defect, only, Trace::new(tracing));
-        let plan = Rc::clone(&world.plan);
-        world.say(&format!("{plan:?}"));
+        for line in Rc::clone(&world.plan).lines() {
+            world.say(&line);
+        }
         world.live().await;
         world.outcome()
     }))
@@ -217,6 +223,8 @@ impl World {
                 publishes: facts.publishes.len(),
                 confirmed: facts.publishes.iter().filter(|publish| publish.answer.is_some()).count(),
                 deliveries: facts.deliveries.len(),
+                dead_letters: facts.deliveries.iter().filter(|delivery| delivery.death.is_some()).count(),
+                commits: facts.transactions.iter().filter(|state| **state == Transaction::Committed).count(),
                 connections: facts.connections.len(),
                 starts: facts.boots.len(),
                 turns: facts.step,

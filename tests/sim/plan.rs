@@ -3,6 +3,7 @@
 use plugin_api::testing::Random;
 use tests::wire::value::{Table, Value};
 
+use crate::message::BODY_BYTES_MIN;
 use crate::network::Habits;
 
 /// An index into [`Plan::queues`].
@@ -24,6 +25,8 @@ pub(crate) struct QueuePlan {
     pub(crate) is_exclusive: bool,
     pub(crate) message_ttl_ms: Option<u32>,
     pub(crate) max_length: Option<u32>,
+    /// Of bodies.
+    pub(crate) max_length_bytes: Option<u32>,
     pub(crate) overflow: Overflow,
     /// What dies here goes to the queue of the dead, which is the first.
     pub(crate) dead_letters: Option<DeadLetters>,
@@ -63,6 +66,7 @@ impl QueuePlan {
         let numbers = [
             ("x-message-ttl", self.message_ttl_ms),
             ("x-max-length", self.max_length),
+            ("x-max-length-bytes", self.max_length_bytes),
             ("x-max-priority", self.max_priority.map(u32::from)),
             ("x-delivery-limit", self.delivery_limit),
         ];
@@ -102,9 +106,20 @@ impl QueuePlan {
         self.max_priority.map_or(0, |max| priority.unwrap_or(0).min(max))
     }
 
+    /// Whether its length has a limit.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.max_length.is_some() || self.max_length_bytes.is_some()
+    }
+
+    /// How many messages it may have at most.
+    pub(crate) fn length_limit(&self) -> Option<u64> {
+        let by_bytes = self.max_length_bytes.map(|bytes| u64::from(bytes) / BODY_BYTES_MIN as u64);
+        [self.max_length.map(u64::from), by_bytes].into_iter().flatten().min()
+    }
+
     /// Whether it may refuse a publish.
     pub(crate) fn may_refuse(&self) -> bool {
-        self.max_length.is_some() && self.overflow != Overflow::DropHead
+        self.is_limited() && self.overflow != Overflow::DropHead
     }
 }
 
@@ -248,7 +263,48 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// The plan for people, a line for each thing.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let mut lines = vec![format!("seed {}: {} rounds of {} ms", self.seed, self.rounds, self.round_ms)];
+        let sizes = (self.segment_bytes, self.queue_memory_bytes, self.store_wait_ms_max);
+        lines.push(format!(
+            "segments of {} bytes, {} bytes of memory for queues, store waits {} ms",
+            sizes.0, sizes.1, sizes.2
+        ));
+        lines.extend(self.queues.iter().map(QueuePlan::line));
+        for Route { exchange, routing_key, queues } in &self.routes {
+            let names: Vec<&str> = queues.iter().map(|queue| self.queues[queue.0].name.as_str()).collect();
+            lines.push(format!("'{exchange}' with '{routing_key}' goes to {}", names.join(", ")));
+        }
+        for (index, client) in self.clients.iter().enumerate() {
+            let ClientPlan { heartbeat_secs, frame_max, think_ms_max, network, work } = client;
+            lines.push(format!(
+                "client {index}: heartbeat {heartbeat_secs} s, frames of {frame_max}, thinks {think_ms_max} ms, {network:?}"
+            ));
+            lines.extend(work.iter().map(|work| format!("  {work:?}")));
+        }
+        lines.push(format!("{:?}", self.faults));
+        lines
+    }
+}
+
 impl QueuePlan {
+    fn line(&self) -> String {
+        let flags = [
+            ("durable", self.durable),
+            ("os", self.is_os),
+            ("purged", self.is_purged),
+            ("deleted", self.is_deleted),
+            ("exclusive consumers", self.is_exclusive),
+        ];
+        let flags: Vec<&str> = flags.iter().filter(|(_, is_set)| *is_set).map(|(name, _)| *name).collect();
+        let arguments = self.arguments();
+        let arguments: Vec<String> =
+            arguments.iter().map(|(name, value)| format!("{}={value}", String::from_utf8_lossy(name))).collect();
+        format!("queue {}: {} {}", self.name, flags.join(", "), arguments.join(" "))
+    }
+
     fn plain(name: &str, durable: bool) -> Self {
         Self {
             name: name.to_owned(),
@@ -259,6 +315,7 @@ impl QueuePlan {
             is_exclusive: false,
             message_ttl_ms: None,
             max_length: None,
+            max_length_bytes: None,
             overflow: Overflow::DropHead,
             dead_letters: None,
             is_single_active: false,
@@ -281,9 +338,9 @@ fn queue(number: u32, random: &mut Random) -> QueuePlan {
     let maybe = |random: &mut Random| random.below(4) == 0;
     queue.message_ttl_ms = maybe(random).then(|| *random.pick(&[60, 500, 5_000, 60_000]));
     queue.max_length = maybe(random).then(|| *random.pick(&[1, 5, 20]));
-    queue.overflow = *random.pick(&[Overflow::DropHead, Overflow::Reject, Overflow::RejectDlx]);
-    if queue.max_length.is_none() {
-        queue.overflow = Overflow::DropHead;
+    queue.max_length_bytes = (random.below(8) == 0).then(|| *random.pick(&[100, 2000, 20_000]));
+    if queue.is_limited() {
+        queue.overflow = *random.pick(&[Overflow::DropHead, Overflow::Reject, Overflow::RejectDlx]);
     }
     queue.dead_letters = (random.below(2) == 0).then(|| *random.pick(&[DeadLetters::Named, DeadLetters::Exchange]));
     queue.is_single_active = maybe(random);

@@ -20,7 +20,7 @@ impl Oracle for Deaths {
         let is_possible = match death.reason {
             Reason::Rejected => seen.any(|seen| matches!(seen.settled, Some((Settled::Discard, _)))),
             Reason::Expired => facts.ttl_ms(death.queue, publish).is_some(),
-            Reason::MaxLength => queue.plan.max_length.is_some(),
+            Reason::MaxLength => queue.plan.is_limited(),
             Reason::DeliveryLimit => queue
                 .plan
                 .delivery_limit

@@ -58,6 +58,6 @@ impl Oracle for Holes {
 fn may_vanish(facts: &Facts, queue: QueueIndex, publish: &Publish) -> bool {
     let plan = &facts.queue(queue).plan;
     let is_unsynced = plan.is_os && facts.node_end_since(publish.at) == Some(NodeEnd::PowerCut);
-    let may_die = plan.max_length.is_some() || plan.delivery_limit.is_some() || facts.ttl_ms(queue, publish).is_some();
+    let may_die = plan.is_limited() || plan.delivery_limit.is_some() || facts.ttl_ms(queue, publish).is_some();
     is_unsynced || may_die
 }

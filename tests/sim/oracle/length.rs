@@ -23,7 +23,7 @@ impl Oracle for Length {
 
 fn too_long(facts: &Facts, queue: QueueIndex, ready: u64) -> Result<(), String> {
     let state = facts.queue(queue);
-    let Some(limit) = state.plan.max_length else { return Ok(()) };
+    let Some(limit) = state.plan.length_limit() else { return Ok(()) };
     // What comes back is not refused.
     let returned = if state.plan.may_refuse() {
         if state.unseen.may_concern(0) {
@@ -38,7 +38,7 @@ fn too_long(facts: &Facts, queue: QueueIndex, ready: u64) -> Result<(), String> 
     } else {
         0
     };
-    if ready <= u64::from(limit) + returned {
+    if ready <= limit + returned {
         return Ok(());
     }
     Err(format!("{} has {ready} ready messages; {limit} may be, and {returned} came back", state.plan.name))
