@@ -12,6 +12,7 @@ use super::{NodeError, PRODUCT, VERSION, load_plugins, store, world};
 use crate::access::Access;
 use crate::queue::{Handle, Input, Options, Outlet, Restored};
 use crate::routing::Exchange;
+use crate::store::recovery::Backlog;
 use crate::store::{Committer, Recovery, StoreLedger};
 use crate::topology::definitions::{Import, Imported, Mistake, Product, Scope, export, read};
 use crate::topology::schema::{DefinitionsDecl, Topology};
@@ -244,6 +245,7 @@ fn assemble(
         first_seq,
         bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
         quorum_queues: topology.node.quorum_queues,
+        events: crate::events::Events::default(),
     };
     world::assemble(topology, comes, shared, ledger, definitions, &mut backlogs)
 }
@@ -265,7 +267,7 @@ impl Handle for Still {
 impl Holder for Still {
     fn hold(&self, _: Option<&Arc<dyn Outlet>>, _: Vec<Held>) {}
 
-    fn restore(&self, _: &Arc<Vhost>, _: &Arc<Exchange>, _: Restored) {}
+    fn restore(&self, _: &Arc<Vhost>, _: &Arc<Exchange>, _: Backlog) {}
 
     // The next start drops what has no exchange.
     fn forget(&self, _: u64) {}

@@ -9,12 +9,14 @@ use hashbrown::HashMap;
 
 use super::NodeError;
 use crate::access::{self, Access, StoredAccounts};
-use crate::queue::{self, Restored};
+use crate::queue;
 use crate::store::StoreLedger;
 use crate::store::definitions::{DEFAULT_USERS_LEFT, Definitions};
+use crate::store::recovery::Backlog;
 use crate::topology::apply::{apply, apply_settings};
 use crate::topology::schema::{Topology, VhostDecl};
 use crate::vhost::Shared;
+use crate::vhost::broker_exchanges::{EVENT_EXCHANGE, LOG_EXCHANGE};
 use crate::vhost::registry::{DEFAULT_VHOST_DELETED, Vhosts};
 
 /// See the module.
@@ -43,7 +45,7 @@ pub(super) fn assemble(
     shared: Shared,
     ledger: Arc<StoreLedger>,
     definitions: Definitions,
-    backlogs: &mut HashMap<u64, Restored>,
+    backlogs: &mut HashMap<u64, Backlog>,
 ) -> Result<World, NodeError> {
     let Definitions { vhosts: mut stored, accounts, global_parameters } = definitions;
     let is_fresh = stored.is_empty() && accounts == StoredAccounts::default();
@@ -71,6 +73,10 @@ pub(super) fn assemble(
             tracing::warn!("vhost '{}' confirms before the sync: durability os", decl.name);
         }
         let mut definitions = stored.remove(&decl.name).unwrap_or_default();
+        let wanted = [(decl.has_event_exchange, EVENT_EXCHANGE), (decl.has_log_exchange, LOG_EXCHANGE)];
+        for (_, exchange) in wanted.into_iter().filter(|(is_wanted, _)| *is_wanted) {
+            vhost.add_broker_exchange(exchange)?;
+        }
         vhost.restore_settings(&mut definitions);
         errors.extend(apply_settings(&vhost, decl).err().unwrap_or_default());
         vhost.restore(definitions, backlogs);
@@ -88,7 +94,7 @@ mod tests {
 
     use super::*;
     use crate::plugin_host::Registry;
-    use crate::queue::{Handle, Input};
+    use crate::queue::{Handle, Input, Restored};
     use crate::store::Committer;
     use crate::store::definitions;
     use crate::topology::schema::{Defaults, PermissionDecl, UserDecl};
@@ -140,6 +146,7 @@ mod tests {
                     first_seq: 1,
                     bindings_per_queue_max: usize::MAX,
                     quorum_queues: crate::vhost::quorum::QuorumQueues::Local,
+                    events: crate::events::Events::default(),
                 };
                 let definitions = definitions::read(&meta).unwrap();
                 let world = assemble(topology, comes, shared, ledger, definitions, &mut HashMap::new()).unwrap();

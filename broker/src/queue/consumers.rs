@@ -12,6 +12,7 @@ mod turns;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
 use self::ack_times::{AckTimeout, AckTimes};
 use self::single_active::{Rank, SingleActive};
@@ -106,6 +107,9 @@ impl Holder {
     }
 }
 
+/// Among so few the one who is meant is found sooner by looking than by hashing; most queues have one consumer.
+const SCAN_MAX: usize = 4;
+
 /// Somebody who has held a delivery for too long (semantics 13.29).
 pub(super) struct Overdue {
     pub(super) outlet: Arc<dyn Outlet>,
@@ -126,7 +130,7 @@ pub(super) enum Handed {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Consumers {
-    slots: Vec<Option<Holder>>,
+    slots: SmallVec<[Option<Holder>; 1]>,
     free: Vec<usize>,
     by_id: HashMap<HolderId, usize>,
     turns: Turns,
@@ -140,7 +144,7 @@ pub(super) struct Consumers {
     /// Where deliveries must be acked in time.
     timeout: Option<Box<AckTimeout>>,
     /// Slots whose batch is not empty.
-    pub(super) touched: Vec<usize>,
+    pub(super) touched: SmallVec<[usize; 2]>,
 }
 
 impl Consumers {
@@ -245,8 +249,12 @@ impl Consumers {
         entries.filter(|entry| entry.message.is_some())
     }
 
+    #[inline]
     pub(super) fn slot_of(&self, id: HolderId) -> Option<usize> {
-        self.by_id.get(&id).copied()
+        if self.slots.len() > SCAN_MAX {
+            return self.by_id.get(&id).copied();
+        }
+        self.slots.iter().position(|slot| slot.as_ref().is_some_and(|holder| holder.id == id))
     }
 
     pub(super) fn holder_mut(&mut self, slot: usize) -> Option<&mut Holder> {
@@ -255,7 +263,7 @@ impl Consumers {
 
     /// The holder's slot, made if it is not there.
     pub(super) fn slot_or_new(&mut self, id: HolderId, outlet: &Arc<dyn Outlet>, channel: u16) -> usize {
-        if let Some(&slot) = self.by_id.get(&id) {
+        if let Some(slot) = self.slot_of(id) {
             return slot;
         }
         let holder = Holder::new(id, Arc::clone(outlet), channel, self.timeout.is_some());

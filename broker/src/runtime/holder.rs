@@ -18,8 +18,9 @@ use super::errands::{self, Errand};
 use super::paging::Paging;
 use super::passage::Passage;
 use super::timer::{Appointment, Sleeper, Timer};
-use crate::queue::{Append, Durability, Handle, Input, Notice, Numbers, Outlet, Place, Restored, SeqRange, Stored};
+use crate::queue::{Append, Durability, Handle, Input, Notice, Numbers, Outlet, Place, SeqRange, Stored};
 use crate::routing::Exchange;
+use crate::store::recovery::Backlog;
 use crate::store::{Committer, KeysInUse, Submission};
 use crate::vhost::Vhost;
 use crate::vhost::held::history::{self, History};
@@ -121,7 +122,7 @@ impl Holder for MessageHolder {
         }
     }
 
-    fn restore(&self, vhost: &Arc<Vhost>, exchange: &Arc<Exchange>, left: Restored) {
+    fn restore(&self, vhost: &Arc<Vhost>, exchange: &Arc<Exchange>, left: Backlog) {
         // Without its plugin it could only lose them.
         let is_still = !exchange.is_available();
         let put_off = left.levels.iter().find(|level| level.level == LEVEL);

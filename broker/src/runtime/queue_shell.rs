@@ -1,9 +1,10 @@
 //! A queue as an actor without a task.
 //!
-//! Posting leaves the input in the mailbox and tries to enter. Whoever finds the machine free drains the mailbox on its own thread; whoever
-//! finds it taken leaves, and the one inside sees the new mail. So a message costs no task switch, order is mailbox order, and
+//! Whoever posts tries to enter. Who finds the machine free drains the mailbox and then brings its own input, on its own thread; who
+//! finds it taken leaves the input in the mailbox, and the one inside sees the new mail. So a message costs no task switch, order is mailbox order, and
 //! there is one owner at a time. Effects go to other mailboxes while inside, never into another queue.
 
+use std::cell::Cell;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -12,19 +13,35 @@ use super::dead_letters::Outbox;
 use super::errands::{self, Errand, Stay};
 use super::paging::Paging;
 use super::timer::{Appointment, Sleeper, Timer};
-use crate::queue::{self, Effects, Handle, Input, Queue, Restored, SeqRange, Stored};
+use crate::metrics::node::Strategy;
+use crate::metrics::{Metrics, QueueStats};
+use crate::queue::{self, Effects, Handle, Input, Queue, Report, Restored, SeqRange, Stored};
 use crate::store::{Committer, KeysInUse, Submission};
 use crate::vhost::{QueueFactory, Vhost};
 
-/// Whoever is inside drains the mailbox so many times; then a task of its own goes on, so that no connection works for others
+/// Whoever comes in drains the mailbox so many times; then a task of its own goes on, so that no connection works for others
 /// for ever.
 const ROUNDS_MAX: usize = 32;
 
 #[derive(Debug)]
 struct Inside {
     machine: Queue,
-    effects: Effects,
     keys: KeysInUse,
+}
+
+thread_local! {
+    /// Room for what a queue wants done, which is carried out before the thread leaves the queue. Each thread has one for all its queues:
+    /// that stays in its cache, where the many queues do not. None while the thread is inside a queue.
+    static EFFECTS: Cell<Option<Box<Effects>>> = const { Cell::new(None) };
+}
+
+/// Room for more notices or messages than these is given back.
+const KEEP_LEN_MAX: usize = 4096;
+
+fn keep(effects: Box<Effects>) {
+    if effects.appends.capacity().max(effects.notices.capacity()).max(effects.settled.capacity()) <= KEEP_LEN_MAX {
+        EFFECTS.set(Some(effects));
+    }
 }
 
 /// See the module.
@@ -32,6 +49,7 @@ struct Inside {
 pub struct QueueShell {
     number: u64,
     name: Arc<str>,
+    is_quorum: bool,
     vhost: Weak<Vhost>,
     committer: Arc<Committer>,
     paging: Arc<Paging>,
@@ -40,13 +58,27 @@ pub struct QueueShell {
     mailbox: Mutex<Vec<Input>>,
     inside: Mutex<Inside>,
     outbox: Outbox,
+    metrics: Arc<Metrics>,
+    stats: QueueStats,
     this: Weak<Self>,
 }
 
 impl Handle for QueueShell {
     fn post(&self, input: Input) {
-        self.mailbox.lock().push(input);
-        self.enter();
+        self.enter(Some(input));
+    }
+
+    fn report(&self) -> Option<Report> {
+        let report = self.stats.report(|| Some(self.inside.try_lock()?.machine.report(self.timer.now_ms())));
+        // Somebody may have found the place taken by the reader.
+        if !self.mailbox.lock().is_empty() {
+            self.enter(None);
+        }
+        Some(report)
+    }
+
+    fn stats(&self) -> Option<&QueueStats> {
+        Some(&self.stats)
     }
 }
 
@@ -71,47 +103,54 @@ impl Drop for QueueShell {
 }
 
 impl QueueShell {
-    fn enter(&self) {
-        self.work();
+    /// Handles what lies in the mailbox and then `own`; leaves it there where somebody else is inside.
+    fn enter(&self, own: Option<Input>) {
+        self.work(own);
         errands::run();
     }
 
-    fn work(&self) {
+    fn work(&self, mut own: Option<Input>) {
         let mut rounds = 0;
         loop {
-            // Somebody is inside and will look into the mailbox again after leaving.
-            let Some(mut inside) = self.inside.try_lock() else { return };
+            let Some(mut inside) = self.inside.try_lock() else {
+                // Somebody is inside and will look into the mailbox again after leaving, unless that was a moment ago.
+                let Some(input) = own.take() else { return };
+                self.mailbox.lock().push(input);
+                continue;
+            };
             let stay = Stay::begin();
-            loop {
-                let mail = std::mem::take(&mut *self.mailbox.lock());
-                if mail.is_empty() {
-                    break;
-                }
-                let Inside { machine, effects, .. } = &mut *inside;
-                machine.set_budget(self.paging.queue_bytes());
-                let now_ms = self.timer.now_ms();
-                for input in mail {
-                    machine.handle(now_ms, input, effects);
-                }
-                machine.flush(effects);
-                self.paging.note(machine.memory_bytes());
-                if let Some(due_ms) = machine.next_deadline() {
-                    self.timer.wake_at(due_ms, self, || Weak::<Self>::clone(&self.this));
-                }
-                self.carry_out(&mut inside);
-                rounds += 1;
-                if rounds >= ROUNDS_MAX {
-                    break;
-                }
+            let mail = std::mem::take(&mut *self.mailbox.lock());
+            if !mail.is_empty() || own.is_some() {
+                self.handle(&mut inside, mail.into_iter().chain(own.take()));
             }
             drop(inside);
             drop(stay);
-            // Mail may have come between the last look and the leaving, from somebody who found the machine taken.
+            rounds += 1;
+            // Mail may have come from somebody who found the machine taken.
             if self.mailbox.lock().is_empty() || rounds >= ROUNDS_MAX && self.hand_over() {
                 return;
             }
-            rounds = 0;
         }
+    }
+
+    fn handle(&self, inside: &mut Inside, mail: impl Iterator<Item = Input>) {
+        let mut effects = EFFECTS.take().unwrap_or_default();
+        let Inside { machine, keys } = inside;
+        machine.set_budget(self.paging.queue_bytes());
+        let now_ms = self.timer.now_ms();
+        for input in mail {
+            machine.handle(now_ms, input, &mut effects);
+        }
+        machine.flush(&mut effects);
+        self.paging.note(machine.memory_bytes());
+        if let Some(due_ms) = machine.next_deadline() {
+            self.timer.wake_at(due_ms, self, || Weak::<Self>::clone(&self.this));
+        }
+        self.carry_out(&mut effects, keys);
+        if self.stats.is_wanted() {
+            self.stats.leave(machine.report(now_ms));
+        }
+        keep(effects);
     }
 
     /// Lets a task of its own go on; only possible inside a runtime.
@@ -119,13 +158,15 @@ impl QueueShell {
         let (Ok(runtime), Some(this)) = (tokio::runtime::Handle::try_current(), self.this.upgrade()) else {
             return false;
         };
-        runtime.spawn(async move { this.enter() });
+        runtime.spawn(async move { this.enter(None) });
         true
     }
 
-    fn carry_out(&self, inside: &mut Inside) {
-        let Inside { effects, keys, .. } = inside;
+    fn carry_out(&self, effects: &mut Effects, keys: &mut KeysInUse) {
         let has_ended = std::mem::take(&mut effects.has_ended);
+        if effects.dropped != [0; 4] || !effects.dead.is_empty() {
+            self.count_deaths(effects);
+        }
         if !effects.dead.is_empty() {
             // While the name still leads to what the queue was told about its dead.
             let queue = self.vhost.upgrade().and_then(|vhost| vhost.queue(&self.name));
@@ -155,6 +196,17 @@ impl QueueShell {
         for (outlet, notice) in effects.notices.drain(..) {
             outlet.post(notice);
         }
+    }
+
+    #[cold]
+    fn count_deaths(&self, effects: &mut Effects) {
+        let deaths = &self.metrics.deaths;
+        deaths.add(self.is_quorum, Strategy::Disabled, std::mem::take(&mut effects.dropped));
+        let mut dead = [0_u32; 4];
+        for death in &effects.dead {
+            dead[death.reason as usize] += 1;
+        }
+        deaths.add(self.is_quorum, Strategy::AtMostOnce, dead);
     }
 
     /// Sends what died here; by an errand, from inside no queue.
@@ -197,12 +249,13 @@ pub struct Shells {
     committer: Arc<Committer>,
     paging: Arc<Paging>,
     timer: Arc<Timer>,
+    metrics: Arc<Metrics>,
 }
 
 impl Shells {
-    /// All shells share one committer, one budget and one timer.
-    pub fn new(committer: Arc<Committer>, paging: Arc<Paging>, timer: Arc<Timer>) -> Arc<Self> {
-        Arc::new(Self { committer, paging, timer })
+    /// All shells share one committer, one budget, one timer and the counters of the node.
+    pub fn new(committer: Arc<Committer>, paging: Arc<Paging>, timer: Arc<Timer>, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { committer, paging, timer, metrics })
     }
 }
 
@@ -238,10 +291,11 @@ impl QueueFactory for Shells {
         let mut keys = KeysInUse::default();
         restored.levels.iter().for_each(|level| keys.add(level.level, Stored::Lasting));
         let first_look = machine.next_deadline().map(|due_ms| self.first_look(due_ms, &options, number));
-        let inside = Inside { machine, effects: Effects::default(), keys };
+        let inside = Inside { machine, keys };
         let shell = Arc::new_cyclic(|this| QueueShell {
             number,
             name: Arc::clone(name),
+            is_quorum: options.is_quorum,
             vhost: Arc::downgrade(vhost),
             committer: Arc::clone(&self.committer),
             mailbox: Mutex::default(),
@@ -249,6 +303,8 @@ impl QueueFactory for Shells {
             timer: Arc::clone(&self.timer),
             appointment: Appointment::default(),
             outbox: Outbox::default(),
+            metrics: Arc::clone(&self.metrics),
+            stats: QueueStats::default(),
             inside: Mutex::new(inside),
             this: this.clone(),
         });

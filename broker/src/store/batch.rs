@@ -92,7 +92,8 @@ pub(super) fn group<'a>(appends: impl Iterator<Item = &'a Pending> + Clone) -> V
     let mut groups: Vec<Group<'a>> = Vec::new();
     let first = appends.clone().next().map(|(queue, _)| *queue);
     let is_one_queue = appends.clone().all(|(queue, _)| Some(*queue) == first);
-    let mut place_of: HashMap<*const Message, usize> = HashMap::new();
+    let count = if is_one_queue { 0 } else { appends.clone().count() };
+    let mut place_of: HashMap<*const Message, usize> = HashMap::with_capacity(count);
     for (queue, append) in appends {
         let target = (*queue, MessageSeq(append.place.seq));
         if is_one_queue {

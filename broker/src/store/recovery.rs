@@ -8,7 +8,7 @@ use plugin_api::storage::{MessageSeq, Meta, QueueKey, RecoveredQueue, Storage, S
 
 use super::definitions::{self, Definitions, Unreadable};
 use super::{is_paged, level_of, number_of, stamp};
-use crate::queue::{LoadedMessage, Restored, RestoredLevel};
+use crate::queue::{LoadedMessage, RestoredLevel};
 use crate::vhost::held::history;
 
 /// Everything that survived.
@@ -16,12 +16,21 @@ use crate::vhost::held::history;
 pub struct Recovery {
     /// Definitions of vhosts, users and what is in them.
     pub definitions: Definitions,
-    /// What each queue has left, and each exchange that keeps messages, by its number. `first_seq` is not filled in.
-    pub backlogs: HashMap<u64, Restored>,
+    /// What each queue has left, and each exchange that keeps messages, by its number.
+    pub backlogs: HashMap<u64, Backlog>,
     /// The first place for new messages: above every place that was ever used.
     pub first_seq: u64,
     /// The first number for new queues and exchanges: above all that are known, or that left anything.
     pub first_number: u64,
+}
+
+/// What an earlier run has left of a queue, or of an exchange that keeps messages.
+#[derive(Clone, Debug, Default)]
+pub struct Backlog {
+    /// Messages that are in the store alone, by their levels.
+    pub levels: Vec<RestoredLevel>,
+    /// Messages that were read at once, by ascending place: what an exchange gets back.
+    pub kept: Vec<LoadedMessage>,
 }
 
 /// Why the store cannot be used.

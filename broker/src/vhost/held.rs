@@ -17,8 +17,9 @@ use plugin_api::exchange::Keep;
 
 use super::Vhost;
 use crate::message::Message;
-use crate::queue::{Durability, Outlet, Restored};
+use crate::queue::{Durability, Outlet};
 use crate::routing::Exchange;
+use crate::store::recovery::Backlog;
 
 /// A message that was put off.
 #[derive(Clone, Debug)]
@@ -65,7 +66,7 @@ pub trait Holder: fmt::Debug + Send + Sync {
     fn hold(&self, origin: Option<&Arc<dyn Outlet>>, messages: Vec<Held>);
 
     /// Takes over what an earlier run has left of an exchange.
-    fn restore(&self, vhost: &Arc<Vhost>, exchange: &Arc<Exchange>, left: Restored);
+    fn restore(&self, vhost: &Arc<Vhost>, exchange: &Arc<Exchange>, left: Backlog);
 
     /// Drops all messages of an exchange that has ended, by its number, also from the store.
     fn forget(&self, exchange: u64);
@@ -94,7 +95,7 @@ pub(crate) mod tests {
             unreachable!("nothing is put off here")
         }
 
-        fn restore(&self, _: &Arc<Vhost>, _: &Arc<Exchange>, _: Restored) {}
+        fn restore(&self, _: &Arc<Vhost>, _: &Arc<Exchange>, _: Backlog) {}
 
         fn forget(&self, _: u64) {}
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::policy::Policy;
 use super::queue_settings::Declared;
@@ -14,6 +14,7 @@ use crate::origin::Origin;
 use crate::queue;
 use crate::routing::Exchange;
 use crate::store::definitions::{ExchangeDefinition, VhostDefinitions};
+use crate::store::recovery::Backlog;
 
 impl Vhost {
     /// Sets what the store knows of the vhost itself; before queues and exchanges, which get their policies when they are made.
@@ -37,7 +38,7 @@ impl Vhost {
 
     /// Adds durable exchanges, queues with what the store has for them, and bindings. What
     /// queues and exchanges have in the store is taken out of `backlogs` by their number.
-    pub fn restore(self: &Arc<Self>, definitions: VhostDefinitions, backlogs: &mut HashMap<u64, queue::Restored>) {
+    pub fn restore(self: &Arc<Self>, definitions: VhostDefinitions, backlogs: &mut HashMap<u64, Backlog>) {
         let mut tables = self.tables.write();
         let mut renumbered = Vec::new();
         for ExchangeDefinition { spec, number } in definitions.exchanges {
@@ -72,7 +73,7 @@ impl Vhost {
             let declared = Declared { durable: true, auto_delete, arguments: &queue.arguments };
             let (settings, applied) = self.queue_settings(&tables, &name, declared);
             let backlog = backlogs.remove(&queue.number).unwrap_or_default();
-            let restored = queue::Restored { first_seq: self.first_seq, ..backlog };
+            let restored = queue::Restored { first_seq: self.first_seq, levels: backlog.levels };
             tables.add_queue(Arc::new(QueueRecord {
                 handle: self.factory.create(self, &name, queue.number, settings.options, restored),
                 name,
@@ -82,6 +83,7 @@ impl Vhost {
                 settings: RwLock::new(Arc::new(settings)),
                 policy: RwLock::new(applied),
                 owner: None,
+                deleter: Mutex::default(),
                 arguments: queue.arguments,
             }));
         }
@@ -100,6 +102,7 @@ impl Vhost {
         }
         // All of this is in the store already, but for what a version wrote that did not number exchanges.
         tables.changes = renumbered.into_iter().map(Change::ExchangeAdded).collect();
+        tables.happened.clear();
         self.changed(tables);
     }
 }

@@ -203,20 +203,29 @@ impl Receiver {
         }
     }
 
+    /// The next event that is not about alarms.
+    ///
+    /// # Errors
+    /// As [`Self::next_event`].
+    pub fn next_answer(&mut self) -> Result<Option<Event>, String> {
+        loop {
+            match self.next_event()? {
+                Some(Event { name: "connection.blocked" | "connection.unblocked", .. }) => {}
+                other => return Ok(other),
+            }
+        }
+    }
+
     /// The next event on `channel`, which has to be `name`. Connection.blocked and heartbeats are passed over.
     ///
     /// # Errors
     /// When it is something else, or nothing comes.
     pub fn wait_for(&mut self, channel: u16, name: &'static str) -> Result<Event, String> {
-        loop {
-            let event = self.next_event()?.ok_or_else(|| format!("the broker hung up where {name} was due"))?;
-            if event.channel == channel && event.name == name {
-                return Ok(event);
-            }
-            if !matches!(event.name, "connection.blocked" | "connection.unblocked") {
-                return Err(format!("{} {:?} came where {name} was due", event.name, event.fields));
-            }
+        let event = self.next_answer()?.ok_or_else(|| format!("the broker hung up where {name} was due"))?;
+        if event.channel == channel && event.name == name {
+            return Ok(event);
         }
+        Err(format!("{} {:?} came where {name} was due", event.name, event.fields))
     }
 
     /// Reads more; false at the end of the stream, however it ends.

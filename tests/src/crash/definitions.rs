@@ -125,7 +125,7 @@ impl DefinitionsLog {
 /// Whether the queue is there; the channel is open afterwards.
 fn exists(client: &mut Client, channel: u16, name: &str) -> Result<bool, String> {
     client.sender.call(channel, "queue.declare", &[("queue", text(name)), ("passive", Field::Bit(true))])?;
-    match client.receiver.next_event()? {
+    match client.receiver.next_answer()? {
         Some(Event { name: "queue.declare-ok", .. }) => Ok(true),
         Some(event @ Event { name: "channel.close", .. }) if event.number(0) == 404 => {
             client.sender.call(channel, "channel.close-ok", &[])?;
@@ -142,7 +142,7 @@ fn is_routed(client: &mut Client, channel: u16, item: &Item) -> Result<bool, Str
     let mandatory = ("mandatory", Field::Bit(true));
     let fields = [("exchange", text(item.exchange())), ("routing-key", text(&item.name)), mandatory];
     client.sender.publish(channel, &fields, &Vec::new(), b"")?;
-    match client.receiver.next_event()? {
+    match client.receiver.next_answer()? {
         Some(Event { name: "basic.ack", .. }) => Ok(true),
         Some(Event { name: "basic.return", .. }) => client.receiver.wait_for(channel, "basic.ack").map(|_| false),
         Some(event @ Event { name: "channel.close", .. }) if event.number(0) == 404 => {

@@ -87,7 +87,7 @@ fn look_at(
 fn message_count(client: &mut Client, channel: u16, name: &str) -> Result<Option<u64>, String> {
     let fields = [("queue", text(name)), ("passive", Field::Bit(true))];
     client.sender.call(channel, "queue.declare", &fields)?;
-    match client.receiver.next_event()? {
+    match client.receiver.next_answer()? {
         Some(event @ Event { name: "queue.declare-ok", .. }) => Ok(Some(event.number(1))),
         Some(event @ Event { name: "channel.close", .. }) if event.number(0) == 404 => {
             client.sender.call(channel, "channel.close-ok", &[])?;

@@ -3,13 +3,15 @@
 //! A ring is a circle of slots linked both ways, so that joining, leaving and taking a turn cost the same however many consumers a queue has.
 //! Who may take a message is not known here.
 
-/// See the module.
+use smallvec::SmallVec;
+
+/// See the module. Most queues have one consumer, whose turns are kept in place.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     /// Highest priority first.
-    rings: Vec<Ring>,
+    rings: SmallVec<[Ring; 1]>,
     /// By slot; who is in no ring has [`Link::NONE`].
-    links: Vec<Link>,
+    links: SmallVec<[Link; 1]>,
 }
 
 #[derive(Debug)]
