@@ -161,9 +161,10 @@ impl Holder for MessageHolder {
         }
     }
 
-    fn count(&self, exchange: u64) -> usize {
-        let shell = self.lines.lock().get(&exchange).cloned();
-        shell.map_or(0, |shell| shell.line.lock().count())
+    fn count(&self, exchange: u64) -> Option<usize> {
+        let shell = self.lines.lock().get(&exchange).cloned()?;
+        let line = shell.line.lock();
+        line.has_held().then(|| line.count())
     }
 }
 

@@ -71,13 +71,14 @@ pub trait Holder: fmt::Debug + Send + Sync {
     /// Drops all messages of an exchange that has ended, by its number, also from the store.
     fn forget(&self, exchange: u64);
 
-    /// How many messages an exchange has put off, by its number.
-    fn count(&self, exchange: u64) -> usize;
+    /// How many messages an exchange has put off and not sent yet, by its number; none if it never put anything off.
+    fn count(&self, exchange: u64) -> Option<usize>;
 }
 
 impl Vhost {
-    /// How many messages an exchange has put off and not sent yet: what RabbitMQ's plugin shows as `messages_delayed`.
-    pub fn held_count(&self, exchange: &Exchange) -> usize {
+    /// How many messages an exchange has put off and not sent yet: what RabbitMQ's plugin shows as `messages_delayed`. None if it put nothing off
+    /// since the start, and an earlier run left nothing.
+    pub fn held_count(&self, exchange: &Exchange) -> Option<usize> {
         self.holder.count(exchange.number)
     }
 }
@@ -99,8 +100,8 @@ pub(crate) mod tests {
 
         fn forget(&self, _: u64) {}
 
-        fn count(&self, _: u64) -> usize {
-            0
+        fn count(&self, _: u64) -> Option<usize> {
+            None
         }
     }
 }
