@@ -31,6 +31,8 @@ pub struct Options {
     pub counts_deliveries: bool,
     /// Levels of priority; none is one level for all messages. Fixed when the queue is made.
     pub priorities: Option<Priorities>,
+    /// It is of the type quorum, which statistics tell apart. Fixed when the queue is made.
+    pub is_quorum: bool,
     /// Only one consumer is served at a time (semantics 13.26). Fixed when the queue is made.
     pub single_active_consumer: bool,
     /// How long a delivery may stay unacked, in milliseconds (semantics 13.29).

@@ -315,6 +315,7 @@ impl Vhost {
         if let Some(existing) = tables.queues.get(spec.name.as_str()) {
             self.check_owner(by, existing)?;
             self.compare_queue(&spec, owner, existing)?;
+            self.numbers.queues.declared();
             return Ok((Arc::clone(existing), self.unchanged(existing.durable)));
         }
         self.permit_dead_letters(by, &spec)?;
@@ -342,6 +343,8 @@ impl Vhost {
             deleter: Mutex::new(owner.map(|_| by.user().into())),
             arguments: spec.arguments,
         });
+        self.numbers.queues.declared();
+        self.numbers.queues.created();
         tables.add_queue(Arc::clone(&record));
         Ok((record, self.changed_by(Some(by.user()), tables)))
     }

@@ -28,8 +28,8 @@ pub mod settings;
 mod tables;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use plugin_api::exchange::ExchangeSpec;
@@ -46,6 +46,7 @@ use self::quorum::QuorumQueues;
 use self::settings::{ParameterName, VhostLimits, VhostMetadata};
 use self::tables::Tables;
 use crate::events::Events;
+use crate::metrics::node::QueueChurn;
 use crate::plugin_host::{Registry, TypeError};
 use crate::queue::{self, Durability};
 use crate::routing::Exchange;
@@ -159,17 +160,21 @@ pub trait Ledger: fmt::Debug + Send + Sync {
 
 /// Numbers for queues and exchanges, unique in the broker.
 #[derive(Debug)]
-pub struct Numbers(AtomicU64);
+pub struct Numbers {
+    next: AtomicU64,
+    /// What became of queues.
+    pub queues: QueueChurn,
+}
 
 impl Numbers {
     /// Begins with `first`.
     pub fn starting_at(first: u64) -> Self {
-        Self(AtomicU64::new(first))
+        Self { next: AtomicU64::new(first), queues: QueueChurn::default() }
     }
 
     /// The next number.
     pub fn next(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed)
+        self.next.fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -200,6 +205,7 @@ pub struct Shared {
 pub struct Vhost {
     /// Its name.
     pub name: Arc<str>,
+    this: Weak<Self>,
     registry: Arc<Registry>,
     factory: Arc<dyn QueueFactory>,
     ledger: Arc<dyn Ledger>,
@@ -272,8 +278,9 @@ impl Vhost {
         // Every vhost has these; nobody needs to write them down.
         tables.changes.clear();
         tables.happened.clear();
-        Ok(Arc::new(Self {
+        Ok(Arc::new_cyclic(|this| Self {
             name: name.into(),
+            this: Weak::clone(this),
             registry,
             factory,
             ledger,
@@ -304,13 +311,14 @@ impl Vhost {
 
     /// Ends a change that `user` made: the ledger hears of it before the lock is gone, so that it hears of changes in their order.
     fn changed_by(&self, user: Option<&str>, mut tables: RwLockWriteGuard<'_, Tables>) -> Changed {
-        for exchange in std::mem::take(&mut tables.ended) {
-            self.holder.forget(exchange);
-        }
         let changes = std::mem::take(&mut tables.changes);
         let changed = if changes.is_empty() { Changed::Transient } else { Changed::Durable };
         if changed == Changed::Durable {
             self.ledger.record(&self.name, changes);
+        }
+        // Behind the ledger: after a crash in between what is left has no definition any more, and a start drops it.
+        for exchange in std::mem::take(&mut tables.ended) {
+            self.holder.forget(exchange);
         }
         tables.happened.tell(&self.name, user);
         drop(tables);
@@ -375,6 +383,7 @@ impl Vhost {
         if let Some(queue) = tables.queues.get(name).filter(|queue| queue.number == number) {
             let deleter = queue.deleter.lock().clone();
             tables.remove_queue(name);
+            self.numbers.queues.deleted();
             self.changed_by(deleter.as_deref(), tables);
         }
     }

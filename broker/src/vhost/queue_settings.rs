@@ -68,6 +68,7 @@ impl QueueSettings {
             overflow: text("x-overflow").and_then(Overflow::from_name).or(policy.overflow).unwrap_or_default(),
             dead_letters: dead_letter.is_some(),
             delivery_limit,
+            is_quorum,
             counts_deliveries: is_quorum || delivery_limit.is_some(),
             priorities: if is_quorum { Some(PRIORITIES_OF_QUORUM) } else { number("x-max-priority").map(levels) },
             single_active_consumer: matches!(arguments.get("x-single-active-consumer"), Some(Value::Bool(true))),

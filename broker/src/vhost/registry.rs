@@ -15,8 +15,9 @@ use super::policy::NAME_BYTES_MAX;
 use super::settings::{InvalidSetting, PARAMETER_BYTES_MAX, PARAMETERS_MAX, VhostMetadata};
 use super::{Change, Changed, Shared, Vhost};
 use crate::events::{Events, Kind};
+use crate::metrics::node::QueueChurn;
 use crate::origin::Origin;
-use crate::plugin_host::TypeError;
+use crate::plugin_host::{Registry, TypeError};
 use crate::queue::{Durability, Input};
 
 /// See the module.
@@ -147,6 +148,16 @@ impl Vhosts {
         Ok(())
     }
 
+    /// What became of queues since the start.
+    pub fn queue_churn(&self) -> &QueueChurn {
+        &self.shared.numbers.queues
+    }
+
+    /// What plugins offer, and how they fare.
+    pub fn registry(&self) -> &Registry {
+        &self.shared.registry
+    }
+
     /// Whether any plugin offers the exchange type.
     pub fn has_exchange_type(&self, kind: &str) -> bool {
         self.shared.registry.exchange_type(kind).is_some()
@@ -217,6 +228,7 @@ impl Vhost {
         let queues: Vec<_> = tables.queues.values().cloned().collect();
         for queue in &queues {
             tables.remove_queue(&queue.name);
+            self.numbers.queues.deleted();
         }
         let exchanges: Vec<_> = tables.exchanges.keys().cloned().collect();
         for exchange in exchanges {

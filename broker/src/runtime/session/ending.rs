@@ -86,6 +86,8 @@ impl Session {
             return;
         }
         let Some(state) = self.channels.remove(&channel.0) else { return };
+        self.broker.metrics.connections.close_channel(&self.stats, channel.0);
+        self.forget_confirm_source(channel.0);
         if state.is_counted {
             self.broker.census.close_channel(self.number);
         }
@@ -134,6 +136,7 @@ impl Session {
         self.channels.clear();
         self.tell_connection_closed();
         self.pending_count = 0;
+        self.broker.metrics.connections.close(&self.stats);
         // Who hears of the end may come again at once.
         self.broker.census.leave(self.number);
         match ending.error {
@@ -198,6 +201,7 @@ impl Session {
         self.tell_connection_closed();
         self.sources.clear();
         self.channels.clear();
+        self.broker.metrics.connections.close(&self.stats);
         self.broker.forget(self.number);
     }
 }
