@@ -57,6 +57,10 @@ fn shown((vhost, exchange): &Row) -> Map<String, Json> {
     if let Some(policy) = exchange.policy().policy {
         put("policy", json!(policy.spec().name));
     }
+    // The name that RabbitMQ's plugin for delayed messages gives it; here any type may put messages off.
+    if let Some(count) = vhost.held_count(exchange) {
+        put("messages_delayed", json!(count));
+    }
     shown
 }
 

@@ -9,6 +9,7 @@ mod committer;
 pub mod definitions;
 mod gathered;
 mod ledger;
+pub mod owners;
 mod pager;
 pub mod recovery;
 mod room;
