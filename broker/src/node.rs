@@ -23,21 +23,26 @@ pub use self::definitions::{DefinitionsError, Offline};
 use self::world::{Comes, World};
 use crate::access::Mechanism;
 use crate::amqp::{Identity, Limits};
+use crate::events::{Events, follow_log};
 use crate::hooks::{HookError, HookSet};
+use crate::management::{self, Management, NodeFacts};
 use crate::message;
+use crate::metrics::Metrics;
 use crate::plugin_host::{LoadError, LoadRequest, Registry, TypeError};
 use crate::runtime::alarms::{self, Alarms};
 use crate::runtime::broker::Parts;
+use crate::runtime::broker_exchanges;
 use crate::runtime::disk::DiskWatch;
-use crate::runtime::holder::{self, MemoryHolder};
+use crate::runtime::holder::MessageHolder;
 use crate::runtime::listener::{self, Reached};
 use crate::runtime::paging::{self, Paging};
+use crate::runtime::sampler;
 use crate::runtime::timer::{self, Timer};
 use crate::runtime::transactions::Transactions;
 use crate::runtime::{Broker, Clock, Shells};
 use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
 use crate::topology::apply::ApplyError;
-use crate::topology::schema::Topology;
+use crate::topology::schema::{Topology, VhostDecl};
 use crate::vhost::{Numbers, Shared};
 
 /// What to run.
@@ -47,6 +52,10 @@ pub struct NodeOptions {
     pub topology: Topology,
     /// Addresses for AMQP that win over the file's.
     pub listen: Vec<SocketAddr>,
+    /// Addresses for the management API that win over the file's; an empty list switches it off.
+    pub http: Option<Vec<SocketAddr>>,
+    /// The file that the topology is from, if it is from one.
+    pub topology_file: Option<PathBuf>,
     /// The folder for what must survive; it wins over the file's.
     pub data: Option<PathBuf>,
     /// Folders whose plugins are loaded.
@@ -87,6 +96,14 @@ pub enum NodeError {
         /// Why.
         error: io::Error,
     },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} for the management API: {error}; {}", http_advice(.error))]
+    ListenHttp {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
     /// The data folder's contents cannot be used.
     #[error("{0}")]
     Recover(#[from] RecoverError),
@@ -115,6 +132,19 @@ fn listen_advice(error: &io::Error) -> &'static str {
     }
 }
 
+fn http_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program has the port (see it with: ss -ltnp): stop it, or name another address with --http ADDR:PORT or \
+             'management: { listen: ADDR:PORT }', or switch the API off with --http off"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "the address is not one of this machine: name another with --http ADDR:PORT, or switch the API off with --http off"
+        }
+        _ => "name another address with --http ADDR:PORT, or switch the API off with --http off",
+    }
+}
+
 impl NodeError {
     /// The exit code of the process, as sysexits names them.
     pub fn exit_code(&self) -> u8 {
@@ -122,7 +152,7 @@ impl NodeError {
             Self::Hooks(_) | Self::Apply(_) => 65,
             Self::Definitions(DefinitionsError::Read { .. } | DefinitionsError::NoVhost(_)) => 66,
             Self::Definitions(_) => 65,
-            Self::Listen { .. } => 69,
+            Self::Listen { .. } | Self::ListenHttp { .. } => 69,
             Self::ExchangeType(_) | Self::Signals(_) => 71,
             Self::Store(_) | Self::Recover(_) => 74,
             Self::Data { .. } | Self::Plugin(_) => 78,
@@ -169,7 +199,7 @@ impl Signals {
 /// # Errors
 /// See [`NodeError`].
 pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
-    let NodeOptions { topology, listen, data, plugin_dirs } = options;
+    let NodeOptions { topology, listen, http, topology_file, data, plugin_dirs } = options;
     let data = data.or_else(|| topology.storage.data.clone());
     let mut signals = Signals::new()?;
     let registry = Arc::new(load_plugins(&topology, &plugin_dirs)?);
@@ -180,13 +210,20 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
             return Ok(End::Recovering);
         }
     };
+    let disk_free_bytes_min = topology.limits.disk_free_bytes_min;
     let disk_watch =
-        DiskWatch { folder: data, free_bytes_min: topology.limits.disk_free_bytes_min, storage: Arc::clone(&storage) };
+        DiskWatch { folder: data.clone(), free_bytes_min: disk_free_bytes_min, storage: Arc::clone(&storage) };
     let committer = Committer::new(Arc::clone(&storage));
     let mut storing = store::StoreTasks::start(&committer);
-    let broker = build(&topology, registry, &committer, recovery, Clock::default())?;
+    let clock = Clock::default();
+    let started_ms = clock.wall_ms();
+    let broker = build(&topology, registry, &committer, recovery, clock)?;
     let addresses = if listen.is_empty() { topology.listeners.amqp.clone() } else { listen };
-    let listeners = addresses.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let (amqp, listeners) = open_all(addresses, "listening", |address, error| NodeError::Listen { address, error })?;
+    let http = http.unwrap_or_else(|| topology.management.listen.clone());
+    let (http, http_listeners) =
+        open_all(http, "management API", |address, error| NodeError::ListenHttp { address, error })?;
+    let facts = NodeFacts { amqp, http, data, disk_free_bytes_min, topology: topology_file, started_ms };
 
     let connections = Arc::new(tokio::sync::Mutex::new(JoinSet::new()));
     let mut accepting = JoinSet::new();
@@ -194,8 +231,25 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     for listener in listeners {
         accepting.spawn(listener::accept(Arc::clone(&broker), listener, reached, Arc::clone(&connections)));
     }
+    let with = |has: fn(&VhostDecl) -> bool| -> Vec<String> {
+        topology.vhosts.iter().filter(|vhost| has(vhost)).map(|vhost| vhost.name.clone()).collect()
+    };
+    let vhosts = with(|vhost| vhost.has_event_exchange);
+    if !vhosts.is_empty() {
+        let events = broker.events.subscribe();
+        accepting.spawn(broker_exchanges::publish_events(Arc::clone(&broker), events, vhosts));
+    }
+    let vhosts = with(|vhost| vhost.has_log_exchange);
+    if !vhosts.is_empty() {
+        accepting.spawn(broker_exchanges::publish_log(Arc::clone(&broker), follow_log(), vhosts));
+    }
+    let management = Management::new(Arc::clone(&broker), topology.management.clone(), facts);
+    for listener in http_listeners {
+        accepting.spawn(management::serve(Arc::clone(&management), listener));
+    }
+    drop(management);
     accepting.spawn(watch_memory(Arc::clone(&broker)));
-    accepting.spawn(holder::run(Arc::clone(&broker)));
+    accepting.spawn(sampler::run(Arc::clone(&broker)));
     accepting.spawn(timer::run(Arc::clone(&broker.timer)));
     accepting.spawn(disk_watch.run(Arc::clone(&broker)));
     let failure = tokio::select! {
@@ -271,26 +325,35 @@ pub fn build(
         .or((committer.promise() != Durability::ProcessLifetime).then_some(paging::DEFAULT_BYTES));
     let paging = Arc::new(Paging::new(queue_memory));
     let timer = Arc::new(Timer::new(clock.clone()));
-    let factory = Shells::new(Arc::clone(committer), Arc::clone(&paging), Arc::clone(&timer));
+    let metrics = Metrics::new(clock.wall_ms());
+    let factory = Shells::new(Arc::clone(committer), Arc::clone(&paging), Arc::clone(&timer), Arc::clone(&metrics));
     let ledger = StoreLedger::new(Arc::clone(committer));
     let Recovery { definitions, mut backlogs, first_seq, first_number } = recovery;
-    let holder = Arc::new(MemoryHolder::new(clock.clone()));
+    let holder =
+        Arc::new(MessageHolder::new(Arc::clone(committer), Arc::clone(&paging), Arc::clone(&timer), first_seq));
     let numbers = Arc::new(Numbers::starting_at(first_number));
+    let events = {
+        let clock = clock.clone();
+        Events::new(move || clock.wall_ms())
+    };
     let shared = Shared {
         registry,
         factory,
         ledger: Arc::<StoreLedger>::clone(&ledger),
-        holder: Arc::<MemoryHolder>::clone(&holder),
+        holder: Arc::<MessageHolder>::clone(&holder),
         numbers,
         first_seq,
         bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
         quorum_queues: topology.node.quorum_queues,
+        events: events.clone(),
     };
     let comes = if topology.definitions.is_some() { Comes::Definitions } else { Comes::Nothing };
     let World { access, vhosts } = world::assemble(topology, comes, shared, ledger, definitions, &mut backlogs)?;
     if let Some(decl) = &topology.definitions {
         definitions::import_at_start(decl, &access, &vhosts)?;
     }
+    // What became due meanwhile finds everything in its place.
+    holder.start();
     let cluster_name = topology.node.cluster_name.clone().or_else(|| {
         // As RabbitMQ's tools set it.
         vhosts.global_parameters().get("cluster_name").and_then(|name| name.as_str().map(str::to_owned))
@@ -314,7 +377,8 @@ pub fn build(
         identity: Arc::new(identity),
         limits: Arc::new(limits),
         connections_max: topology.limits.connections_max,
-        access: Arc::new(access),
+        access: Arc::new(access.telling(events.clone())),
+        events,
         vhosts,
         hooks: Arc::new(hooks),
         committer: Arc::clone(committer),
@@ -323,6 +387,7 @@ pub fn build(
         alarms,
         paging,
         holder,
+        metrics,
         timer,
         clock,
     };
@@ -339,9 +404,19 @@ async fn watch_memory(broker: Arc<Broker>) {
     }
 }
 
-fn open(address: SocketAddr) -> Result<TcpListener, NodeError> {
-    let listener = listener::open(address).map_err(|error| NodeError::Listen { address, error })?;
-    let address = listener.local_addr().map_err(|error| NodeError::Listen { address, error })?;
-    tracing::info!(address = %address, "listening");
-    Ok(listener)
+/// Opens listeners and says in the log where they are.
+fn open_all(
+    addresses: Vec<SocketAddr>,
+    what: &'static str,
+    refused: impl Fn(SocketAddr, io::Error) -> NodeError,
+) -> Result<(Vec<SocketAddr>, Vec<TcpListener>), NodeError> {
+    let mut opened = (Vec::new(), Vec::new());
+    for address in addresses {
+        let listener = listener::open(address).map_err(|error| refused(address, error))?;
+        let address = listener.local_addr().map_err(|error| refused(address, error))?;
+        tracing::info!(address = %address, "{what}");
+        opened.0.push(address);
+        opened.1.push(listener);
+    }
+    Ok(opened)
 }

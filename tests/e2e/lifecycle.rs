@@ -29,7 +29,10 @@ fn sigterm_closes_clients_with_320_and_ends_well() {
 fn port_that_is_taken_is_said_clearly() {
     let broker = BrokerProcess::start();
     let address = broker.address().to_string();
-    let output = Command::new(binary().unwrap()).args(["--listen", &address]).output().expect("the broker runs");
+    let output = Command::new(binary().unwrap())
+        .args(["--http", "off", "--listen", &address])
+        .output()
+        .expect("the broker runs");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(errors.contains(&address) && errors.contains("--listen"), "{errors}");

@@ -23,6 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 pub struct BrokerOptions {
     topology: Option<PathBuf>,
     arguments: Vec<String>,
+    has_http: bool,
     under: Vec<String>,
 }
 
@@ -36,6 +37,12 @@ impl BrokerOptions {
     /// Adds an argument to the command line.
     pub fn argument(mut self, argument: impl Into<String>) -> Self {
         self.arguments.push(argument.into());
+        self
+    }
+
+    /// Serves the management API on a free port.
+    pub fn http(mut self) -> Self {
+        self.has_http = true;
         self
     }
 
@@ -60,6 +67,7 @@ impl BrokerOptions {
             None => Command::new(binary),
         };
         command.args(["--listen", "127.0.0.1:0", "--log", "debug"]).args(&self.arguments);
+        command.args(["--http", if self.has_http { "127.0.0.1:0" } else { "off" }]);
         if let Some(topology) = &self.topology {
             command.arg("--topology").arg(topology);
         }
@@ -70,11 +78,12 @@ impl BrokerOptions {
             .spawn()
             .map_err(|error| format!("the broker does not start: {error}"))?;
         let log = Log::collect(child.stderr.take().ok_or("the broker has no stderr")?);
-        let mut broker = BrokerProcess { child, log, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
-        let line = broker.wait_for_log(|line| message(line) == Some("listening"))?;
-        let line: Value = serde_json::from_str(&line).map_err(|error| format!("{line}: {error}"))?;
-        let address = line["fields"]["address"].as_str().or_else(|| line["address"].as_str()).unwrap_or_default();
-        broker.address = address.parse().map_err(|_| format!("no address in the log line {line}"))?;
+        let none = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut broker = BrokerProcess { child, log, address: none, http: none };
+        broker.address = broker.address_in_log("listening")?;
+        if self.has_http {
+            broker.http = broker.address_in_log("management API")?;
+        }
         Ok(broker)
     }
 }
@@ -85,6 +94,7 @@ pub struct BrokerProcess {
     child: Child,
     log: Log,
     address: SocketAddr,
+    http: SocketAddr,
 }
 
 impl BrokerProcess {
@@ -108,6 +118,19 @@ impl BrokerProcess {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the management API is, if it is served.
+    pub fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// The address in the log line with this message.
+    fn address_in_log(&self, wanted: &str) -> Result<SocketAddr, String> {
+        let line = self.wait_for_log(|line| message(line) == Some(wanted))?;
+        let line: Value = serde_json::from_str(&line).map_err(|error| format!("{line}: {error}"))?;
+        let address = line["fields"]["address"].as_str().or_else(|| line["address"].as_str()).unwrap_or_default();
+        address.parse().map_err(|_| format!("no address in the log line {line}"))
     }
 
     /// The process id, for signals.

@@ -13,7 +13,7 @@ mod channels;
 mod deliveries;
 mod transactions;
 
-pub use self::deliveries::Delivery;
+pub use self::deliveries::{ChannelGauges, Confirmed, Delivery};
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,6 +25,7 @@ use super::channel::content::{self, Assembled};
 use super::channel::transaction::{Committed, Transaction};
 use super::channel::{Channel, Consumer, Mode, State as ChannelState};
 use super::frame::{self, Frame, FrameKind};
+use super::handshake::Tuned;
 use super::handshake::{self, Client, Hello, Identity, Limits};
 use super::heartbeat::{Due, Heartbeat};
 use super::method::*;
@@ -33,6 +34,7 @@ use super::reply_code::{ProtocolError, ReplyCode, Scope};
 use super::wire::WireError;
 use super::{ChannelId, Outstanding, PublishFlags, PublishMode, SourceId};
 use crate::message::{Arriving, Message, Parts};
+use crate::metrics::sizes::BodySizes;
 
 /// What the driver has to carry out.
 #[derive(Debug)]
@@ -202,6 +204,10 @@ pub struct Connection {
     numbers_base: u64,
     /// An alarm keeps the socket unread.
     is_blocked: bool,
+    /// Publishes that were confirmed, for statistics.
+    confirmed: Vec<Confirmed>,
+    /// How large publishes were, for statistics.
+    sizes: BodySizes,
 }
 
 impl Connection {
@@ -227,6 +233,8 @@ impl Connection {
             confirming: Vec::new(),
             numbers_base: 0,
             is_blocked: false,
+            confirmed: Vec::new(),
+            sizes: BodySizes::default(),
             identity,
             limits,
         }
@@ -552,6 +560,15 @@ impl Connection {
         self.heartbeat_secs = tune_ok.heartbeat;
         self.state = State::AwaitOpen;
         None
+    }
+
+    /// What client and server have agreed on; before that, what the server offers.
+    pub fn tuned(&self) -> Tuned {
+        Tuned {
+            channel_max: self.channel_max,
+            frame_max_bytes: self.frame_max_bytes,
+            heartbeat_secs: self.heartbeat_secs,
+        }
     }
 
     /// The credentials are good.

@@ -9,12 +9,12 @@ use clap::Args;
 
 use super::{exit, logging};
 use crate::{
-    config::{self, Diagnostic, parse_listen},
+    config::{self, Diagnostic, parse_listen, parse_listen_at},
     node::{self, End, NodeOptions},
     plugin_host::Registry,
     topology::{
         check::Types,
-        schema::{DefinitionsDecl, Topology},
+        schema::{DefinitionsDecl, MANAGEMENT_PORT, Topology},
     },
 };
 
@@ -37,6 +37,20 @@ pub(super) struct RunArgs {
                      takes a free one, which the log then names. In the environment variable, commas separate several."
     )]
     pub(super) listen: Vec<SocketAddr>,
+
+    /// Serve the management API here instead of where the topology says, or "off"; may be given several times
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "BROKER_HTTP",
+        value_delimiter = ',',
+        value_parser = parse_http,
+        long_help = "Serve the management API here instead of where the topology says; may be given several times.\n\n\
+                     ADDR:PORT, :PORT or PORT for all interfaces, localhost:PORT, or an address alone for port 15672. Port 0 \
+                     takes a free one, which the log then names; 'off' serves it nowhere. Without this and without a topology \
+                     it is served on port 15672 to this machine only."
+    )]
+    pub(super) http: Vec<Http>,
 
     /// Folder for what has to survive a restart; replaces the one that the topology names
     #[arg(long, value_name = "DIR", env = "BROKER_DATA")]
@@ -62,6 +76,29 @@ pub(super) struct RunArgs {
     pub(super) log: String,
 }
 
+/// Where the management API is to be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Http {
+    Off,
+    At(SocketAddr),
+}
+
+fn parse_http(text: &str) -> Result<Http, String> {
+    match text {
+        "off" => Ok(Http::Off),
+        text => parse_listen_at(text, MANAGEMENT_PORT).map(Http::At),
+    }
+}
+
+/// None where nothing was said of it; `off` beside addresses says nothing.
+fn http_addresses(given: &[Http]) -> Option<Vec<SocketAddr>> {
+    let address = |http: &Http| match http {
+        Http::At(address) => Some(*address),
+        Http::Off => None,
+    };
+    (!given.is_empty()).then(|| given.iter().filter_map(address).collect())
+}
+
 /// Runs the broker; the exit code says why it ended.
 pub(super) fn run(args: RunArgs) -> u8 {
     logging::start(&args.log);
@@ -74,7 +111,14 @@ pub(super) fn run(args: RunArgs) -> u8 {
         let skip_if_unchanged = topology.definitions.is_some_and(|decl| decl.skip_if_unchanged);
         topology.definitions = Some(DefinitionsDecl { path, skip_if_unchanged });
     }
-    let options = NodeOptions { topology, listen: args.listen, data: args.data, plugin_dirs: args.plugin_dir };
+    let options = NodeOptions {
+        topology,
+        listen: args.listen,
+        http: http_addresses(&args.http),
+        topology_file: args.topology,
+        data: args.data,
+        plugin_dirs: args.plugin_dir,
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -11,11 +11,19 @@ use crate::topology::schema::AMQP_PORT;
 /// # Errors
 /// One sentence with a way out.
 pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    parse_listen_at(text, AMQP_PORT)
+}
+
+/// As [`parse_listen`], with another port for an address alone.
+///
+/// # Errors
+/// One sentence with a way out.
+pub(crate) fn parse_listen_at(text: &str, default_port: u16) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok(address);
     }
     if let Ok(ip) = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
-        return Ok(SocketAddr::new(ip, AMQP_PORT));
+        return Ok(SocketAddr::new(ip, default_port));
     }
     let (host, port) = text.rsplit_once(':').unwrap_or(match text.parse::<u64>() {
         Ok(_) => ("", text),
@@ -26,11 +34,13 @@ pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
         "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
         _ => {
             let host = host.trim_start_matches('[').trim_end_matches(']');
-            host.parse().map_err(|_| format!("'{text}' is not ADDR:PORT with an IP address, such as 127.0.0.1:5672"))?
+            host.parse().map_err(|_| {
+                format!("'{text}' is not ADDR:PORT with an IP address, such as 127.0.0.1:{default_port}")
+            })?
         }
     };
     match port {
-        "" if text == host => Ok(SocketAddr::new(ip, AMQP_PORT)),
+        "" if text == host => Ok(SocketAddr::new(ip, default_port)),
         _ => port
             .parse()
             .map(|port| SocketAddr::new(ip, port))

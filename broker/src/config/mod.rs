@@ -11,6 +11,7 @@ mod bindings;
 mod diagnostic;
 mod environment;
 mod hooks;
+mod management;
 mod policies;
 mod queues;
 mod reader;
@@ -23,6 +24,7 @@ mod yaml;
 
 use std::path::Path;
 
+pub(crate) use self::address::parse_listen_at;
 pub use self::{address::parse_listen, diagnostic::Diagnostic};
 use self::{
     reader::{Hint, Places, Reader, Section, folder_of},
@@ -50,7 +52,19 @@ pub struct Loaded {
 /// Keys of the file itself.
 const TOP: Section = Section {
     what: "the file",
-    keys: &["node", "listeners", "limits", "storage", "plugins", "users", "hooks", "vhosts", "bindings", "definitions"],
+    keys: &[
+        "node",
+        "listeners",
+        "management",
+        "limits",
+        "storage",
+        "plugins",
+        "users",
+        "hooks",
+        "vhosts",
+        "bindings",
+        "definitions",
+    ],
     hints: &[
         ("exchanges", Hint::Instead("exchanges belong into a vhost: 'vhosts: { /: { exchanges: … } }'")),
         ("queues", Hint::Instead("queues belong into a vhost: 'vhosts: { /: { queues: … } }'")),
@@ -63,7 +77,6 @@ const TOP: Section = Section {
         ("tests", Hint::NotYet),
         ("include", Hint::NotYet),
         ("includes", Hint::NotYet),
-        ("management", Hint::NotYet),
     ],
 };
 
@@ -170,6 +183,7 @@ fn topology(reader: &mut Reader<'_>, root: &Node) -> Topology {
     };
     read("node", settings::node);
     read("listeners", settings::listeners);
+    read("management", management::read);
     read("limits", settings::limits);
     read("storage", settings::storage);
     read("plugins", settings::plugins);
@@ -204,6 +218,7 @@ const SECTIONS: &[(&str, &Section)] = &[
     ("bindings", &BINDINGS),
     ("node", &settings::NODE),
     ("listeners", &settings::LISTENERS),
+    ("management", &management::MANAGEMENT),
     ("limits", &settings::LIMITS),
     ("storage", &settings::STORAGE),
     ("plugins", &settings::PLUGIN),

@@ -21,7 +21,12 @@ const QUORUM_QUEUES: [(&str, QuorumQueues); 2] = [("local", QuorumQueues::Local)
 pub(super) const LISTENERS: Section = Section {
     what: "listeners",
     keys: &["amqp", "proxy_protocol"],
-    hints: &[("amqps", Hint::NotYet), ("http", Hint::NotYet), ("management", Hint::NotYet), ("metrics", Hint::NotYet)],
+    hints: &[
+        ("amqps", Hint::NotYet),
+        ("http", Hint::Instead("it has a section of its own: 'management: { listen: … }'")),
+        ("management", Hint::Instead("it has a section of its own: 'management: { listen: … }'")),
+        ("metrics", Hint::NotYet),
+    ],
 };
 
 pub(super) const LIMITS: Section = Section {

@@ -69,6 +69,16 @@ impl Alarms {
         }
     }
 
+    /// Whether the memory alarm is raised.
+    pub fn is_memory_low(&self) -> bool {
+        self.is_raised(MEMORY)
+    }
+
+    /// Whether the disk alarm is raised.
+    pub fn is_disk_low(&self) -> bool {
+        self.is_raised(DISK)
+    }
+
     /// What the memory alarm compares with, in bytes.
     pub fn memory_watermark_bytes(&self) -> u64 {
         self.watermark_bytes.load(Ordering::Relaxed)

@@ -4,17 +4,22 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+use plugin_api::value::Table;
+
 use super::alarms::{AlarmChange, Alarms, DiskState};
 use super::census::Census;
 use super::clock::Clock;
-use super::holder::MemoryHolder;
+use super::holder::MessageHolder;
 use super::mailbox::Mailbox;
 use super::paging::Paging;
 use super::timer::Timer;
 use super::transactions::Transactions;
 use crate::access::Access;
 use crate::amqp::{Identity, Limits};
+use crate::events::{Events, Kind};
 use crate::hooks::HookSet;
+use crate::metrics::Metrics;
 use crate::queue::{Input, Notice, Outlet};
 use crate::store::Committer;
 use crate::vhost::Vhost;
@@ -46,11 +51,15 @@ pub struct Parts {
     /// Consumers of one channel at most (semantics 13.7).
     pub consumer_max_per_channel: u32,
     /// Who keeps the messages that exchanges put off.
-    pub holder: Arc<MemoryHolder>,
+    pub holder: Arc<MessageHolder>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Who wakes queues at their deadlines.
     pub timer: Arc<Timer>,
     /// What time it is.
     pub clock: Clock,
+    /// Where what happens is told.
+    pub events: Events,
 }
 
 /// See the module.
@@ -59,6 +68,8 @@ pub struct Broker {
     parts: Parts,
     /// Who is connected.
     pub census: Census,
+    /// The last look at the disk.
+    disk: Mutex<DiskState>,
 }
 
 impl Deref for Broker {
@@ -72,7 +83,7 @@ impl Deref for Broker {
 impl Broker {
     /// A broker that nobody is connected to.
     pub fn new(parts: Parts) -> Arc<Self> {
-        Arc::new(Self { parts, census: Census::default() })
+        Arc::new(Self { parts, census: Census::default(), disk: Mutex::default() })
     }
 
     /// The vhost of that name.
@@ -103,8 +114,10 @@ impl Broker {
             for queue in self.vhosts.list().iter().flat_map(|vhost| vhost.queues()) {
                 queue.handle.post(Input::Shrink);
             }
+            self.holder.shrink();
         }
         let change = self.alarms.on_memory(used_bytes);
+        self.tell_alarm("memory", change);
         let watermark_bytes = self.alarms.memory_watermark_bytes();
         match change {
             AlarmChange::None => {}
@@ -124,6 +137,8 @@ impl Broker {
     /// Judges the room on the disk (semantics 26.1); `folder` is the data folder, for the log.
     pub fn on_disk(&self, disk: DiskState, folder: Option<&Path>) {
         let change = self.alarms.on_disk(disk);
+        self.tell_alarm("disk", change);
+        *self.disk.lock() = disk;
         let DiskState { free_bytes, watermark_bytes, is_full } = disk;
         let folder = folder.map(|folder| folder.display().to_string());
         match change {
@@ -143,6 +158,21 @@ impl Broker {
         self.on_alarm_change(change);
     }
 
+    fn tell_alarm(&self, source: &str, change: AlarmChange) {
+        let kind = match change {
+            AlarmChange::None => return,
+            AlarmChange::Raised => Kind::AlarmSet,
+            AlarmChange::Cleared | AlarmChange::AllCleared => Kind::AlarmCleared,
+        };
+        let node = &*self.identity.cluster_name;
+        self.events.tell(kind, None, || Table::new().with("source", source).with("node", node));
+    }
+
+    /// What the disk had at the last look.
+    pub fn disk(&self) -> DiskState {
+        *self.disk.lock()
+    }
+
     /// Connections are told when the last alarm is cleared (semantics 26.4).
     fn on_alarm_change(&self, change: AlarmChange) {
         if change != AlarmChange::AllCleared {
@@ -158,6 +188,15 @@ impl Broker {
         for mailbox in self.census.mailboxes() {
             mailbox.post(Notice::CloseConnection { reason: reason.into() });
         }
+    }
+
+    /// Asks one connection, by its number, to close with 320 and this reason; false when it is not there (semantics 5.20).
+    pub fn close_connection(&self, number: u64, reason: &str) -> bool {
+        let mailbox = self.census.mailbox(number);
+        if let Some(mailbox) = &mailbox {
+            mailbox.post(Notice::CloseConnection { reason: reason.into() });
+        }
+        mailbox.is_some()
     }
 
     /// Deletes a vhost with everything in it and all permissions for it; its connections are closed with 320 (semantics 24.2).

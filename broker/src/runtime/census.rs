@@ -59,6 +59,13 @@ impl Census {
         number
     }
 
+    /// A number that no connection has, for somebody who holds messages and has no connection.
+    pub fn take_number(&self) -> u64 {
+        let mut inner = self.inner.lock();
+        inner.next_number += 1;
+        inner.next_number
+    }
+
     /// Lets a connection of a user into a vhost, if the limits allow one more.
     ///
     /// # Errors
@@ -142,6 +149,11 @@ impl Census {
     /// How many connections there are in a vhost.
     pub fn of_vhost(&self, vhost: &str) -> usize {
         self.inner.lock().of_vhost.get(vhost).copied().unwrap_or(0)
+    }
+
+    /// The mailbox of a connection.
+    pub fn mailbox(&self, number: u64) -> Option<Arc<Mailbox>> {
+        self.inner.lock().connections.get(&number).map(|entry| Arc::clone(&entry.mailbox))
     }
 
     /// Everybody's mailbox.

@@ -3,7 +3,7 @@
 //! What counts is what the broker's user may still write on the file system of the data folder, whoever takes the rest, and whether the
 //! storage itself says that it is full. What follows from it is decided by [`super::alarms`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,12 +74,20 @@ impl DiskWatch {
     fn look(&self) -> std::io::Result<DiskState> {
         let is_full = self.storage.status().is_full;
         let Some(folder) = &self.folder else { return Ok(DiskState { is_full, ..DiskState::default() }) };
-        let disk = rustix::fs::statvfs(folder)?;
-        let (free_bytes, total_bytes) =
-            (disk.f_frsize.saturating_mul(disk.f_bavail), disk.f_frsize.saturating_mul(disk.f_blocks));
-        let watermark_bytes = watermark_bytes(self.free_bytes_min, total_bytes);
-        Ok(DiskState { free_bytes: Some(free_bytes), watermark_bytes, is_full })
+        Ok(DiskState { is_full, ..room(folder, self.free_bytes_min)? })
     }
+}
+
+/// What is free on the file system of a folder, and what has to be.
+///
+/// # Errors
+/// The operating system's.
+pub fn room(folder: &Path, free_bytes_min: Option<u64>) -> std::io::Result<DiskState> {
+    let disk = rustix::fs::statvfs(folder)?;
+    let (free_bytes, total_bytes) =
+        (disk.f_frsize.saturating_mul(disk.f_bavail), disk.f_frsize.saturating_mul(disk.f_blocks));
+    let watermark_bytes = watermark_bytes(free_bytes_min, total_bytes);
+    Ok(DiskState { free_bytes: Some(free_bytes), watermark_bytes, is_full: false })
 }
 
 /// What has to be free on a file system of this size. What the operator names is taken as it is.

@@ -5,6 +5,7 @@
 
 pub mod alarms;
 pub mod broker;
+pub mod broker_exchanges;
 pub mod buffers;
 pub mod census;
 pub mod clock;
@@ -17,8 +18,11 @@ pub mod holder;
 pub mod listener;
 pub mod mailbox;
 pub mod paging;
+mod passage;
+pub mod process;
 pub mod proxy_protocol;
 pub mod queue_shell;
+pub mod sampler;
 pub mod session;
 pub mod timer;
 pub mod transactions;

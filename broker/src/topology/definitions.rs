@@ -14,7 +14,7 @@ use std::fmt;
 use plugin_api::exchange::{BindingSpec, ExchangeSpec};
 use serde_json::Value as Json;
 
-pub use self::export::{Product, export};
+pub use self::export::{Product, export, parameters as exported_parameters, user as exported_user};
 pub use self::import::{Import, Imported};
 pub use self::read::{Scope, read};
 use super::schema::{PermissionDecl, TopicPermissionDecl, UserLimitsDecl};

@@ -14,6 +14,8 @@ use crate::{
     hooks::HookDecl,
     queue::Durability,
     vhost::{
+        PREDECLARED,
+        broker_exchanges::{EVENT_EXCHANGE, LOG_EXCHANGE},
         policy::{PolicyKind, PolicySpec},
         quorum::QuorumQueues,
         settings::{VhostLimits, VhostMetadata},
@@ -27,6 +29,8 @@ pub struct Topology {
     pub node: NodeDecl,
     /// Where it listens.
     pub listeners: ListenersDecl,
+    /// The management API.
+    pub management: ManagementDecl,
     /// What it allows its peers.
     pub limits: LimitsDecl,
     /// Where persistent messages go.
@@ -85,6 +89,19 @@ pub struct ListenersDecl {
     pub amqp: Vec<SocketAddr>,
     /// Connections begin with the header of the PROXY protocol (semantics 2.10).
     pub proxy_protocol: bool,
+}
+
+/// `management`: the HTTP API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManagementDecl {
+    /// Where it is served; nowhere when it is off.
+    pub listen: Vec<SocketAddr>,
+    /// The origins whose pages may use it; `*` stands for all, without credentials.
+    pub cors_allow_origins: Vec<String>,
+    /// How long browsers may remember that.
+    pub cors_max_age_secs: u32,
+    /// The longest body of a request.
+    pub body_bytes_max: usize,
 }
 
 /// `limits`: what peers may use up.
@@ -229,12 +246,26 @@ pub struct VhostDecl {
     pub policies: Vec<(PolicyKind, PolicySpec)>,
     /// Whether publishes and deliveries are copied to `amq.rabbitmq.trace` (semantics 29.1).
     pub is_traced: bool,
+    /// Whether what happens in the broker is published to `amq.rabbitmq.event` (semantics 29.2).
+    pub has_event_exchange: bool,
+    /// Whether the log is published to `amq.rabbitmq.log` (semantics 29.3).
+    pub has_log_exchange: bool,
     /// Exchanges beside the predeclared ones.
     pub exchanges: Vec<ExchangeDecl>,
     /// Queues.
     pub queues: Vec<QueueDecl>,
     /// Bindings.
     pub bindings: Vec<BindingDecl>,
+}
+
+impl VhostDecl {
+    /// The exchanges that are there without being declared: name, type, whether it is internal. All are durable.
+    pub fn own_exchanges(&self) -> impl Iterator<Item = (&'static str, &'static str, bool)> {
+        let of_the_broker =
+            [(EVENT_EXCHANGE, self.has_event_exchange), (LOG_EXCHANGE, self.has_log_exchange)].into_iter();
+        let of_the_broker = of_the_broker.filter(|(_, is_there)| *is_there).map(|(name, _)| (name, "topic", true));
+        PREDECLARED.into_iter().chain(of_the_broker)
+    }
 }
 
 /// One exchange.
@@ -294,6 +325,8 @@ pub enum MixedDurability {
 
 /// The port of AMQP without TLS (IANA).
 pub const AMQP_PORT: u16 = 5672;
+/// The port of RabbitMQ's management API.
+pub const MANAGEMENT_PORT: u16 = 15672;
 
 impl Default for Topology {
     /// What the broker runs without a file: vhost `/`, and guest/guest from the same machine.
@@ -302,6 +335,7 @@ impl Default for Topology {
         Self {
             node: NodeDecl::default(),
             listeners: ListenersDecl::default(),
+            management: ManagementDecl::default(),
             limits: LimitsDecl::default(),
             storage: StorageDecl::default(),
             plugins: Vec::new(),
@@ -318,6 +352,19 @@ impl Default for Topology {
 impl Default for ListenersDecl {
     fn default() -> Self {
         Self { amqp: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), AMQP_PORT)], proxy_protocol: false }
+    }
+}
+
+impl Default for ManagementDecl {
+    fn default() -> Self {
+        Self {
+            // Whoever may change everything should not be reachable from everywhere unless somebody said so.
+            listen: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), MANAGEMENT_PORT)],
+            cors_allow_origins: Vec::new(),
+            // RabbitMQ's values.
+            cors_max_age_secs: 1800,
+            body_bytes_max: 20_000_000,
+        }
     }
 }
 

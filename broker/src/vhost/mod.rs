@@ -5,12 +5,14 @@
 //! connection, no clock and no runtime.
 
 pub mod arguments;
+pub mod broker_exchanges;
 pub mod dead_letter;
 pub mod declare;
 mod deliver;
 pub mod erlang_term;
 pub mod error;
 pub mod firehose;
+mod happened;
 pub mod held;
 pub mod json_table;
 mod policies;
@@ -26,8 +28,8 @@ pub mod settings;
 mod tables;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use plugin_api::exchange::ExchangeSpec;
@@ -35,12 +37,16 @@ use plugin_api::value::Table;
 
 use self::dead_letter::Cycles;
 pub use self::error::Error;
+use self::happened::Happened;
+pub use self::happened::PERFORMED_BY;
 use self::held::Holder;
 use self::policy::{Applied, Policy, PolicyKind, QueueType};
 use self::queue_settings::{Declared, QueueSettings};
 use self::quorum::QuorumQueues;
 use self::settings::{ParameterName, VhostLimits, VhostMetadata};
 use self::tables::Tables;
+use crate::events::Events;
+use crate::metrics::node::QueueChurn;
 use crate::plugin_host::{Registry, TypeError};
 use crate::queue::{self, Durability};
 use crate::routing::Exchange;
@@ -63,6 +69,8 @@ pub struct QueueRecord {
     pub policy: RwLock<Applied>,
     /// The connection that owns it, for exclusive queues.
     pub owner: Option<u64>,
+    /// The user who has asked for its end last, for whoever hears of it: at first the one who made it, where it ends with a connection.
+    pub deleter: Mutex<Option<Arc<str>>>,
     /// As declared.
     pub arguments: Table,
     /// Where to post to.
@@ -152,17 +160,21 @@ pub trait Ledger: fmt::Debug + Send + Sync {
 
 /// Numbers for queues and exchanges, unique in the broker.
 #[derive(Debug)]
-pub struct Numbers(AtomicU64);
+pub struct Numbers {
+    next: AtomicU64,
+    /// What became of queues.
+    pub queues: QueueChurn,
+}
 
 impl Numbers {
     /// Begins with `first`.
     pub fn starting_at(first: u64) -> Self {
-        Self(AtomicU64::new(first))
+        Self { next: AtomicU64::new(first), queues: QueueChurn::default() }
     }
 
     /// The next number.
     pub fn next(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed)
+        self.next.fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -185,12 +197,15 @@ pub struct Shared {
     pub bindings_per_queue_max: usize,
     /// What becomes of declarations of quorum queues.
     pub quorum_queues: QuorumQueues,
+    /// Where what happens is told.
+    pub events: Events,
 }
 
 /// See the module.
 pub struct Vhost {
     /// Its name.
     pub name: Arc<str>,
+    this: Weak<Self>,
     registry: Arc<Registry>,
     factory: Arc<dyn QueueFactory>,
     ledger: Arc<dyn Ledger>,
@@ -233,9 +248,19 @@ impl Vhost {
     /// # Errors
     /// A built-in exchange type cannot be opened.
     pub fn new(name: &str, shared: Shared, durability: Durability) -> Result<Arc<Self>, TypeError> {
-        let Shared { registry, factory, ledger, holder, numbers, first_seq, bindings_per_queue_max, quorum_queues } =
-            shared;
+        let Shared {
+            registry,
+            factory,
+            ledger,
+            holder,
+            numbers,
+            first_seq,
+            bindings_per_queue_max,
+            quorum_queues,
+            events,
+        } = shared;
         let mut tables = Tables::default();
+        tables.happened = Happened::new(events);
         for (exchange, kind, internal) in PREDECLARED {
             let spec = ExchangeSpec {
                 vhost: name.into(),
@@ -252,8 +277,10 @@ impl Vhost {
         }
         // Every vhost has these; nobody needs to write them down.
         tables.changes.clear();
-        Ok(Arc::new(Self {
+        tables.happened.clear();
+        Ok(Arc::new_cyclic(|this| Self {
             name: name.into(),
+            this: Weak::clone(this),
             registry,
             factory,
             ledger,
@@ -277,16 +304,23 @@ impl Vhost {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Ends a change: the ledger hears of it before the lock is gone, so that it hears of changes in their order.
-    fn changed(&self, mut tables: RwLockWriteGuard<'_, Tables>) -> Changed {
-        for exchange in std::mem::take(&mut tables.ended) {
-            self.holder.forget(exchange);
-        }
+    /// Ends a change of nobody's in particular.
+    fn changed(&self, tables: RwLockWriteGuard<'_, Tables>) -> Changed {
+        self.changed_by(None, tables)
+    }
+
+    /// Ends a change that `user` made: the ledger hears of it before the lock is gone, so that it hears of changes in their order.
+    fn changed_by(&self, user: Option<&str>, mut tables: RwLockWriteGuard<'_, Tables>) -> Changed {
         let changes = std::mem::take(&mut tables.changes);
         let changed = if changes.is_empty() { Changed::Transient } else { Changed::Durable };
         if changed == Changed::Durable {
             self.ledger.record(&self.name, changes);
         }
+        // Behind the ledger: after a crash in between what is left has no definition any more, and a start drops it.
+        for exchange in std::mem::take(&mut tables.ended) {
+            self.holder.forget(exchange);
+        }
+        tables.happened.tell(&self.name, user);
         drop(tables);
         self.forget_routes();
         changed
@@ -346,9 +380,11 @@ impl Vhost {
     /// anybody hears of its end.
     pub fn forget_queue(&self, name: &str, number: u64) {
         let mut tables = self.tables.write();
-        if tables.queues.get(name).is_some_and(|queue| queue.number == number) {
+        if let Some(queue) = tables.queues.get(name).filter(|queue| queue.number == number) {
+            let deleter = queue.deleter.lock().clone();
             tables.remove_queue(name);
-            self.changed(tables);
+            self.numbers.queues.deleted();
+            self.changed_by(deleter.as_deref(), tables);
         }
     }
 }

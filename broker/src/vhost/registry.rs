@@ -8,13 +8,16 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
+use plugin_api::value::Table;
 use serde_json::Value as Json;
 
 use super::policy::NAME_BYTES_MAX;
 use super::settings::{InvalidSetting, PARAMETER_BYTES_MAX, PARAMETERS_MAX, VhostMetadata};
 use super::{Change, Changed, Shared, Vhost};
+use crate::events::{Events, Kind};
+use crate::metrics::node::QueueChurn;
 use crate::origin::Origin;
-use crate::plugin_host::TypeError;
+use crate::plugin_host::{Registry, TypeError};
 use crate::queue::{Durability, Input};
 
 /// See the module.
@@ -145,9 +148,24 @@ impl Vhosts {
         Ok(())
     }
 
+    /// What became of queues since the start.
+    pub fn queue_churn(&self) -> &QueueChurn {
+        &self.shared.numbers.queues
+    }
+
+    /// What plugins offer, and how they fare.
+    pub fn registry(&self) -> &Registry {
+        &self.shared.registry
+    }
+
     /// Whether any plugin offers the exchange type.
     pub fn has_exchange_type(&self, kind: &str) -> bool {
         self.shared.registry.exchange_type(kind).is_some()
+    }
+
+    /// Where is told what happens in vhosts.
+    pub fn events(&self) -> &Events {
+        &self.shared.events
     }
 
     // Parameters of the broker as a whole
@@ -210,6 +228,7 @@ impl Vhost {
         let queues: Vec<_> = tables.queues.values().cloned().collect();
         for queue in &queues {
             tables.remove_queue(&queue.name);
+            self.numbers.queues.deleted();
         }
         let exchanges: Vec<_> = tables.exchanges.keys().cloned().collect();
         for exchange in exchanges {
@@ -222,6 +241,7 @@ impl Vhost {
         }
         tables.changes.extend(settings.parameters.into_keys().map(|name| Change::ParameterPut(name, None)));
         tables.changes.extend([Change::LimitsPut(None), Change::VhostRemoved]);
+        tables.happened.note(Kind::VhostDeleted, || Table::new().with("name", &*self.name));
         self.changed(tables);
         queues
     }

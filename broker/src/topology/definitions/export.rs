@@ -69,7 +69,9 @@ fn object(value: Json) -> Map<String, Json> {
     }
 }
 
-fn user(record: &UserRecord) -> Json {
+/// A user as definitions and lists show it.
+#[must_use]
+pub fn user(record: &UserRecord) -> Json {
     let hash = record.password.as_ref();
     let UserLimitsDecl { max_connections, max_channels } = record.limits;
     let mut user = object(json!({
@@ -122,8 +124,9 @@ fn vhost(vhost: &Vhost) -> Json {
     json!({"name": vhost.name.as_ref(), "limits": vhost.limits().to_json(), "metadata": inner})
 }
 
-/// Limits and operator policies are parameters, too (semantics 23.10).
-fn parameters(vhost: &Vhost) -> Vec<Map<String, Json>> {
+/// The parameters of a vhost. Limits and operator policies are parameters, too (semantics 23.10).
+#[must_use]
+pub fn parameters(vhost: &Vhost) -> Vec<Map<String, Json>> {
     let entry = |component: &str, name: &str, value: Json| {
         object(json!({"component": component, "name": name, "value": value}))
     };

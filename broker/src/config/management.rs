@@ -1,0 +1,93 @@
+//! `management`: the HTTP API.
+
+use super::address::parse_listen_at;
+use super::reader::{Hint, Reader, Section};
+use super::yaml::{Node, Plain, Value};
+use crate::topology::schema::{MANAGEMENT_PORT, Topology};
+
+pub(super) const MANAGEMENT: Section = Section {
+    what: "management",
+    keys: &["listen", "cors_allow_origins", "cors_max_age_secs", "body_bytes_max"],
+    hints: &[
+        ("port", Hint::Instead("did you mean 'listen'? It takes ADDR:PORT")),
+        ("address", Hint::Instead("did you mean 'listen'?")),
+        ("http", Hint::Instead("did you mean 'listen'?")),
+        ("tls", Hint::NotYet),
+        ("path_prefix", Hint::NotYet),
+    ],
+};
+
+/// What switches the API off.
+const OFF: &str = "off";
+
+/// A day is longer than any browser remembers.
+const CORS_MAX_AGE_SECS: std::ops::RangeInclusive<u64> = 0..=86_400;
+
+/// Definitions of a large broker have tens of megabytes.
+const BODY_BYTES_MAX: std::ops::RangeInclusive<u64> = 1024..=256 * 1024 * 1024;
+
+/// A mapping, or `off`.
+pub(super) fn read(reader: &mut Reader<'_>, node: &Node, topology: &mut Topology) {
+    if is_off(node) {
+        topology.management.listen.clear();
+        return;
+    }
+    let Some(fields) = reader.fields(node, &MANAGEMENT) else { return };
+    if let Some(node) = fields.get("listen") {
+        listen(reader, node, topology);
+    }
+    if let Some(node) = fields.get("cors_allow_origins") {
+        let origins = reader.items(node).iter().filter_map(|item| {
+            let text = reader.text(item)?;
+            if text == "*" || text.starts_with("http://") || text.starts_with("https://") {
+                return Some(text.trim_end_matches('/').to_owned());
+            }
+            reader.error(
+                item.span,
+                format!("'{text}' is not an origin"),
+                "write it as https://HOST or https://HOST:PORT",
+            );
+            None
+        });
+        topology.management.cors_allow_origins = origins.collect();
+    }
+    if let Some(seconds) = fields.get("cors_max_age_secs").and_then(|node| reader.number(node, CORS_MAX_AGE_SECS)) {
+        topology.management.cors_max_age_secs = u32::try_from(seconds).unwrap_or(u32::MAX);
+    }
+    if let Some(bytes) = fields.get("body_bytes_max").and_then(|node| reader.size(node, BODY_BYTES_MAX)) {
+        topology.management.body_bytes_max = usize::try_from(bytes).unwrap_or(usize::MAX);
+    }
+}
+
+fn listen(reader: &mut Reader<'_>, node: &Node, topology: &mut Topology) {
+    if node.is_null() {
+        return reader.wrong(
+            node,
+            "an address",
+            "write ADDR:PORT, off, or leave 'listen' out for port 15672 of this machine",
+        );
+    }
+    topology.management.listen.clear();
+    if is_off(node) {
+        return;
+    }
+    for item in reader.items(node) {
+        let Some(text) = reader.text(item) else { continue };
+        match parse_listen_at(&text, MANAGEMENT_PORT) {
+            Ok(address) if address.port() != 0 && topology.management.listen.contains(&address) => {
+                reader.error(item.span, format!("listener {address} is declared twice"), "remove one");
+            }
+            Ok(address) => topology.management.listen.push(address),
+            Err(error) => reader.error(item.span, error, "write ADDR:PORT, PORT for all interfaces, or off"),
+        }
+    }
+}
+
+/// Other YAML readers take the word for `false`, so that is understood, too.
+fn is_off(node: &Node) -> bool {
+    match (node.plain(), &node.value) {
+        (Some(Plain::Bool(false)), _) => true,
+        (_, Value::Scalar(scalar)) => scalar.text == OFF,
+        _ => false,
+    }
+}

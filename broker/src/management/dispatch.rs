@@ -1,0 +1,171 @@
+//! A request from its head to its answer, in the order of checks that RabbitMQ has: path, method, credentials, type of the body, type of the
+//! answer, the body, then the handler.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, Method, Response, StatusCode};
+
+use super::call::{Answer, Call};
+use super::endpoints::{Endpoint, Run, Verb};
+use super::errors::ApiError;
+use super::guard::{Refused, Tags};
+use super::reply::Reply;
+use super::{Management, cors, outlet, paths};
+
+/// A body has to be whole by then.
+const BODY_DEADLINE: Duration = Duration::from_secs(30);
+/// An answer has to be there by then, unless it goes on.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Answers one request.
+pub(super) async fn dispatch(api: Arc<Management>, peer: SocketAddr, request: Request) -> Response<Body> {
+    let headers = request.headers().clone();
+    let is_preflight = request.method() == Method::OPTIONS;
+    let path = request.uri().path().to_owned();
+    let Some(segments) = paths::segments(&path) else {
+        return not_of_the_api(&path).into_response(&headers);
+    };
+    if segments.first().is_some_and(String::is_empty) && segments.len() == 1 {
+        return redirect("/api/index.html").into_response(&headers);
+    }
+    let Some((endpoint, named)) = api.routes.find(&segments) else {
+        return ApiError::object_not_found().into_reply().into_response(&headers);
+    };
+    let methods = endpoint.methods();
+    let reply = if is_preflight {
+        Reply::empty(StatusCode::OK).allow(&methods)
+    } else {
+        match answer(Arc::clone(&api), endpoint, named, peer, request).await {
+            Ok(reply) => reply,
+            Err(Refused::NoCredentials) => {
+                Reply::empty(StatusCode::UNAUTHORIZED).header(WWW_AUTHENTICATE, "Basic realm=\"RabbitMQ Management\"")
+            }
+            Err(Refused::Error(error)) if error.status == StatusCode::METHOD_NOT_ALLOWED => {
+                Reply::empty(StatusCode::METHOD_NOT_ALLOWED).allow(&methods)
+            }
+            Err(Refused::Error(error)) => error.into_reply(),
+        }
+    };
+    cors::allow(reply, &api.decl, &headers, is_preflight.then_some(methods.as_str())).into_response(&headers)
+}
+
+async fn answer(
+    api: Arc<Management>,
+    endpoint: &'static Endpoint,
+    named: Vec<(&'static str, String)>,
+    peer: SocketAddr,
+    request: Request,
+) -> Result<Reply, Refused> {
+    let refused = |status: StatusCode| Refused::Error(ApiError::new(status, "", ""));
+    let verb = Verb::of(request.method()).ok_or_else(|| refused(StatusCode::METHOD_NOT_ALLOWED))?;
+    let operation = endpoint.operation(verb).ok_or_else(|| refused(StatusCode::METHOD_NOT_ALLOWED))?;
+    let (head, body) = request.into_parts();
+    let part = |name: &str| named.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str());
+    let header_vhost =
+        head.headers.get("x-vhost").and_then(|value| value.to_str().ok()).filter(|name| !name.is_empty());
+    let vhost = part("v").or(header_vhost);
+    let user = api.judge(operation.who, peer, &head.headers, vhost, part("u").unwrap_or_default()).await?;
+    if verb.has_body() && !endpoint.accepts.takes(content_type(&head.headers)) {
+        return Err(ApiError::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            endpoint.accepts.help(),
+        )
+        .into());
+    }
+    if !wants_json(&head.headers) {
+        return Err(
+            ApiError::new(StatusCode::NOT_ACCEPTABLE, "not_acceptable", "the answer is application/json").into()
+        );
+    }
+    let limit = endpoint.body_bytes_max.unwrap_or(usize::MAX).min(api.decl.body_bytes_max);
+    let body = if verb.has_body() { read(body, &head.headers, limit).await? } else { Bytes::new() };
+    let call = Call {
+        tags: Tags::of(&user.tags),
+        query: head.uri.query().map(paths::query).unwrap_or_default(),
+        headers: head.headers,
+        named,
+        peer,
+        user,
+        body,
+        api,
+    };
+    Ok(carry_out(call, operation.run).await?)
+}
+
+async fn carry_out(call: Call, run: Run) -> Answer {
+    let call = Arc::new(call);
+    let broker = Arc::clone(call.broker());
+    let answered = async {
+        let reply = match run {
+            Run::Now(handler) => handler(&call)?,
+            Run::Blocking(handler) => {
+                let call = Arc::clone(&call);
+                let done = tokio::task::spawn_blocking(move || handler(&call)).await;
+                done.map_err(|error| {
+                    tracing::error!(error = %error, "a request ended in a panic");
+                    ApiError::new(
+                        StatusCode::INTERNAL_SERVER_ERROR,
+                        "internal_server_error",
+                        "the broker has a defect; its log has more",
+                    )
+                })??
+            }
+            Run::Waiting(handler) => handler(Arc::clone(&call)).await?,
+        };
+        if reply.waits_for_store {
+            outlet::stored(&broker).await?;
+        }
+        Ok(reply)
+    };
+    let late = |_| Err(ApiError::unavailable("the request took too long"));
+    tokio::time::timeout(ANSWER_DEADLINE, answered).await.unwrap_or_else(late)
+}
+
+/// Reads a body that keeps its limit.
+async fn read(body: Body, headers: &HeaderMap, limit: usize) -> Result<Bytes, ApiError> {
+    let too_large = || ApiError::bad_request("Exceeded HTTP request body size limit");
+    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|bytes| bytes > limit as u64) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_DEADLINE, axum::body::to_bytes(body, limit)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(_)) => Err(too_large()),
+        Err(_) => Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not come in time")),
+    }
+}
+
+fn content_type(headers: &HeaderMap) -> &str {
+    headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// Whether the answer's type is one that the client takes.
+fn wants_json(headers: &HeaderMap) -> bool {
+    let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
+    if accepted.peek().is_none() {
+        return true;
+    }
+    accepted.flat_map(|value| value.split(',')).any(|item| {
+        let kind = item.split(';').next().unwrap_or_default().trim();
+        kind.is_empty()
+            || ["*/*", "application/*", "application/json"].iter().any(|known| kind.eq_ignore_ascii_case(known))
+    })
+}
+
+fn redirect(to: &str) -> Reply {
+    Reply::empty(StatusCode::MOVED_PERMANENTLY).header(LOCATION, to)
+}
+
+/// What is not below `/api`.
+fn not_of_the_api(path: &str) -> Reply {
+    match path {
+        "/cli" => redirect("/cli/index.html"),
+        _ => ApiError::object_not_found().into_reply(),
+    }
+}

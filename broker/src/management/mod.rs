@@ -1,0 +1,101 @@
+//! The management HTTP API: what RabbitMQ serves on port 15672, for the tools that are written for it.
+//!
+//! [`endpoints`] is the one table of paths, methods and who may call them; [`guard`] judges by it who does, [`dispatch`] carries a request through
+//! in RabbitMQ's order of checks, and each resource has a file of its own. Changes go through the entries that AMQP uses (`vhost::declare`,
+//! `access::changes`, policies, the registry of vhosts) with the calling user's permissions. Nothing here is on the way of a message, and nothing
+//! walks messages to answer a list.
+
+mod attempts;
+mod bindings;
+mod body;
+mod call;
+mod caller;
+mod cors;
+mod definitions;
+mod dispatch;
+mod endpoints;
+mod errors;
+mod exchanges;
+mod features;
+mod guard;
+mod health;
+mod limits;
+mod lists;
+mod login;
+mod messages;
+mod multipart;
+mod nodes;
+mod outlet;
+mod overview;
+mod parameters;
+mod paths;
+mod permissions;
+mod policies;
+mod queues;
+mod reply;
+mod server;
+mod users;
+mod vhosts;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use self::attempts::Attempts;
+use self::endpoints::Routes;
+pub use self::server::serve;
+use crate::runtime::alarms::DiskState;
+use crate::runtime::{Broker, disk};
+use crate::topology::schema::ManagementDecl;
+
+/// What the API serves, and how.
+#[derive(Debug)]
+pub struct Management {
+    broker: Arc<Broker>,
+    decl: ManagementDecl,
+    node: NodeFacts,
+    routes: Routes,
+    attempts: Attempts,
+}
+
+/// What is known of the node from its start.
+#[derive(Clone, Debug, Default)]
+pub struct NodeFacts {
+    /// Where it listens for AMQP.
+    pub amqp: Vec<SocketAddr>,
+    /// Where it listens for HTTP.
+    pub http: Vec<SocketAddr>,
+    /// The data folder, if there is one.
+    pub data: Option<PathBuf>,
+    /// What has to be free on its file system; none for the default.
+    pub disk_free_bytes_min: Option<u64>,
+    /// The topology file, if there is one.
+    pub topology: Option<PathBuf>,
+    /// When it started, in milliseconds since the epoch.
+    pub started_ms: u64,
+}
+
+/// Every method of every path below `/api`, with the names of its parts in braces.
+pub fn operations() -> impl Iterator<Item = (&'static str, &'static str)> {
+    endpoints::TABLE.iter().flat_map(|endpoint| endpoint.verbs().map(|verb| (verb.name(), endpoint.path)))
+}
+
+impl NodeFacts {
+    /// The room on the disk; nothing where there is no data folder, or it cannot be seen.
+    fn disk(&self) -> DiskState {
+        let room = self.data.as_deref().and_then(|folder| disk::room(folder, self.disk_free_bytes_min).ok());
+        room.unwrap_or_default()
+    }
+}
+
+impl Management {
+    /// An API for this broker.
+    pub fn new(broker: Arc<Broker>, decl: ManagementDecl, node: NodeFacts) -> Arc<Self> {
+        Arc::new(Self { broker, decl, node, routes: Routes::new(endpoints::TABLE), attempts: Attempts::default() })
+    }
+
+    /// The node's name as tools expect one: `NAME@HOST`.
+    fn node_name(&self) -> String {
+        nodes::name(&self.broker.identity.cluster_name)
+    }
+}

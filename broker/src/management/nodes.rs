@@ -1,0 +1,281 @@
+//! The one node of the cluster: what exporters and dashboards ask of it.
+//!
+//! What only an Erlang machine has is zero, so that typed readers find every field. Facts of the process come from `/proc`; elsewhere they are zero, too.
+
+use std::net::SocketAddr;
+
+use serde_json::{Map, Value as Json, json};
+
+use super::call::{Answer, Call};
+use super::errors::ApiError;
+use super::{Management, lists};
+use crate::runtime::Broker;
+
+/// Readers expect text; there is no Erlang.
+pub(super) const ERLANG_VERSION: &str = "none";
+/// As [`ERLANG_VERSION`].
+pub(super) const ERLANG_FULL_VERSION: &str = "none (this broker is not written in Erlang)";
+/// As [`ERLANG_VERSION`].
+pub(super) const CRYPTO_VERSION: &str = "none";
+
+/// The node's name as tools expect one: `NAME@HOST`. A cluster's name that has no host becomes one on this machine.
+pub(super) fn name(cluster_name: &str) -> String {
+    if cluster_name.contains('@') { cluster_name.to_owned() } else { format!("{cluster_name}@localhost") }
+}
+
+/// 404 for the name of another node.
+pub(super) fn check_name(call: &Call) -> Result<(), ApiError> {
+    if call.named("node") == call.api.node_name() { Ok(()) } else { Err(ApiError::object_not_found()) }
+}
+
+pub(super) fn list(call: &Call) -> Answer {
+    lists::list(call, lists::Paging::None, vec![call.api.node_name()], |name| name, |_| node(&call.api))
+}
+
+pub(super) fn get(call: &Call) -> Answer {
+    check_name(call)?;
+    lists::one(call, node(&call.api))
+}
+
+/// Exchange types with what they say of themselves.
+pub(super) fn exchange_types(broker: &Broker) -> Json {
+    let registry = broker.vhosts.registry();
+    let names = registry.exchange_type_names().into_iter();
+    let types = names.filter_map(|name| registry.exchange_type(&name));
+    types.map(|kind| json!({"name": kind.name(), "description": kind.description(), "enabled": true})).collect()
+}
+
+pub(super) fn listeners(api: &Management) -> Json {
+    let node = api.node_name();
+    let listener = |protocol: &str, address: &SocketAddr| {
+        json!({
+            "node": node, "protocol": protocol, "ip_address": address.ip().to_string(), "port": address.port(),
+            "tls": false, "socket_opts": {"nodelay": true},
+        })
+    };
+    let amqp = api.node.amqp.iter().map(|address| listener("amqp", address));
+    amqp.chain(api.node.http.iter().map(|address| listener("http", address))).collect()
+}
+
+/// Where pages and the API are; the port is text, as in RabbitMQ.
+pub(super) fn contexts(api: &Management) -> Json {
+    let context = |address: &SocketAddr| {
+        json!({
+            "description": "RabbitMQ Management", "path": "/", "port": address.port().to_string(),
+            "ip": address.ip().to_string(), "node": api.node_name(), "ssl_opts": [],
+        })
+    };
+    api.node.http.iter().map(context).collect()
+}
+
+fn node(api: &Management) -> Json {
+    let broker = &api.broker;
+    let process = Process::read();
+    let disk = api.node.disk();
+    let plugins: Vec<String> = broker.vhosts.registry().status().into_iter().map(|plugin| plugin.name).collect();
+    let mut node = object(json!({
+        "name": api.node_name(),
+        "type": "disc",
+        "running": true,
+        "being_drained": false,
+        "os_pid": std::process::id().to_string(),
+        "fd_total": process.fd_total,
+        "sockets_total": process.fd_total,
+        "mem_limit": broker.alarms.memory_watermark_bytes(),
+        "mem_alarm": broker.alarms.is_memory_low(),
+        "mem_calculation_strategy": "rss",
+        "disk_free_limit": disk.watermark_bytes,
+        "disk_free_alarm": broker.alarms.is_disk_low(),
+        "proc_total": process.threads_max,
+        "run_queue": 0,
+        "processors": std::thread::available_parallelism().map_or(1, usize::from),
+        "uptime": broker.clock.wall_ms().saturating_sub(api.node.started_ms),
+        "rates_mode": "basic",
+        "enabled_plugins": plugins,
+        "exchange_types": exchange_types(broker),
+        "auth_mechanisms": auth_mechanisms(broker),
+        "applications": [{"name": "broker", "description": env!("CARGO_PKG_DESCRIPTION"), "version": env!("CARGO_PKG_VERSION")}],
+        "contexts": contexts(api),
+        "log_files": ["<stderr>"],
+        "config_files": api.node.topology.iter().map(|file| file.display().to_string()).collect::<Vec<_>>(),
+        "db_dir": api.node.data.as_ref().map(|folder| folder.display().to_string()).unwrap_or_default(),
+        "net_ticktime": 60,
+        "partitions": [],
+        "cluster_links": [],
+        "metrics_gc_queue_length": {},
+        "rabbitmq_version": broker.identity.version,
+        "erlang_version": ERLANG_VERSION,
+        "erlang_full_version": ERLANG_FULL_VERSION,
+        "crypto_lib_version": CRYPTO_VERSION,
+        "ra_open_file_metrics": {"ra_log_wal": 0, "ra_log_segment_writer": 0},
+    }));
+    let counters = [
+        ("fd_used", process.fd_used),
+        ("sockets_used", broker.connection_count() as u64),
+        ("mem_used", process.rss_bytes),
+        ("disk_free", disk.free_bytes.unwrap_or(0)),
+        ("proc_used", process.threads),
+        ("context_switches", process.context_switches),
+    ];
+    for (name, value) in counters.into_iter().chain(ERLANG_COUNTERS.iter().map(|name| (*name, 0))) {
+        node.insert(name.to_owned(), json!(value));
+        node.insert(format!("{name}_details"), json!({"rate": 0.0}));
+    }
+    for name in AVERAGES {
+        node.insert((*name).to_owned(), json!(0.0));
+        node.insert(format!("{name}_details"), json!({"rate": 0.0}));
+    }
+    Json::Object(node)
+}
+
+/// Counters that exporters read and that nothing here counts.
+const ERLANG_COUNTERS: &[&str] = &[
+    "gc_num",
+    "gc_bytes_reclaimed",
+    "io_read_count",
+    "io_read_bytes",
+    "io_write_count",
+    "io_write_bytes",
+    "io_sync_count",
+    "io_seek_count",
+    "io_reopen_count",
+    "io_file_handle_open_attempt_count",
+    "mnesia_ram_tx_count",
+    "mnesia_disk_tx_count",
+    "msg_store_read_count",
+    "msg_store_write_count",
+    "queue_index_read_count",
+    "queue_index_write_count",
+];
+
+/// Times in milliseconds, of the same kind.
+const AVERAGES: &[&str] = &[
+    "io_read_avg_time",
+    "io_write_avg_time",
+    "io_sync_avg_time",
+    "io_seek_avg_time",
+    "io_file_handle_open_attempt_avg_time",
+];
+
+fn auth_mechanisms(broker: &Broker) -> Json {
+    let offered = broker.identity.mechanisms.split_whitespace();
+    let description = |name: &str| match name {
+        "PLAIN" => "SASL PLAIN authentication mechanism",
+        "AMQPLAIN" => "QPid AMQPLAIN mechanism",
+        _ => "",
+    };
+    offered.map(|name| json!({"name": name, "description": description(name), "enabled": true})).collect()
+}
+
+/// What readers want of memory by kind; all that is known is what messages take, and the rest.
+pub(super) fn memory(call: &Call) -> Answer {
+    check_name(call)?;
+    let (rss, messages) = (Process::read().rss_bytes, crate::message::live_bytes());
+    let mut memory = object(json!({
+        "binary": messages,
+        "other_proc": rss.saturating_sub(messages),
+        "strategy": "rss",
+        "total": {"erlang": rss, "rss": rss, "allocated": rss},
+    }));
+    for name in MEMORY_KINDS {
+        memory.insert((*name).to_owned(), json!(0));
+    }
+    lists::one(call, json!({"memory": memory}))
+}
+
+/// The same in percent.
+pub(super) fn memory_relative(call: &Call) -> Answer {
+    check_name(call)?;
+    let (rss, messages) = (Process::read().rss_bytes, crate::message::live_bytes());
+    let percent = (messages.min(rss) * 100).checked_div(rss).unwrap_or(0);
+    let mut memory = object(json!({"binary": percent, "other_proc": 100 - percent, "total": 100}));
+    for name in MEMORY_KINDS {
+        memory.insert((*name).to_owned(), json!(0));
+    }
+    lists::one(call, json!({"memory": memory}))
+}
+
+const MEMORY_KINDS: &[&str] = &[
+    "connection_readers",
+    "connection_writers",
+    "connection_channels",
+    "connection_other",
+    "queue_procs",
+    "quorum_queue_procs",
+    "quorum_queue_dlx_procs",
+    "stream_queue_procs",
+    "stream_queue_replica_reader_procs",
+    "stream_queue_coordinator_procs",
+    "plugins",
+    "metadata_store",
+    "metrics",
+    "mgmt_db",
+    "mnesia",
+    "quorum_ets",
+    "metadata_store_ets",
+    "other_ets",
+    "msg_index",
+    "code",
+    "atom",
+    "other_system",
+    "allocated_unused",
+    "reserved_unallocated",
+];
+
+fn object(value: Json) -> Map<String, Json> {
+    match value {
+        Json::Object(object) => object,
+        _ => Map::new(),
+    }
+}
+
+/// What the operating system knows of this process.
+#[derive(Debug, Default)]
+struct Process {
+    fd_used: u64,
+    fd_total: u64,
+    rss_bytes: u64,
+    threads: u64,
+    threads_max: u64,
+    context_switches: u64,
+}
+
+impl Process {
+    fn read() -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let field = |name: &str| -> u64 {
+            let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            value.and_then(|value| value.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+        };
+        let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+        let limit = |name: &str| -> u64 {
+            let value = limits.lines().find_map(|line| line.strip_prefix(name));
+            value.and_then(|value| value.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+        };
+        Self {
+            fd_used: std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64),
+            fd_total: limit("Max open files"),
+            rss_bytes: field("VmRSS") * 1024,
+            threads: field("Threads"),
+            threads_max: limit("Max processes"),
+            context_switches: field("voluntary_ctxt_switches") + field("nonvoluntary_ctxt_switches"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_have_a_host() {
+        assert_eq!(name("broker"), "broker@localhost");
+        assert_eq!(name("rabbit@host"), "rabbit@host");
+    }
+
+    #[test]
+    fn the_process_is_seen() {
+        let process = Process::read();
+        assert!(process.fd_used > 0 && process.fd_total > 0 && process.rss_bytes > 1024 * 1024 && process.threads > 0);
+    }
+}
