@@ -260,6 +260,7 @@ impl Client {
                 if let Some(consuming) = self.consuming(number, |consuming| consuming.id == consumer) {
                     consuming.is_registered = true;
                 }
+                context.history.note(Event::ConsumeOk(consumer));
             }
             Request::Cancel(consumer) => {
                 let Some(channel) = self.channel(number) else { return Ok(()) };
