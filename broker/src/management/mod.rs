@@ -91,6 +91,11 @@ impl Management {
 
     /// The node's name as tools expect one: `NAME@HOST`.
     fn node_name(&self) -> String {
-        nodes::name(&self.broker.identity.cluster_name)
+        node_name(&self.broker.identity.cluster_name)
     }
+}
+
+/// The name of the node of a cluster, as tools expect one: `NAME@HOST`.
+pub(crate) fn node_name(cluster_name: &str) -> String {
+    nodes::name(cluster_name)
 }
