@@ -7,6 +7,7 @@ pub mod config;
 pub mod hooks;
 pub mod management;
 pub mod message;
+pub mod metrics;
 pub mod node;
 pub mod origin;
 pub mod plugin_host;

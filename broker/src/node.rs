@@ -26,6 +26,7 @@ use crate::amqp::{Identity, Limits};
 use crate::hooks::{HookError, HookSet};
 use crate::management::{self, Management, NodeFacts};
 use crate::message;
+use crate::metrics::Metrics;
 use crate::plugin_host::{LoadError, LoadRequest, Registry, TypeError};
 use crate::runtime::alarms::{self, Alarms};
 use crate::runtime::broker::Parts;
@@ -33,6 +34,7 @@ use crate::runtime::disk::DiskWatch;
 use crate::runtime::holder::MessageHolder;
 use crate::runtime::listener::{self, Reached};
 use crate::runtime::paging::{self, Paging};
+use crate::runtime::sampler;
 use crate::runtime::timer::{self, Timer};
 use crate::runtime::transactions::Transactions;
 use crate::runtime::{Broker, Clock, Shells};
@@ -233,6 +235,7 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     }
     drop(management);
     accepting.spawn(watch_memory(Arc::clone(&broker)));
+    accepting.spawn(sampler::run(Arc::clone(&broker)));
     accepting.spawn(timer::run(Arc::clone(&broker.timer)));
     accepting.spawn(disk_watch.run(Arc::clone(&broker)));
     let failure = tokio::select! {
@@ -308,7 +311,8 @@ pub fn build(
         .or((committer.promise() != Durability::ProcessLifetime).then_some(paging::DEFAULT_BYTES));
     let paging = Arc::new(Paging::new(queue_memory));
     let timer = Arc::new(Timer::new(clock.clone()));
-    let factory = Shells::new(Arc::clone(committer), Arc::clone(&paging), Arc::clone(&timer));
+    let metrics = Metrics::new(clock.wall_ms());
+    let factory = Shells::new(Arc::clone(committer), Arc::clone(&paging), Arc::clone(&timer), Arc::clone(&metrics));
     let ledger = StoreLedger::new(Arc::clone(committer));
     let Recovery { definitions, mut backlogs, first_seq, first_number } = recovery;
     let holder =
@@ -363,6 +367,7 @@ pub fn build(
         alarms,
         paging,
         holder,
+        metrics,
         timer,
         clock,
     };

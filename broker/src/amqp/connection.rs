@@ -13,7 +13,7 @@ mod channels;
 mod deliveries;
 mod transactions;
 
-pub use self::deliveries::Delivery;
+pub use self::deliveries::{ChannelGauges, Confirmed, Delivery};
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -33,6 +33,7 @@ use super::reply_code::{ProtocolError, ReplyCode, Scope};
 use super::wire::WireError;
 use super::{ChannelId, Outstanding, PublishFlags, PublishMode, SourceId};
 use crate::message::{Arriving, Message, Parts};
+use crate::metrics::sizes::BodySizes;
 
 /// What the driver has to carry out.
 #[derive(Debug)]
@@ -202,6 +203,10 @@ pub struct Connection {
     numbers_base: u64,
     /// An alarm keeps the socket unread.
     is_blocked: bool,
+    /// Publishes that were confirmed, for statistics.
+    confirmed: Vec<Confirmed>,
+    /// How large publishes were, for statistics.
+    sizes: BodySizes,
 }
 
 impl Connection {
@@ -227,6 +232,8 @@ impl Connection {
             confirming: Vec::new(),
             numbers_base: 0,
             is_blocked: false,
+            confirmed: Vec::new(),
+            sizes: BodySizes::default(),
             identity,
             limits,
         }

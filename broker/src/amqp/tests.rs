@@ -145,13 +145,13 @@ fn a_late_confirm_of_an_earlier_channel_settles_nothing_on_a_new_one() {
     let mut bench = open(&[1]);
     bench.send(1, ConfirmSelect { nowait: true });
     let old = publish(&mut bench);
-    bench.conn.expect_confirms(ChannelId(1), old, 1);
+    bench.conn.expect_confirms(ChannelId(1), old, 1, 0);
     bench.send(1, ChannelClose { reply_code: 200, reply_text: "", class_id: 0, method_id: 0 });
     bench.conn.close_channel_ok(ChannelId(1));
     bench.send(1, ChannelOpen { out_of_band: "" });
     bench.send(1, ConfirmSelect { nowait: true });
     let new = publish(&mut bench);
-    bench.conn.expect_confirms(ChannelId(1), new, 1);
+    bench.conn.expect_confirms(ChannelId(1), new, 1, 0);
     bench.conn.out().take_all();
 
     bench.conn.confirm(ChannelId(1), old..=old, true).unwrap();

@@ -26,6 +26,11 @@ impl ChannelLimit {
         self.max.store(u32::from(max), Ordering::SeqCst);
     }
 
+    /// How many; 0 is no limit.
+    pub fn max(&self) -> usize {
+        self.max.load(Ordering::Relaxed) as usize
+    }
+
     /// Whether there is a limit now.
     pub fn is_limiting(&self) -> bool {
         self.max.load(Ordering::SeqCst) != 0

@@ -88,6 +88,7 @@ impl Queue {
     pub(super) fn die(&mut self, entry: Entry, reason: DeathReason, effects: &mut Effects) {
         let range = SeqRange::one(entry.level, entry.seq, entry.stored);
         if !self.options.dead_letters {
+            drop_dead(1, reason, effects);
             return settle(range, effects);
         }
         let died_ms = self.now_ms;
@@ -103,7 +104,10 @@ impl Queue {
     pub(super) fn die_unread(&mut self, range: SeqRange, reason: DeathReason, effects: &mut Effects) {
         match self.options.dead_letters {
             true => self.dying.push(Dying { range, message: None, reason, died_ms: self.now_ms }),
-            false => settle(range, effects),
+            false => {
+                drop_dead(range.len(), reason, effects);
+                settle(range, effects);
+            }
         }
     }
 
@@ -174,4 +178,10 @@ impl Queue {
     pub(super) fn forget_dying(&mut self, effects: &mut Effects) {
         effects.processed.append(&mut std::mem::take(&mut self.dying).owed);
     }
+}
+
+/// Counts messages that died and that nobody wants.
+fn drop_dead(count: usize, reason: DeathReason, effects: &mut Effects) {
+    let dropped = &mut effects.dropped[reason as usize];
+    *dropped = dropped.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
 }

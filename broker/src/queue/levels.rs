@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::counts::Kept;
 use super::ports::{LoadedMessage, Place, SeqRange};
 use super::ready::{Entry, Front, Hot, Ready, Wanted};
 use super::ttl;
@@ -41,6 +42,7 @@ struct Sums {
     hot_bytes: usize,
     body_bytes: u64,
     unsized_count: usize,
+    kept: Kept,
 }
 
 impl Sums {
@@ -50,6 +52,7 @@ impl Sums {
             hot_bytes: ready.hot_bytes(),
             body_bytes: ready.body_bytes(),
             unsized_count: ready.unsized_count(),
+            kept: ready.kept(),
         }
     }
 
@@ -60,6 +63,7 @@ impl Sums {
             hot_bytes: self.hot_bytes - old.hot_bytes + new.hot_bytes,
             body_bytes: self.body_bytes - old.body_bytes + new.body_bytes,
             unsized_count: self.unsized_count - old.unsized_count + new.unsized_count,
+            kept: self.kept.without(old.kept).and(new.kept),
         }
     }
 }
@@ -133,6 +137,26 @@ impl Levels {
     #[inline]
     pub(super) fn body_bytes(&self) -> u64 {
         self.several.as_ref().map_or_else(|| self.only.body_bytes(), |several| several.sums.body_bytes)
+    }
+
+    /// What of it is in memory, and what lasts.
+    pub(super) fn kept(&self) -> Kept {
+        self.several.as_ref().map_or_else(|| self.only.kept(), |several| several.sums.kept)
+    }
+
+    /// The same by looking at every message.
+    #[cfg(test)]
+    pub(super) fn recount(&self) -> Kept {
+        let several = self.several.iter().flat_map(|several| several.ready.iter().flatten());
+        several.map(|ready| ready.recount()).fold(self.only.recount(), Kept::and)
+    }
+
+    /// The next in line, if it is in memory.
+    pub(super) fn head(&self) -> Option<&Message> {
+        match &self.several {
+            None => self.only.head(),
+            Some(several) => several.next()?.head(),
+        }
     }
 
     /// Messages of unknown size, to look at: at most so many of one level.

@@ -7,6 +7,7 @@
 mod attempts;
 pub mod channel_limit;
 mod consumers;
+mod counts;
 mod durability;
 mod dying;
 mod expiry;
@@ -31,6 +32,8 @@ use hashbrown::HashSet;
 
 pub use self::channel_limit::ChannelLimit;
 use self::consumers::{Consumers, Handed, Overdue};
+use self::counts::Counts;
+pub use self::counts::{Capacity, Report};
 pub use self::durability::Durability;
 use self::dying::DyingLine;
 use self::levels::Levels;
@@ -40,6 +43,7 @@ pub use self::ports::*;
 use self::ready::{Entry, Hot};
 pub use self::shared_credit::SharedCredit;
 use crate::message::Message;
+use crate::metrics::Stat;
 
 /// A message that the store must keep.
 #[derive(Debug)]
@@ -80,6 +84,8 @@ pub struct Effects {
     pub load: Option<Load>,
     /// Publishers whose bytes are processed.
     pub processed: Vec<(Arc<dyn Outlet>, usize)>,
+    /// How many messages died that nobody wanted elsewhere, in the order of [`DeathReason`].
+    pub dropped: [u32; 4],
     /// The queue has ended: take it out of all tables before the notices go out.
     pub has_ended: bool,
 }
@@ -125,6 +131,7 @@ pub struct Queue {
     used_ms: Option<u64>,
     lost: usize,
     has_ended: bool,
+    counts: Counts,
     /// The time of the input that is being handled, in milliseconds since the epoch.
     now_ms: u64,
 }
@@ -152,6 +159,7 @@ impl Queue {
             used_ms: None,
             lost: 0,
             has_ended: false,
+            counts: Counts::default(),
             now_ms: 0,
         };
         for level in &restored.levels {
@@ -203,6 +211,9 @@ impl Queue {
     }
 
     fn take(&mut self, input: Input, effects: &mut Effects) {
+        if !matches!(input, Input::Tick | Input::Shrink | Input::Reconfigure(_) | Input::Loaded { .. }) {
+            self.counts.use_at(self.now_ms);
+        }
         match input {
             Input::Publish { origin, messages } => return self.on_publish(origin, messages, effects),
             Input::Settle { holder, tickets, settlement } => {
@@ -290,12 +301,14 @@ impl Queue {
             let notice = Notice::Delivered { source: holder.id.source, deliveries, takes_shared_credit };
             effects.notices.push((Arc::clone(&holder.outlet), notice));
         }
+        self.note_serving();
     }
 
     fn on_publish(&mut self, origin: Option<Arc<dyn Outlet>>, messages: Vec<Incoming>, effects: &mut Effects) {
         let mut numbers = Vec::new();
         let mut refused = Vec::new();
         let mut processed_bytes = 0;
+        self.counts.add(Stat::Publish, messages.len() as u64);
         for incoming in messages {
             let Incoming { message, channel, number } = incoming;
             if self.refuses(&message) {
@@ -392,13 +405,15 @@ impl Queue {
 
     #[inline]
     fn hand_over(&mut self, slot: usize, mut hot: Hot, effects: &mut Effects) {
-        let bytes = hot.message.weight();
+        let (bytes, body_bytes) = (hot.message.weight(), hot.message.body().len() as u64);
         let (place, stored) = (hot.place(), hot.stored);
+        self.counts.add(Stat::Redeliver, u64::from(hot.redelivered));
         let keeps_body = !self.is_over_budget() || self.consumers.is_no_ack(slot);
         if !keeps_body {
             Self::page_out(&self.ready, place, &hot.message, &mut hot.stored, hot.deadline_ms, effects);
         }
         let delivered = self.as_delivered(&hot);
+        let kept_as = hot.stored;
         let handed = self.consumers.deliver(slot, hot, keeps_body);
         if let Some(delivered) = delivered {
             self.consumers.replace_delivered(slot, delivered);
@@ -406,9 +421,14 @@ impl Queue {
         match handed {
             Handed::Held => {
                 self.unacked_bytes += if keeps_body { bytes } else { 0 };
+                self.counts.add(Stat::Deliver, 1);
+                self.counts.hold(kept_as, keeps_body, body_bytes);
                 self.mark(place, stored, effects);
             }
-            Handed::Gone => settle(SeqRange::one(place.level, place.seq, stored), effects),
+            Handed::Gone => {
+                self.counts.add(Stat::DeliverNoAck, 1);
+                settle(SeqRange::one(place.level, place.seq, stored), effects);
+            }
         }
     }
 
@@ -426,12 +446,16 @@ impl Queue {
     fn on_settle(&mut self, id: HolderId, tickets: &[u64], settlement: Settlement, effects: &mut Effects) {
         let Some(slot) = self.consumers.slot_of(id) else { return };
         let tell = self.limit_listener(slot);
-        let Self { consumers, unacked_bytes, .. } = self;
+        let Self { consumers, unacked_bytes, counts, .. } = self;
         let mut others = Vec::new();
         let has_room = consumers.settle(slot, tickets, |entry| {
             *unacked_bytes -= entry.message.as_ref().map_or(0, |message| message.weight());
+            counts.let_go(entry.stored, entry.message.is_some(), u64::from(entry.body_bytes));
             match settlement {
-                Settlement::Remove => settle(SeqRange::one(entry.level, entry.seq, entry.stored), effects),
+                Settlement::Remove => {
+                    counts.add(Stat::Ack, 1);
+                    settle(SeqRange::one(entry.level, entry.seq, entry.stored), effects);
+                }
                 Settlement::Reject | Settlement::Requeue => others.push(entry),
             }
         });
@@ -481,6 +505,8 @@ impl Queue {
         let (redelivered, message) = (hot.redelivered, Arc::clone(&hot.message));
         let delivered = self.as_delivered(&hot);
         let mut ticket = 0;
+        self.counts.add(if no_ack { Stat::GetNoAck } else { Stat::Get }, 1);
+        self.counts.add(Stat::Redeliver, u64::from(redelivered));
         if no_ack {
             settle(SeqRange::one(hot.level, hot.seq, hot.stored), effects);
         } else {
@@ -493,6 +519,7 @@ impl Queue {
             } else {
                 self.unacked_bytes += message.weight();
             }
+            self.counts.hold(entry.stored, entry.message.is_some(), u64::from(entry.body_bytes));
             let slot = self.consumers.slot_or_new(id, &reply_to.outlet, reply_to.channel);
             ticket = self.consumers.hold(slot, entry);
         }
@@ -514,9 +541,10 @@ impl Queue {
         for &id in ids {
             let Some(slot) = self.consumers.slot_of(id) else { continue };
             let tell = self.limit_listener(slot);
-            let Self { consumers, unacked_bytes, .. } = self;
+            let Self { consumers, unacked_bytes, counts, .. } = self;
             let has_room = consumers.detach(slot, |entry| {
                 *unacked_bytes -= entry.message.as_ref().map_or(0, |message| message.weight());
+                counts.let_go(entry.stored, entry.message.is_some(), u64::from(entry.body_bytes));
                 returned.push(entry);
             });
             self.tell_limit_lifted(has_room, tell, effects);
@@ -582,6 +610,7 @@ impl Queue {
         self.forget_dying(effects);
         self.consumers = Consumers::default();
         self.unacked_bytes = 0;
+        (self.counts.unacked, self.counts.unacked_body_bytes) = Default::default();
         self.has_ended = true;
         effects.has_ended = true;
     }

@@ -29,6 +29,8 @@ pub struct Options {
     pub delivery_limit: Option<u32>,
     /// Messages that come back say how often (semantics 13.22).
     pub counts_deliveries: bool,
+    /// It is of the type quorum, which statistics tell apart. Fixed when the queue is made.
+    pub is_quorum: bool,
     /// Levels of priority beside 0 (semantics 21.1). Fixed when the queue is made.
     pub max_priority: Option<u8>,
     /// Only one consumer is served at a time (semantics 13.26). Fixed when the queue is made.

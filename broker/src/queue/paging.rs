@@ -7,11 +7,13 @@
 
 use std::sync::Arc;
 
+use super::counts::Kept;
 use super::levels::Levels;
 use super::ports::{HolderId, Load, LoadedMessage, Place, Reply, ReplyTo, SeqRange, Stored};
 use super::ready::Entry;
 use super::{Append, Effects, Queue, answer};
 use crate::message::Message;
+use crate::metrics::Stat;
 
 /// A load asks for a quarter of the budget, within these bounds.
 const LOAD_BYTES: std::ops::RangeInclusive<usize> = 16 * 1024..=1024 * 1024;
@@ -117,7 +119,7 @@ impl Queue {
         }
         let mut excess = self.memory_bytes().saturating_sub(self.budget_bytes);
         // What somebody has is needed last, but to put a transient one out of memory costs a write that may be for nothing.
-        let Self { ready, consumers, unacked_bytes, .. } = self;
+        let Self { ready, consumers, unacked_bytes, counts, .. } = self;
         for entry in consumers.unacked_bodies() {
             if excess == 0 {
                 break;
@@ -126,6 +128,7 @@ impl Queue {
                 let place = Place { level: entry.level, seq: entry.seq };
                 Self::page_out(ready, place, &message, &mut entry.stored, entry.deadline_ms, effects);
                 *unacked_bytes -= message.weight();
+                counts.unacked.sub(Kept::hot(u64::from(entry.body_bytes)));
                 excess = excess.saturating_sub(message.weight());
             }
         }
@@ -243,7 +246,10 @@ impl Queue {
             let Some(get) = self.waiting_gets.pop_front() else { return };
             match self.ready.pop() {
                 Some(hot) => self.answer_get(&get, hot, effects),
-                None => answer(&get.reply_to, Reply::Empty, effects),
+                None => {
+                    self.counts.add(Stat::GetEmpty, 1);
+                    answer(&get.reply_to, Reply::Empty, effects);
+                }
             }
         }
     }

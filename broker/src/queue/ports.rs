@@ -6,8 +6,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::channel_limit::ChannelLimit;
-use super::{Options, SharedCredit};
+use super::{Options, Report, SharedCredit};
 use crate::message::Message;
+use crate::metrics::QueueStats;
 
 /// Where notices go: the mailbox of a connection. Posting never waits.
 pub trait Outlet: fmt::Debug + Send + Sync {
@@ -22,6 +23,16 @@ pub trait Outlet: fmt::Debug + Send + Sync {
 pub trait Handle: fmt::Debug + Send + Sync {
     /// Leaves an input; never waits. Inputs of one poster are handled in order.
     fn post(&self, input: Input);
+
+    /// How the queue is, without waiting for it; none for what people do not see as a queue.
+    fn report(&self) -> Option<Report> {
+        None
+    }
+
+    /// What was seen of it over time.
+    fn stats(&self) -> Option<&QueueStats> {
+        None
+    }
 }
 
 /// Who holds deliveries: a consumer, or a channel's basic.get. Unique in the broker.

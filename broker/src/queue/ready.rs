@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use super::counts::Kept;
 use super::ports::{LoadedMessage, Place, SeqRange, Stored};
 use super::ttl::{self, NEVER, Ttls};
 use crate::message::Message;
@@ -63,6 +64,14 @@ impl From<Hot> for Entry {
     }
 }
 
+impl Entry {
+    /// What it is for the sums.
+    #[inline]
+    pub(super) fn kept(&self) -> Kept {
+        Kept::of(self.stored, self.message.is_some(), u64::from(self.body_bytes))
+    }
+}
+
 /// What a message counts for in the length of a queue (semantics 19.1). A body that is announced has far less than 4 GiB.
 #[inline]
 fn body_bytes(message: &Message) -> u64 {
@@ -108,6 +117,7 @@ pub(super) struct Ready {
     body_bytes: u64,
     /// Cold messages of unknown size.
     unsized_count: usize,
+    kept: Kept,
     ttls: Ttls,
     /// The first of the cold ones that was looked at, and its deadline.
     looked_at: Option<(u64, u64)>,
@@ -121,6 +131,7 @@ impl Ready {
             ttls: Ttls::new(ttl_ms),
             body_bytes: 0,
             unsized_count: 0,
+            kept: Kept::default(),
             looked_at: None,
             next_seq: first_seq,
             marked: 0,
@@ -244,6 +255,7 @@ impl Ready {
             self.cold.insert(place + 1, Run { range: rest, ..unknown });
         }
         self.body_bytes += bytes;
+        self.kept.add(Kept::run(known.stored, 0, bytes));
         self.unsized_count -= known.len();
         // What was one run becomes one again.
         if let Some(before) = place.checked_sub(1)
@@ -260,6 +272,29 @@ impl Ready {
         self.hot_bytes
     }
 
+    /// What of it is in memory, and what lasts.
+    pub(super) fn kept(&self) -> Kept {
+        self.kept
+    }
+
+    /// The same by looking at every message.
+    #[cfg(test)]
+    pub(super) fn recount(&self) -> Kept {
+        let returned = self.returned.values().map(Entry::kept);
+        let head = self.head.iter().map(|hot| Kept::of(hot.stored, true, body_bytes(&hot.message)));
+        let cold =
+            self.cold.iter().map(|run| Kept::run(run.range.stored, run.range.len(), run.body_bytes.unwrap_or(0)));
+        returned.chain(head).chain(cold).fold(Kept::default(), Kept::and)
+    }
+
+    /// The next in line, if it is in memory.
+    pub(super) fn head(&self) -> Option<&Message> {
+        match self.returned.first_key_value() {
+            Some((_, entry)) => entry.message.as_deref(),
+            None => self.head.front().map(|hot| &*hot.message),
+        }
+    }
+
     /// Whether new messages must join messages that only the store has.
     #[inline]
     pub(super) fn has_cold(&self) -> bool {
@@ -269,8 +304,10 @@ impl Ready {
     /// A new message in memory, at the tail; only while nothing is cold.
     #[inline]
     pub(super) fn push(&mut self, hot: Hot) {
+        let bytes = body_bytes(&hot.message);
         self.hot_bytes += hot.message.weight();
-        self.body_bytes += body_bytes(&hot.message);
+        self.body_bytes += bytes;
+        self.kept.add(Kept::of(hot.stored, true, bytes));
         self.head.push_back(hot);
     }
 
@@ -279,6 +316,7 @@ impl Ready {
         self.cold_count += 1;
         let bytes = body_bytes(message);
         self.body_bytes += bytes;
+        self.kept.add(Kept::of(stored, false, bytes));
         let run = Run {
             range: SeqRange::one(self.level, seq, stored),
             redelivered: false,
@@ -299,6 +337,7 @@ impl Ready {
                 let range = SeqRange { level: self.level, first, last, stored: Stored::Lasting };
                 self.cold_count += range.len();
                 self.unsized_count += range.len();
+                self.kept.add(Kept::run(range.stored, range.len(), 0));
                 self.cold.push_back(Run { range, redelivered, earliest_ms: 0, body_bytes: None });
             }
         }
@@ -308,6 +347,7 @@ impl Ready {
     pub(super) fn put_back(&mut self, entry: Entry) {
         self.hot_bytes += entry.message.as_ref().map_or(0, |message| message.weight());
         self.body_bytes += u64::from(entry.body_bytes);
+        self.kept.add(entry.kept());
         self.returned.insert(entry.seq, entry);
     }
 
@@ -330,8 +370,10 @@ impl Ready {
                 Hot { seq, level, message, deadline_ms, returns, redelivered, stored }
             }
         };
+        let bytes = body_bytes(&hot.message);
         self.hot_bytes -= hot.message.weight();
-        self.body_bytes -= body_bytes(&hot.message);
+        self.body_bytes -= bytes;
+        self.kept.sub(Kept::of(hot.stored, true, bytes));
         Some(hot)
     }
 
@@ -342,6 +384,7 @@ impl Ready {
         }
         let (_, entry) = self.returned.pop_first()?;
         self.body_bytes -= u64::from(entry.body_bytes);
+        self.kept.sub(entry.kept());
         Some(entry)
     }
 
@@ -352,7 +395,9 @@ impl Ready {
         }
         let run = self.cold.front_mut()?;
         let cut = SeqRange { last: run.range.last.min(run.range.first.saturating_add(count_max - 1)), ..run.range };
-        match run.body_bytes.take() {
+        let bytes = run.body_bytes.take();
+        self.kept.sub(Kept::run(cut.stored, cut.len(), bytes.unwrap_or(0)));
+        match bytes {
             Some(bytes) => {
                 self.body_bytes -= bytes;
                 self.unsized_count += run.range.len() - cut.len();
@@ -371,6 +416,7 @@ impl Ready {
     pub(super) fn cool_last(&mut self) -> bool {
         let Some(hot) = self.head.pop_back() else { return false };
         self.hot_bytes -= hot.message.weight();
+        self.kept.sub(Kept::hot(body_bytes(&hot.message)));
         self.cold_count += 1;
         let run = Run {
             range: SeqRange::one(self.level, hot.seq, hot.stored),
@@ -406,6 +452,7 @@ impl Ready {
             }
             if let Some(message) = entry.message.take() {
                 freed += message.weight();
+                self.kept.sub(Kept::hot(u64::from(entry.body_bytes)));
                 each(entry, message);
                 // It is in the store from now on.
                 entry.stored = if entry.stored == Stored::Nowhere { Stored::Paged } else { entry.stored };
@@ -450,6 +497,7 @@ impl Ready {
                 && entry.message.is_none()
             {
                 self.hot_bytes += message.weight();
+                self.kept.add(Kept::hot(u64::from(entry.body_bytes)));
                 entry.message = Some(message);
             }
         }
@@ -458,8 +506,9 @@ impl Ready {
             let covered = self.returned.range(range.first..=range.last.min(through));
             lost.extend(covered.filter(|(_, entry)| entry.message.is_none()).map(|(&seq, _)| seq));
         }
-        for seq in &lost {
-            self.body_bytes -= self.returned.remove(seq).map_or(0, |entry| u64::from(entry.body_bytes));
+        for entry in lost.iter().filter_map(|seq| self.returned.remove(seq)) {
+            self.body_bytes -= u64::from(entry.body_bytes);
+            self.kept.sub(entry.kept());
         }
         lost.len()
     }
@@ -472,13 +521,19 @@ impl Ready {
         let mut found = 0;
         while let Some(mut run) = self.cold.pop_front_if(|run| run.range.first <= through) {
             let last = run.range.last.min(through);
+            let found_before = found;
             while let Some(LoadedMessage { seq, came_ms, message }) = messages.next_if(|loaded| loaded.seq <= last) {
                 if seq >= run.range.first {
                     found += 1;
                     self.hot_bytes += message.weight();
+                    let bytes = body_bytes(&message);
+                    self.kept.add(Kept::hot(bytes));
                     match &mut run.body_bytes {
-                        Some(bytes) => *bytes -= body_bytes(&message).min(*bytes),
-                        None => self.body_bytes += body_bytes(&message),
+                        Some(known) => *known -= bytes.min(*known),
+                        None => {
+                            self.body_bytes += bytes;
+                            self.kept.add(Kept::run(run.range.stored, 0, bytes));
+                        }
                     }
                     let deadline_ms = self.deadline(seq, came_ms, now_ms, &message);
                     let Run { range, redelivered, .. } = run;
@@ -488,6 +543,7 @@ impl Ready {
             }
             let done = SeqRange { last, ..run.range }.len();
             self.cold_count -= done;
+            self.kept.sub(Kept::run(run.range.stored, done - (found - found_before), 0));
             if run.body_bytes.is_none() {
                 self.unsized_count -= done;
             }
@@ -497,7 +553,9 @@ impl Ready {
                 break;
             }
             // Of those that were lost.
-            self.body_bytes -= run.body_bytes.unwrap_or(0);
+            let lost_bytes = run.body_bytes.unwrap_or(0);
+            self.body_bytes -= lost_bytes;
+            self.kept.sub(Kept::run(run.range.stored, 0, lost_bytes));
         }
         before - self.cold_count - found
     }

@@ -577,6 +577,7 @@ impl World {
             let held: usize = modelled.holders.values().map(|holder| holder.held.len()).sum();
             let queue = &modelled.queue;
             assert_eq!((queue.ready_count(), queue.unacked_count()), (modelled.ready.len(), held));
+            queue.check_counts();
             assert_eq!(queue.consumer_count(), modelled.consumer_count());
             let active = modelled.active.filter(|_| modelled.options.single_active_consumer);
             assert_eq!(queue.active_consumer(), active.map(holder_id));

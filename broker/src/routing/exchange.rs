@@ -12,6 +12,7 @@ use plugin_api::exchange::{BindingSpec, DependsOn, DestinationKind, ExchangeSpec
 use plugin_api::message::Message as View;
 
 use crate::message::Message;
+use crate::metrics::ExchangeStats;
 use crate::plugin_host::{ExchangeLayers, ExchangeTypes, TypeError};
 use crate::vhost::policy::Applied;
 use crate::vhost::{PREDECLARED, QueueRecord};
@@ -107,6 +108,8 @@ pub struct Exchange {
     /// What routes depend on, so that they can be remembered.
     pub depends_on: DependsOn,
     has_ended: AtomicBool,
+    /// What it counts.
+    pub stats: ExchangeStats,
     state: RwLock<State>,
 }
 
@@ -167,6 +170,7 @@ impl Exchange {
             is_stored,
             depends_on,
             has_ended: AtomicBool::new(false),
+            stats: ExchangeStats::default(),
             state: RwLock::new(state),
             spec,
         }

@@ -4,6 +4,8 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::alarms::{AlarmChange, Alarms, DiskState};
 use super::census::Census;
 use super::clock::Clock;
@@ -15,6 +17,7 @@ use super::transactions::Transactions;
 use crate::access::Access;
 use crate::amqp::{Identity, Limits};
 use crate::hooks::HookSet;
+use crate::metrics::Metrics;
 use crate::queue::{Input, Notice, Outlet};
 use crate::store::Committer;
 use crate::vhost::Vhost;
@@ -47,6 +50,8 @@ pub struct Parts {
     pub consumer_max_per_channel: u32,
     /// Who keeps the messages that exchanges put off.
     pub holder: Arc<MessageHolder>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Who wakes queues at their deadlines.
     pub timer: Arc<Timer>,
     /// What time it is.
@@ -59,6 +64,8 @@ pub struct Broker {
     parts: Parts,
     /// Who is connected.
     pub census: Census,
+    /// The last look at the disk.
+    disk: Mutex<DiskState>,
 }
 
 impl Deref for Broker {
@@ -72,7 +79,7 @@ impl Deref for Broker {
 impl Broker {
     /// A broker that nobody is connected to.
     pub fn new(parts: Parts) -> Arc<Self> {
-        Arc::new(Self { parts, census: Census::default() })
+        Arc::new(Self { parts, census: Census::default(), disk: Mutex::default() })
     }
 
     /// The vhost of that name.
@@ -125,6 +132,7 @@ impl Broker {
     /// Judges the room on the disk (semantics 26.1); `folder` is the data folder, for the log.
     pub fn on_disk(&self, disk: DiskState, folder: Option<&Path>) {
         let change = self.alarms.on_disk(disk);
+        *self.disk.lock() = disk;
         let DiskState { free_bytes, watermark_bytes, is_full } = disk;
         let folder = folder.map(|folder| folder.display().to_string());
         match change {
@@ -144,6 +152,11 @@ impl Broker {
         self.on_alarm_change(change);
     }
 
+    /// What the disk had at the last look.
+    pub fn disk(&self) -> DiskState {
+        *self.disk.lock()
+    }
+
     /// Connections are told when the last alarm is cleared (semantics 26.4).
     fn on_alarm_change(&self, change: AlarmChange) {
         if change != AlarmChange::AllCleared {
@@ -159,6 +172,15 @@ impl Broker {
         for mailbox in self.census.mailboxes() {
             mailbox.post(Notice::CloseConnection { reason: reason.into() });
         }
+    }
+
+    /// Asks one connection, by its number, to close with 320 and this reason; false when it is not there (semantics 5.20).
+    pub fn close_connection(&self, number: u64, reason: &str) -> bool {
+        let mailbox = self.census.mailbox(number);
+        if let Some(mailbox) = &mailbox {
+            mailbox.post(Notice::CloseConnection { reason: reason.into() });
+        }
+        mailbox.is_some()
     }
 
     /// Deletes a vhost with everything in it and all permissions for it; its connections are closed with 320 (semantics 24.2).

@@ -151,6 +151,11 @@ impl Census {
         self.inner.lock().of_vhost.get(vhost).copied().unwrap_or(0)
     }
 
+    /// The mailbox of a connection.
+    pub fn mailbox(&self, number: u64) -> Option<Arc<Mailbox>> {
+        self.inner.lock().connections.get(&number).map(|entry| Arc::clone(&entry.mailbox))
+    }
+
     /// Everybody's mailbox.
     pub fn mailboxes(&self) -> Vec<Arc<Mailbox>> {
         self.inner.lock().connections.values().map(|entry| Arc::clone(&entry.mailbox)).collect()

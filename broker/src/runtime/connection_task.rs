@@ -254,6 +254,7 @@ fn poll_read<S: AsyncRead>(
             };
             rest.truncate(start + count);
             if count > 0 {
+                session.count_read(count);
                 let now = session.now();
                 session.out().lend(buffers::take_write);
                 let used = session.on_bytes(now, rest);
@@ -267,6 +268,7 @@ fn poll_read<S: AsyncRead>(
         if let Poll::Ready(Ok(count)) = result
             && count > 0
         {
+            session.count_read(count);
             let now = session.now();
             session.out().lend(buffers::take_write);
             let used = session.on_bytes(now, &buffer[..start + count]);
@@ -301,6 +303,7 @@ fn poll_sign_of_life<S: AsyncRead>(
     };
     rest.truncate(start + count);
     if count > 0 {
+        session.count_read(count);
         session.on_sign_of_life(session.now());
     }
     result
@@ -338,6 +341,7 @@ fn poll_write<S: AsyncWrite>(
     };
     if let Poll::Ready(Ok(count)) = result {
         session.out().advance(count);
+        session.count_written(count);
         session.on_written(session.now());
     }
     result

@@ -13,7 +13,9 @@ use super::dead_letters::Outbox;
 use super::errands::{self, Errand, Stay};
 use super::paging::Paging;
 use super::timer::{Appointment, Sleeper, Timer};
-use crate::queue::{self, Effects, Handle, Input, Queue, Restored, SeqRange, Stored};
+use crate::metrics::node::Strategy;
+use crate::metrics::{Metrics, QueueStats};
+use crate::queue::{self, Effects, Handle, Input, Queue, Report, Restored, SeqRange, Stored};
 use crate::store::{Committer, KeysInUse, Submission};
 use crate::vhost::{QueueFactory, Vhost};
 
@@ -47,6 +49,7 @@ fn keep(effects: Box<Effects>) {
 pub struct QueueShell {
     number: u64,
     name: Arc<str>,
+    is_quorum: bool,
     vhost: Weak<Vhost>,
     committer: Arc<Committer>,
     paging: Arc<Paging>,
@@ -55,12 +58,27 @@ pub struct QueueShell {
     mailbox: Mutex<Vec<Input>>,
     inside: Mutex<Inside>,
     outbox: Outbox,
+    metrics: Arc<Metrics>,
+    stats: QueueStats,
     this: Weak<Self>,
 }
 
 impl Handle for QueueShell {
     fn post(&self, input: Input) {
         self.enter(Some(input));
+    }
+
+    fn report(&self) -> Option<Report> {
+        let report = self.stats.report(|| Some(self.inside.try_lock()?.machine.report(self.timer.now_ms())));
+        // Somebody may have found the place taken by the reader.
+        if !self.mailbox.lock().is_empty() {
+            self.enter(None);
+        }
+        Some(report)
+    }
+
+    fn stats(&self) -> Option<&QueueStats> {
+        Some(&self.stats)
     }
 }
 
@@ -129,6 +147,9 @@ impl QueueShell {
             self.timer.wake_at(due_ms, self, || Weak::<Self>::clone(&self.this));
         }
         self.carry_out(&mut effects, keys);
+        if self.stats.is_wanted() {
+            self.stats.leave(machine.report(now_ms));
+        }
         keep(effects);
     }
 
@@ -143,6 +164,9 @@ impl QueueShell {
 
     fn carry_out(&self, effects: &mut Effects, keys: &mut KeysInUse) {
         let has_ended = std::mem::take(&mut effects.has_ended);
+        if effects.dropped != [0; 4] || !effects.dead.is_empty() {
+            self.count_deaths(effects);
+        }
         if !effects.dead.is_empty() {
             // While the name still leads to what the queue was told about its dead.
             let queue = self.vhost.upgrade().and_then(|vhost| vhost.queue(&self.name));
@@ -172,6 +196,17 @@ impl QueueShell {
         for (outlet, notice) in effects.notices.drain(..) {
             outlet.post(notice);
         }
+    }
+
+    #[cold]
+    fn count_deaths(&self, effects: &mut Effects) {
+        let deaths = &self.metrics.deaths;
+        deaths.add(self.is_quorum, Strategy::Disabled, std::mem::take(&mut effects.dropped));
+        let mut dead = [0_u32; 4];
+        for death in &effects.dead {
+            dead[death.reason as usize] += 1;
+        }
+        deaths.add(self.is_quorum, Strategy::AtMostOnce, dead);
     }
 
     /// Sends what died here; by an errand, from inside no queue.
@@ -214,12 +249,13 @@ pub struct Shells {
     committer: Arc<Committer>,
     paging: Arc<Paging>,
     timer: Arc<Timer>,
+    metrics: Arc<Metrics>,
 }
 
 impl Shells {
-    /// All shells share one committer, one budget and one timer.
-    pub fn new(committer: Arc<Committer>, paging: Arc<Paging>, timer: Arc<Timer>) -> Arc<Self> {
-        Arc::new(Self { committer, paging, timer })
+    /// All shells share one committer, one budget, one timer and the counters of the node.
+    pub fn new(committer: Arc<Committer>, paging: Arc<Paging>, timer: Arc<Timer>, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { committer, paging, timer, metrics })
     }
 }
 
@@ -259,6 +295,7 @@ impl QueueFactory for Shells {
         let shell = Arc::new_cyclic(|this| QueueShell {
             number,
             name: Arc::clone(name),
+            is_quorum: options.is_quorum,
             vhost: Arc::downgrade(vhost),
             committer: Arc::clone(&self.committer),
             mailbox: Mutex::default(),
@@ -266,6 +303,8 @@ impl QueueFactory for Shells {
             timer: Arc::clone(&self.timer),
             appointment: Appointment::default(),
             outbox: Outbox::default(),
+            metrics: Arc::clone(&self.metrics),
+            stats: QueueStats::default(),
             inside: Mutex::new(inside),
             this: this.clone(),
         });

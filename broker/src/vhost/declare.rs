@@ -311,6 +311,7 @@ impl Vhost {
         if let Some(existing) = tables.queues.get(spec.name.as_str()) {
             self.check_owner(by, existing)?;
             self.compare_queue(&spec, owner, existing)?;
+            self.numbers.queues.declared();
             return Ok((Arc::clone(existing), self.unchanged(existing.durable)));
         }
         self.permit_dead_letters(by, &spec)?;
@@ -337,6 +338,8 @@ impl Vhost {
             owner,
             arguments: spec.arguments,
         });
+        self.numbers.queues.declared();
+        self.numbers.queues.created();
         tables.add_queue(Arc::clone(&record));
         Ok((record, self.changed(tables)))
     }

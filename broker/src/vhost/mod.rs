@@ -41,6 +41,7 @@ use self::queue_settings::{Declared, QueueSettings};
 use self::quorum::QuorumQueues;
 use self::settings::{ParameterName, VhostLimits, VhostMetadata};
 use self::tables::Tables;
+use crate::metrics::node::QueueChurn;
 use crate::plugin_host::{Registry, TypeError};
 use crate::queue::{self, Durability};
 use crate::routing::Exchange;
@@ -152,17 +153,21 @@ pub trait Ledger: fmt::Debug + Send + Sync {
 
 /// Numbers for queues and exchanges, unique in the broker.
 #[derive(Debug)]
-pub struct Numbers(AtomicU64);
+pub struct Numbers {
+    next: AtomicU64,
+    /// What became of queues.
+    pub queues: QueueChurn,
+}
 
 impl Numbers {
     /// Begins with `first`.
     pub fn starting_at(first: u64) -> Self {
-        Self(AtomicU64::new(first))
+        Self { next: AtomicU64::new(first), queues: QueueChurn::default() }
     }
 
     /// The next number.
     pub fn next(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed)
+        self.next.fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -351,6 +356,7 @@ impl Vhost {
         let mut tables = self.tables.write();
         if tables.queues.get(name).is_some_and(|queue| queue.number == number) {
             tables.remove_queue(name);
+            self.numbers.queues.deleted();
             self.changed(tables);
         }
     }

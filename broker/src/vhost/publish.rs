@@ -19,6 +19,7 @@ use super::{QueueRecord, Vhost, reply_to};
 use crate::access::{Permission, TopicPermission};
 use crate::hooks::{HookChain, HookSet, Outcome, Publish};
 use crate::message::{Marks, Message, Parts};
+use crate::metrics::exchanges::Pair;
 use crate::queue::{Incoming, Input, Outlet};
 use crate::routing::{self, Exchange};
 
@@ -72,6 +73,7 @@ pub struct Context<'a> {
 /// A publish that waits for its transaction (semantics 15.2): checked and routed.
 #[derive(Debug)]
 pub struct HeldPublish {
+    exchange: Arc<Exchange>,
     number: u64,
     queues: Vec<Arc<QueueRecord>>,
     held: Vec<Held>,
@@ -82,6 +84,11 @@ impl HeldPublish {
     /// What it takes in memory, about.
     pub fn bytes(&self) -> usize {
         size_of::<Self>() + size_of_val(&*self.queues) + size_of_val(&*self.held) + self.message.weight()
+    }
+
+    /// Where it was published to.
+    pub fn exchange(&self) -> &Arc<Exchange> {
+        &self.exchange
     }
 
     /// Nobody takes it (semantics 11.16).
@@ -112,6 +119,21 @@ struct Target {
     routes: HashMap<Box<str>, Arc<[usize]>>,
     /// The key of the last publish and where it led; most publishers stay with one.
     last: Option<(Box<str>, Arc<[usize]>)>,
+    /// Publishes that nobody has counted yet, all of one channel.
+    spent: Counts,
+}
+
+/// Publishes of one channel to one exchange, for its statistics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Where they came from.
+    pub channel: u16,
+    /// How many.
+    pub received: u64,
+    /// Of these, those that want a confirm.
+    pub confirming: u64,
+    /// Copies that went to queues.
+    pub copies: u64,
 }
 
 impl Target {
@@ -134,7 +156,59 @@ impl Target {
 struct Batch {
     queue: Arc<QueueRecord>,
     messages: Vec<Incoming>,
+    /// Where its messages come from; the last one first looked at.
+    sources: Vec<BatchSource>,
+    last_source: usize,
 }
+
+/// An exchange that sends messages to a queue.
+#[derive(Debug)]
+struct BatchSource {
+    exchange: u64,
+    pair: Arc<Pair>,
+    /// Not added to the pair yet.
+    count: u64,
+}
+
+impl Batch {
+    fn new(queue: Arc<QueueRecord>) -> Self {
+        Self { queue, messages: Vec::new(), sources: Vec::new(), last_source: 0 }
+    }
+
+    /// A message comes from this exchange.
+    #[inline]
+    fn count(&mut self, exchange: &Exchange) {
+        match self.sources.get_mut(self.last_source) {
+            Some(source) if source.exchange == exchange.number => source.count += 1,
+            _ => self.count_other(exchange),
+        }
+    }
+
+    fn count_other(&mut self, exchange: &Exchange) {
+        let known = self.sources.iter().position(|source| source.exchange == exchange.number);
+        self.last_source = known.unwrap_or_else(|| {
+            if self.sources.len() >= BATCH_SOURCES_MAX {
+                self.spend();
+                self.sources.clear();
+            }
+            let pair = exchange.stats.pair(self.queue.number);
+            self.sources.push(BatchSource { exchange: exchange.number, pair, count: 0 });
+            self.sources.len() - 1
+        });
+        if let Some(source) = self.sources.get_mut(self.last_source) {
+            source.count += 1;
+        }
+    }
+
+    fn spend(&mut self) {
+        for source in &mut self.sources {
+            source.pair.add(std::mem::take(&mut source.count));
+        }
+    }
+}
+
+/// A queue's batch remembers so many exchanges.
+const BATCH_SOURCES_MAX: usize = 16;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -151,6 +225,10 @@ pub struct Publisher {
     place_of: HashMap<u64, usize>,
     /// Places whose batch is not empty.
     filled: Vec<usize>,
+    /// Targets with publishes that nobody has counted yet.
+    counting: Vec<usize>,
+    /// What was spent since somebody last took it.
+    spent: Vec<(Arc<Exchange>, Counts)>,
     /// Messages that were put off, and who will keep them.
     held: Option<(Arc<dyn Holder>, Vec<Held>)>,
     /// Queues that nobody may publish to any more are still among the batches.
@@ -173,7 +251,11 @@ pub struct Trace {
 impl Publisher {
     /// Whether something waits for [`Self::flush`].
     pub fn is_filled(&self) -> bool {
-        !self.filled.is_empty() || self.held.is_some() || !self.traces.is_empty()
+        !self.filled.is_empty()
+            || !self.counting.is_empty()
+            || self.held.is_some()
+            || !self.traces.is_empty()
+            || !self.spent.is_empty()
     }
 
     /// Checks a publish, runs hooks, routes, and puts it into the batches of its queues. `number` is the publish's number for
@@ -192,10 +274,14 @@ impl Publisher {
     ) -> Result<Published, Error> {
         Ok(match self.resolve(context, by, channel, number, parts, message)? {
             Resolved::Goes(Routed { places, held, message }) => {
+                self.count(channel, number, places.len());
                 let held_count = self.put_off(context.vhost, held);
                 self.put(&places, channel, number, message).and_held(held_count)
             }
-            Resolved::Ends(published) => published,
+            Resolved::Ends(published) => {
+                self.count(channel, number, 0);
+                published
+            }
         })
     }
 
@@ -217,7 +303,11 @@ impl Publisher {
             Resolved::Goes(Routed { places, held, message }) => {
                 self.trace(&places, channel, &message);
                 let queue = |&place: &usize| self.batches.get(place).map(|batch| Arc::clone(&batch.queue));
-                Ok(HeldPublish { number, queues: places.iter().filter_map(queue).collect(), held, message })
+                let Some(target) = self.targets.get(self.last_target) else {
+                    return Err(not_found(context, message.exchange()));
+                };
+                let exchange = Arc::clone(&target.exchange);
+                Ok(HeldPublish { exchange, number, queues: places.iter().filter_map(queue).collect(), held, message })
             }
             Resolved::Ends(published) => Err(published),
         })
@@ -225,11 +315,12 @@ impl Publisher {
 
     /// Puts a message that was held into the batches of its queues.
     pub fn publish_held(&mut self, vhost: &Vhost, channel: u16, publish: HeldPublish) -> Published {
-        let HeldPublish { number, queues, held, message } = publish;
+        let HeldPublish { exchange, number, queues, held, message } = publish;
         let held_count = self.put_off(vhost, held);
+        self.spend(&exchange, Counts { channel, received: 1, confirming: 0, copies: queues.len() as u64 });
         for queue in &queues {
             let place = self.place(queue);
-            self.put_one(place, Incoming { message: Arc::clone(&message), channel, number });
+            self.put_one(place, &exchange, Incoming { message: Arc::clone(&message), channel, number });
         }
         // A message reaches far fewer queues than that.
         let published = if queues.is_empty() { Published::Unroutable } else { Published::Routed(queues.len() as u32) };
@@ -337,6 +428,7 @@ impl Publisher {
         for place in std::mem::take(&mut self.filled) {
             let batch = &mut self.batches[place];
             let messages = std::mem::take(&mut batch.messages);
+            batch.spend();
             on_post(messages.iter().map(|incoming| incoming.message.weight()).sum());
             batch.queue.handle.post(Input::Publish { origin: Some(Arc::clone(origin)), messages });
         }
@@ -344,8 +436,67 @@ impl Publisher {
             on_post(messages.iter().map(|held| held.message.weight()).sum());
             holder.hold(Some(origin), messages);
         }
+        self.spend_targets();
         if self.is_stale || self.batches.len() > ROUTES_MAX {
             self.forget();
+        }
+    }
+
+    /// What was published since the last call, by exchange and channel; complete after [`Self::flush`].
+    pub fn take_counts(&mut self) -> Vec<(Arc<Exchange>, Counts)> {
+        std::mem::take(&mut self.spent)
+    }
+
+    /// Where the last publish went.
+    #[inline]
+    pub fn last_exchange(&self) -> Option<&Arc<Exchange>> {
+        self.targets.get(self.last_target).map(|target| &target.exchange)
+    }
+
+    /// Counts a publish to the target that was found last.
+    #[inline]
+    fn count(&mut self, channel: u16, number: u64, copies: usize) {
+        let Some(target) = self.targets.get_mut(self.last_target) else { return };
+        if target.spent.received == 0 {
+            self.counting.push(self.last_target);
+            target.spent.channel = channel;
+        } else if target.spent.channel != channel {
+            let spent = std::mem::replace(&mut target.spent, Counts { channel, ..Counts::default() });
+            let exchange = Arc::clone(&target.exchange);
+            self.spend(&exchange, spent);
+            // The borrow ended with the call.
+            return self.count_more(number, copies);
+        }
+        target.spent.received += 1;
+        target.spent.confirming += u64::from(number != 0);
+        target.spent.copies += copies as u64;
+    }
+
+    fn count_more(&mut self, number: u64, copies: usize) {
+        if let Some(Target { spent, .. }) = self.targets.get_mut(self.last_target) {
+            spent.received += 1;
+            spent.confirming += u64::from(number != 0);
+            spent.copies += copies as u64;
+        }
+    }
+
+    fn spend(&mut self, exchange: &Arc<Exchange>, counts: Counts) {
+        match self.spent.last_mut() {
+            Some((last, sum)) if last.number == exchange.number && sum.channel == counts.channel => {
+                sum.received += counts.received;
+                sum.confirming += counts.confirming;
+                sum.copies += counts.copies;
+            }
+            _ => self.spent.push((Arc::clone(exchange), counts)),
+        }
+    }
+
+    fn spend_targets(&mut self) {
+        for place in std::mem::take(&mut self.counting) {
+            let Some(target) = self.targets.get_mut(place) else { continue };
+            let counts = std::mem::take(&mut target.spent);
+            let exchange = Arc::clone(&target.exchange);
+            self.spend(&exchange, counts);
         }
     }
 
@@ -361,6 +512,7 @@ impl Publisher {
 
     /// Routes are forgotten; batches stay until they are flushed.
     fn forget(&mut self) {
+        self.spend_targets();
         self.targets.clear();
         self.target_of.clear();
         self.routes_bytes = 0;
@@ -389,6 +541,7 @@ impl Publisher {
             return Err(Error::InternalExchange { name: name.into(), vhost });
         }
         if self.targets.len() >= EXCHANGES_MAX {
+            self.spend_targets();
             self.targets.clear();
             self.target_of.clear();
             self.routes_bytes = 0;
@@ -397,7 +550,14 @@ impl Publisher {
         let hooks = context.hooks.chain(&vhost, name);
         let place = self.targets.len();
         self.target_of.insert(Arc::clone(&exchange.name), place);
-        self.targets.push(Target { exchange, topics, hooks, routes: HashMap::new(), last: None });
+        self.targets.push(Target {
+            exchange,
+            topics,
+            hooks,
+            routes: HashMap::new(),
+            last: None,
+            spent: Counts::default(),
+        });
         Ok(place)
     }
 
@@ -460,7 +620,7 @@ impl Publisher {
 
     fn place(&mut self, queue: &Arc<QueueRecord>) -> usize {
         *self.place_of.entry(queue.number).or_insert_with(|| {
-            self.batches.push(Batch { queue: Arc::clone(queue), messages: Vec::new() });
+            self.batches.push(Batch::new(Arc::clone(queue)));
             self.batches.len() - 1
         })
     }
@@ -477,22 +637,29 @@ impl Publisher {
     fn put(&mut self, places: &[usize], channel: u16, number: u64, message: Arc<Message>) -> Published {
         self.trace(places, channel, &message);
         let Some((&last, others)) = places.split_last() else { return Published::Unroutable };
+        let Self { targets, batches, filled, last_target, .. } = self;
+        let Some(Target { exchange, .. }) = targets.get(*last_target) else { return Published::Unroutable };
         for &place in others {
-            self.put_one(place, Incoming { message: Arc::clone(&message), channel, number });
+            put_one(batches, filled, place, exchange, Incoming { message: Arc::clone(&message), channel, number });
         }
-        self.put_one(last, Incoming { message, channel, number });
+        put_one(batches, filled, last, exchange, Incoming { message, channel, number });
         // A message reaches far fewer queues than that.
         Published::Routed(places.len() as u32)
     }
 
-    #[inline]
-    fn put_one(&mut self, place: usize, incoming: Incoming) {
-        let batch = &mut self.batches[place];
-        if batch.messages.is_empty() {
-            self.filled.push(place);
-        }
-        batch.messages.push(incoming);
+    fn put_one(&mut self, place: usize, exchange: &Exchange, incoming: Incoming) {
+        put_one(&mut self.batches, &mut self.filled, place, exchange, incoming);
     }
+}
+
+#[inline]
+fn put_one(batches: &mut [Batch], filled: &mut Vec<usize>, place: usize, exchange: &Exchange, incoming: Incoming) {
+    let batch = &mut batches[place];
+    if batch.messages.is_empty() {
+        filled.push(place);
+    }
+    batch.count(exchange);
+    batch.messages.push(incoming);
 }
 
 fn not_found(context: &Context<'_>, name: &str) -> Error {

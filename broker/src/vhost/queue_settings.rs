@@ -68,6 +68,7 @@ impl QueueSettings {
             overflow: text("x-overflow").and_then(Overflow::from_name).or(policy.overflow).unwrap_or_default(),
             dead_letters: dead_letter.is_some(),
             delivery_limit,
+            is_quorum,
             counts_deliveries: is_quorum || delivery_limit.is_some(),
             max_priority: number("x-max-priority").map(|levels| u8::try_from(levels.max(1)).unwrap_or(u8::MAX)),
             single_active_consumer: matches!(arguments.get("x-single-active-consumer"), Some(Value::Bool(true))),

@@ -13,6 +13,7 @@ use serde_json::Value as Json;
 use super::policy::NAME_BYTES_MAX;
 use super::settings::{InvalidSetting, PARAMETER_BYTES_MAX, PARAMETERS_MAX, VhostMetadata};
 use super::{Change, Changed, Shared, Vhost};
+use crate::metrics::node::QueueChurn;
 use crate::origin::Origin;
 use crate::plugin_host::{Registry, TypeError};
 use crate::queue::{Durability, Input};
@@ -145,6 +146,11 @@ impl Vhosts {
         Ok(())
     }
 
+    /// What became of queues since the start.
+    pub fn queue_churn(&self) -> &QueueChurn {
+        &self.shared.numbers.queues
+    }
+
     /// What plugins offer, and how they fare.
     pub fn registry(&self) -> &Registry {
         &self.shared.registry
@@ -215,6 +221,7 @@ impl Vhost {
         let queues: Vec<_> = tables.queues.values().cloned().collect();
         for queue in &queues {
             tables.remove_queue(&queue.name);
+            self.numbers.queues.deleted();
         }
         let exchanges: Vec<_> = tables.exchanges.keys().cloned().collect();
         for exchange in exchanges {

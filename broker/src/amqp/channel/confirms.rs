@@ -14,6 +14,8 @@ use crate::window::Window;
 #[derive(Debug)]
 struct Waiting {
     answers_missing: u32,
+    /// Whatever the driver said that it was published to, for its statistics.
+    source: u16,
     is_refused: bool,
 }
 
@@ -26,12 +28,15 @@ pub(crate) struct Confirms {
     waiting: Window<Waiting>,
     acked: Vec<u64>,
     nacked: Vec<u64>,
+    /// How many were acked of each source, since that was last asked.
+    confirmed: Vec<(u16, u64)>,
 }
 
 impl Confirms {
     /// Numbers publishes from `base` + 1 on.
     pub(crate) fn after(base: u64) -> Self {
-        Self { base, next: base + 1, waiting: Window::default(), acked: Vec::new(), nacked: Vec::new() }
+        let (acked, nacked, confirmed) = (Vec::new(), Vec::new(), Vec::new());
+        Self { base, next: base + 1, waiting: Window::default(), acked, nacked, confirmed }
     }
 
     /// The last number that was given.
@@ -43,16 +48,17 @@ impl Confirms {
     pub(crate) fn number(&mut self) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.waiting.insert(number, Waiting { answers_missing: 1, is_refused: false });
+        self.waiting.insert(number, Waiting { answers_missing: 1, source: NO_SOURCE, is_refused: false });
         number
     }
 
-    /// The publish went to so many queues. None settles it at once (semantics 14.3).
-    pub(crate) fn expect(&mut self, number: u64, queue_count: u32) {
-        match self.waiting.get_mut(number) {
-            Some(waiting) if queue_count > 0 => waiting.answers_missing = queue_count,
-            Some(_) => self.answer(number, true),
-            None => {}
+    /// The publish went to so many queues. None settles it at once (semantics 14.3). `source` comes back when it is acked.
+    pub(crate) fn expect(&mut self, number: u64, queue_count: u32, source: u16) {
+        let Some(waiting) = self.waiting.get_mut(number) else { return };
+        waiting.source = source;
+        match queue_count {
+            0 => self.answer(number, true),
+            count => waiting.answers_missing = count,
         }
     }
 
@@ -62,8 +68,16 @@ impl Confirms {
         waiting.is_refused |= !is_taken;
         waiting.answers_missing = waiting.answers_missing.saturating_sub(1);
         if waiting.answers_missing == 0 {
-            let settled = if waiting.is_refused { &mut self.nacked } else { &mut self.acked };
-            settled.push(number);
+            let source = waiting.source;
+            if waiting.is_refused {
+                self.nacked.push(number);
+            } else {
+                self.acked.push(number);
+                match self.confirmed.last_mut() {
+                    Some((last, count)) if *last == source => *count += 1,
+                    _ => self.confirmed.push((source, 1)),
+                }
+            }
             self.waiting.remove(number);
         }
     }
@@ -73,8 +87,12 @@ impl Confirms {
         !self.acked.is_empty() || !self.nacked.is_empty()
     }
 
+    /// How many publishes were acked since the last time, by their source.
+    pub(crate) fn take_confirmed(&mut self) -> impl Iterator<Item = (u16, u64)> + '_ {
+        self.confirmed.drain(..)
+    }
+
     /// How many publishes wait.
-    #[cfg(test)]
     pub(crate) fn waiting_count(&self) -> usize {
         self.waiting.len()
     }
@@ -101,6 +119,9 @@ impl Confirms {
         }
     }
 }
+
+/// What a publish says of its source before its driver does.
+pub(crate) const NO_SOURCE: u16 = u16::MAX;
 
 #[cfg(test)]
 mod tests {
@@ -143,12 +164,13 @@ mod tests {
         let mut confirms = Confirms::after(0);
         confirms.number();
         confirms.number();
-        confirms.expect(1, 3);
-        confirms.expect(2, 0);
+        confirms.expect(1, 3, 0);
+        confirms.expect(2, 0, 7);
         confirms.answer(1, true);
         confirms.answer(1, false);
         assert_eq!(flushed(&mut confirms), [("ack", 2, false)]);
         confirms.answer(1, true);
         assert_eq!(flushed(&mut confirms), [("nack", 1, false)]);
+        assert_eq!(confirms.take_confirmed().collect::<Vec<_>>(), [(7, 1)]);
     }
 }

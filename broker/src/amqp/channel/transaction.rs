@@ -72,6 +72,11 @@ impl Transaction {
         }
     }
 
+    /// How many settlements are held.
+    pub(crate) fn settlement_count(&self) -> usize {
+        self.settlements.iter().map(|run| run.deliveries.len()).sum()
+    }
+
     /// Everything that was held, in order.
     pub(crate) fn take_settlements(&mut self) -> Vec<Run> {
         std::mem::take(&mut self.settlements)

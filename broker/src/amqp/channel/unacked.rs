@@ -67,6 +67,11 @@ impl Unacked {
         Ok(())
     }
 
+    /// How many are outstanding.
+    pub(crate) fn len(&self) -> usize {
+        self.outstanding.len()
+    }
+
     /// A delivery that was taken out is outstanding again, under its old tag (semantics 15.6).
     pub(crate) fn restore(&mut self, tag: u64, outstanding: Outstanding) {
         self.outstanding.restore(tag, outstanding);

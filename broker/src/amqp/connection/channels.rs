@@ -47,6 +47,7 @@ impl Connection {
             }
             Ok(None) => None,
             Ok(Some(Assembled::Message(flags, message))) => {
+                self.sizes.note(message.body().len());
                 let mode = channel.mode.publish();
                 Some(Event::Publish { channel: id, flags, mode, parts: None, message })
             }
@@ -96,6 +97,7 @@ impl Connection {
         let parts = Parts { exchange: publish.exchange, routing_key: publish.routing_key, properties };
         let mode = channel.mode.publish();
         *input = rest;
+        self.sizes.note(body.len());
         let message = Message::new(parts, body);
         Some(Event::Publish { channel: ChannelId(frame.channel), flags, mode, parts: Some(parts), message })
     }
@@ -303,11 +305,9 @@ impl Connection {
 
     /// Everything of the channel is stopped: tell the client why (semantics 5.19).
     pub fn close_channel(&mut self, id: ChannelId, error: &ProtocolError) {
-        let Some(channel) = self.channels.get_mut(&id.0) else { return };
         // What was confirmed or refused before the error is said before it.
-        if let Some(confirms) = channel.mode.confirms() {
-            confirms.flush(id, self.out.tail());
-        }
+        self.flush_confirms_of(id);
+        let Some(channel) = self.channels.get_mut(&id.0) else { return };
         self.numbers_base = self.numbers_base.max(channel.mode.last_number());
         let (text, method) = (error.reply_text(), error.method.unwrap_or(NO_METHOD));
         let close = ChannelClose {
@@ -328,11 +328,9 @@ impl Connection {
 
     /// Everything of the channel is stopped: its number may be used again (semantics 7.4).
     pub fn close_channel_ok(&mut self, id: ChannelId) {
+        self.flush_confirms_of(id);
         let Some(mut channel) = self.channels.remove(&id.0) else { return };
         self.arriving.change(channel.content.kept_bytes(), 0);
-        if let Some(confirms) = channel.mode.confirms() {
-            confirms.flush(id, self.out.tail());
-        }
         self.numbers_base = self.numbers_base.max(channel.mode.last_number());
         frame::write_method(self.out.tail(), id.0, ChannelCloseOk {});
         if channel.held.len() > 0 {

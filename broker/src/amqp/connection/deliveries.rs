@@ -95,11 +95,11 @@ impl Connection {
 
     // Confirms
 
-    /// A publish went to so many queues; each will answer.
-    pub fn expect_confirms(&mut self, id: ChannelId, number: u64, queue_count: u32) {
+    /// A publish went to so many queues; each will answer. `source` comes back with [`Self::take_confirmed`].
+    pub fn expect_confirms(&mut self, id: ChannelId, number: u64, queue_count: u32, source: u16) {
         let Some(confirms) = self.channels.get_mut(&id.0).and_then(|channel| channel.mode.confirms()) else { return };
         let had_answers = confirms.has_answers();
-        confirms.expect(number, queue_count);
+        confirms.expect(number, queue_count, source);
         if !had_answers && confirms.has_answers() {
             self.confirming.push(id.0);
         }
@@ -140,11 +140,80 @@ impl Connection {
     /// Writes the confirms that this turn brought.
     pub fn flush_confirms(&mut self) {
         for id in std::mem::take(&mut self.confirming) {
-            if let Some(confirms) = self.channels.get_mut(&id).and_then(|channel| channel.mode.confirms()) {
-                confirms.flush(ChannelId(id), self.out.tail());
-            }
+            self.flush_confirms_of(ChannelId(id));
         }
     }
+
+    pub(super) fn flush_confirms_of(&mut self, id: ChannelId) {
+        if let Some(confirms) = self.channels.get_mut(&id.0).and_then(|channel| channel.mode.confirms()) {
+            confirms.flush(id, self.out.tail());
+            let confirmed = confirms.take_confirmed();
+            self.confirmed.extend(confirmed.map(|(source, count)| Confirmed { channel: id, source, count }));
+        }
+    }
+
+    // Statistics
+
+    /// Publishes that were confirmed since the last call.
+    pub fn take_confirmed(&mut self) -> Vec<Confirmed> {
+        std::mem::take(&mut self.confirmed)
+    }
+
+    /// How large what was published is, as far as nobody has taken it yet.
+    pub fn sizes(&mut self) -> &mut BodySizes {
+        &mut self.sizes
+    }
+
+    /// How a channel stands; none when it is not open.
+    pub fn channel_gauges(&self, id: ChannelId) -> Option<ChannelGauges> {
+        let channel = self.channels.get(&id.0).filter(|channel| channel.state == ChannelState::Open)?;
+        let (unconfirmed, acks_uncommitted) = match &channel.mode {
+            Mode::Plain => (0, 0),
+            Mode::Confirm(confirms) => (confirms.waiting_count(), 0),
+            Mode::Tx(transaction) => (0, transaction.settlement_count()),
+        };
+        Some(ChannelGauges {
+            unacked: channel.unacked.len(),
+            consumers: channel.consumers.len(),
+            unconfirmed,
+            acks_uncommitted,
+            is_confirm: matches!(channel.mode, Mode::Confirm(_)),
+            is_transactional: matches!(channel.mode, Mode::Tx(_)),
+        })
+    }
+
+    /// What was agreed on: channels, bytes of a frame, seconds between heartbeats; 0 is none.
+    pub fn tuned(&self) -> (u16, u32, u16) {
+        (self.channel_max, self.frame_max_bytes, self.heartbeat_secs)
+    }
+}
+
+/// Publishes of a channel that were confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Confirmed {
+    /// Which channel.
+    pub channel: ChannelId,
+    /// What the driver said with [`Connection::expect_confirms`].
+    pub source: u16,
+    /// How many.
+    pub count: u64,
+}
+
+/// How a channel stands, for its statistics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChannelGauges {
+    /// Deliveries that are not settled.
+    pub unacked: usize,
+    /// Consumers.
+    pub consumers: usize,
+    /// Publishes that are not confirmed.
+    pub unconfirmed: usize,
+    /// Settlements that wait for tx.commit.
+    pub acks_uncommitted: usize,
+    /// It confirms publishes.
+    pub is_confirm: bool,
+    /// It has transactions.
+    pub is_transactional: bool,
 }
 
 /// A message on its way to a consumer.

@@ -322,6 +322,8 @@ impl Session {
                 is_exclusive: consume.exclusive,
                 nowait: consume.nowait,
                 priority,
+                prefetch_count: 0,
+                arguments: owned(consume.arguments)?,
                 source: SourceId(0),
             },
         );
@@ -341,6 +343,7 @@ impl Session {
         self.consumer_count += 1;
         let state = self.channels.entry(channel.0).or_default();
         let (prefetch_count, limit) = (state.prefetch_count, state.limit.clone());
+        subscription.prefetch_count = prefetch_count;
         let credit_bytes = self.sources.get(&source).map_or(0, |source| source.credit_bytes as i64);
         let consumer = NewConsumer {
             holder: self.holder(source),

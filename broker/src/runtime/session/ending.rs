@@ -80,6 +80,8 @@ impl Session {
             return;
         }
         let Some(state) = self.channels.remove(&channel.0) else { return };
+        self.broker.metrics.connections.close_channel(&self.stats, channel.0);
+        self.forget_confirm_source(channel.0);
         if state.is_counted {
             self.broker.census.close_channel(self.number);
         }
@@ -127,6 +129,7 @@ impl Session {
         let Some(ending) = self.ending.take() else { return };
         self.channels.clear();
         self.pending_count = 0;
+        self.broker.metrics.connections.close(&self.stats);
         // Who hears of the end may come again at once.
         self.broker.census.leave(self.number);
         match ending.error {
@@ -190,6 +193,7 @@ impl Session {
         self.let_go();
         self.sources.clear();
         self.channels.clear();
+        self.broker.metrics.connections.close(&self.stats);
         self.broker.forget(self.number);
     }
 }

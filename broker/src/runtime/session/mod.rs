@@ -3,7 +3,7 @@
 //! Whoever drives a session feeds bytes ([`Session::on_bytes`]), tells it when its mailbox has news ([`Session::on_mail`]) and time has
 //! passed, and writes what is in [`Session::out`]. Everything else happens here and in the files beside: `commands` carries out methods,
 //! `replies` what queues answer, `reply_to` answers to requests, `transactions` holds and commits, `secret` renews credentials, `ending`
-//! closes channels and the connection, `actor` judges permissions.
+//! closes channels and the connection, `actor` judges permissions, `statistics` counts.
 
 mod actor;
 mod commands;
@@ -12,6 +12,7 @@ mod exclusive;
 mod replies;
 mod reply_to;
 mod secret;
+mod statistics;
 mod transactions;
 
 #[cfg(test)]
@@ -27,6 +28,7 @@ use self::actor::Actor;
 use self::ending::Ending;
 use self::exclusive::ExclusiveQueues;
 use self::replies::Pending;
+use self::statistics::{ConfirmSource, SourceStats};
 use self::transactions::HeldPublishes;
 use super::broker::Broker;
 use super::census::Full;
@@ -37,6 +39,8 @@ use crate::amqp::{
     ChannelId, Connection, Event, Outcome, Outstanding, ProtocolError, PublishFlags, PublishMode, ReplyCode, SourceId,
 };
 use crate::message::{Message, Parts};
+use crate::metrics::node::Protocol;
+use crate::metrics::{ChannelStats, ConnectionStats, Connections};
 use crate::queue::{ChannelLimit, HolderId, Input, Notice, Outlet, ReplyTo, Settlement, SharedCredit};
 use crate::vhost::firehose::Traced;
 use crate::vhost::publish::{Context, Published, Publisher, Trace, without_bcc};
@@ -79,6 +83,7 @@ struct Source {
     /// Bytes delivered since credit was given back.
     owed_bytes: usize,
     credit_bytes: usize,
+    stats: Option<SourceStats>,
 }
 
 impl Source {
@@ -108,6 +113,8 @@ struct ChannelSession {
     ending: Option<Ending>,
     /// For its user's limit.
     is_counted: bool,
+    /// What it counts.
+    stats: Option<Arc<ChannelStats>>,
 }
 
 /// See the module.
@@ -116,8 +123,11 @@ pub struct Session {
     broker: Arc<Broker>,
     number: u64,
     peer: SocketAddr,
+    local: Option<SocketAddr>,
     /// As RabbitMQ names connections: `PEER -> LOCAL`.
     name: String,
+    /// The SASL mechanism that let it in.
+    mechanism: String,
     conn: Connection,
     mailbox: Arc<Mailbox>,
     outlet: Arc<dyn Outlet>,
@@ -146,6 +156,14 @@ pub struct Session {
     pending_count: usize,
     notices: Vec<Notice>,
     has_left_frames: bool,
+    /// What it counts.
+    stats: Arc<ConnectionStats>,
+    /// Channels that did something in this turn.
+    touched: Vec<u16>,
+    confirm_source: ConfirmSource,
+    was_out_of_credit: bool,
+    /// An instant with the wall-clock time that it was, in milliseconds.
+    clock_base: (Instant, u64),
 }
 
 impl Session {
@@ -159,7 +177,9 @@ impl Session {
             mailbox,
             number,
             peer,
+            local: None,
             name: peer.to_string(),
+            mechanism: String::new(),
             actor: None,
             vhost: None,
             login: None,
@@ -179,12 +199,18 @@ impl Session {
             pending_count: 0,
             notices: Vec::new(),
             has_left_frames: false,
+            stats: Connections::cells(number),
+            touched: Vec::new(),
+            confirm_source: ConfirmSource::default(),
+            was_out_of_credit: false,
+            clock_base: (now, 0),
             broker,
         }
     }
 
     /// The address that the client has connected to.
     pub fn set_local(&mut self, local: SocketAddr) {
+        self.local = Some(local);
         self.name = format!("{} -> {local}", self.peer);
     }
 
@@ -307,6 +333,7 @@ impl Session {
     /// Bytes were written.
     pub fn on_written(&mut self, now: Instant) {
         self.conn.on_sent(now);
+        self.show_state();
         if self.conn.unsent_bytes() < UNSENT_BYTES_LOW && (!self.owing.is_empty() || self.owed_shared_bytes > 0) {
             self.return_credit();
         }
@@ -324,6 +351,8 @@ impl Session {
             }
         }
         self.conn.flush_confirms();
+        self.count_confirms();
+        self.show_gauges(now);
         self.has_left_frames |= self.has_much_unsent();
     }
 
@@ -375,8 +404,12 @@ impl Session {
             }
             Event::Settle { outcome, .. } => self.on_settle(outcome),
             Event::Commit { channel } => self.on_commit(now, channel),
-            Event::Rollback { channel } => self.drop_transaction(channel),
+            Event::Rollback { channel } => {
+                self.touch(channel.0);
+                self.drop_transaction(channel);
+            }
             Event::Command { channel, method } => {
+                self.touch(channel.0);
                 self.flush_publishes();
                 self.flush_settled();
                 if let Err(error) = self.on_command(channel, &method) {
@@ -409,10 +442,13 @@ impl Session {
     pub fn on_login(&mut self, now: Instant, mechanism: &str, result: Result<Arc<User>, LoginRefused>) {
         match result {
             Ok(user) => {
+                self.broker.metrics.logins.add(Protocol::Amqp091, true);
+                mechanism.clone_into(&mut self.mechanism);
                 self.actor = Some(Actor::new(user, Arc::clone(&self.broker.access), self.number));
                 self.conn.authenticated();
             }
             Err(LoginRefused { reason, is_malformed }) => {
+                self.broker.metrics.logins.add(Protocol::Amqp091, false);
                 tracing::warn!(connection = self.number, peer = %self.peer, mechanism, reason, "login refused");
                 if is_malformed {
                     self.conn.refuse_silently(now);
@@ -433,6 +469,7 @@ impl Session {
                 }
                 self.vhost = Some(vhost);
                 self.conn.opened(now);
+                self.open_statistics(now);
             }
             Err(error) => {
                 let error = error.in_method(crate::amqp::method::ConnectionOpen::ID);
@@ -485,6 +522,7 @@ impl Session {
         match self.broker.census.open_channel(self.number, limits.max_channels) {
             Ok(()) => {
                 self.channels.entry(channel.0).or_default().is_counted = true;
+                self.open_channel_statistics(now, channel);
                 self.conn.channel_opened(channel);
             }
             Err(limit) => {
@@ -534,15 +572,19 @@ impl Session {
             }
         };
         let published = self.publisher.publish(&context, actor, channel.0, number, parts, message)?;
-        if published == Published::Unroutable
-            && let Some(original) = original
-        {
-            self.return_unroutable(channel, &original)?;
+        if published == Published::Unroutable {
+            if let Some(exchange) = self.publisher.last_exchange().cloned() {
+                self.count_unroutable(&exchange, channel.0, original.is_some());
+            }
+            if let Some(original) = original {
+                self.return_unroutable(channel, &original)?;
+            }
         }
         if number != 0 {
+            let source = self.confirm_source(channel.0);
             match published {
-                Published::Routed(queue_count) => self.conn.expect_confirms(channel, number, queue_count),
-                Published::Unroutable | Published::Dropped => self.conn.expect_confirms(channel, number, 0),
+                Published::Routed(queue_count) => self.conn.expect_confirms(channel, number, queue_count, source),
+                Published::Unroutable | Published::Dropped => self.conn.expect_confirms(channel, number, 0, source),
                 Published::Rejected => self.conn.confirm(channel, number..=number, false)?,
             }
         }
@@ -560,6 +602,7 @@ impl Session {
         if self.publisher.is_filled() {
             let mailbox = &self.mailbox;
             self.publisher.flush(&self.outlet, |bytes| mailbox.publishes_posted(bytes));
+            self.count_publishes();
             for Trace { channel, message, queues } in self.publisher.take_traces() {
                 if let Some((vhost, by)) = self.traced(channel) {
                     vhost.trace_publish(by, &message, &queues);
@@ -591,7 +634,7 @@ impl Session {
         };
         let Some(source) = self.sources.get_mut(&outstanding.source) else { return };
         if source.settlement != settlement && !source.settled.is_empty() {
-            post_settled(self.number, outstanding.source, source);
+            post_settled(&self.stats, outstanding.source, source);
         }
         source.settlement = settlement;
         if source.settled.is_empty() {
@@ -604,7 +647,9 @@ impl Session {
     fn flush_settled(&mut self) {
         for id in std::mem::take(&mut self.settling) {
             if let Some(source) = self.sources.get_mut(&id) {
-                post_settled(self.number, id, source);
+                post_settled(&self.stats, id, source);
+                let channel = source.channel;
+                self.touch(channel.0);
                 self.forget_source_if_idle(id);
             }
         }
@@ -654,6 +699,7 @@ impl Session {
         let id = SourceId(self.next_source);
         self.next_source = self.next_source.wrapping_add(1);
         let source = Source {
+            stats: self.source_stats(channel, &queue),
             channel,
             queue,
             is_consumer,
@@ -683,11 +729,14 @@ impl Session {
     }
 }
 
-fn post_settled(connection: u64, id: SourceId, source: &mut Source) {
+fn post_settled(connection: &ConnectionStats, id: SourceId, source: &mut Source) {
     if source.settled.is_empty() {
         return;
     }
-    let holder = HolderId { connection, source: id.0 };
+    let holder = HolderId { connection: connection.number, source: id.0 };
+    if let Some(stats) = &source.stats {
+        stats.settled(connection, source.settlement, source.settled.len());
+    }
     let tickets = std::mem::take(&mut source.settled);
     source.queue.handle.post(Input::Settle { holder, tickets, settlement: source.settlement });
 }

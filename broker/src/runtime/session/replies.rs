@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hashbrown::HashSet;
+use plugin_api::value::Table;
 
 use super::Session;
 use crate::amqp::connection::Delivery;
 use crate::amqp::method::*;
 use crate::amqp::{ChannelId, Outstanding, ProtocolError, ReplyCode, SourceId};
 use crate::message::Message;
+use crate::metrics::Stat;
+use crate::metrics::connections::ConsumerFacts;
 use crate::queue::{self, HolderId, Input, Notice, Reply};
 use crate::vhost::declare::QueueSpec;
 use crate::vhost::error::Kind;
@@ -23,6 +26,8 @@ pub(super) struct Subscription {
     pub(super) is_exclusive: bool,
     pub(super) nowait: bool,
     pub(super) priority: i64,
+    pub(super) prefetch_count: u16,
+    pub(super) arguments: Table,
     pub(super) source: SourceId,
 }
 
@@ -77,11 +82,15 @@ impl Session {
     pub(super) fn on_notice(&mut self, now: Instant, notice: Notice) {
         match notice {
             Notice::Delivered { source, deliveries, takes_shared_credit } => {
-                let bytes = deliveries.iter().map(|delivery| delivery.message.weight()).sum();
+                let (mut bytes, mut redelivered) = (0, 0);
+                for delivery in &deliveries {
+                    bytes += delivery.message.weight();
+                    redelivered += u64::from(delivery.redelivered);
+                }
                 if takes_shared_credit {
                     self.owed_shared_bytes += bytes;
                 }
-                self.on_delivered(SourceId(source), &deliveries, bytes);
+                self.on_delivered(SourceId(source), &deliveries, bytes, redelivered);
             }
             Notice::Confirmed { numbers, is_taken } => {
                 for range in numbers {
@@ -102,7 +111,7 @@ impl Session {
         }
     }
 
-    fn on_delivered(&mut self, id: SourceId, deliveries: &[queue::Delivery], bytes: usize) {
+    fn on_delivered(&mut self, id: SourceId, deliveries: &[queue::Delivery], bytes: usize, redelivered: u64) {
         // A source that is gone was detached: its queue has the messages back already, or will.
         let Some(source) = self.sources.get_mut(&id) else { return };
         if !source.no_ack {
@@ -119,6 +128,15 @@ impl Session {
             message: &delivery.message,
         });
         self.conn.deliver(source.channel, id, frames);
+        if let Some(stats) = &source.stats {
+            let stat = if source.no_ack { Stat::DeliverNoAck } else { Stat::Deliver };
+            stats.add(&self.stats, stat, deliveries.len() as u64);
+            stats.add(&self.stats, Stat::Redeliver, redelivered);
+        }
+        let channel = source.channel.0;
+        if self.touched.last() != Some(&channel) {
+            self.touched.push(channel);
+        }
         if self.vhost.as_ref().is_some_and(|vhost| vhost.is_traced()) {
             let (channel, queue) = (source.channel.0, Arc::clone(&source.queue.name));
             for delivery in deliveries {
@@ -147,6 +165,7 @@ impl Session {
         if std::mem::take(&mut source.is_consumer) {
             self.consumer_count -= 1;
         }
+        self.remove_consumer_statistics(channel, id.0);
         if let Some(tag) = self.conn.remove_consumer(channel, id)
             && self.conn.client().consumer_cancel_notify
         {
@@ -177,6 +196,7 @@ impl Session {
         let Some(pending) = self.channels.get_mut(&channel.0).and_then(|state| state.pending.take()) else { return };
         self.pending_count -= 1;
         let method = pending.method();
+        self.touch(channel.0);
         let result = self.on_answer(channel, pending, reply);
         match result {
             Ok(()) => {
@@ -236,6 +256,7 @@ impl Session {
             }
             (Pending::Consume(subscription), Reply::Consuming) => {
                 self.conn.add_consumer(channel, subscription.source, &subscription.tag, subscription.no_ack);
+                self.show_consumer(channel, &subscription);
                 if !subscription.nowait {
                     self.conn.send(channel, BasicConsumeOk { consumer_tag: &subscription.tag });
                 }
@@ -254,6 +275,7 @@ impl Session {
                 {
                     self.consumer_count -= 1;
                 }
+                self.remove_consumer_statistics(channel, source.0);
                 // The queue may have ended first and taken the consumer with it; the client waits for its answer all the same.
                 self.conn.remove_consumer(channel, source);
                 if !nowait {
@@ -265,6 +287,10 @@ impl Session {
                 let outstanding = (!no_ack).then_some(Outstanding { source, ticket });
                 if let Some(state) = self.sources.get_mut(&source) {
                     state.outstanding += usize::from(!no_ack);
+                    if let Some(stats) = &state.stats {
+                        stats.add(&self.stats, if no_ack { Stat::GetNoAck } else { Stat::Get }, 1);
+                        stats.add(&self.stats, Stat::Redeliver, u64::from(redelivered));
+                    }
                     if self.vhost.as_ref().is_some_and(|vhost| vhost.is_traced()) {
                         let queue = Arc::clone(&state.queue.name);
                         self.trace_delivery(channel.0, &queue, redelivered, &message);
@@ -274,6 +300,9 @@ impl Session {
                 self.forget_source_if_idle(source);
             }
             (Pending::Get { source, .. }, Reply::Empty) => {
+                if let Some(stats) = self.sources.get(&source).and_then(|state| state.stats.as_ref()) {
+                    stats.add(&self.stats, Stat::GetEmpty, 1);
+                }
                 self.conn.send(channel, BasicGetEmpty { cluster_id: "" });
                 self.forget_source_if_idle(source);
             }
@@ -286,6 +315,21 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    fn show_consumer(&mut self, channel: ChannelId, subscription: &Subscription) {
+        let Some(source) = self.sources.get(&subscription.source) else { return };
+        let consumer = ConsumerFacts {
+            source: subscription.source.0,
+            tag: subscription.tag.as_str().into(),
+            queue: Arc::clone(&source.queue.name),
+            queue_number: source.queue.number,
+            ack_required: !subscription.no_ack,
+            exclusive: subscription.is_exclusive,
+            prefetch_count: subscription.prefetch_count,
+            arguments: subscription.arguments.clone(),
+        };
+        self.add_consumer_statistics(channel, consumer);
     }
 
     /// A consumer that did not become one.

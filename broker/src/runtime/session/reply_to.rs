@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use plugin_api::value::Table;
+
 use super::Session;
 use super::replies::Subscription;
 use crate::amqp::method::{BasicConsume, QueueDeclare, QueueDeclareOk};
@@ -36,6 +38,8 @@ impl Session {
             is_exclusive: false,
             nowait: consume.nowait,
             priority: 0,
+            prefetch_count: 0,
+            arguments: Table::new(),
             source: SourceId(0),
         };
         let source = self.subscribe(channel, queue, subscription);

@@ -4,6 +4,7 @@ mod confirms;
 mod credit;
 mod reply_to;
 mod secret;
+mod statistics;
 mod transactions;
 
 use std::net::{Ipv4Addr, SocketAddr};

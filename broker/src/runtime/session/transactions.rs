@@ -29,6 +29,13 @@ pub(super) struct HeldPublishes {
     is_refused: bool,
 }
 
+impl HeldPublishes {
+    /// How many publishes it holds.
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+}
+
 impl Session {
     /// Holds what became of a publish on a transactional channel.
     pub(super) fn hold_publish(
@@ -53,6 +60,9 @@ impl Session {
             ProtocolError::new(ReplyCode::PreconditionFailed, error.to_string()).in_method(BasicPublish::ID)
         })?;
         self.transaction_bytes += bytes;
+        if self.touched.last() != Some(&channel.0) {
+            self.touched.push(channel.0);
+        }
         transaction.bytes += bytes;
         transaction.items.push(item);
         Ok(())
@@ -66,9 +76,11 @@ impl Session {
         let Some(vhost) = self.vhost.clone() else { return };
         let mut answers_missing = 0;
         for Item { publish, original } in held.items {
+            let exchange = Arc::clone(publish.exchange());
             match self.publisher.publish_held(&vhost, channel.0, publish) {
                 Published::Routed(queue_count) => answers_missing += u64::from(queue_count),
                 Published::Unroutable | Published::Dropped | Published::Rejected => {
+                    self.count_unroutable(&exchange, channel.0, original.is_some());
                     if let Some(original) = original
                         && let Err(error) = self.return_unroutable(channel, &original)
                     {
