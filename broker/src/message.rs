@@ -303,6 +303,28 @@ impl Drop for Arriving {
     }
 }
 
+/// What is kept in memory of messages that are out of it. It counts for the memory alarm, too.
+#[derive(Debug, Default)]
+pub struct Footprint {
+    bytes: usize,
+}
+
+impl Footprint {
+    /// It is so many bytes now.
+    pub fn set(&mut self, bytes: usize) {
+        if self.bytes != bytes {
+            live::add(bytes as i64 - self.bytes as i64);
+            self.bytes = bytes;
+        }
+    }
+}
+
+impl Drop for Footprint {
+    fn drop(&mut self) {
+        live::add(-(self.bytes as i64));
+    }
+}
+
 /// What all messages take in memory now, in bytes of [`Message::weight`].
 ///
 /// This is the measure of the memory alarm. What the process holds would not do: allocators keep freed memory for the thread that had

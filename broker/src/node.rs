@@ -31,7 +31,7 @@ use crate::plugin_host::{LoadError, LoadRequest, Registry, TypeError};
 use crate::runtime::alarms::{self, Alarms};
 use crate::runtime::broker::Parts;
 use crate::runtime::disk::DiskWatch;
-use crate::runtime::holder::{self, MemoryHolder};
+use crate::runtime::holder::MessageHolder;
 use crate::runtime::listener::{self, Reached};
 use crate::runtime::paging::{self, Paging};
 use crate::runtime::sampler;
@@ -236,7 +236,6 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     drop(management);
     accepting.spawn(watch_memory(Arc::clone(&broker)));
     accepting.spawn(sampler::run(Arc::clone(&broker)));
-    accepting.spawn(holder::run(Arc::clone(&broker)));
     accepting.spawn(timer::run(Arc::clone(&broker.timer)));
     accepting.spawn(disk_watch.run(Arc::clone(&broker)));
     let failure = tokio::select! {
@@ -316,13 +315,14 @@ pub fn build(
     let factory = Shells::new(Arc::clone(committer), Arc::clone(&paging), Arc::clone(&timer), Arc::clone(&metrics));
     let ledger = StoreLedger::new(Arc::clone(committer));
     let Recovery { definitions, mut backlogs, first_seq, first_number } = recovery;
-    let holder = Arc::new(MemoryHolder::new(clock.clone()));
+    let holder =
+        Arc::new(MessageHolder::new(Arc::clone(committer), Arc::clone(&paging), Arc::clone(&timer), first_seq));
     let numbers = Arc::new(Numbers::starting_at(first_number));
     let shared = Shared {
         registry,
         factory,
         ledger: Arc::<StoreLedger>::clone(&ledger),
-        holder: Arc::<MemoryHolder>::clone(&holder),
+        holder: Arc::<MessageHolder>::clone(&holder),
         numbers,
         first_seq,
         bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
@@ -333,6 +333,8 @@ pub fn build(
     if let Some(decl) = &topology.definitions {
         definitions::import_at_start(decl, &access, &vhosts)?;
     }
+    // What became due meanwhile finds everything in its place.
+    holder.start();
     let cluster_name = topology.node.cluster_name.clone().or_else(|| {
         // As RabbitMQ's tools set it.
         vhosts.global_parameters().get("cluster_name").and_then(|name| name.as_str().map(str::to_owned))

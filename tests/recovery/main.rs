@@ -4,6 +4,7 @@
 mod folders;
 mod simulated;
 
+mod delayed;
 mod held;
 mod paging;
 mod process;

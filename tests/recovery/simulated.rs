@@ -16,8 +16,9 @@ use std::time::Instant;
 use storage_log::disk::Disk;
 use storage_log::sim::{Faults, SimDisk};
 use storage_log::{Commit, Log, Mutant, Operation, Options};
+use tests::clock::EPOCH_MS;
 use tests::crash::ledger::{ChannelLog, ConsumerLog, Found, Kind, Ledger, Outcome, PublisherLog, RoundLog, Spared};
-use tests::crash::message::{self, Fate, Identity, QUEUES};
+use tests::crash::message::{self, DELAY_MAX_MS, Fate, Identity, LATE, QUEUES};
 use tests::machine::MachineTarget;
 use tests::scenario::connection::{Connection, Event, Login};
 use tests::temp::TempDir;
@@ -87,15 +88,16 @@ fn run(seed: u64, defect: Option<Defect>) -> Result<(), String> {
     // Nobody can promise what a bit holds that turns over by itself; it must only never be served.
     let flips = defect == Some(Defect::Log(Mutant::SkipChecksums)) || seed % 5 == 4;
     let mut has_flipped = false;
+    let mut later_ms = 0;
     for round in 0..=ROUNDS {
         if random.below(4) == 0 {
             // The power fails while it starts.
             disk.set_faults(Faults { power_fails_in: Some(random.below(30)), ..Faults::default() });
-            drop(start(&disk, &mut random, defect));
+            drop(start(&disk, &mut random, defect, later_ms));
             disk.crash();
             spared = Spared::DiskAtAnyTime;
         }
-        let machine = match start(&disk, &mut random, defect) {
+        let machine = match start(&disk, &mut random, defect, later_ms) {
             Ok(machine) => machine,
             // A folder that is damaged beyond use is told as such.
             Err(_) if has_flipped => return Ok(()),
@@ -123,6 +125,8 @@ fn run(seed: u64, defect: Option<Defect>) -> Result<(), String> {
             ledger.on_looked_at();
         }
         log = work(&mut connection, &disk, &mut random, round)?;
+        // Messages that are put off are due in wall-clock time, which goes on.
+        later_ms = machine.broker().clock.wall_ms() - EPOCH_MS + u64::from(random.below(DELAY_MAX_MS));
         drop((connection, machine));
         spared = if random.below(4) == 0 && disk.has_power() {
             disk.kill();
@@ -138,7 +142,7 @@ fn run(seed: u64, defect: Option<Defect>) -> Result<(), String> {
     Ok(())
 }
 
-fn start(disk: &SimDisk, random: &mut Random, defect: Option<Defect>) -> Result<MachineTarget, String> {
+fn start(disk: &SimDisk, random: &mut Random, defect: Option<Defect>, later_ms: u64) -> Result<MachineTarget, String> {
     let mutant = match defect {
         Some(Defect::Log(mutant)) => Some(mutant),
         _ => None,
@@ -150,13 +154,15 @@ fn start(disk: &SimDisk, random: &mut Random, defect: Option<Defect>) -> Result<
     let folder = TempDir::new("simulated");
     let path = folder.write("topology.yaml", "limits: {queue_memory_bytes: 1MiB}\n");
     let loaded = broker::config::load(&path, &|_| None).map_err(|errors| format!("{errors:?}"))?;
-    MachineTarget::on(Arc::new(LogAtOnce { log: Mutex::new(log), durability }), &loaded.topology)
+    MachineTarget::later_on(Arc::new(LogAtOnce { log: Mutex::new(log), durability }), &loaded.topology, later_ms)
 }
 
 fn declare(connection: &mut Connection) -> Result<(), String> {
     let text = |text: &str| Field::String(text.as_bytes().to_vec());
     let durable = ("durable", Field::Bit(true));
     connection.call(1, "exchange.declare", &[("exchange", text("fan")), ("type", text("fanout")), durable.clone()]);
+    connection.wait_for(1, "exchange.declare-ok")?;
+    connection.call(1, "exchange.declare", &message::late_exchange());
     connection.wait_for(1, "exchange.declare-ok")?;
     for (name, _) in QUEUES {
         let arguments = ("arguments", Field::Table(message::arguments(name)));
@@ -165,6 +171,11 @@ fn declare(connection: &mut Connection) -> Result<(), String> {
         connection.wait_for(1, "queue.declare-ok")?;
         if name.starts_with("fan") {
             connection.call(1, "queue.bind", &[("queue", text(name)), ("exchange", text("fan"))]);
+            connection.wait_for(1, "queue.bind-ok")?;
+        }
+        if name == LATE {
+            let fields = [("queue", text(name)), ("exchange", text(LATE)), ("routing-key", text(LATE))];
+            connection.call(1, "queue.bind", &fields);
             connection.wait_for(1, "queue.bind-ok")?;
         }
     }
@@ -180,6 +191,7 @@ struct Contents {
 
 fn look(connection: &mut Connection, drains: bool) -> Result<Contents, String> {
     let mut contents = Contents { queues: Vec::new(), corrupt: None, is_drained: drains };
+    wait_for_late(connection)?;
     for (name, _) in QUEUES {
         let mut found = Vec::new();
         while let Some((_, is_redelivered, message)) = get(connection, name)? {
@@ -196,6 +208,27 @@ fn look(connection: &mut Connection, drains: bool) -> Result<Contents, String> {
     connection.call(CONSUMING, method, &if drains { all.to_vec() } else { [&all[..], &requeue].concat() });
     connection.barrier(CONSUMING)?;
     Ok(contents)
+}
+
+/// Waits until everything that was put off has come: one more message is, and is due after all others.
+fn wait_for_late(connection: &mut Connection) -> Result<(), String> {
+    let text = |text: &str| Field::String(text.as_bytes().to_vec());
+    let queue = ("queue", text("late.end"));
+    connection.call(CONSUMING, "queue.declare", &[queue.clone(), ("exclusive", Field::Bit(true))]);
+    connection.wait_for(CONSUMING, "queue.declare-ok")?;
+    connection.call(CONSUMING, "queue.bind", &[queue.clone(), ("exchange", text(LATE)), ("routing-key", text("end"))]);
+    connection.wait_for(CONSUMING, "queue.bind-ok")?;
+    let publish = spec::by_name("basic.publish").ok_or("no basic.publish")?;
+    let fields = [Field::Number(0), text(LATE), text("end"), Field::Bit(false), Field::Bit(false)];
+    let delay_ms = i32::try_from(DELAY_MAX_MS).unwrap_or_default() + 1;
+    let properties = vec![message::delay_header(delay_ms)];
+    connection.send_method(CONSUMING, publish, &fields, Some((properties, Vec::new())));
+    let tag = ("consumer-tag", text("end"));
+    connection.call(CONSUMING, "basic.consume", &[queue, tag.clone(), ("no-ack", Field::Bit(true))]);
+    connection.wait_for(CONSUMING, "basic.consume-ok")?;
+    connection.wait_for(CONSUMING, "basic.deliver")?;
+    connection.call(CONSUMING, "basic.cancel", &[tag]);
+    connection.wait_for(CONSUMING, "basic.cancel-ok").map(drop)
 }
 
 type Got = (u64, bool, Result<Identity, String>);

@@ -13,7 +13,7 @@ use broker::plugin_host::Registry;
 use broker::queue::{Notice, Outlet, ReplyTo};
 use broker::runtime::alarms::DiskState;
 use broker::runtime::clock::Time;
-use broker::runtime::{Broker, Clock, holder};
+use broker::runtime::{Broker, Clock, timer};
 use broker::store::recovery::recover;
 use broker::store::{Barrier, Committer};
 use broker::topology::schema::Topology;
@@ -82,7 +82,7 @@ impl Node {
         for number in 0..READS_MAX {
             self.tasks.push(tasks.start(format!("pager {number}"), Arc::clone(&self.committer).page()));
         }
-        self.tasks.push(tasks.start("holder".into(), holder::run(Arc::clone(&self.broker))));
+        self.tasks.push(tasks.start("timer".into(), timer::run(Arc::clone(&self.broker.timer))));
         let (committer, has_failed) = (Arc::clone(&self.committer), Rc::clone(&self.has_failed));
         self.tasks.push(tasks.start("store watch".into(), async move {
             let _ = committer.failed().await;

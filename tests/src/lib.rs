@@ -4,6 +4,7 @@
 pub mod broker_process;
 pub mod clock;
 pub mod crash;
+pub mod http;
 pub mod machine;
 pub mod oracle;
 pub mod scenario;

@@ -219,10 +219,8 @@ impl Transport for MachineTransport {
                 break;
             }
             let deadline = self.session.deadline();
-            let due = [self.world.broker.holder.next_due(), self.world.next_tick()].into_iter().flatten().min();
-            if let Some(due) = due.filter(|due| deadline.is_none_or(|deadline| *due <= deadline)) {
+            if let Some(due) = self.world.next_tick().filter(|due| deadline.is_none_or(|deadline| *due <= deadline)) {
                 self.world.clock.jump(due);
-                self.world.broker.release_held(self.world.now());
                 self.world.broker.timer.fire(self.world.clock.wall_ms());
                 self.settle();
                 continue;

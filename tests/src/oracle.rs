@@ -24,8 +24,17 @@ const CTL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// The exchange types that come with RabbitMQ and are not enabled by themselves.
-const PLUGINS: &str = "[rabbitmq_consistent_hash_exchange,rabbitmq_random_exchange,rabbitmq_recent_history_exchange,\
-                       rabbitmq_sharding].\n";
+const PLUGINS: &str = "rabbitmq_consistent_hash_exchange,rabbitmq_random_exchange,rabbitmq_recent_history_exchange,\
+                       rabbitmq_sharding";
+
+/// What a node has beside what every RabbitMQ has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plugins {
+    /// [`PLUGINS`].
+    ExchangeTypes,
+    /// These, and the management plugin.
+    Management,
+}
 
 /// What scenarios call this target; the prefix of its version, because that is what differences depend on.
 pub const KIND: &str = "rabbitmq-3.10";
@@ -135,6 +144,7 @@ impl Definitions {
 pub struct Oracle {
     supervisor: Child,
     address: SocketAddr,
+    http: Option<SocketAddr>,
     node: String,
     epmd_port: u16,
     // Dropped last: the node writes into it until it has ended.
@@ -147,13 +157,30 @@ impl Oracle {
     /// # Errors
     /// When RabbitMQ is not installed or does not come up; the text holds its last output.
     pub fn start(definitions: &Definitions) -> Result<Self, String> {
+        Self::start_with(definitions, Plugins::ExchangeTypes)
+    }
+
+    /// As [`Self::start`], with the management plugin.
+    ///
+    /// # Errors
+    /// As of [`Self::start`].
+    pub fn start_with_management(definitions: &Definitions) -> Result<Self, String> {
+        Self::start_with(definitions, Plugins::Management)
+    }
+
+    fn start_with(definitions: &Definitions, plugins: Plugins) -> Result<Self, String> {
         if !Path::new(SERVER).exists() {
             return Err("rabbitmq-server is not installed; `tests/run --setup` does that".to_owned());
         }
         let folder = TempDir::new("oracle");
-        let [port, dist_port, epmd_port] = free_ports();
+        let [port, dist_port, epmd_port, http_port] = free_ports();
         folder.write("definitions.json", &definitions.to_json().to_string());
-        folder.write("enabled_plugins", PLUGINS);
+        let http = match plugins {
+            Plugins::ExchangeTypes => None,
+            Plugins::Management => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, http_port))),
+        };
+        let management = if http.is_some() { ",rabbitmq_management" } else { "" };
+        folder.write("enabled_plugins", &format!("[{PLUGINS}{management}].\n"));
         folder.write("env.conf", "");
         folder.write(
             "rabbitmq.conf",
@@ -164,21 +191,30 @@ impl Oracle {
                  disk_free_limit.absolute = 1MB\n\
                  log.console = true\n\
                  log.console.level = info\n\
-                 log.file = false\n",
-                folder.path().display()
+                 log.file = false\n\
+                 {}",
+                folder.path().display(),
+                http.map_or_else(String::new, |http| {
+                    format!("management.tcp.ip = {}\nmanagement.tcp.port = {}\n", http.ip(), http.port())
+                }),
             ),
         );
         let node = format!("oracle-{port}@localhost");
         let mut supervisor = supervise(&folder, &node, port, dist_port, epmd_port)?;
         let output = supervisor.stdout.take().ok_or("the node has no output")?;
         let oracle =
-            Self { supervisor, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), node, epmd_port, folder };
+            Self { supervisor, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), http, node, epmd_port, folder };
         wait_for_boot(output)?;
         Ok(oracle)
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its management API is, if it has one.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http
     }
 
     /// The node as a target of scenarios.
@@ -307,7 +343,7 @@ fn wait_for_boot(output: std::process::ChildStdout) -> Result<(), String> {
 }
 
 /// Ports that nobody uses right now. Held open together, so that they differ.
-fn free_ports() -> [u16; 3] {
-    let listeners = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports"));
+fn free_ports() -> [u16; 4] {
+    let listeners = [(); 4].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports"));
     listeners.map(|listener| listener.local_addr().expect("a bound listener has an address").port())
 }

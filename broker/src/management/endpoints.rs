@@ -35,6 +35,15 @@ impl Verb {
         }
     }
 
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Put => "PUT",
+            Self::Post => "POST",
+            Self::Delete => "DELETE",
+        }
+    }
+
     pub(super) fn has_body(self) -> bool {
         matches!(self, Self::Put | Self::Post)
     }
@@ -128,6 +137,10 @@ impl Endpoint {
 
     pub(super) fn operation(&self, verb: Verb) -> Option<&'static Operation> {
         self.operations.iter().find(|operation| operation.verb == verb)
+    }
+
+    pub(super) fn verbs(&self) -> impl Iterator<Item = Verb> + use<> {
+        self.operations.iter().map(|operation| operation.verb)
     }
 
     /// For `allow`.

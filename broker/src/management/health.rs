@@ -108,7 +108,7 @@ pub(super) fn certificates(call: &Call) -> Answer {
     }
     match call.named("unit") {
         "days" | "weeks" | "months" | "years" => ok(),
-        _ => Err(ApiError::bad_request("Time unit not recognised. Use: days, weeks, months, years.")),
+        _ => Err(ApiError::bad_request("Time unit not recognised. Supported units: days, weeks, months, years.")),
     }
 }
 

@@ -75,6 +75,11 @@ pub struct NodeFacts {
     pub started_ms: u64,
 }
 
+/// Every method of every path below `/api`, with the names of its parts in braces.
+pub fn operations() -> impl Iterator<Item = (&'static str, &'static str)> {
+    endpoints::TABLE.iter().flat_map(|endpoint| endpoint.verbs().map(|verb| (verb.name(), endpoint.path)))
+}
+
 impl NodeFacts {
     /// The room on the disk; nothing where there is no data folder, or it cannot be seen.
     fn disk(&self) -> DiskState {

@@ -10,12 +10,12 @@ use sha2::{Digest as _, Sha256};
 use super::world::World;
 use super::{NodeError, PRODUCT, VERSION, load_plugins, store, world};
 use crate::access::Access;
-use crate::queue::{Handle, Input, Options, Restored};
-use crate::runtime::Clock;
-use crate::runtime::holder::MemoryHolder;
+use crate::queue::{Handle, Input, Options, Outlet, Restored, RestoredLevel};
+use crate::routing::Exchange;
 use crate::store::{Committer, Recovery, StoreLedger};
 use crate::topology::definitions::{Import, Imported, Mistake, Product, Scope, export, read};
 use crate::topology::schema::{DefinitionsDecl, Topology};
+use crate::vhost::held::{Held, Holder};
 use crate::vhost::registry::{DEFAULT_VHOST, DEFAULT_VHOST_DELETED, Vhosts};
 use crate::vhost::{Numbers, QueueFactory, Shared, Vhost};
 
@@ -239,7 +239,7 @@ fn assemble(
         registry,
         factory: Arc::new(Still),
         ledger: Arc::<StoreLedger>::clone(&ledger),
-        holder: Arc::new(MemoryHolder::new(Clock::default())),
+        holder: Arc::new(Still),
         numbers: Arc::new(Numbers::starting_at(first_number)),
         first_seq,
         bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
@@ -248,7 +248,7 @@ fn assemble(
     world::assemble(topology, comes, shared, ledger, definitions, &mut backlogs)
 }
 
-/// Queues that do nothing: their messages stay where they are.
+/// Queues that do nothing, and exchanges that nothing passes: their messages stay where they are.
 #[derive(Debug)]
 struct Still;
 
@@ -260,4 +260,17 @@ impl QueueFactory for Still {
 
 impl Handle for Still {
     fn post(&self, _: Input) {}
+}
+
+impl Holder for Still {
+    fn hold(&self, _: Option<&Arc<dyn Outlet>>, _: Vec<Held>) {}
+
+    fn restore(&self, _: &Arc<Vhost>, _: &Arc<Exchange>, _: RestoredLevel) {}
+
+    // The next start drops what has no exchange.
+    fn forget(&self, _: u64) {}
+
+    fn count(&self, _: u64) -> usize {
+        0
+    }
 }

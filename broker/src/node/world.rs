@@ -89,11 +89,10 @@ mod tests {
     use super::*;
     use crate::plugin_host::Registry;
     use crate::queue::{Handle, Input};
-    use crate::runtime::Clock;
-    use crate::runtime::holder::MemoryHolder;
     use crate::store::Committer;
     use crate::store::definitions;
     use crate::topology::schema::{Defaults, PermissionDecl, UserDecl};
+    use crate::vhost::held::tests::NoHolder;
     use crate::vhost::registry::DEFAULT_VHOST;
     use crate::vhost::{Numbers, QueueFactory, Vhost};
 
@@ -136,7 +135,7 @@ mod tests {
                     registry: Arc::clone(&self.registry),
                     factory: Arc::new(Still),
                     ledger: Arc::<StoreLedger>::clone(&ledger),
-                    holder: Arc::new(MemoryHolder::new(Clock::default())),
+                    holder: Arc::new(NoHolder),
                     numbers: Arc::new(Numbers::starting_at(1)),
                     first_seq: 1,
                     bindings_per_queue_max: usize::MAX,

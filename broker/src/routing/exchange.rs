@@ -4,6 +4,7 @@
 //! guards both; publishers share it for reading.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::RwLock;
@@ -13,8 +14,8 @@ use plugin_api::message::Message as View;
 use crate::message::Message;
 use crate::metrics::ExchangeStats;
 use crate::plugin_host::{ExchangeLayers, ExchangeTypes, TypeError};
-use crate::vhost::QueueRecord;
 use crate::vhost::policy::Applied;
+use crate::vhost::{PREDECLARED, QueueRecord};
 
 /// Where a binding leads.
 #[derive(Clone, Debug)]
@@ -98,12 +99,15 @@ struct State {
 pub struct Exchange {
     /// Its name; empty for the default exchange.
     pub name: Arc<str>,
-    /// Unique in the broker while it runs.
+    /// Unique in the broker; names in the store what it keeps there.
     pub number: u64,
     /// What it was declared with.
     pub spec: ExchangeSpec,
+    /// The store has its definition with its number, so it may keep messages there. Every vhost has the predeclared ones without.
+    pub is_stored: bool,
     /// What routes depend on, so that they can be remembered.
     pub depends_on: DependsOn,
+    has_ended: AtomicBool,
     /// What it counts.
     pub stats: ExchangeStats,
     state: RwLock<State>,
@@ -159,8 +163,32 @@ impl Exchange {
         let (slots, free, by_identity) = (Vec::new(), Vec::new(), HashMap::new());
         let alternate = alternate(&spec, &Applied::default());
         let state = State { instance, slots, free, by_identity, alternate, policy: Applied::default() };
-        let stats = ExchangeStats::default();
-        Self { name: spec.name.as_str().into(), number, depends_on, stats, state: RwLock::new(state), spec }
+        let is_stored = spec.durable && PREDECLARED.iter().all(|(name, ..)| *name != spec.name);
+        Self {
+            name: spec.name.as_str().into(),
+            number,
+            is_stored,
+            depends_on,
+            has_ended: AtomicBool::new(false),
+            stats: ExchangeStats::default(),
+            state: RwLock::new(state),
+            spec,
+        }
+    }
+
+    /// It has been deleted: nothing may be kept for it any more.
+    pub fn end(&self) {
+        self.has_ended.store(true, Ordering::Release);
+    }
+
+    /// Whether it has been deleted.
+    pub fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Acquire)
+    }
+
+    /// Whether a plugin offers its type and has taken it.
+    pub fn is_available(&self) -> bool {
+        self.state.read().instance.is_some()
     }
 
     /// Whether this is the default exchange, which has no bindings of its own: its key is a queue's name (semantics 11.2).

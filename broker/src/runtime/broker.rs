@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::alarms::{AlarmChange, Alarms, DiskState};
 use super::census::Census;
 use super::clock::Clock;
-use super::holder::MemoryHolder;
+use super::holder::MessageHolder;
 use super::mailbox::Mailbox;
 use super::paging::Paging;
 use super::timer::Timer;
@@ -49,7 +49,7 @@ pub struct Parts {
     /// Consumers of one channel at most (semantics 13.7).
     pub consumer_max_per_channel: u32,
     /// Who keeps the messages that exchanges put off.
-    pub holder: Arc<MemoryHolder>,
+    pub holder: Arc<MessageHolder>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Who wakes queues at their deadlines.
@@ -110,6 +110,7 @@ impl Broker {
             for queue in self.vhosts.list().iter().flat_map(|vhost| vhost.queues()) {
                 queue.handle.post(Input::Shrink);
             }
+            self.holder.shrink();
         }
         let change = self.alarms.on_memory(used_bytes);
         let watermark_bytes = self.alarms.memory_watermark_bytes();

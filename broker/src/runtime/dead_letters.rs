@@ -5,14 +5,14 @@
 //! their way where a queue has millions to part with.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::errands::{self, Errand};
+use super::passage::Passage;
 use super::queue_shell::QueueShell;
-use crate::queue::{Dead, Input, Notice, Outlet, SeqRange, Stored};
+use crate::queue::{Dead, Input, Outlet, SeqRange, Stored};
 use crate::vhost::Vhost;
 use crate::vhost::queue_settings::DeadLetterTarget;
 
@@ -61,52 +61,17 @@ fn send(lot: Lot, queue: &Arc<QueueShell>, vhost: Option<&Vhost>, name: &str) {
     for place in dead.iter().map(|dead| dead.place).filter(|place| place.stored != Stored::Nowhere) {
         SeqRange::add(&mut stored, place.level, place.first, place.stored);
     }
-    let passage = Arc::new(Passage {
-        queue: Arc::downgrade(queue),
-        open: AtomicUsize::new(1),
-        bytes: dead.iter().map(|dead| dead.message.weight()).sum(),
-        stored: Mutex::new(stored),
-    });
+    let bytes = dead.iter().map(|dead| dead.message.weight()).sum();
+    let passage = Passage::begin();
     if let (Some(vhost), Some(target)) = (vhost, &target) {
         let origin: Arc<dyn Outlet> = Arc::<Passage>::clone(&passage);
-        vhost.dead_letter(name, target, dead, &origin, |count| {
-            passage.open.fetch_add(count, Ordering::AcqRel);
-        });
+        vhost.dead_letter(name, target, dead, &origin, |count| passage.expect(count));
     }
-    passage.arrived(1);
-}
-
-/// The way of one lot; takes the confirms of all who get something of it.
-#[derive(Debug)]
-struct Passage {
-    queue: Weak<QueueShell>,
-    /// Confirms that are still to come, and one while the lot is being sent.
-    open: AtomicUsize,
-    bytes: usize,
-    /// Places for the store to forget.
-    stored: Mutex<Vec<SeqRange>>,
-}
-
-impl Passage {
-    fn arrived(&self, count: usize) {
-        if self.open.fetch_sub(count, Ordering::AcqRel) != count {
-            return;
+    let queue = Arc::downgrade(queue);
+    passage.sent(move || {
+        if let Some(queue) = queue.upgrade() {
+            queue.forget_dead(&stored);
+            errands::leave(Errand::Tell(queue, Input::Buried { bytes }));
         }
-        if let Some(queue) = self.queue.upgrade() {
-            queue.forget_dead(&std::mem::take(&mut *self.stored.lock()));
-            errands::leave(Errand::Tell(queue, Input::Buried { bytes: self.bytes }));
-        }
-    }
-}
-
-impl Outlet for Passage {
-    fn post(&self, notice: Notice) {
-        // A queue that refuses a dead letter loses it (semantics 20.13).
-        if let Notice::Confirmed { numbers, .. } = notice {
-            let count: u64 = numbers.iter().map(|numbers| numbers.last - numbers.first + 1).sum();
-            self.arrived(usize::try_from(count).unwrap_or(usize::MAX));
-        }
-    }
-
-    fn publishes_processed(&self, _: usize) {}
+    });
 }

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
+use super::holder::LineShell;
 use super::queue_shell::QueueShell;
 use crate::queue::{Handle, Input};
 
@@ -18,6 +19,8 @@ pub(super) enum Errand {
     SendDead(Weak<QueueShell>),
     /// Tell a queue something.
     Tell(Arc<QueueShell>, Input),
+    /// Send what an exchange has put off and what is due.
+    Release(Weak<LineShell>),
 }
 
 #[derive(Debug, Default)]
@@ -108,6 +111,11 @@ fn run_all() {
                 }
             }
             Errand::Tell(queue, input) => queue.post(input),
+            Errand::Release(line) => {
+                if let Some(line) = line.upgrade() {
+                    line.release();
+                }
+            }
         }
     }
 }

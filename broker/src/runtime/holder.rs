@@ -1,122 +1,335 @@
-//! Keeps messages that exchanges put off, in memory, until they are due.
+//! Keeps messages that exchanges put off, until they are due.
 //!
-//! Whoever drives the broker asks [`MemoryHolder::next_due`] and calls [`Broker::release_held`] when that has come; [`run`] does so for a
-//! node. Messages count for the memory alarm as those in queues do. They do not survive the process: a confirm for one says that the
-//! broker has it, and no more, also for a persistent message.
+//! Each exchange that ever put something off has a [`LineShell`]: a [`Line`] with the store, the timer and the budget around it. Persistent messages of a
+//! durable exchange are appended to the store under the exchange's number, and their publishers get their confirms from there. When they
+//! are due they are routed, and the store forgets them when all queues that get them have confirmed them: after a crash in between they come once
+//! more. Bodies beyond a queue's budget are in the store alone until shortly before they are due; an earlier run's are read once at the start,
+//! for their due times. Everything counts for the memory alarm as what is in queues does.
+//!
+//! Due times are wall-clock time, since they go on while the broker is down: where the clock is set forward messages come earlier, where it is set
+//! back they come later.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Weak};
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
-use super::{Broker, Clock};
-use crate::queue::{Notice, Numbers, Outlet};
-use crate::vhost::held::{Held, HeldMessages, Holder};
-
-/// So many messages are released at a time; then others may work.
-const RELEASE_COUNT_MAX: usize = 1024;
+use super::errands::{self, Errand};
+use super::paging::Paging;
+use super::passage::Passage;
+use super::timer::{Appointment, Sleeper, Timer};
+use crate::queue::{Handle, Input, Notice, Numbers, Outlet, RestoredLevel, SeqRange, Stored};
+use crate::routing::Exchange;
+use crate::store::{Committer, KeysInUse, Submission};
+use crate::vhost::Vhost;
+use crate::vhost::held::line::{Due, LEVEL, Line};
+use crate::vhost::held::{Held, Holder};
 
 /// See the module.
-#[derive(Default)]
-pub struct MemoryHolder {
-    held: Mutex<HeldMessages>,
-    clock: Clock,
-    /// A message is due earlier than all others.
-    is_sooner: Notify,
+#[derive(Debug)]
+pub struct MessageHolder {
+    lines: Mutex<HashMap<u64, Arc<LineShell>>>,
+    shared: Shared,
+    /// The first place of every line: above all places of earlier runs.
+    first_seq: u64,
 }
 
-impl std::fmt::Debug for MemoryHolder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MemoryHolder").finish_non_exhaustive()
+/// What all lines work with.
+#[derive(Clone, Debug)]
+struct Shared {
+    committer: Arc<Committer>,
+    paging: Arc<Paging>,
+    timer: Arc<Timer>,
+}
+
+impl MessageHolder {
+    /// Holds nothing yet.
+    pub fn new(committer: Arc<Committer>, paging: Arc<Paging>, timer: Arc<Timer>, first_seq: u64) -> Self {
+        Self { lines: Mutex::default(), shared: Shared { committer, paging, timer }, first_seq }
+    }
+
+    /// Begins to look at what an earlier run has left.
+    pub fn start(&self) {
+        for line in self.lines() {
+            line.look_ahead(&mut line.line.lock());
+        }
+    }
+
+    /// The budget has shrunk: messages leave memory until it is kept.
+    pub fn shrink(&self) {
+        for line in self.lines() {
+            line.line.lock().cool(self.shared.paging.queue_bytes());
+        }
+    }
+
+    /// Bytes of messages in memory, as [`Message::weight`](crate::message::Message::weight) counts.
+    pub fn memory_bytes(&self) -> usize {
+        self.lines().iter().map(|line| line.line.lock().memory_bytes()).sum()
+    }
+
+    fn lines(&self) -> Vec<Arc<LineShell>> {
+        self.lines.lock().values().cloned().collect()
+    }
+
+    fn add(&self, vhost: Weak<Vhost>, exchange: &Arc<Exchange>, line: Line) -> Arc<LineShell> {
+        Arc::new_cyclic(|this| LineShell {
+            this: Weak::clone(this),
+            vhost,
+            exchange: Arc::clone(exchange),
+            shared: self.shared.clone(),
+            line: Mutex::new(line),
+            releasing: Mutex::default(),
+            appointment: Appointment::default(),
+        })
+    }
+
+    /// The exchange's line; none if it has ended.
+    fn line_of(&self, held: &Held) -> Option<Arc<LineShell>> {
+        let mut lines = self.lines.lock();
+        // Looked at under the lock: whoever ends it has it forgotten afterwards.
+        if held.exchange.has_ended() {
+            return None;
+        }
+        let new = || self.add(Weak::clone(&held.vhost), &held.exchange, Line::restore(self.first_seq, &[], false));
+        Some(Arc::clone(lines.entry(held.exchange.number).or_insert_with(new)))
     }
 }
 
-impl MemoryHolder {
-    /// Holds nothing yet, and goes by this clock.
-    pub fn new(clock: Clock) -> Self {
-        Self { clock, ..Self::default() }
-    }
-
-    /// When the next message is due.
-    pub fn next_due(&self) -> Option<Instant> {
-        self.held.lock().next_due()
-    }
-}
-
-impl Holder for MemoryHolder {
+impl Holder for MessageHolder {
     fn hold(&self, origin: Option<&Arc<dyn Outlet>>, messages: Vec<Held>) {
-        let now = self.clock.now();
-        let mut bytes = 0;
-        let mut numbers = Vec::new();
-        {
-            let mut held = self.held.lock();
-            let first = held.next_due();
-            for message in messages {
-                bytes += message.message.weight();
-                if message.number != 0 {
-                    Numbers::add(&mut numbers, message.channel, message.number);
-                }
-                held.insert(now.checked_add(message.delay).unwrap_or(now), message);
-            }
-            if held.next_due() != first {
-                self.is_sooner.notify_one();
+        let mut taken = Taken::default();
+        let mut messages = messages.into_iter().peekable();
+        while let Some(first) = messages.next() {
+            let number = first.exchange.number;
+            let line = self.line_of(&first);
+            let same = std::iter::from_fn(|| messages.next_if(|next| next.exchange.number == number));
+            let run = std::iter::once(first).chain(same);
+            match line {
+                Some(line) => line.hold(origin, run, &mut taken),
+                // As of a queue that was deleted while they were on their way.
+                None => run.for_each(|held| taken.add(&held)),
             }
         }
         if let Some(origin) = origin {
-            origin.publishes_processed(bytes);
-            if !numbers.is_empty() {
-                origin.post(Notice::Confirmed { numbers, is_taken: true });
-            }
+            taken.tell(origin);
         }
     }
 
+    fn restore(&self, vhost: &Arc<Vhost>, exchange: &Arc<Exchange>, left: RestoredLevel) {
+        if left.level != LEVEL {
+            return;
+        }
+        // Without its plugin it could only lose them.
+        let is_still = !exchange.is_available();
+        let line = Line::restore(self.first_seq, &left.ranges, is_still);
+        if is_still {
+            tracing::error!(vhost = %vhost.name, exchange = %exchange.name, messages = line.count(),
+                "messages that this exchange has put off stay in the store until its plugin is back");
+        }
+        let shell = self.add(Arc::downgrade(vhost), exchange, line);
+        self.lines.lock().insert(exchange.number, shell);
+    }
+
     fn forget(&self, exchange: u64) {
-        // Dropping many messages may take long, and others wait for the lock.
-        let dropped = self.held.lock().forget(exchange);
-        if !dropped.is_empty() {
+        let Some(shell) = self.lines.lock().remove(&exchange) else { return };
+        let mut line = shell.line.lock();
+        // Dropping many messages may take long, and the vhost waits.
+        let ended = line.end();
+        if shell.exchange.is_stored {
+            let mut keys = KeysInUse::default();
+            keys.add(LEVEL, Stored::Lasting);
+            shell.shared.committer.delete_queue(exchange, &keys);
+        }
+        drop(line);
+        if ended.count() > 0 {
             tracing::info!(
-                messages = dropped.len(),
+                vhost = shell.exchange.spec.vhost,
+                exchange = %shell.exchange.name,
+                messages = ended.count(),
                 "an exchange was deleted, and the messages that it had put off with it"
             );
         }
     }
 
     fn count(&self, exchange: u64) -> usize {
-        self.held.lock().count(exchange)
+        let shell = self.lines.lock().get(&exchange).cloned();
+        shell.map_or(0, |shell| shell.line.lock().count())
     }
 }
 
-impl Broker {
-    /// Publishes messages that are due; returns when there is more to do, if there is.
-    pub fn release_held(&self, now: Instant) -> Option<Instant> {
-        let due = self.holder.held.lock().take_due(now, RELEASE_COUNT_MAX);
-        let mut by_vhost: HashMap<Arc<str>, Vec<Held>> = HashMap::new();
-        for held in due {
-            by_vhost.entry(Arc::clone(&held.vhost)).or_default().push(held);
+/// Messages that are as safe as they get already.
+#[derive(Default)]
+struct Taken {
+    bytes: usize,
+    numbers: Vec<Numbers>,
+}
+
+impl Taken {
+    fn add(&mut self, held: &Held) {
+        self.bytes += held.message.weight();
+        if held.number != 0 {
+            Numbers::add(&mut self.numbers, held.channel, held.number);
         }
-        for (name, messages) in by_vhost {
-            if let Some(vhost) = self.vhost(&name) {
-                vhost.release(messages);
-            }
+    }
+
+    fn tell(self, origin: &Arc<dyn Outlet>) {
+        if self.bytes > 0 {
+            origin.publishes_processed(self.bytes);
         }
-        self.holder.next_due()
+        if !self.numbers.is_empty() {
+            origin.post(Notice::Confirmed { numbers: self.numbers, is_taken: true });
+        }
     }
 }
 
-/// Releases messages when they are due, for ever.
-pub async fn run(broker: Arc<Broker>) {
-    let mut next = broker.holder.next_due();
-    loop {
-        let sooner = broker.holder.is_sooner.notified();
-        match next {
-            None => sooner.await,
-            Some(due) => {
-                let _ = tokio::time::timeout_at(due.into(), sooner).await;
+/// See the module.
+#[derive(Debug)]
+pub(super) struct LineShell {
+    this: Weak<Self>,
+    vhost: Weak<Vhost>,
+    exchange: Arc<Exchange>,
+    shared: Shared,
+    /// Nobody routes or posts while holding it: the store and the timer come behind it, and a vhost's names before it.
+    line: Mutex<Line>,
+    /// One thread at a time sends, so that order is kept.
+    releasing: Mutex<()>,
+    appointment: Appointment,
+}
+
+/// So many lots are sent in a row; then others may work.
+const LOTS_MAX: usize = 4;
+
+impl LineShell {
+    fn hold(&self, origin: Option<&Arc<dyn Outlet>>, messages: impl Iterator<Item = Held>, taken: &mut Taken) {
+        let now_ms = self.shared.timer.now_ms();
+        let mut appends = Vec::new();
+        let mut line = self.line.lock();
+        for held in messages {
+            if line.has_ended() || !held.is_lasting() {
+                taken.add(&held);
+            }
+            if !line.has_ended() {
+                line.hold(now_ms.saturating_add(held.delay_ms), held, origin, &mut appends);
             }
         }
-        next = broker.release_held(broker.clock.now());
-        tokio::task::yield_now().await;
+        // Under the lock: the store wants places in their order.
+        self.submit(appends, &[]);
+        // What the store was given it can give back.
+        line.cool(self.shared.paging.queue_bytes());
+        self.shared.paging.note(line.memory_bytes());
+        self.look_ahead(&mut line);
+    }
+
+    fn submit(&self, appends: Vec<crate::queue::Append>, settled: &[SeqRange]) {
+        if !appends.is_empty() || !settled.is_empty() {
+            let (queue, appends) = (self.exchange.number, appends.into_iter());
+            self.shared.committer.submit(Submission { queue, appends, settled, marks: &[], load: None });
+        }
+    }
+
+    /// Asks for what must be loaded, and to be woken when something is to be done.
+    fn look_ahead(&self, line: &mut Line) {
+        if let (Some(load), Some(this)) = (line.wanted(self.shared.timer.now_ms()), self.this.upgrade()) {
+            self.shared.committer.submit(Submission {
+                queue: self.exchange.number,
+                appends: std::iter::empty(),
+                settled: &[],
+                marks: &[],
+                load: Some((this, load)),
+            });
+        }
+        if let Some(due_ms) = line.next_deadline() {
+            self.shared.timer.wake_at(due_ms, self, || Weak::<Self>::clone(&self.this));
+        }
+    }
+
+    /// Sends what is due, unless somebody else is at it and will see it. Not to be called from within a queue.
+    pub(super) fn release(&self) {
+        let Some(releasing) = self.releasing.try_lock() else { return };
+        for _ in 0..LOTS_MAX {
+            let due = self.line.lock().take_due(self.shared.timer.now_ms());
+            if due.is_empty() {
+                break;
+            }
+            self.send(&due);
+        }
+        drop(releasing);
+        // The timer comes at once for what is left, and for what came while somebody found the place taken.
+        self.look_ahead(&mut self.line.lock());
+    }
+
+    fn send(&self, due: &[Due]) {
+        let bytes = due.iter().map(|due| due.message.weight()).sum();
+        let mut stored: Vec<SeqRange> = Vec::new();
+        let passage = Passage::begin();
+        if let Some(vhost) = self.vhost.upgrade() {
+            let origin: Arc<dyn Outlet> = Arc::<Passage>::clone(&passage);
+            vhost.release(&self.exchange, due, &origin, |count, failed| {
+                passage.expect(count);
+                // What no plugin would route stays in the store for the next start.
+                let settled = due.iter().enumerate().filter(|(place, _)| !failed.contains(place));
+                for place in settled.map(|(_, due)| due.place).filter(|place| place.stored != Stored::Nowhere) {
+                    SeqRange::join(&mut stored, place);
+                }
+            });
+        }
+        let this = Weak::clone(&self.this);
+        passage.sent(move || {
+            if let Some(this) = this.upgrade() {
+                this.arrived(&stored, bytes);
+            }
+        });
+    }
+
+    /// Messages have arrived where they go. May come from within a queue.
+    fn arrived(&self, stored: &[SeqRange], bytes: usize) {
+        let mut line = self.line.lock();
+        line.arrived(bytes);
+        if !line.has_ended() {
+            self.submit(Vec::new(), stored);
+        }
+        let is_due = line.next_deadline().is_some_and(|due_ms| due_ms <= self.shared.timer.now_ms());
+        drop(line);
+        if is_due {
+            errands::leave(Errand::Release(Weak::clone(&self.this)));
+        }
+    }
+}
+
+impl Handle for LineShell {
+    /// The store's answers are all that comes.
+    fn post(&self, input: Input) {
+        let Input::Loaded { id, through, messages } = input else { return };
+        let lost = {
+            let mut line = self.line.lock();
+            let lost = line.loaded(id, through, messages, self.shared.paging.queue_bytes());
+            self.shared.paging.note(line.memory_bytes());
+            lost
+        };
+        if lost > 0 {
+            tracing::error!(vhost = self.exchange.spec.vhost, exchange = %self.exchange.name, messages = lost,
+                "messages that an exchange had put off are missing in the store");
+        }
+        self.release();
+    }
+}
+
+impl Sleeper for LineShell {
+    fn number(&self) -> u64 {
+        self.exchange.number
+    }
+
+    fn appointment(&self) -> &Appointment {
+        &self.appointment
+    }
+
+    fn wake(&self) {
+        self.release();
+    }
+}
+
+impl Drop for LineShell {
+    fn drop(&mut self) {
+        self.shared.timer.forget(self);
     }
 }

@@ -17,6 +17,7 @@ pub mod holder;
 pub mod listener;
 pub mod mailbox;
 pub mod paging;
+mod passage;
 pub mod process;
 pub mod proxy_protocol;
 pub mod queue_shell;

@@ -25,6 +25,15 @@ use crate::vhost::{Change, QueueRecord};
 /// One entry of the store's metadata; without a value it is to be removed.
 pub type Entry = (Vec<u8>, Option<Vec<u8>>);
 
+/// An exchange as it was declared.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExchangeDefinition {
+    /// The declaration.
+    pub spec: ExchangeSpec,
+    /// Names in the store what the exchange keeps there; none in what an older version has written, whose exchanges kept nothing.
+    pub number: Option<u64>,
+}
+
 /// A queue as it was declared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QueueDefinition {
@@ -51,7 +60,7 @@ pub struct BindingDefinition {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct VhostDefinitions {
     /// All durable ones but those that every vhost has.
-    pub exchanges: Vec<ExchangeSpec>,
+    pub exchanges: Vec<ExchangeDefinition>,
     /// All durable ones.
     pub queues: Vec<QueueDefinition>,
     /// All between durable ends.
@@ -91,6 +100,8 @@ pub struct Unreadable {
 
 #[derive(Serialize, Deserialize)]
 struct ExchangeValue {
+    #[serde(default)]
+    number: Option<u64>,
     kind: String,
     auto_delete: bool,
     internal: bool,
@@ -126,6 +137,7 @@ pub fn entry(vhost: &str, change: &Change) -> Entry {
         Change::ExchangeAdded(exchange) => {
             let spec = &exchange.spec;
             let value = ExchangeValue {
+                number: Some(exchange.number),
                 kind: spec.kind.clone(),
                 auto_delete: spec.auto_delete,
                 internal: spec.internal,
@@ -207,7 +219,7 @@ fn read_one(key: &[u8], value: &[u8], definitions: &mut Definitions) -> Result<(
     match parts[..] {
         [kind::EXCHANGE, vhost, name] => {
             let value: ExchangeValue = parse(value)?;
-            vhosts.entry(vhost.into()).or_default().exchanges.push(ExchangeSpec {
+            let spec = ExchangeSpec {
                 vhost: vhost.into(),
                 name: name.into(),
                 kind: value.kind,
@@ -215,7 +227,9 @@ fn read_one(key: &[u8], value: &[u8], definitions: &mut Definitions) -> Result<(
                 auto_delete: value.auto_delete,
                 internal: value.internal,
                 arguments: decoded(&value.arguments)?,
-            });
+            };
+            let definition = ExchangeDefinition { spec, number: value.number };
+            vhosts.entry(vhost.into()).or_default().exchanges.push(definition);
         }
         [kind::QUEUE, vhost, name] => {
             let value: QueueValue = parse(value)?;

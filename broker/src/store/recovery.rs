@@ -6,7 +6,7 @@
 use hashbrown::{HashMap, HashSet};
 use plugin_api::storage::{Meta, RecoveredQueue, Storage, StorageError};
 
-use super::definitions::{self, Definitions, Unreadable};
+use super::definitions::{self, Definitions, Unreadable, VhostDefinitions};
 use super::{is_paged, level_of, number_of};
 use crate::queue::{Restored, RestoredLevel};
 
@@ -15,11 +15,11 @@ use crate::queue::{Restored, RestoredLevel};
 pub struct Recovery {
     /// Definitions of vhosts, users and what is in them.
     pub definitions: Definitions,
-    /// What each queue has left, by its number. `first_seq` is not filled in.
+    /// What each queue has left, and each exchange that keeps messages, by its number. `first_seq` is not filled in.
     pub backlogs: HashMap<u64, Restored>,
     /// The first place for new messages: above every place that was ever used.
     pub first_seq: u64,
-    /// The first number for new queues and exchanges: above those of all queues that left anything.
+    /// The first number for new queues and exchanges: above all that are known, or that left anything.
     pub first_number: u64,
 }
 
@@ -54,8 +54,11 @@ pub async fn recover(storage: &dyn Storage) -> Result<Recovery, RecoverError> {
     let definitions = definitions::read(&recovered.meta)?;
     let boots = recovered.meta.iter().find(|(key, _)| key == BOOT_KEY).and_then(|(_, value)| number(value));
     let boot = boots.unwrap_or(0) + 1;
-    let known: HashSet<u64> =
-        definitions.vhosts.values().flat_map(|vhost| vhost.queues.iter().map(|queue| queue.number)).collect();
+    let numbers = |vhost: &VhostDefinitions| {
+        let queues = vhost.queues.iter().map(|queue| queue.number);
+        queues.chain(vhost.exchanges.iter().filter_map(|exchange| exchange.number)).collect::<Vec<u64>>()
+    };
+    let known: HashSet<u64> = definitions.vhosts.values().flat_map(numbers).collect();
     let mut recovery = Recovery {
         first_seq: boot.checked_mul(1 << SEQ_BITS).ok_or(RecoverError::Worn(boot))?,
         first_number: known.iter().copied().max().unwrap_or(0) + 1,

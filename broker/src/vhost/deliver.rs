@@ -3,13 +3,13 @@
 //! They run no hooks and nobody waits for their confirms; everything else is as for any message. Queues are posted to when no lock is
 //! held any more.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Weak};
 
 use hashbrown::HashMap;
 use plugin_api::exchange::Hold;
 
 use super::held::Held;
+use super::held::line::Due;
 use super::publish::{extra_keys, hiding_bcc};
 use super::{QueueRecord, Vhost};
 use crate::message::{Marks, Message, Parts};
@@ -49,61 +49,108 @@ impl Batches {
     }
 }
 
+/// What goes out together: to queues, and to whoever keeps what exchanges on the way put off.
+#[derive(Default)]
+struct Sending {
+    batches: Batches,
+    held: Vec<Held>,
+}
+
+/// Why a message is not routed.
+enum Unroutable {
+    /// An exchange's type failed, or is not there.
+    ForNow,
+    /// The message cannot be read.
+    ForGood,
+}
+
 impl Vhost {
     /// Publishes messages to what a new binding leads to.
     pub(super) fn hand_over(&self, destination: &Destination, messages: &[Arc<Message>]) {
-        let mut batches = Batches::default();
+        let mut sending = Sending::default();
         for message in messages {
             match destination {
-                Destination::Queue(queue) => batches.add(queue, &hiding_bcc(message), 0),
-                Destination::Exchange(exchange) => self.route_again(exchange, message, &mut batches),
+                Destination::Queue(queue) => sending.batches.add(queue, &hiding_bcc(message), 0),
+                Destination::Exchange(exchange) => {
+                    // What cannot be routed is told there.
+                    let _ = self.route_again(exchange, message, 0, &mut sending);
+                }
             }
         }
-        batches.post(None);
+        self.send(sending, None);
     }
 
-    /// Routes messages that were held, each from the exchange that held it; those of exchanges that have ended are dropped.
-    pub fn release(&self, due: Vec<Held>) {
-        let mut batches = Batches::default();
-        for held in due {
-            let current = self.exchange(&held.exchange.name);
-            if current.is_some_and(|current| current.number == held.exchange.number) {
-                self.route_again(&held.exchange, &held.message, &mut batches);
+    /// Routes messages that an exchange held, in order. `expect` is told how many confirms `origin` will get, before the first, and the places
+    /// among `due` of messages that could not be routed, because a plugin failed; those of an exchange that has ended go nowhere.
+    pub fn release(
+        &self,
+        exchange: &Arc<Exchange>,
+        due: &[Due],
+        origin: &Arc<dyn Outlet>,
+        expect: impl FnOnce(usize, &[usize]),
+    ) {
+        let mut sending = Sending::default();
+        let mut failed = Vec::new();
+        if !exchange.has_ended() {
+            for (place, Due { message, .. }) in due.iter().enumerate() {
+                // The number only says that a confirm is wanted.
+                if let Err(Unroutable::ForNow) = self.route_again(exchange, message, 1 + place as u64, &mut sending) {
+                    failed.push(place);
+                }
             }
         }
-        batches.post(None);
+        expect(sending.batches.message_count() + sending.held.len(), &failed);
+        self.send(sending, Some(origin));
     }
 
     /// Publishes a message of the broker's own to an exchange.
     pub(super) fn publish_inside(&self, exchange: &Arc<Exchange>, message: &Arc<Message>) {
-        let mut batches = Batches::default();
-        self.route_again(exchange, message, &mut batches);
-        batches.post(None);
+        let mut sending = Sending::default();
+        let _ = self.route_again(exchange, message, 0, &mut sending);
+        self.send(sending, None);
     }
 
-    fn route_again(&self, start: &Arc<Exchange>, message: &Arc<Message>, batches: &mut Batches) {
+    fn send(&self, sending: Sending, origin: Option<&Arc<dyn Outlet>>) {
+        let Sending { batches, held } = sending;
+        if !held.is_empty() {
+            self.holder.hold(origin, held);
+        }
+        batches.post(origin);
+    }
+
+    fn route_again(
+        &self,
+        start: &Arc<Exchange>,
+        message: &Arc<Message>,
+        number: u64,
+        sending: &mut Sending,
+    ) -> Result<(), Unroutable> {
         let lost = |error: &dyn std::fmt::Display| {
-            tracing::error!(vhost = %self.name, exchange = %start.name, error = %error, "message is lost");
+            tracing::error!(vhost = %self.name, exchange = %start.name, error = %error, "message is not routed");
         };
         let extra = match extra_keys(message.properties()) {
             _ if message.marks().has(Marks::SOLE_KEY) => None,
             Ok(extra) => extra,
-            Err(error) => return lost(&error),
+            Err(error) => {
+                lost(&error);
+                return Err(Unroutable::ForGood);
+            }
         };
         let mut keys = vec![message.routing_key()];
         keys.extend(extra.iter().flat_map(|extra| extra.keys.iter().map(String::as_str)));
         let routed = routing::route(&*self.tables.read(), start, &message.view(), &keys);
         let route = match routed {
             Ok(route) => route,
-            Err((_, error)) => return lost(&error),
+            Err((_, error)) => {
+                lost(&error);
+                return Err(Unroutable::ForNow);
+            }
         };
-        let held: Vec<Held> =
-            route.held.into_iter().map(|(exchange, hold)| self.put_off(exchange, &hold, message, (0, 0))).collect();
-        if !held.is_empty() {
-            self.holder.hold(None, held);
-        }
+        let put_off = |(exchange, hold): (_, Hold)| self.put_off(exchange, &hold, message, (0, number));
+        sending.held.extend(route.held.into_iter().map(put_off));
         let message = hiding_bcc(message);
-        route.queues.iter().for_each(|queue| batches.add(queue, &message, 0));
+        route.queues.iter().for_each(|queue| sending.batches.add(queue, &message, number));
+        Ok(())
     }
 
     /// What the holder is given for a message that `exchange` put off; `(channel, number)` are the publisher's.
@@ -120,8 +167,15 @@ impl Vhost {
             }
             None => Arc::clone(message),
         };
-        let delay = Duration::from_millis(hold.delay_ms.min(DELAY_MS_MAX));
-        Held { vhost: Arc::clone(&self.name), exchange, delay, message, channel, number }
+        Held {
+            vhost: Weak::clone(&self.this),
+            exchange,
+            delay_ms: hold.delay_ms.min(DELAY_MS_MAX),
+            message,
+            channel,
+            number,
+            durability: self.durability,
+        }
     }
 }
 

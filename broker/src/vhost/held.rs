@@ -1,113 +1,65 @@
 //! Messages that an exchange put off ([`plugin_api::exchange::Routes::hold`]).
 //!
-//! [`Holder`] is who keeps them; the runtime's knows the time, which a vhost does not. [`HeldMessages`] is the order in which they come back: by
-//! due time, and in the order of their publishing where that is the same. A message comes back to the exchange that put it off by
-//! [`Vhost::release`], which routes it anew.
+//! [`Holder`] is who keeps them; the runtime's knows the time and the store, which a vhost does not. A [`line::Line`] has those of one exchange, in
+//! the order in which they come back: by due time, and in the order of their publishing where that is the same. A message comes back to the
+//! exchange that put it off by [`Vhost::release`], which routes it anew.
 //!
-//! What is here lives in memory and ends with the process, also for durable exchanges and persistent messages.
+//! Persistent messages of durable exchanges survive the broker; others end with the process.
 
-use std::collections::{BTreeMap, BTreeSet};
+pub mod line;
+
 use std::fmt;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use hashbrown::HashMap;
+use std::sync::{Arc, Weak};
 
 use super::Vhost;
 use crate::message::Message;
-use crate::queue::Outlet;
+use crate::queue::{Durability, Outlet, RestoredLevel};
 use crate::routing::Exchange;
 
 /// A message that was put off.
 #[derive(Clone, Debug)]
 pub struct Held {
-    /// The vhost's name.
-    pub vhost: Arc<str>,
+    /// The vhost.
+    pub vhost: Weak<Vhost>,
     /// Where it comes back to.
     pub exchange: Arc<Exchange>,
-    /// After how long.
-    pub delay: Duration,
+    /// After how long, in milliseconds.
+    pub delay_ms: u64,
     /// What comes back.
     pub message: Arc<Message>,
     /// The channel that published it.
     pub channel: u16,
     /// Its number for the confirm; 0 when none is wanted.
     pub number: u64,
+    /// What its confirm waits for, where the store keeps it.
+    pub durability: Durability,
+}
+
+impl Held {
+    /// Whether it survives the broker.
+    pub fn is_lasting(&self) -> bool {
+        self.exchange.is_stored && self.message.is_persistent()
+    }
 }
 
 /// Who keeps messages until they are due. Calls never wait; they come with the vhost's lock held, or without.
 pub trait Holder: fmt::Debug + Send + Sync {
-    /// Takes messages of one publisher, in order. `origin` hears of it when they are as safe as they get: the publishes are processed,
-    /// and those with a number confirmed.
+    /// Takes messages of one publisher, in order. `origin` hears of each when it is as safe as it gets, for a lasting one when the store has it: the
+    /// publishes are processed, and those with a number confirmed.
     fn hold(&self, origin: Option<&Arc<dyn Outlet>>, messages: Vec<Held>);
 
-    /// Drops all messages of an exchange that has ended, by its number.
+    /// Takes over what an earlier run has left of an exchange.
+    fn restore(&self, vhost: &Arc<Vhost>, exchange: &Arc<Exchange>, left: RestoredLevel);
+
+    /// Drops all messages of an exchange that has ended, by its number, also from the store.
     fn forget(&self, exchange: u64);
 
     /// How many messages an exchange has put off, by its number.
     fn count(&self, exchange: u64) -> usize;
 }
 
-/// A message's turn: its due time, and how many were held before it.
-pub type Turn = (Instant, u64);
-
-/// See the module.
-#[derive(Debug, Default)]
-pub struct HeldMessages {
-    /// Every turn, with the number of the exchange.
-    turns: BTreeSet<(Turn, u64)>,
-    by_exchange: HashMap<u64, BTreeMap<Turn, Held>>,
-    next: u64,
-}
-
-impl HeldMessages {
-    /// Adds a message that is due at `due`.
-    pub fn insert(&mut self, due: Instant, held: Held) {
-        let (turn, exchange) = ((due, self.next), held.exchange.number);
-        self.next += 1;
-        self.turns.insert((turn, exchange));
-        self.by_exchange.entry(exchange).or_default().insert(turn, held);
-    }
-
-    /// When the next message is due.
-    pub fn next_due(&self) -> Option<Instant> {
-        self.turns.first().map(|((due, _), _)| *due)
-    }
-
-    /// Takes out at most `count_max` messages that are due, in their order.
-    pub fn take_due(&mut self, now: Instant, count_max: usize) -> Vec<Held> {
-        let mut due = Vec::new();
-        while due.len() < count_max
-            && let Some(&((at, number), exchange)) = self.turns.first()
-            && at <= now
-        {
-            self.turns.pop_first();
-            let Some(messages) = self.by_exchange.get_mut(&exchange) else { continue };
-            due.extend(messages.remove(&(at, number)));
-            if messages.is_empty() {
-                self.by_exchange.remove(&exchange);
-            }
-        }
-        due
-    }
-
-    /// Takes the messages of an exchange out.
-    pub fn forget(&mut self, exchange: u64) -> BTreeMap<Turn, Held> {
-        let messages = self.by_exchange.remove(&exchange).unwrap_or_default();
-        for &turn in messages.keys() {
-            self.turns.remove(&(turn, exchange));
-        }
-        messages
-    }
-
-    /// How many messages of an exchange there are.
-    pub fn count(&self, exchange: u64) -> usize {
-        self.by_exchange.get(&exchange).map_or(0, BTreeMap::len)
-    }
-}
-
 impl Vhost {
-    /// How many messages an exchange has put off.
+    /// How many messages an exchange has put off and not sent yet: what RabbitMQ's plugin shows as `messages_delayed`.
     pub fn held_count(&self, exchange: &Exchange) -> usize {
         self.holder.count(exchange.number)
     }
@@ -115,10 +67,7 @@ impl Vhost {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use plugin_api::exchange::ExchangeSpec;
-
     use super::*;
-    use crate::message::Parts;
 
     /// Keeps nothing, for tests in which nothing is put off.
     #[derive(Debug)]
@@ -129,53 +78,12 @@ pub(crate) mod tests {
             unreachable!("nothing is put off here")
         }
 
+        fn restore(&self, _: &Arc<Vhost>, _: &Arc<Exchange>, _: RestoredLevel) {}
+
         fn forget(&self, _: u64) {}
 
         fn count(&self, _: u64) -> usize {
             0
         }
-    }
-
-    fn held(exchange: &Arc<Exchange>, key: &str) -> Held {
-        let parts = Parts { exchange: "x", routing_key: key, properties: &[0, 0] };
-        Held {
-            vhost: "/".into(),
-            exchange: Arc::clone(exchange),
-            delay: Duration::ZERO,
-            message: Message::new(parts, b""),
-            channel: 0,
-            number: 0,
-        }
-    }
-
-    fn keys(due: &[Held]) -> Vec<&str> {
-        due.iter().map(|held| held.message.routing_key()).collect()
-    }
-
-    #[test]
-    fn messages_come_back_by_due_time_and_then_in_their_order() {
-        let exchange = Arc::new(Exchange::restore(1, ExchangeSpec::default(), None));
-        let (start, mut messages) = (Instant::now(), HeldMessages::default());
-        for (ms, key) in [(30, "d"), (10, "a"), (20, "b"), (20, "c"), (40, "e")] {
-            messages.insert(start + Duration::from_millis(ms), held(&exchange, key));
-        }
-        assert_eq!(messages.next_due(), Some(start + Duration::from_millis(10)));
-        assert_eq!(keys(&messages.take_due(start + Duration::from_millis(9), 9)), [""; 0]);
-        assert_eq!(keys(&messages.take_due(start + Duration::from_millis(30), 3)), ["a", "b", "c"]);
-        assert_eq!(keys(&messages.take_due(start + Duration::from_millis(30), 3)), ["d"]);
-        assert_eq!((messages.count(1), messages.next_due()), (1, Some(start + Duration::from_millis(40))));
-    }
-
-    #[test]
-    fn messages_of_an_exchange_that_ended_are_dropped_and_others_stay() {
-        let exchanges = [1, 2].map(|number| Arc::new(Exchange::restore(number, ExchangeSpec::default(), None)));
-        let (now, mut messages) = (Instant::now(), HeldMessages::default());
-        for (index, key) in ["a", "b", "c", "d"].into_iter().enumerate() {
-            messages.insert(now, held(&exchanges[index % 2], key));
-        }
-        assert_eq!(messages.forget(1).len(), 2);
-        assert_eq!((messages.count(1), messages.count(2)), (0, 2));
-        assert_eq!(keys(&messages.take_due(now, 9)), ["b", "d"]);
-        assert_eq!((messages.next_due(), messages.count(2)), (None, 0));
     }
 }

@@ -26,8 +26,8 @@ pub mod settings;
 mod tables;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use plugin_api::exchange::ExchangeSpec;
@@ -196,6 +196,7 @@ pub struct Shared {
 pub struct Vhost {
     /// Its name.
     pub name: Arc<str>,
+    this: Weak<Self>,
     registry: Arc<Registry>,
     factory: Arc<dyn QueueFactory>,
     ledger: Arc<dyn Ledger>,
@@ -257,8 +258,9 @@ impl Vhost {
         }
         // Every vhost has these; nobody needs to write them down.
         tables.changes.clear();
-        Ok(Arc::new(Self {
+        Ok(Arc::new_cyclic(|this| Self {
             name: name.into(),
+            this: Weak::clone(this),
             registry,
             factory,
             ledger,
@@ -284,13 +286,14 @@ impl Vhost {
 
     /// Ends a change: the ledger hears of it before the lock is gone, so that it hears of changes in their order.
     fn changed(&self, mut tables: RwLockWriteGuard<'_, Tables>) -> Changed {
-        for exchange in std::mem::take(&mut tables.ended) {
-            self.holder.forget(exchange);
-        }
         let changes = std::mem::take(&mut tables.changes);
         let changed = if changes.is_empty() { Changed::Transient } else { Changed::Durable };
         if changed == Changed::Durable {
             self.ledger.record(&self.name, changes);
+        }
+        // Behind the ledger: after a crash in between what is left has no definition any more, and a start drops it.
+        for exchange in std::mem::take(&mut tables.ended) {
+            self.holder.forget(exchange);
         }
         drop(tables);
         self.forget_routes();

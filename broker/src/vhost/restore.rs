@@ -9,11 +9,11 @@ use parking_lot::RwLock;
 
 use super::policy::Policy;
 use super::queue_settings::Declared;
-use super::{QueueRecord, Vhost};
+use super::{Change, QueueRecord, Vhost};
 use crate::origin::Origin;
 use crate::queue;
 use crate::routing::Exchange;
-use crate::store::definitions::VhostDefinitions;
+use crate::store::definitions::{ExchangeDefinition, VhostDefinitions};
 
 impl Vhost {
     /// Sets what the store knows of the vhost itself; before queues and exchanges, which get their policies when they are made.
@@ -35,10 +35,12 @@ impl Vhost {
         }
     }
 
-    /// Adds durable exchanges, queues with what the store has for them, and bindings. Backlogs are taken out of `backlogs` by their queue's number.
+    /// Adds durable exchanges, queues with what the store has for them, and bindings. What
+    /// queues and exchanges have in the store is taken out of `backlogs` by their number.
     pub fn restore(self: &Arc<Self>, definitions: VhostDefinitions, backlogs: &mut HashMap<u64, queue::Restored>) {
         let mut tables = self.tables.write();
-        for spec in definitions.exchanges {
+        let mut renumbered = Vec::new();
+        for ExchangeDefinition { spec, number } in definitions.exchanges {
             let types = match self.registry.exchange_types(&spec) {
                 Ok(Some(types)) => Some(types),
                 Ok(None) => {
@@ -52,7 +54,18 @@ impl Vhost {
                     None
                 }
             };
-            tables.add_exchange(Arc::new(Exchange::restore(self.numbers.next(), spec, types.as_ref())));
+            let has_number = number.is_some();
+            let number = number.unwrap_or_else(|| self.numbers.next());
+            let exchange = Arc::new(Exchange::restore(number, spec, types.as_ref()));
+            if let Some(left) = backlogs.remove(&number) {
+                for left in left.levels {
+                    self.holder.restore(self, &exchange, left);
+                }
+            }
+            if !has_number {
+                renumbered.push(Arc::clone(&exchange));
+            }
+            tables.add_exchange(exchange);
         }
         for queue in definitions.queues {
             let name: Arc<str> = queue.name.into();
@@ -86,8 +99,8 @@ impl Vhost {
                     error = %error, "the exchange's type does not take a stored binding");
             }
         }
-        // All of this is in the store already.
-        tables.changes.clear();
+        // All of this is in the store already, but for what a version wrote that did not number exchanges.
+        tables.changes = renumbered.into_iter().map(Change::ExchangeAdded).collect();
         self.changed(tables);
     }
 }

@@ -159,6 +159,7 @@ impl Tables {
                 continue;
             }
             self.exchanges.remove(&exchange.name);
+            exchange.end();
             self.ended.push(exchange.number);
             for unbound in exchange.unbind_all() {
                 self.forget_binding(&exchange, unbound);

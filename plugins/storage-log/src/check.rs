@@ -124,7 +124,7 @@ pub fn stats_disk(disk: &dyn Disk) -> Result<StatsReport, OpenError> {
         file_bytes: loaded.files.values().sum(),
         live_bytes: index.live_bytes(),
         live_messages: index.live_count(),
-        queues: index.queues.len() as u64,
+        queues: index.live_queues().count() as u64,
         runs: index.queues.values().map(|pieces| pieces.iter().count() as u64).sum(),
         meta_entries: index.meta.len() as u64,
     })

@@ -126,7 +126,7 @@ fn write_small(out: &mut Writer<'_>, index: &Index) -> (Vec<u64>, Marks) {
     out.u64s(&[index.meta.len() as u64]);
     let mut marks: Marks = index.marks.iter().map(|(queue, last)| (*queue, *last)).collect();
     marks.sort_unstable();
-    (index.queues.keys().copied().collect(), marks)
+    (index.live_queues().collect(), marks)
 }
 
 fn write_queue(out: &mut Writer<'_>, queue: u64, pieces: &Pieces) {

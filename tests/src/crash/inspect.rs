@@ -2,7 +2,7 @@
 
 use super::client::{Client, Event, text};
 use super::ledger::{Found, Kind, Violation};
-use super::message::{Identity, QUEUES};
+use super::message::{self, DELAY_MAX_MS, Identity, LATE, QUEUES};
 use crate::wire::Field;
 use std::net::SocketAddr;
 
@@ -23,12 +23,29 @@ pub fn look(address: SocketAddr, afterwards: Afterwards) -> Result<(Vec<Vec<Foun
     let mut client = Client::connect(address)?;
     let mut violations = Vec::new();
     let mut all = Vec::new();
+    wait_for_late(&mut client)?;
     for (channel, (name, _)) in (1..).zip(QUEUES) {
         client.open(channel)?;
         all.push(look_at(&mut client, channel, name, afterwards, &mut violations)?);
     }
     client.call(0, "connection.close", &[], "connection.close-ok")?;
     Ok((all, violations))
+}
+
+/// Waits until everything that was put off has come: one more message is, and is due after all others.
+fn wait_for_late(client: &mut Client) -> Result<(), String> {
+    const CHANNEL: u16 = QUEUES.len() as u16 + 1;
+    let queue = ("queue", text("late.end"));
+    client.open(CHANNEL)?;
+    client.call(CHANNEL, "exchange.declare", &message::late_exchange(), "exchange.declare-ok")?;
+    client.call(CHANNEL, "queue.declare", &[queue.clone(), ("exclusive", Field::Bit(true))], "queue.declare-ok")?;
+    let bind = [queue.clone(), ("exchange", text(LATE)), ("routing-key", text("end"))];
+    client.call(CHANNEL, "queue.bind", &bind, "queue.bind-ok")?;
+    let delay_ms = i32::try_from(DELAY_MAX_MS).unwrap_or_default() + 1;
+    let fields = [("exchange", text(LATE)), ("routing-key", text("end"))];
+    client.sender.publish(CHANNEL, &fields, &vec![message::delay_header(delay_ms)], &[])?;
+    client.call(CHANNEL, "basic.consume", &[queue, ("no-ack", Field::Bit(true))], "basic.consume-ok")?;
+    client.receiver.wait_for(CHANNEL, "basic.deliver").map(drop).map_err(|error| format!("late messages: {error}"))
 }
 
 fn look_at(

@@ -8,9 +8,10 @@
 //! - published, but never confirmed: may be there; what is found once has to stay, and what is missing once must not come;
 //! - transient: must not be there after a restart (semantics 27.2);
 //! - in a queue, messages of one channel stand in the order of their publishing, and none stands twice; where the queue has
-//!   priorities, this holds for each level, and higher levels stand first.
+//!   priorities, this holds for each level, and higher levels stand first. Where messages come through an exchange that puts them off,
+//!   neither holds.
 
-use super::message::{Identity, QUEUES, UNSYNCED};
+use super::message::{Identity, QUEUES, UNSYNCED, keeps_order};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::ops::AddAssign;
@@ -334,26 +335,31 @@ impl QueueLedger {
         let (mut last_level, mut last_round) = (u8::MAX, 0);
         let mut say = |kind, text: String| figures.violations.push(Violation::new(kind, format!("{name}: {text}")));
         for Found { identity, is_redelivered } in found {
-            if !there.insert(*identity) {
+            let is_new_here = there.insert(*identity);
+            if !keeps_order(name) {
+                // Nothing more is promised of these.
+            } else if !is_new_here {
                 say(Kind::Twice, format!("{identity} stands twice in the queue"));
                 continue;
             }
-            let level = identity.level(name);
-            if last_level < level {
-                say(Kind::Order, format!("{identity} of level {level} stands behind level {last_level}"));
+            if keeps_order(name) {
+                let level = identity.level(name);
+                if last_level < level {
+                    say(Kind::Order, format!("{identity} of level {level} stands behind level {last_level}"));
+                }
+                if last_level != level {
+                    (last_level, last_round) = (level, 0);
+                }
+                let last = last_of.entry((identity.round, identity.publisher, identity.channel, level)).or_default();
+                if *last > identity.number {
+                    say(Kind::Order, format!("{identity} stands behind number {last} of its channel"));
+                }
+                *last = identity.number.max(*last);
+                if last_round > identity.round {
+                    say(Kind::Order, format!("{identity} stands behind messages of round {last_round}"));
+                }
+                last_round = identity.round.max(last_round);
             }
-            if last_level != level {
-                (last_level, last_round) = (level, 0);
-            }
-            let last = last_of.entry((identity.round, identity.publisher, identity.channel, level)).or_default();
-            if *last > identity.number {
-                say(Kind::Order, format!("{identity} stands behind number {last} of its channel"));
-            }
-            *last = identity.number.max(*last);
-            if last_round > identity.round {
-                say(Kind::Order, format!("{identity} stands behind messages of round {last_round}"));
-            }
-            last_round = identity.round.max(last_round);
             let key = (context.place, *identity);
             let is_new = context.outcomes.contains_key(identity);
             if !is_new && !self.kept.contains_key(identity) && !self.settled.contains(identity) {

@@ -41,7 +41,7 @@ pub enum Fate {
 }
 
 /// All queues with their fates.
-pub const QUEUES: [(&str, Fate); 9] = [
+pub const QUEUES: [(&str, Fate); 10] = [
     ("work.0", Fate::Acked),
     ("work.1", Fate::Acked),
     ("held", Fate::Held),
@@ -51,6 +51,7 @@ pub const QUEUES: [(&str, Fate); 9] = [
     (UNSYNCED, Fate::Untouched),
     ("levels.work", Fate::Acked),
     ("levels.untouched", Fate::Untouched),
+    (LATE, Fate::Untouched),
 ];
 
 /// Queues of these names have priorities, up to [`LEVEL_MAX`].
@@ -75,7 +76,35 @@ pub const UNSYNCED: &str = "unsynced";
 /// The exchange of the messages for several queues.
 pub const FANOUT: &str = "fan";
 
-const ROUTES: [Route; 8] = [
+/// The exchange of the messages that are put off, and the queue that they come to.
+pub const LATE: &str = "late";
+
+/// The longest time that one is put off for, in milliseconds: some wait when the accident comes, and are due when the broker is back.
+pub const DELAY_MAX_MS: u32 = 300;
+
+/// What the exchange of the late ones is declared with.
+pub fn late_exchange() -> [(&'static str, Field); 4] {
+    let arguments = vec![(b"x-delayed-type".to_vec(), Value::Text(b"direct".to_vec()))];
+    [
+        ("exchange", text(LATE)),
+        ("type", text("x-delayed-message")),
+        ("durable", Field::Bit(true)),
+        ("arguments", Field::Table(arguments)),
+    ]
+}
+
+/// The header of a message that is put off, or was.
+pub fn delay_header(delay_ms: i32) -> (&'static str, Field) {
+    ("headers", Field::Table(vec![(b"x-delay".to_vec(), Value::I32(delay_ms))]))
+}
+
+/// Whether messages stand in a queue in the order of their publishing, each once. Late ones come when they are due, and an accident between
+/// their coming and the store's forgetting lets them come once more.
+pub fn keeps_order(queue: &str) -> bool {
+    queue != LATE
+}
+
+const ROUTES: [Route; 9] = [
     Route { exchange: "", routing_key: "work.0", queues: &[0] },
     Route { exchange: "", routing_key: "work.1", queues: &[1] },
     Route { exchange: "", routing_key: "held", queues: &[2] },
@@ -84,6 +113,7 @@ const ROUTES: [Route; 8] = [
     Route { exchange: "", routing_key: UNSYNCED, queues: &[6] },
     Route { exchange: "", routing_key: "levels.work", queues: &[7] },
     Route { exchange: "", routing_key: "levels.untouched", queues: &[8] },
+    Route { exchange: LATE, routing_key: LATE, queues: &[9] },
 ];
 
 impl Identity {
@@ -135,7 +165,25 @@ impl Identity {
 
     /// What goes with the body.
     pub fn properties(self) -> Properties {
+        self.with_delay(1)
+    }
+
+    /// The same as it comes back: the header says that the message was put off.
+    fn received_properties(self) -> Properties {
+        self.with_delay(-1)
+    }
+
+    fn with_delay(self, sign: i32) -> Properties {
         let mode = if self.is_persistent() { 2 } else { 1 };
+        let mut properties = self.own_properties(mode);
+        if self.route().exchange == LATE {
+            let delay_ms = i32::try_from(self.number % DELAY_MAX_MS).unwrap_or_default() + 1;
+            properties.insert(0, delay_header(sign * delay_ms));
+        }
+        properties
+    }
+
+    fn own_properties(self, mode: u64) -> Properties {
         vec![
             ("delivery-mode", Field::Number(mode)),
             ("priority", Field::Number(u64::from(self.priority()))),
@@ -153,7 +201,7 @@ impl Identity {
         let Some(Field::String(id)) = id else { return Err("a message without a message-id".to_owned()) };
         let id = String::from_utf8_lossy(id).into_owned();
         let identity = Self::parse(&id).ok_or_else(|| format!("a message with the message-id '{id}'"))?;
-        if *properties != identity.properties() {
+        if *properties != identity.received_properties() {
             return Err(format!("message {id} has other properties: {properties:?}"));
         }
         let expected = identity.body();
@@ -191,7 +239,7 @@ mod tests {
     fn message_is_known_by_every_byte() {
         let identities = (1..200).map(|number| Identity { round: 1, publisher: 2, channel: 3, number });
         for identity in identities {
-            let (properties, body) = (identity.properties(), identity.body());
+            let (properties, body) = (identity.received_properties(), identity.body());
             assert_eq!(Identity::of(&properties, &body), Ok(identity));
             for place in [0, body.len() / 2, body.len().saturating_sub(1)] {
                 let mut body = body.clone();

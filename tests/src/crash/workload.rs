@@ -5,7 +5,7 @@
 
 use super::client::{Client, DEADLINE, Event, Receiver, Sender, text};
 use super::ledger::{ConsumerLog, Kind, Outcome, PublisherLog, RoundLog, Violation};
-use super::message::{self, FANOUT, Fate, Identity, QUEUES};
+use super::message::{self, FANOUT, Fate, Identity, LATE, QUEUES};
 use crate::wire::Field;
 use plugin_api::testing::Random;
 use std::collections::HashMap;
@@ -94,12 +94,17 @@ pub fn declare(client: &mut Client) -> Result<(), String> {
     let durable = ("durable", Field::Bit(true));
     let exchange = [("exchange", text(FANOUT)), ("type", text("fanout")), durable.clone()];
     client.call(1, "exchange.declare", &exchange, "exchange.declare-ok")?;
+    client.call(1, "exchange.declare", &message::late_exchange(), "exchange.declare-ok")?;
     for (name, _) in QUEUES {
         let arguments = ("arguments", Field::Table(message::arguments(name)));
         let fields = [("queue", text(name)), durable.clone(), arguments];
         client.call(1, "queue.declare", &fields, "queue.declare-ok")?;
         if name.starts_with(FANOUT) {
             client.call(1, "queue.bind", &[("queue", text(name)), ("exchange", text(FANOUT))], "queue.bind-ok")?;
+        }
+        if name == LATE {
+            let fields = [("queue", text(name)), ("exchange", text(LATE)), ("routing-key", text(LATE))];
+            client.call(1, "queue.bind", &fields, "queue.bind-ok")?;
         }
     }
     Ok(())
@@ -400,7 +405,7 @@ impl Consumer {
             let before = *last;
             if !is_redelivered {
                 *last = identity.number;
-                if before >= identity.number {
+                if before >= identity.number && message::keeps_order(QUEUES[self.log.queue].0) {
                     self.say(
                         Kind::Order,
                         format!("{identity} is delivered first after number {before} of its channel"),

@@ -15,6 +15,7 @@ use self::pieces::{Freed, Piece, Pieces, Place, SegmentId};
 /// The state that the log describes.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
+    /// One that is empty stays until the queue is deleted: its next message most likely comes soon.
     pub(crate) queues: Map<u64, Pieces>,
     pub(crate) meta: BTreeMap<Vec<u8>, Vec<u8>>,
     /// The highest mark of each queue, until the queue is deleted or found empty at a start.
@@ -80,19 +81,22 @@ impl Index {
         self.account();
     }
 
+    /// Queues with live messages.
+    pub(crate) fn live_queues(&self) -> impl Iterator<Item = u64> {
+        self.queues.iter().filter(|(_, pieces)| !pieces.is_empty()).map(|(queue, _)| *queue)
+    }
+
     /// Positions are settled.
     pub(crate) fn settle(&mut self, queue: u64, first: u64, last: u64) {
         let Some(pieces) = self.queues.get_mut(&queue) else { return };
         pieces.remove(first, last, &mut self.freed);
-        if pieces.is_empty() {
-            self.queues.remove(&queue);
-        }
         self.account();
     }
 
     /// A queue is gone.
     pub(crate) fn delete(&mut self, queue: u64) {
         self.settle(queue, 0, u64::MAX);
+        self.queues.remove(&queue);
         self.marks.remove(&queue);
     }
 
@@ -333,8 +337,8 @@ mod tests {
         let mut index = index();
         (0..10).for_each(|seq| index.add(1, &added(seq % 2, seq, 0), true));
         index.settle(0, 0, 9);
-        assert_eq!((index.segments[&1].live_count, index.queues.len()), (5, 1));
+        assert_eq!((index.segments[&1].live_count, index.live_queues().count()), (5, 1));
         index.delete(1);
-        assert_eq!((index.segments[&1].live_count, index.live_bytes(), index.queues.len()), (0, 0, 0));
+        assert_eq!((index.segments[&1].live_count, index.live_bytes(), index.live_queues().count()), (0, 0, 0));
     }
 }

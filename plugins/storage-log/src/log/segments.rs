@@ -54,10 +54,16 @@ impl Log {
             next_batch: self.next_batch,
             end: DATA_START,
             file_bytes: capacity,
-            resident: Some(Map::default()),
             ..Segment::default()
         };
-        self.shared.index().segments.insert(id, state);
+        {
+            let mut index = self.shared.index();
+            // As many queues as the segment before has, for a start.
+            let before =
+                index.segments.values().next_back().and_then(|state| state.resident.as_ref()).map_or(0, Map::len);
+            let resident = Map::with_capacity_and_hasher(before, Default::default());
+            index.segments.insert(id, Segment { resident: Some(resident), ..state });
+        }
         let written = if is_used { capacity } else { 0 };
         Ok(Active { id, file, position: DATA_START, capacity, written, salt })
     }

@@ -1,0 +1,168 @@
+//! What holds for every endpoint.
+
+use super::{broker, broker_with};
+use flate2::read::GzDecoder;
+use serde_json::json;
+use std::io::Read as _;
+
+#[test]
+fn a_slash_at_the_end_changes_nothing() {
+    let (_broker, http) = broker();
+    assert_eq!(http.get("/whoami/"), http.get("/whoami"));
+    assert_eq!(http.get("/vhosts/%2F/"), http.get("/vhosts/%2f"));
+}
+
+#[test]
+fn head_is_get_without_a_body_and_options_needs_no_login() {
+    let (_broker, http) = broker();
+    let head = http.send("HEAD", "/whoami", b"");
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    assert_eq!(head.header("content-type"), Some("application/json"));
+    let options = http.clone().anonymous().send("OPTIONS", "/queues/%2F/q", b"");
+    assert_eq!((options.status, options.header("allow")), (200, Some("HEAD, GET, PUT, DELETE, OPTIONS")));
+    assert!(options.body.is_empty());
+}
+
+#[test]
+fn other_methods_are_told_which_there_are() {
+    let (_broker, http) = broker();
+    for (method, path, allow) in [
+        ("GET", "/queues/%2F/q/contents", "DELETE, OPTIONS"),
+        ("PUT", "/whoami", "HEAD, GET, OPTIONS"),
+        ("PATCH", "/users", "HEAD, GET, OPTIONS"),
+    ] {
+        let answer = http.send(method, path, b"");
+        assert_eq!((answer.status, answer.header("allow")), (405, Some(allow)), "{method} {path}");
+    }
+}
+
+#[test]
+fn without_credentials_one_is_asked_and_with_wrong_ones_refused() {
+    let (_broker, http) = broker();
+    let nobody = http.clone().anonymous().send("GET", "/whoami", b"");
+    assert_eq!((nobody.status, nobody.text().as_str()), (401, ""));
+    assert_eq!(nobody.header("www-authenticate"), Some("Basic realm=\"RabbitMQ Management\""));
+    let refusal = |user: &str, password: &str| {
+        let answer = http.clone().login(user, password).send("GET", "/whoami", b"");
+        (answer.status, answer.refusal())
+    };
+    let refused = (401, ("not_authorized".to_owned(), "Not_Authorized".to_owned()));
+    assert_eq!(refusal("guest", "wrong"), refused);
+    assert_eq!(refusal("nobody", "guest"), refused, "who exists is nobody's business");
+    let token = http.clone().anonymous().header("authorization", "Bearer abc").send("GET", "/whoami", b"");
+    assert_eq!((token.status, token.refusal()), refused);
+}
+
+#[test]
+fn users_without_a_tag_of_management_and_users_from_elsewhere_stay_out() {
+    let (_broker, http) = broker();
+    assert_eq!(http.put("/users/plain", &json!({"password": "p", "tags": ""})), 201);
+    let answer = http.clone().login("plain", "p").send("GET", "/whoami", b"");
+    assert_eq!((answer.status, answer.refusal().1.as_str()), (401, "Not management user"));
+}
+
+#[test]
+fn answers_have_strict_headers_and_allow_no_other_origin() {
+    let (_broker, http) = broker();
+    for path in ["/whoami", "/nothing", "/queues/%2F/none"] {
+        let answer = http.clone().header("origin", "https://evil.example").send("GET", path, b"");
+        let check = |name: &str, expected: Option<&str>| assert_eq!(answer.header(name), expected, "{path} {name}");
+        check("cache-control", Some("no-cache"));
+        check("vary", Some("accept, accept-encoding, origin"));
+        check("x-content-type-options", Some("nosniff"));
+        check("x-frame-options", Some("DENY"));
+        check("access-control-allow-origin", None);
+        assert!(answer.header("content-security-policy").unwrap().starts_with("default-src 'none'"));
+    }
+}
+
+#[test]
+fn origins_that_the_topology_names_may_use_it() {
+    let (_broker, http) = broker_with(
+        "management: { cors_allow_origins: ['https://ops.example'], cors_max_age_secs: 60 }\nvhosts: { /: {} }\n",
+    );
+    let preflight = http
+        .clone()
+        .anonymous()
+        .header("origin", "https://ops.example")
+        .header("access-control-request-headers", "authorization, x-vhost")
+        .send("OPTIONS", "/whoami", b"");
+    let check = |name: &str, expected: &str| assert_eq!(preflight.header(name), Some(expected), "{name}");
+    check("access-control-allow-origin", "https://ops.example");
+    check("access-control-allow-credentials", "true");
+    check("access-control-max-age", "60");
+    check("access-control-allow-headers", "authorization, x-vhost");
+    check("access-control-allow-methods", "HEAD, GET, OPTIONS");
+    let other = http.header("origin", "https://ops.example.evil").send("GET", "/whoami", b"");
+    assert_eq!(other.header("access-control-allow-origin"), None);
+}
+
+#[test]
+fn long_answers_are_compressed_for_who_asks() {
+    let (_broker, http) = broker();
+    let plain = http.send("GET", "/exchanges", b"");
+    assert_eq!(plain.header("content-encoding"), None);
+    let packed = http.clone().header("accept-encoding", "gzip").send("GET", "/exchanges", b"");
+    assert_eq!(packed.header("content-encoding"), Some("gzip"));
+    let mut unpacked = Vec::new();
+    GzDecoder::new(packed.body.as_slice()).read_to_end(&mut unpacked).unwrap();
+    assert_eq!(unpacked, plain.body);
+    assert_eq!(http.header("accept-encoding", "gzip").send("GET", "/whoami", b"").header("content-encoding"), None);
+}
+
+#[test]
+fn nothing_but_json_is_answered() {
+    let (_broker, http) = broker();
+    let ask = |accept: &str| http.clone().header("accept", accept).send("GET", "/whoami", b"").status;
+    assert_eq!((ask("text/html"), ask("text/html, */*"), ask("application/json")), (406, 200, 200));
+}
+
+#[test]
+fn paths_that_are_no_endpoints_lead_nowhere() {
+    let (_broker, http) = broker();
+    let nothing = http.clone().anonymous().send("GET", "/nothing", b"");
+    assert_eq!((nothing.status, nothing.refusal()), (404, ("Object Not Found".to_owned(), "Not Found".to_owned())));
+    let index = http.send("GET", "/", b"");
+    assert_eq!(index.status, 301);
+    for path in ["/stream/connections", "/traces", "/top/x", "/queues/%zz", "/queues/%2F/q/other"] {
+        assert_eq!(http.send("GET", path, b"").status, 404, "{path}");
+    }
+}
+
+#[test]
+fn failed_logins_are_counted_and_slowed() {
+    let (_broker, http) = broker();
+    let wrong = http.clone().login("guest", "wrong");
+    let started = std::time::Instant::now();
+    for _ in 0..5 {
+        assert_eq!(wrong.send("GET", "/whoami", b"").status, 401);
+    }
+    for _ in 0..2 {
+        assert_eq!(wrong.send("GET", "/whoami", b"").status, 401);
+    }
+    // The sixth waits 100 ms and the seventh twice that.
+    assert!(started.elapsed() >= std::time::Duration::from_millis(300), "{:?}", started.elapsed());
+    let attempts = http.get("/auth/attempts/broker@localhost");
+    assert_eq!(attempts[0]["auth_attempts_failed"], 7);
+    let sources = http.get("/auth/attempts/broker@localhost/source");
+    assert_eq!(sources[0]["username"], "guest");
+    assert_eq!(http.delete("/auth/attempts/broker@localhost"), 204);
+    assert_eq!(http.get("/auth/attempts/broker@localhost")[0]["auth_attempts_failed"], 0);
+    assert_eq!(http.send("GET", "/auth/attempts/other@host", b"").status, 404);
+}
+
+#[test]
+fn off_is_nowhere_and_a_taken_port_says_what_to_change() {
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = std::process::Command::new(tests::broker_process::binary().unwrap())
+        .args(["--listen", "127.0.0.1:0", "--http", &address])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(69));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let line = errors.lines().find(|line| line.starts_with("broker: ")).unwrap_or_default();
+    assert!(line.contains(&address) && line.contains("--http ADDR:PORT") && line.contains("--http off"), "{errors}");
+    let broker = tests::broker_process::BrokerProcess::with_topology("management: off\nvhosts: { /: {} }\n");
+    assert!(!broker.log().iter().any(|line| line.contains("management API")));
+}
