@@ -213,15 +213,13 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
         DiskWatch { folder: data.clone(), free_bytes_min: disk_free_bytes_min, storage: Arc::clone(&storage) };
     let committer = Committer::new(Arc::clone(&storage));
     let mut storing = store::StoreTasks::start(&committer);
-    let clock = Clock::default();
-    let started_ms = clock.wall_ms();
-    let broker = build(&topology, registry, &committer, recovery, clock)?;
+    let broker = build(&topology, registry, &committer, recovery, Clock::default())?;
     let addresses = if listen.is_empty() { topology.listeners.amqp.clone() } else { listen };
     let (amqp, listeners) = open_all(addresses, "listening", |address, error| NodeError::Listen { address, error })?;
     let http = http.unwrap_or_else(|| topology.management.listen.clone());
     let (http, http_listeners) =
         open_all(http, "management API", |address, error| NodeError::ListenHttp { address, error })?;
-    let facts = NodeFacts { amqp, http, data, disk_free_bytes_min, topology: topology_file, started_ms };
+    let facts = NodeFacts { amqp, http, data, topology: topology_file };
 
     let connections = Arc::new(tokio::sync::Mutex::new(JoinSet::new()));
     let mut accepting = JoinSet::new();
