@@ -12,7 +12,7 @@ use super::guard::Who;
 use super::paths::Template;
 use super::{
     bindings, connections, definitions, exchanges, features, health, limits, login, messages, nodes, overview,
-    parameters, permissions, policies, queues, users, vhosts,
+    parameters, permissions, policies, queues, users, vhosts, x,
 };
 
 /// What is done with what a path names. GET includes HEAD.
@@ -440,6 +440,18 @@ pub(super) const TABLE: &[Endpoint] = &[
     Endpoint::new("/shovels", &[get(Who::Monitor, features::nothing)]),
     Endpoint::new("/shovels/{v}", &[get(Who::Monitor, features::nothing)]),
     Endpoint::new("/rebalance/queues", &[post(Who::Admin, features::done)]),
+    // Beyond RabbitMQ
+    Endpoint::new("/x/route", &[blocking(Verb::Post, Who::Any, x::route::route)]),
+    Endpoint::new("/x/plugins", &[get(Who::Monitor, x::plugins::plugins)]),
+    Endpoint::new("/x/hooks", &[get(Who::Monitor, x::plugins::hooks)]),
+    Endpoint::new(
+        "/x/queues/{v}/{queue}/browse",
+        &[waiting(Verb::Get, Who::Vhost, |call| Box::pin(x::browse::browse(call)))],
+    ),
+    Endpoint::new(
+        "/x/queues/{v}/{queue}/move",
+        &[waiting(Verb::Post, Who::Vhost, |call| Box::pin(x::shift::shift(call)))],
+    ),
 ];
 
 const DEFINITIONS: &[Operation] =

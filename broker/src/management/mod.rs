@@ -38,6 +38,7 @@ mod server;
 mod stats;
 mod users;
 mod vhosts;
+mod x;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

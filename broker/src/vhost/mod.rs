@@ -10,6 +10,7 @@ pub mod declare;
 mod deliver;
 pub mod erlang_term;
 pub mod error;
+mod explain;
 pub mod firehose;
 pub mod held;
 pub mod json_table;
