@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use broker::message::{Message, Parts};
 use broker::queue::{
-    Effects, HolderId, Incoming, Input, NewConsumer, Notice, Options, Outlet, Queue, ReplyTo, Settlement,
+    Effects, HolderId, Incoming, Input, NewConsumer, Notice, Options, Outlet, Priorities, Queue, ReplyTo, Settlement,
 };
 
 const BATCH: u64 = 100;
@@ -35,8 +35,8 @@ fn main() {
         ("plain", plain, 0),
         ("single active consumer", Options { single_active_consumer: true, ..plain }, 0),
         ("consumer timeout", Options { consumer_timeout_ms: Some(1_800_000), ..plain }, 0),
-        ("priorities, one used", Options { max_priority: Some(9), ..plain }, 0),
-        ("priorities, ten used", Options { max_priority: Some(9), ..plain }, 9),
+        ("priorities, one used", Options { priorities: Some(Priorities { max: 9, default: 0 }), ..plain }, 0),
+        ("priorities, ten used", Options { priorities: Some(Priorities { max: 9, default: 0 }), ..plain }, 9),
     ];
     for (name, options, max) in cases {
         let best = (0..ROUNDS).map(|_| round(options, max)).min().unwrap_or_default();

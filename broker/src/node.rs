@@ -23,6 +23,7 @@ pub use self::definitions::{DefinitionsError, Offline};
 use self::world::{Comes, World};
 use crate::access::Mechanism;
 use crate::amqp::{Identity, Limits};
+use crate::events::{Events, follow_log};
 use crate::hooks::{HookError, HookSet};
 use crate::management::{self, Management, NodeFacts};
 use crate::message;
@@ -30,6 +31,7 @@ use crate::metrics::Metrics;
 use crate::plugin_host::{LoadError, LoadRequest, Registry, TypeError};
 use crate::runtime::alarms::{self, Alarms};
 use crate::runtime::broker::Parts;
+use crate::runtime::broker_exchanges;
 use crate::runtime::disk::DiskWatch;
 use crate::runtime::holder::MessageHolder;
 use crate::runtime::listener::{self, Reached};
@@ -40,7 +42,7 @@ use crate::runtime::transactions::Transactions;
 use crate::runtime::{Broker, Clock, Shells};
 use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
 use crate::topology::apply::ApplyError;
-use crate::topology::schema::Topology;
+use crate::topology::schema::{Topology, VhostDecl};
 use crate::vhost::{Numbers, Shared};
 
 /// What to run.
@@ -227,6 +229,18 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     for listener in listeners {
         accepting.spawn(listener::accept(Arc::clone(&broker), listener, reached, Arc::clone(&connections)));
     }
+    let with = |has: fn(&VhostDecl) -> bool| -> Vec<String> {
+        topology.vhosts.iter().filter(|vhost| has(vhost)).map(|vhost| vhost.name.clone()).collect()
+    };
+    let vhosts = with(|vhost| vhost.has_event_exchange);
+    if !vhosts.is_empty() {
+        let events = broker.events.subscribe();
+        accepting.spawn(broker_exchanges::publish_events(Arc::clone(&broker), events, vhosts));
+    }
+    let vhosts = with(|vhost| vhost.has_log_exchange);
+    if !vhosts.is_empty() {
+        accepting.spawn(broker_exchanges::publish_log(Arc::clone(&broker), follow_log(), vhosts));
+    }
     let management = Management::new(Arc::clone(&broker), topology.management.clone(), facts);
     for listener in http_listeners {
         accepting.spawn(management::serve(Arc::clone(&management), listener));
@@ -316,6 +330,10 @@ pub fn build(
     let holder =
         Arc::new(MessageHolder::new(Arc::clone(committer), Arc::clone(&paging), Arc::clone(&timer), first_seq));
     let numbers = Arc::new(Numbers::starting_at(first_number));
+    let events = {
+        let clock = clock.clone();
+        Events::new(move || clock.wall_ms())
+    };
     let shared = Shared {
         registry,
         factory,
@@ -325,6 +343,7 @@ pub fn build(
         first_seq,
         bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
         quorum_queues: topology.node.quorum_queues,
+        events: events.clone(),
     };
     let comes = if topology.definitions.is_some() { Comes::Definitions } else { Comes::Nothing };
     let World { access, vhosts } = world::assemble(topology, comes, shared, ledger, definitions, &mut backlogs)?;
@@ -356,7 +375,8 @@ pub fn build(
         identity: Arc::new(identity),
         limits: Arc::new(limits),
         connections_max: topology.limits.connections_max,
-        access: Arc::new(access),
+        access: Arc::new(access.telling(events.clone())),
+        events,
         vhosts,
         hooks: Arc::new(hooks),
         committer: Arc::clone(committer),

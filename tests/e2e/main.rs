@@ -6,6 +6,7 @@ mod alarms;
 mod bad_input;
 mod declarations;
 mod definitions;
+mod events;
 mod hooks;
 mod identity;
 mod lifecycle;

@@ -10,6 +10,7 @@ use libtest_mimic::{Arguments as TestArguments, Failed, Trial};
 
 use crate::defect::{DEFECTS, Defect};
 use crate::history::Violation;
+use crate::oracle;
 use crate::phases::{self, Figures, Outcome};
 use crate::trace::Mode;
 
@@ -38,6 +39,9 @@ struct Arguments {
     /// Plant this defect
     #[arg(long)]
     defect: Option<String>,
+    /// Let this oracle judge alone
+    #[arg(long)]
+    only: Option<String>,
 }
 
 /// What a test runs.
@@ -47,7 +51,7 @@ const SEEDS_A_TEST: u64 = 50;
 const SEEDS_A_DEFECT: u64 = 300;
 
 pub(crate) fn main() -> ExitCode {
-    let is_ours = |argument: &String| ["--seed", "--seeds", "--defect"].iter().any(|name| argument.starts_with(name));
+    let is_ours = |argument: &String| ["--seed", "--defect"].iter().any(|name| argument.starts_with(name));
     if std::env::args().any(|argument| is_ours(&argument)) {
         return by_hand(&Arguments::parse());
     }
@@ -55,13 +59,15 @@ pub(crate) fn main() -> ExitCode {
         .map(|part| {
             let (first, last) = (part * SEEDS_A_TEST, (part + 1) * SEEDS_A_TEST - 1);
             Trial::test(format!("promises_are_kept::seeds_{first:04}_to_{last:04}"), move || {
-                (first..=last).try_for_each(|seed| report(seed, &run(seed, None, Mode::Off)).map_err(Failed::from))
+                (first..=last)
+                    .try_for_each(|seed| report(seed, &run(seed, None, None, Mode::Off)).map_err(Failed::from))
             })
         })
         .collect();
     for &(name, defect, oracle) in DEFECTS {
         trials.push(Trial::test(format!("defect_is_noticed::{name}"), move || notice(defect, oracle)));
     }
+    trials.push(Trial::test("every_oracle_has_a_defect", every_oracle_has_a_defect));
     trials.push(Trial::test("a_seed_does_the_same_again", || (0..20).try_for_each(repeats)));
     libtest_mimic::run(&TestArguments::from_args(), trials).exit_code()
 }
@@ -84,7 +90,7 @@ fn by_hand(arguments: &Arguments) -> ExitCode {
             (true, false) => Mode::Print,
             (true, true) => Mode::PrintTurns,
         };
-        let outcome = run(seed, defect, mode);
+        let outcome = run(seed, defect, arguments.only.as_deref(), mode);
         println!("seed {seed}: {:?}", outcome.figures);
         return match report(seed, &outcome) {
             Ok(()) => ExitCode::SUCCESS,
@@ -94,21 +100,22 @@ fn by_hand(arguments: &Arguments) -> ExitCode {
             }
         };
     }
-    many(arguments.first, arguments.seeds.unwrap_or(SEEDS), arguments.jobs, defect)
+    many(arguments, defect)
 }
 
-fn many(first: u64, count: u64, jobs: u32, defect: Option<Defect>) -> ExitCode {
+fn many(arguments: &Arguments, defect: Option<Defect>) -> ExitCode {
+    let (first, count) = (arguments.first, arguments.seeds.unwrap_or(SEEDS));
     let next = AtomicU64::new(first);
     let (figures, failures) = (Mutex::new(Figures::default()), AtomicU64::new(0));
     std::thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
+        for _ in 0..arguments.jobs.max(1) {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= first + count {
                         return;
                     }
-                    let outcome = run(seed, defect, Mode::Off);
+                    let outcome = run(seed, defect, arguments.only.as_deref(), Mode::Off);
                     if let Err(text) = report(seed, &outcome) {
                         failures.fetch_add(1, Ordering::Relaxed);
                         println!("{text}");
@@ -129,8 +136,8 @@ fn many(first: u64, count: u64, jobs: u32, defect: Option<Defect>) -> ExitCode {
 }
 
 /// Runs a seed; a panic is a violation like any other.
-fn run(seed: u64, defect: Option<Defect>, mode: Mode) -> Outcome {
-    catch_unwind(AssertUnwindSafe(|| phases::run(seed, defect, mode))).unwrap_or_else(|panic| {
+fn run(seed: u64, defect: Option<Defect>, only: Option<&str>, mode: Mode) -> Outcome {
+    catch_unwind(AssertUnwindSafe(|| phases::run(seed, defect, only, mode))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();
         let violation = Violation { oracle: "panic", text };
@@ -149,7 +156,7 @@ fn report(seed: u64, outcome: &Outcome) -> Result<(), String> {
 fn notice(defect: Defect, oracle: &str) -> Result<(), Failed> {
     let mut others = std::collections::BTreeMap::new();
     for seed in 0..SEEDS_A_DEFECT {
-        match run(seed, Some(defect), Mode::Off).violation {
+        match run(seed, Some(defect), Some(oracle), Mode::Off).violation {
             Some(violation) if violation.oracle == oracle => return Ok(()),
             Some(violation) => *others.entry(violation.oracle).or_insert(0) += 1,
             None => {}
@@ -158,7 +165,14 @@ fn notice(defect: Defect, oracle: &str) -> Result<(), Failed> {
     Err(format!("{oracle} notices nothing in {SEEDS_A_DEFECT} seeds; others did: {others:?}").into())
 }
 
+fn every_oracle_has_a_defect() -> Result<(), Failed> {
+    let is_tested = |oracle: &str| DEFECTS.iter().any(|(_, _, by)| *by == oracle);
+    let untested: Vec<&str> =
+        oracle::all().iter().map(|oracle| oracle.name()).filter(|name| !is_tested(name)).collect();
+    if untested.is_empty() { Ok(()) } else { Err(format!("no defect shows that {untested:?} can fail").into()) }
+}
+
 fn repeats(seed: u64) -> Result<(), Failed> {
-    let digest = || run(seed, None, Mode::Hash).digest;
+    let digest = || run(seed, None, None, Mode::Hash).digest;
     if digest() == digest() { Ok(()) } else { Err(format!("seed {seed} did two different things").into()) }
 }

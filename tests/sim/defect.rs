@@ -28,12 +28,21 @@ pub(crate) const DEFECTS: &[(&str, Defect, &str)] = &[
     ("prefetch-ignored", Defect::OnTheWire(Trick::IgnorePrefetch), "prefetch"),
     ("number-confirmed-twice", Defect::OnTheWire(Trick::ConfirmTwice), "confirms"),
     ("confirm-forgotten", Defect::OnTheWire(Trick::ForgetConfirm), "liveness"),
-    ("delivery-forgotten", Defect::OnTheWire(Trick::ForgetDelivery), "liveness"),
+    ("delivery-forgotten", Defect::OnTheWire(Trick::ForgetDelivery), "protocol"),
     ("ack-forgotten", Defect::OnTheWire(Trick::ForgetAck), "once"),
     ("publish-doubled", Defect::OnTheWire(Trick::DoublePublish), "conservation"),
     ("publish-swallowed", Defect::OnTheWire(Trick::SwallowPublish), "holes"),
     ("redelivered-hidden", Defect::OnTheWire(Trick::HideRedelivered), "redelivered"),
     ("redelivered-invented", Defect::OnTheWire(Trick::InventRedelivered), "redelivered"),
+    ("clock-too-fast", Defect::FastClock, "ttl"),
+    ("rollback-commits", Defect::OnTheWire(Trick::CommitAlways), "transactions"),
+    ("every-consumer-active", Defect::OnTheWire(Trick::StripArgument("x-single-active-consumer")), "single_active"),
+    ("length-unlimited", Defect::OnTheWire(Trick::StripArgument("x-max-length")), "length"),
+    ("returns-unlimited", Defect::OnTheWire(Trick::StripArgument("x-delivery-limit")), "attempts"),
+    ("priorities-ignored", Defect::OnTheWire(Trick::StripArgument("x-max-priority")), "priority"),
+    ("dead-letters-lost", Defect::OnTheWire(Trick::StripArgument("x-dead-letter-exchange")), "loss"),
+    ("ttl-forgotten", Defect::OnTheWire(Trick::StripArgument("x-message-ttl")), "ttl"),
+    ("ack-rejects", Defect::OnTheWire(Trick::RejectAcked), "deaths"),
 ];
 
 impl Defect {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::plan::{Plan, QueueIndex, QueuePlan};
+use crate::plan::{DEAD, Overflow, Plan, QueueIndex, QueuePlan};
 
 /// A count of turns.
 pub(crate) type Step = u64;
@@ -29,6 +29,53 @@ pub(crate) struct ConsumerId(pub(crate) usize);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ConnectionId(pub(crate) usize);
 
+/// An index into [`Facts::transactions`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct TransactionId(pub(crate) usize);
+
+/// How far a transaction is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transaction {
+    Open,
+    /// tx.commit was sent, or tx.rollback.
+    Committing,
+    RollingBack,
+    Committed,
+    RolledBack,
+    /// tx.commit was refused, because a queue had not taken a message.
+    Refused,
+}
+
+/// A message in a queue: as it was published there, or as it came there from another queue in which it had died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Copy {
+    pub(crate) publish: PublishId,
+    pub(crate) died_in: Option<QueueIndex>,
+}
+
+impl Copy {
+    /// As it was published.
+    pub(crate) fn of(publish: PublishId) -> Self {
+        Self { publish, died_in: None }
+    }
+}
+
+/// What a message died of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    Rejected,
+    Expired,
+    MaxLength,
+    DeliveryLimit,
+}
+
+/// What a dead letter says of its death.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Death {
+    pub(crate) queue: QueueIndex,
+    pub(crate) reason: Reason,
+}
+
 /// Why a message may not be in a queue although nobody removed it there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Excuse {
@@ -39,6 +86,14 @@ pub(crate) enum Excuse {
     Swept,
     /// A consumer without acks was lost and may have had it.
     LostWithoutAck,
+    /// Its transaction was not committed.
+    NotCommitted,
+    /// It may have expired there.
+    Expired,
+    /// The queue may have been too long.
+    Dropped,
+    /// It may have come back too often.
+    Exhausted,
     /// The broker ended before it was confirmed.
     Unconfirmed,
     /// Its connection ended before anything was heard of it.
@@ -68,12 +123,18 @@ pub(crate) struct Publish {
     pub(crate) at_ms: u64,
     pub(crate) is_mandatory: bool,
     pub(crate) is_persistent: bool,
+    pub(crate) expiration_ms: Option<u32>,
+    pub(crate) priority: Option<u8>,
+    pub(crate) transaction: Option<TransactionId>,
     pub(crate) body_bytes: usize,
     /// Exchange and routing key.
     pub(crate) route: (String, String),
     /// Queues it should reach; with false where the queue may not have been there.
     pub(crate) targets: Vec<(QueueIndex, bool)>,
+    /// A commit answers as confirms do.
     pub(crate) answer: Option<Answer>,
+    /// When the client knew that the broker has it, in milliseconds.
+    pub(crate) known_ms: Option<u64>,
     pub(crate) returned: u32,
 }
 
@@ -97,11 +158,14 @@ pub(crate) enum Taker {
 #[derive(Debug, Clone)]
 pub(crate) struct Delivery {
     pub(crate) publish: PublishId,
+    pub(crate) death: Option<Death>,
     pub(crate) queue: QueueIndex,
     pub(crate) taker: Taker,
     pub(crate) channel: ChannelId,
     pub(crate) redelivered: bool,
     pub(crate) no_ack: bool,
+    /// The header that counts returns.
+    pub(crate) returns: Option<i64>,
     pub(crate) at: Step,
     pub(crate) settled: Option<(Settled, Step)>,
 }
@@ -123,6 +187,8 @@ pub(crate) struct Channel {
     /// Everything that the client sent before this step has been processed.
     pub(crate) processed: Step,
     pub(crate) publish_count: u32,
+    /// Publishes of which the client does not know yet that the broker has them.
+    pub(crate) unknown: Vec<PublishId>,
     /// Deliveries that the client has not settled, gets not among them.
     pub(crate) unacked: Vec<DeliveryId>,
     /// Queues that deliver to it, with acks and without.
@@ -136,6 +202,8 @@ pub(crate) struct Consumer {
     pub(crate) queue: QueueIndex,
     pub(crate) no_ack: bool,
     pub(crate) prefetch_count: u16,
+    /// When basic.consume was sent.
+    pub(crate) at: Step,
     /// The client has sent basic.cancel, the broker has answered.
     pub(crate) cancel_sent: Option<Step>,
     pub(crate) cancelled: Option<Step>,
@@ -203,7 +271,7 @@ pub(crate) struct Queue {
     /// As the broker said last.
     pub(crate) ready: u64,
     /// What reached clients of each message.
-    pub(crate) deliveries: BTreeMap<PublishId, Vec<DeliveryId>>,
+    pub(crate) deliveries: BTreeMap<Copy, Vec<DeliveryId>>,
 }
 
 /// See the module.
@@ -218,6 +286,14 @@ pub(crate) struct Facts {
     pub(crate) consumers: Vec<Consumer>,
     pub(crate) connections: Vec<Connection>,
     pub(crate) boots: Vec<Boot>,
+    pub(crate) transactions: Vec<Transaction>,
+}
+
+impl Delivery {
+    /// Which of the copies of its message this is.
+    pub(crate) fn copy(&self) -> Copy {
+        Copy { publish: self.publish, died_in: self.death.map(|death| death.queue) }
+    }
 }
 
 impl Facts {
@@ -241,6 +317,7 @@ impl Facts {
             consumers: Vec::new(),
             connections: Vec::new(),
             boots: Vec::new(),
+            transactions: Vec::new(),
         }
     }
 
@@ -284,22 +361,30 @@ impl Facts {
         self.boots.iter().skip(boot).filter_map(|boot| boot.end).map(|(end, _)| end).max()
     }
 
-    /// The message on which removal a client has decided: it acked or discarded it, or got it without ack.
-    pub(crate) fn is_removed(&self, queue: QueueIndex, publish: PublishId) -> bool {
-        let deliveries = self.queue(queue).deliveries.get(&publish);
-        deliveries.is_some_and(|deliveries| {
-            deliveries.iter().any(|id| {
-                let delivery = self.delivery(*id);
-                delivery.no_ack || matches!(delivery.settled, Some((Settled::Ack | Settled::Discard, _)))
-            })
-        })
+    /// What reached clients of a message in a queue.
+    pub(crate) fn seen(&self, queue: QueueIndex, copy: Copy) -> impl Iterator<Item = &Delivery> {
+        self.queue(queue).deliveries.get(&copy).into_iter().flatten().map(|id| self.delivery(*id))
+    }
+
+    /// A client has decided that the message is done with in this queue: it acked it, got it without ack, or discarded it.
+    pub(crate) fn is_removed(&self, queue: QueueIndex, copy: Copy) -> bool {
+        self.seen(queue, copy)
+            .any(|delivery| delivery.no_ack || matches!(delivery.settled, Some((Settled::Ack | Settled::Discard, _))))
+    }
+
+    /// As [`Self::is_removed`], but where a discarded message is wanted elsewhere, somebody has to be done with it there.
+    pub(crate) fn is_done(&self, queue: QueueIndex, publish: PublishId) -> bool {
+        let copy = Copy::of(publish);
+        if self.queue(queue).plan.dead_letters.is_none() {
+            return self.is_removed(queue, copy);
+        }
+        let is_acked = |delivery: &Delivery| delivery.no_ack || matches!(delivery.settled, Some((Settled::Ack, _)));
+        self.seen(queue, copy).any(is_acked) || self.is_removed(DEAD, Copy { died_in: Some(queue), ..copy })
     }
 
     /// As [`Self::is_removed`], and nothing can have brought it back. To be asked when all is quiet.
-    pub(crate) fn is_surely_removed(&self, queue: QueueIndex, publish: PublishId) -> bool {
-        let deliveries = self.queue(queue).deliveries.get(&publish);
-        deliveries.and_then(|deliveries| deliveries.last()).is_some_and(|id| {
-            let delivery = self.delivery(*id);
+    pub(crate) fn is_surely_removed(&self, queue: QueueIndex, copy: Copy) -> bool {
+        self.seen(queue, copy).last().is_some_and(|delivery| {
             let channel = self.channel(delivery.channel);
             let is_removed = match delivery.settled {
                 None => delivery.no_ack,
@@ -311,22 +396,83 @@ impl Facts {
         })
     }
 
-    /// Why the message may not be in this queue although nobody removed it there; nothing when it must be there.
-    pub(crate) fn excuse(&self, queue: QueueIndex, id: PublishId, is_certain: bool) -> Option<Excuse> {
+    /// Whether this is a dead letter that may have been doubled: a crash in the middle of a death does that rather than losing it.
+    pub(crate) fn may_be_double(&self, delivery: &Delivery) -> bool {
+        let end = self.node_end_since(self.publish(delivery.publish).at);
+        delivery.death.is_some() && end.is_some_and(|end| end != NodeEnd::Stopped)
+    }
+
+    /// Whether the consumer may be one of a queue that has been deleted since: what it holds is of no queue any more.
+    pub(crate) fn may_be_orphaned(&self, consumer: &Consumer) -> bool {
+        let ends_it = |sweep: &Sweep| sweep.is_delete && sweep.done.is_none_or(|(done, _)| done >= consumer.at);
+        self.queue(consumer.queue).sweeps.iter().any(ends_it)
+    }
+
+    /// Whether a client has this delivery and has not settled it.
+    pub(crate) fn holds(&self, delivery: &Delivery) -> bool {
+        let is_open = self.channel(delivery.channel).end.done.is_none();
+        is_open && delivery.settled.is_none() && !delivery.no_ack
+    }
+
+    /// How long the message may wait in this queue, in milliseconds.
+    pub(crate) fn ttl_ms(&self, queue: QueueIndex, publish: &Publish) -> Option<u64> {
+        let limits = [self.queue(queue).plan.message_ttl_ms, publish.expiration_ms];
+        limits.into_iter().flatten().min().map(u64::from)
+    }
+
+    /// Whether its time in this queue may be up.
+    pub(crate) fn may_be_expired(&self, queue: QueueIndex, publish: &Publish) -> bool {
+        self.ttl_ms(queue, publish).is_some_and(|ttl_ms| publish.at_ms + ttl_ms <= self.now_ms)
+    }
+
+    /// Whether it may have come back more often than the queue allows.
+    fn may_be_exhausted(&self, queue: QueueIndex, id: PublishId) -> bool {
         let (publish, state) = (self.publish(id), self.queue(queue));
+        let returns = || self.seen(queue, Copy::of(id)).count() as u32;
+        let may_have_returned = |limit| returns() > limit || state.unseen.may_concern(publish.at);
+        state.plan.delivery_limit.is_some_and(may_have_returned)
+    }
+
+    /// Whether it may have died in this queue without a client's doing.
+    pub(crate) fn may_have_died(&self, queue: QueueIndex, id: PublishId) -> bool {
+        let plan = &self.queue(queue).plan;
+        plan.is_limited() || self.may_be_expired(queue, self.publish(id)) || self.may_be_exhausted(queue, id)
+    }
+
+    /// Whether the queue was purged or deleted since, or may have been.
+    pub(crate) fn is_swept(&self, queue: QueueIndex, publish: &Publish) -> bool {
+        self.queue(queue).sweeps.iter().any(|sweep| sweep.done.is_none_or(|(done, _)| done >= publish.at))
+    }
+
+    /// Why the message may not be in this queue although nobody is done with it there; nothing when it must be there, or, if it died, in
+    /// the queue of the dead.
+    pub(crate) fn excuse(&self, queue: QueueIndex, id: PublishId, is_certain: bool) -> Option<Excuse> {
+        let (publish, plan) = (self.publish(id), &self.queue(queue).plan);
         let node_end = self.node_end_since(publish.at);
-        let is_lasting = publish.is_persistent && state.plan.durable;
-        let is_swept = state.sweeps.iter().any(|sweep| sweep.done.is_none_or(|(done, _)| done >= publish.at));
-        let is_acked = publish.answer == Some(Answer::Acked);
+        let is_lasting = publish.is_persistent && plan.durable;
+        let is_accepted = publish.answer == Some(Answer::Acked);
+        let dies_for_good = plan.dead_letters.is_none();
+        let may_be_gone = |queue: QueueIndex| self.queue(queue).unseen_no_ack.may_concern(publish.at);
+        let transaction = publish.transaction.map(|id| self.transactions[id.0]);
+        // A queue that refuses says so by a nack; who asked for no confirms is not told.
+        let may_be_refused = plan.may_refuse() && !is_accepted && plan.overflow == Overflow::Reject;
+        let may_be_dropped = plan.is_limited() && dies_for_good && !(plan.may_refuse() && is_accepted);
         match () {
             () if !is_certain => Some(Excuse::NoQueue),
             () if publish.answer == Some(Answer::Nacked) => Some(Excuse::Nacked),
-            () if is_swept => Some(Excuse::Swept),
-            () if state.unseen_no_ack.may_concern(publish.at) => Some(Excuse::LostWithoutAck),
-            () if !is_acked && node_end.is_some() => Some(Excuse::Unconfirmed),
-            () if !is_acked && !self.is_processed(publish.channel, publish.at) => Some(Excuse::Unanswered),
+            () if self.is_swept(queue, publish) => Some(Excuse::Swept),
+            () if may_be_gone(queue) || !dies_for_good && may_be_gone(DEAD) => Some(Excuse::LostWithoutAck),
+            () if matches!(transaction, Some(Transaction::Committing | Transaction::Refused)) => {
+                Some(Excuse::Unanswered)
+            }
+            () if transaction.is_some() && !is_accepted => Some(Excuse::NotCommitted),
+            () if dies_for_good && self.may_be_expired(queue, publish) => Some(Excuse::Expired),
+            () if may_be_dropped || may_be_refused => Some(Excuse::Dropped),
+            () if dies_for_good && self.may_be_exhausted(queue, id) => Some(Excuse::Exhausted),
+            () if !is_accepted && node_end.is_some() => Some(Excuse::Unconfirmed),
+            () if !is_accepted && !self.is_processed(publish.channel, publish.at) => Some(Excuse::Unanswered),
             () if !is_lasting && node_end.is_some() => Some(Excuse::Transient),
-            () if state.plan.is_os && node_end == Some(NodeEnd::PowerCut) => Some(Excuse::Unsynced),
+            () if plan.is_os && node_end == Some(NodeEnd::PowerCut) => Some(Excuse::Unsynced),
             () => None,
         }
     }

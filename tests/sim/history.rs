@@ -2,7 +2,7 @@
 
 use crate::facts::{
     Answer, Boot, Channel, ChannelId, Connection, ConnectionId, Consumer, ConsumerId, Delivery, DeliveryId, End, Facts,
-    NodeEnd, Publish, PublishId, Settled, Step, Sweep, Taker,
+    NodeEnd, Publish, PublishId, Settled, Step, Sweep, Taker, Transaction, TransactionId,
 };
 use crate::oracle::{self, Oracle};
 use crate::plan::{Plan, QueueIndex};
@@ -37,8 +37,13 @@ pub(crate) enum Event {
         multiple: bool,
         answer: Answer,
     },
-    /// What it said about one publish.
+    /// What it said about one publish, by a confirm or a commit.
     Answered(PublishId),
+    /// How far a transaction is.
+    Transaction {
+        id: TransactionId,
+        state: Transaction,
+    },
     Returned(PublishId),
     /// The channel's limit for all its consumers is in force; 0 is none.
     GlobalLimit {
@@ -49,7 +54,10 @@ pub(crate) enum Event {
     CancelSent(ConsumerId),
     Cancelled(ConsumerId),
     Delivered(DeliveryId),
-    GotEmpty(QueueIndex),
+    GotEmpty {
+        channel: ChannelId,
+        queue: QueueIndex,
+    },
     Settled {
         deliveries: Vec<DeliveryId>,
         how: Settled,
@@ -99,8 +107,11 @@ pub(crate) struct History {
 }
 
 impl History {
-    pub(crate) fn new(plan: &Plan, trace: Trace) -> Self {
-        Self { facts: Facts::new(plan), trace, oracles: oracle::all(), violation: None }
+    /// With all oracles, or one alone.
+    pub(crate) fn new(plan: &Plan, trace: Trace, only: Option<&str>) -> Self {
+        let mut oracles = oracle::all();
+        oracles.retain(|oracle| only.is_none_or(|only| oracle.name() == only));
+        Self { facts: Facts::new(plan), trace, oracles, violation: None }
     }
 
     /// The first promise that was broken.
@@ -146,6 +157,7 @@ impl History {
             end: End::default(),
             processed: 0,
             publish_count: 0,
+            unknown: Vec::new(),
             unacked: Vec::new(),
             holds: Vec::new(),
         });
@@ -159,16 +171,27 @@ impl History {
 
     /// A publish is about to be sent.
     pub(crate) fn publish(&mut self, publish: Publish) -> PublishId {
-        self.facts.channels[publish.channel.0].publish_count += 1;
+        let id = PublishId(self.facts.publishes.len());
+        let channel = &mut self.facts.channels[publish.channel.0];
+        channel.publish_count += 1;
+        channel.unknown.push(id);
         self.facts.publishes.push(publish);
-        let id = PublishId(self.facts.publishes.len() - 1);
         self.note(Event::Published(id));
         id
     }
 
     pub(crate) fn answer(&mut self, id: PublishId, answer: Answer) {
-        self.facts.publishes[id.0].answer.get_or_insert(answer);
+        let now_ms = self.facts.now_ms;
+        let publish = &mut self.facts.publishes[id.0];
+        publish.answer.get_or_insert(answer);
+        publish.known_ms.get_or_insert(now_ms);
         self.note(Event::Answered(id));
+    }
+
+    /// The first transaction of a channel begins, or the next.
+    pub(crate) fn begin_transaction(&mut self) -> TransactionId {
+        self.facts.transactions.push(Transaction::Open);
+        TransactionId(self.facts.transactions.len() - 1)
     }
 
     pub(crate) fn consume(&mut self, consumer: Consumer) -> ConsumerId {
@@ -190,7 +213,7 @@ impl History {
         if !delivery.no_ack && matches!(delivery.taker, Taker::Consumer(_)) {
             self.facts.channels[delivery.channel.0].unacked.push(id);
         }
-        self.facts.queues[delivery.queue.0].deliveries.entry(delivery.publish).or_default().push(id);
+        self.facts.queues[delivery.queue.0].deliveries.entry(delivery.copy()).or_default().push(id);
         self.facts.deliveries.push(delivery);
         self.note(Event::Delivered(id));
         id
@@ -234,6 +257,7 @@ impl History {
                 let is_recent = |sweep: &Sweep| sweep.is_delete && sweep.done.is_none_or(|(done, _)| done >= *since);
                 queue.is_ready |= !queue.sweeps.iter().any(is_recent);
             }
+            Event::Transaction { id, state } => facts.transactions[id.0] = *state,
             Event::Returned(id) => facts.publishes[id.0].returned += 1,
             Event::CancelSent(id) => facts.consumers[id.0].cancel_sent = Some(step),
             Event::Cancelled(id) => facts.consumers[id.0].cancelled = Some(step),
@@ -247,6 +271,16 @@ impl History {
             Event::Processed { channel, sent } => {
                 let channel = &mut facts.channels[channel.0];
                 channel.processed = channel.processed.max(*sent);
+                // What a transaction holds has no deadline yet.
+                let (known, unknown) = channel.unknown.iter().partition(|id| {
+                    let publish = &facts.publishes[id.0];
+                    publish.transaction.is_none() && publish.at < *sent
+                });
+                channel.unknown = unknown;
+                let known: Vec<PublishId> = known;
+                for id in known {
+                    facts.publishes[id.0].known_ms.get_or_insert(facts.now_ms);
+                }
             }
             Event::SweepSent { queue, is_delete } => {
                 let queue = &mut facts.queues[queue.0];
@@ -266,7 +300,7 @@ impl History {
             | Event::GlobalLimit { .. }
             | Event::ConsumeSent(_)
             | Event::Delivered(_)
-            | Event::GotEmpty(_)
+            | Event::GotEmpty { .. }
             | Event::Quiet
             | Event::Draining
             | Event::Drained => {}

@@ -1,9 +1,9 @@
 //! Stands on the wire and changes methods as a faulty broker would have treated them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use plugin_api::testing::Random;
-use tests::wire::spec::Method;
+use tests::wire::spec::{self, Method};
 use tests::wire::{self, FRAME_METHOD, Field, Frame, PROTOCOL_HEADER};
 
 use crate::network::Direction;
@@ -26,6 +26,12 @@ pub(crate) enum Trick {
     SwallowPublish,
     HideRedelivered,
     InventRedelivered,
+    /// tx.rollback commits.
+    CommitAlways,
+    /// A queue is declared without this argument.
+    StripArgument(&'static str),
+    /// basic.ack rejects.
+    RejectAcked,
 }
 
 /// A method with the frames of its content.
@@ -43,6 +49,13 @@ impl Unit {
         let payload = wire::encode_method(self.method, &self.fields);
         Frame { kind: FRAME_METHOD, channel: self.channel, payload }.encode(out);
         self.content.iter().for_each(|frame| frame.encode(out));
+    }
+
+    /// Makes it another method with the same fields.
+    fn rename(&mut self, name: &str) {
+        if let Some(method) = spec::by_name(name) {
+            self.method = method;
+        }
     }
 
     fn is_whole(&self) -> bool {
@@ -66,6 +79,8 @@ pub(crate) struct Meddler {
     /// A publish that waits for the next one of its channel.
     held: BTreeMap<u16, Unit>,
     confirms: BTreeMap<u16, bool>,
+    /// Channels that wait for the answer to a rollback.
+    rollbacks: BTreeSet<u16>,
 }
 
 impl Meddler {
@@ -77,6 +92,7 @@ impl Meddler {
             to_client: Stream::default(),
             held: BTreeMap::new(),
             confirms: BTreeMap::new(),
+            rollbacks: BTreeSet::new(),
         }
     }
 
@@ -188,6 +204,23 @@ impl Meddler {
             (Trick::InventRedelivered, "basic.deliver") if self.is_time() => {
                 if let Some(redelivered) = unit.fields.get_mut(2) {
                     *redelivered = Field::Bit(true);
+                }
+            }
+            (Trick::CommitAlways, "tx.rollback") => {
+                self.rollbacks.insert(channel);
+                unit.rename("tx.commit");
+            }
+            (Trick::CommitAlways, "tx.commit-ok") if self.rollbacks.remove(&channel) => unit.rename("tx.rollback-ok"),
+            (Trick::StripArgument(unwanted), "queue.declare") => {
+                if let Some(Field::Table(arguments)) = unit.fields.last_mut() {
+                    arguments.retain(|(name, _)| name != unwanted.as_bytes());
+                }
+            }
+            (Trick::RejectAcked, "basic.ack") if direction == Direction::ToBroker && self.is_time() => {
+                // One alone: only those can be rejected in the same way.
+                if let [tag, Field::Bit(false)] = unit.fields.as_slice() {
+                    unit.fields = vec![tag.clone(), Field::Bit(false)];
+                    unit.rename("basic.reject");
                 }
             }
             _ => {}

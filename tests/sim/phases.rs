@@ -7,6 +7,7 @@ use plugin_api::testing::Random;
 
 use crate::client::Mode;
 use crate::defect::Defect;
+use crate::facts::Transaction;
 use crate::history::{Event, Violation};
 use crate::plan::{Plan, QueueIndex};
 use crate::trace::{Mode as Tracing, Trace};
@@ -26,6 +27,8 @@ pub(crate) struct Figures {
     pub(crate) publishes: usize,
     pub(crate) confirmed: usize,
     pub(crate) deliveries: usize,
+    pub(crate) dead_letters: usize,
+    pub(crate) commits: usize,
     pub(crate) connections: usize,
     pub(crate) starts: usize,
     pub(crate) turns: u64,
@@ -36,6 +39,8 @@ impl Figures {
         self.publishes += other.publishes;
         self.confirmed += other.confirmed;
         self.deliveries += other.deliveries;
+        self.dead_letters += other.dead_letters;
+        self.commits += other.commits;
         self.connections += other.connections;
         self.starts += other.starts;
         self.turns += other.turns;
@@ -43,7 +48,9 @@ impl Figures {
 }
 
 /// Runs a seed.
-pub(crate) fn run(seed: u64, defect: Option<Defect>, tracing: Tracing) -> Outcome {
+///
+/// With a name in `only` that oracle judges alone, and what the simulator itself cannot go on with.
+pub(crate) fn run(seed: u64, defect: Option<Defect>, only: Option<&str>, tracing: Tracing) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -51,9 +58,10 @@ pub(crate) fn run(seed: u64, defect: Option<Defect>, tracing: Tracing) -> Outcom
         .expect("a runtime without threads and sockets can always be made");
     // The driver is one long turn of one task; tokio must not take it for one that works too long.
     runtime.block_on(tokio::task::unconstrained(async {
-        let mut world = World::new(Plan::of(seed), defect, Trace::new(tracing));
-        let plan = Rc::clone(&world.plan);
-        world.say(&format!("{plan:?}"));
+        let mut world = World::new(Plan::of(seed), defect, only, Trace::new(tracing));
+        for line in Rc::clone(&world.plan).lines() {
+            world.say(&line);
+        }
         world.live().await;
         world.outcome()
     }))
@@ -105,7 +113,8 @@ impl World {
 
     /// Asks how full every queue is.
     async fn look(&mut self) -> bool {
-        for queue in 0..self.plan.queues.len() {
+        // That of the dead comes last: what dies meanwhile is looked for there.
+        for queue in (0..self.plan.queues.len()).rev() {
             self.with_checker(|checker, context| checker.ask(context, QueueIndex(queue)));
             let answered = self.run_until(REST_MS_MAX, |world| world.checker.0.is_at_rest(Mode::Rest)).await;
             self.stuck_unless(answered);
@@ -146,6 +155,7 @@ impl World {
     }
 
     async fn drain_until_empty(&mut self) -> bool {
+        let mut was_empty = false;
         for _ in 0..DRAIN_LOOKS_MAX {
             let done = self
                 .run_until(REST_MS_MAX, |world| {
@@ -158,9 +168,12 @@ impl World {
             if !done || self.history.violation().is_some() || !self.look().await {
                 return false;
             }
-            if self.history.facts.queues.iter().all(|queue| queue.ready == 0) && self.checker.has_nothing() {
+            let is_empty = self.history.facts.queues.iter().all(|queue| queue.ready == 0) && self.checker.has_nothing();
+            // What dies between two looks is seen by neither of them, but by the next.
+            if is_empty && was_empty {
                 return true;
             }
+            was_empty = is_empty;
         }
         false
     }
@@ -210,6 +223,8 @@ impl World {
                 publishes: facts.publishes.len(),
                 confirmed: facts.publishes.iter().filter(|publish| publish.answer.is_some()).count(),
                 deliveries: facts.deliveries.len(),
+                dead_letters: facts.deliveries.iter().filter(|delivery| delivery.death.is_some()).count(),
+                commits: facts.transactions.iter().filter(|state| **state == Transaction::Committed).count(),
                 connections: facts.connections.len(),
                 starts: facts.boots.len(),
                 turns: facts.step,

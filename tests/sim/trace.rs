@@ -1,6 +1,7 @@
 //! The readable account of a run: one line for each thing that happens, with the time in milliseconds.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
 
 use crate::facts::{Facts, Taker};
 use crate::history::Event;
@@ -43,7 +44,12 @@ impl Trace {
     pub(crate) fn line(&mut self, now_ms: u64, who: &str, text: impl FnOnce() -> String) {
         match self.mode {
             Mode::Off => {}
-            Mode::Print | Mode::PrintTurns => println!("{now_ms:>7} {who:<14} {}", text()),
+            Mode::Print | Mode::PrintTurns => {
+                if writeln!(std::io::stdout().lock(), "{now_ms:>7} {who:<14} {}", text()).is_err() {
+                    // Whoever reads it has seen enough.
+                    std::process::exit(0);
+                }
+            }
             Mode::Hash => (now_ms, who, text()).hash(&mut self.hasher),
         }
     }
@@ -68,8 +74,11 @@ impl Trace {
                     Taker::Getter => "basic.get".to_owned(),
                 };
                 let queue = &facts.queue(delivery.queue).plan.name;
+                let death = delivery.death.map_or_else(String::new, |death| {
+                    format!(", which died in {} of {:?},", facts.queue(death.queue).plan.name, death.reason)
+                });
                 let again = if delivery.redelivered { ", redelivered" } else { "" };
-                format!("message {} of {queue} reaches {taker}{again}", delivery.publish.0)
+                format!("message {} of {queue}{death} reaches {taker}{again}", delivery.publish.0)
             }
             Event::Published(id) => {
                 let publish = facts.publish(*id);

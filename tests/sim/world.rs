@@ -87,7 +87,7 @@ enum Actor {
 }
 
 impl World {
-    pub(crate) fn new(plan: Plan, defect: Option<Defect>, trace: Trace) -> Self {
+    pub(crate) fn new(plan: Plan, defect: Option<Defect>, only: Option<&str>, trace: Trace) -> Self {
         let seed = plan.seed;
         let stream = |number: u64| Random::new(seed.wrapping_mul(0x9e37_79b9).wrapping_add(number << 32));
         let clients = plan.clients.iter().enumerate();
@@ -106,7 +106,7 @@ impl World {
         }
         Self {
             random: stream(1),
-            history: History::new(&plan, trace),
+            history: History::new(&plan, trace, only),
             tasks: Tasks::default(),
             clock: Arc::new(clock),
             disk: SimDisk::new(stream(2).next_u64()),

@@ -4,7 +4,7 @@ use crate::broker_process;
 use crate::clock::ManualClock;
 use crate::scenario::settings::Policy;
 use crate::transport::{Received, Target, Transport};
-use broker::access::{LoginError, Mechanism, Peer};
+use broker::access::{Mechanism, Peer};
 use broker::node;
 use broker::origin::Origin;
 use broker::plugin_host::Registry;
@@ -171,14 +171,11 @@ impl MachineTransport {
             Ok(mechanism) => {
                 let login = self.world.broker.access.login(mechanism, &login.response, Peer { is_loopback: true });
                 match std::pin::pin!(login).poll(&mut Context::from_waker(Waker::noop())) {
-                    Poll::Ready(result) => result.map_err(|error| LoginRefused {
-                        reason: error.to_string(),
-                        is_malformed: matches!(error, LoginError::Malformed { .. }),
-                    }),
+                    Poll::Ready(result) => result.map_err(LoginRefused::from),
                     Poll::Pending => panic!("internal users are judged without waiting"),
                 }
             }
-            Err(error) => Err(LoginRefused { reason: error.to_string(), is_malformed: true }),
+            Err(error) => Err(LoginRefused { user: None, reason: error.to_string(), is_malformed: true }),
         };
         self.session.on_login(self.world.now(), &login.mechanism, result);
     }

@@ -12,6 +12,7 @@ use parking_lot::RwLockWriteGuard;
 use super::account::{Account, LOOPBACK_USER};
 use super::{
     Access, HashError, Pattern, PatternError, TopicPermission, USER_NAME_BYTES_MAX, User, UserRecord, UserUpdate,
+    happened,
 };
 use crate::origin::Origin;
 use crate::topology::schema::{PermissionDecl, TopicPermissionDecl};
@@ -127,6 +128,7 @@ impl Access {
         account.limits = update.limits.unwrap_or(account.limits);
         account.origin = Origin::Runtime;
         self.record(vec![Change::UserPut(account.record())]);
+        happened::user_put(&self.events, accounts.get(name).map(Arc::as_ref), &account);
         accounts.insert(name.to_owned(), Arc::new(account));
         drop(accounts);
         self.changed();
@@ -146,7 +148,7 @@ impl Access {
             account.permission_decls().map(|entry| Change::PermissionRemoved(name.into(), entry.vhost.clone())),
         );
         changes.push(Change::UserRemoved(name.to_owned()));
-        self.record(changes);
+        self.record_and_tell(changes);
         drop(accounts);
         self.changed();
         true
@@ -228,7 +230,7 @@ impl Access {
                 changes.push(Change::PermissionRemoved(name.clone(), vhost.to_owned()));
             }
         }
-        self.record(changes);
+        self.record_and_tell(changes);
         drop(accounts);
         self.changed();
     }
@@ -247,7 +249,7 @@ impl Access {
         let mut accounts = self.for_change();
         let account = accounts.get_mut(name).ok_or_else(|| AccessError::NoSuchUser(name.to_owned()))?;
         let changes = edit(Arc::make_mut(account));
-        self.record(changes);
+        self.record_and_tell(changes);
         drop(accounts);
         self.changed();
         Ok(())
@@ -269,6 +271,14 @@ impl Access {
             self.record(changes);
         }
         accounts
+    }
+
+    /// Under the lock of accounts, too: so events come in the order of the changes.
+    fn record_and_tell(&self, changes: Vec<Change>) {
+        if self.events.is_watched() {
+            changes.iter().for_each(|change| happened::changed(&self.events, change));
+        }
+        self.record(changes);
     }
 
     /// Under the lock of accounts, so that the ledger hears of changes in their order.

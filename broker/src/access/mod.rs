@@ -8,6 +8,7 @@
 mod account;
 mod changes;
 mod decisions;
+mod happened;
 mod password;
 mod pattern;
 mod sasl;
@@ -32,6 +33,7 @@ pub use self::{
     pattern::{PATTERN_BYTES_MAX, Pattern, PatternError},
     sasl::{Mechanism, MechanismError},
 };
+use crate::events::Events;
 use crate::origin::Origin;
 use crate::topology::schema::{PermissionDecl, TopicPermissionDecl, UserDecl, UserLimitsDecl};
 
@@ -43,6 +45,7 @@ pub struct Access {
     ledger: Option<Arc<dyn Ledger>>,
     /// The users are there because nobody has said anything of users.
     has_defaults: AtomicBool,
+    events: Events,
 }
 
 /// Who says that the declared users are there.
@@ -132,7 +135,14 @@ impl Access {
             generation: AtomicU64::new(1),
             ledger: None,
             has_defaults: AtomicBool::new(false),
+            events: Events::default(),
         }
+    }
+
+    /// The same, and changes are told to whoever listens.
+    #[must_use]
+    pub fn telling(self, events: Events) -> Self {
+        Self { events, ..self }
     }
 
     /// What the topology file declares and, beside it, what the store knows; from now on every change is written to `ledger`.

@@ -327,3 +327,45 @@ fn debug_output_holds_no_secret() {
     let text = format!("{access:?} {:?}", user("app", &[]));
     assert!(text.contains("app") && !text.contains("app-password"), "{text}");
 }
+
+/// Semantics 29.2.
+#[test]
+fn changes_are_told() {
+    use crate::events::{Events, Next};
+    let events = Events::default();
+    let mut told = events.subscribe();
+    let mut keys = move || -> Vec<&'static str> {
+        std::iter::from_fn(|| told.try_next())
+            .map(|next| match next {
+                Next::News(event) => event.kind.key(),
+                Next::Missed(count) => panic!("{count} were missed"),
+            })
+            .collect()
+    };
+    let access = Access::new(&[user("app", &[])]).telling(events);
+    let update = |password: Option<&str>, tags: &[&str]| UserUpdate {
+        password: Some(password.map(|password| PasswordHash::of(password.as_bytes(), HashAlgorithm::Sha256))),
+        tags: Some(tags.iter().map(|tag| (*tag).to_owned()).collect()),
+        ..UserUpdate::default()
+    };
+    access.put_user("bob", update(Some("1"), &["monitoring"])).unwrap();
+    assert_eq!(keys(), ["user.created", "user.tags.set"]);
+    access.put_user("bob", update(Some("2"), &["monitoring"])).unwrap();
+    assert_eq!(keys(), ["user.password.changed"]);
+    let limits = UserLimitsDecl { max_connections: Some(1), max_channels: None };
+    access.put_user("bob", UserUpdate { limits: Some(limits), ..update(None, &["monitoring"]) }).unwrap();
+    assert_eq!(keys(), ["user.password.cleared", "user.limits.set"]);
+    access.put_user("bob", update(None, &[])).unwrap();
+    assert_eq!(keys(), ["user.tags.set"]);
+    access.set_permission("bob", &permission("/", "", "a", "b")).unwrap();
+    let topics =
+        TopicPermissionDecl { vhost: "/".into(), exchange: "amq.topic".into(), write: "a".into(), read: "b".into() };
+    access.set_topic_permission("bob", &topics).unwrap();
+    assert_eq!(keys(), ["permission.created", "topic.permission.created"]);
+    access.remove_permission("bob", "/").unwrap();
+    assert_eq!(keys(), ["permission.deleted"]);
+    assert!(access.remove_user("bob"));
+    assert_eq!(keys(), ["topic.permission.deleted", "user.deleted"]);
+    assert!(!access.remove_user("bob"));
+    assert!(keys().is_empty());
+}

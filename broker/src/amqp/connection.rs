@@ -25,6 +25,7 @@ use super::channel::content::{self, Assembled};
 use super::channel::transaction::{Committed, Transaction};
 use super::channel::{Channel, Consumer, Mode, State as ChannelState};
 use super::frame::{self, Frame, FrameKind};
+use super::handshake::Tuned;
 use super::handshake::{self, Client, Hello, Identity, Limits};
 use super::heartbeat::{Due, Heartbeat};
 use super::method::*;
@@ -559,6 +560,15 @@ impl Connection {
         self.heartbeat_secs = tune_ok.heartbeat;
         self.state = State::AwaitOpen;
         None
+    }
+
+    /// What client and server have agreed on; before that, what the server offers.
+    pub fn tuned(&self) -> Tuned {
+        Tuned {
+            channel_max: self.channel_max,
+            frame_max_bytes: self.frame_max_bytes,
+            heartbeat_secs: self.heartbeat_secs,
+        }
     }
 
     /// The credentials are good.

@@ -106,6 +106,17 @@ pub struct Limits {
     pub message_bytes_max: u64,
 }
 
+/// What client and server have agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuned {
+    /// Channels at most.
+    pub channel_max: u16,
+    /// The largest frame, with its overhead; 0 is no limit.
+    pub frame_max_bytes: u32,
+    /// Seconds between heartbeats; 0 is none.
+    pub heartbeat_secs: u16,
+}
+
 /// What the client said of itself in start-ok (semantics 3.7).
 #[derive(Clone, Debug, Default)]
 pub struct Client {

@@ -20,7 +20,7 @@ mod tests;
 pub use channel::content::{PublishFlags, PublishMode};
 pub use channel::unacked::Outstanding;
 pub use connection::{Connection, Event, Outcome};
-pub use handshake::{Client, Identity, Limits};
+pub use handshake::{Client, Identity, Limits, Tuned};
 pub use reply_code::{ProtocolError, ReplyCode, Scope};
 
 /// The number of a channel on its connection; 0 is the connection itself.

@@ -2,8 +2,11 @@
 
 use std::io::{IsTerminal as _, stderr};
 
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt, registry};
 
+use crate::events::LogLayer;
 use crate::topology::names::nearest;
 
 const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace", "off"];
@@ -11,11 +14,12 @@ const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace", "off"];
 /// Starts logging for the rest of the process. A second start changes nothing.
 pub(super) fn start(filter: &str) {
     let Ok(filter) = EnvFilter::try_new(filter) else { return };
-    let builder = fmt().with_env_filter(filter).with_writer(stderr);
+    let log = registry().with(filter).with(LogLayer);
+    let to_stderr = fmt::layer().with_writer(stderr);
     let _ = if stderr().is_terminal() {
-        builder.with_target(false).try_init()
+        log.with(to_stderr.with_target(false)).try_init()
     } else {
-        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+        log.with(to_stderr.json().flatten_event(true).with_current_span(false).with_span_list(false)).try_init()
     };
 }
 

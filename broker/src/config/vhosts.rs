@@ -25,6 +25,8 @@ pub(super) const VHOST: Section = Section {
     keys: &[
         "durability",
         "tracing",
+        "event_exchange",
+        "log_exchange",
         "description",
         "tags",
         "default_queue_type",
@@ -76,6 +78,11 @@ fn read_vhost(
     }
     if let Some(is_traced) = fields.get("tracing").and_then(|node| reader.flag(node)) {
         vhost.is_traced = is_traced;
+    }
+    for (key, is_there) in
+        [("event_exchange", &mut vhost.has_event_exchange), ("log_exchange", &mut vhost.has_log_exchange)]
+    {
+        *is_there = fields.get(key).and_then(|node| reader.flag(node)).unwrap_or_default();
     }
     vhost.metadata = metadata(reader, fields);
     if let Some(node) = fields.get("limits") {

@@ -265,7 +265,7 @@ mod tests {
     fn columns_keep_what_is_named() {
         let value = json!({"name": "q", "a": {"b": 1, "c": {"d": 2, "e": 3}}, "l": [{"x": 1, "y": 2}]});
         let check = |columns: &str, expected: Json| {
-            assert_eq!(Columns::parse(columns).of(value.clone()), expected, "{columns}")
+            assert_eq!(Columns::parse(columns).of(value.clone()), expected, "{columns}");
         };
         check("name", json!({"name": "q"}));
         check("a.c.d,name", json!({"name": "q", "a": {"c": {"d": 2}}}));

@@ -244,6 +244,7 @@ fn assemble(
         first_seq,
         bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
         quorum_queues: topology.node.quorum_queues,
+        events: crate::events::Events::default(),
     };
     world::assemble(topology, comes, shared, ledger, definitions, &mut backlogs)
 }

@@ -15,6 +15,7 @@ use crate::store::definitions::{DEFAULT_USERS_LEFT, Definitions};
 use crate::topology::apply::{apply, apply_settings};
 use crate::topology::schema::{Topology, VhostDecl};
 use crate::vhost::Shared;
+use crate::vhost::broker_exchanges::{EVENT_EXCHANGE, LOG_EXCHANGE};
 use crate::vhost::registry::{DEFAULT_VHOST_DELETED, Vhosts};
 
 /// See the module.
@@ -71,6 +72,10 @@ pub(super) fn assemble(
             tracing::warn!("vhost '{}' confirms before the sync: durability os", decl.name);
         }
         let mut definitions = stored.remove(&decl.name).unwrap_or_default();
+        let wanted = [(decl.has_event_exchange, EVENT_EXCHANGE), (decl.has_log_exchange, LOG_EXCHANGE)];
+        for (_, exchange) in wanted.into_iter().filter(|(is_wanted, _)| *is_wanted) {
+            vhost.add_broker_exchange(exchange)?;
+        }
         vhost.restore_settings(&mut definitions);
         errors.extend(apply_settings(&vhost, decl).err().unwrap_or_default());
         vhost.restore(definitions, backlogs);
@@ -140,6 +145,7 @@ mod tests {
                     first_seq: 1,
                     bindings_per_queue_max: usize::MAX,
                     quorum_queues: crate::vhost::quorum::QuorumQueues::Local,
+                    events: crate::events::Events::default(),
                 };
                 let definitions = definitions::read(&meta).unwrap();
                 let world = assemble(topology, comes, shared, ledger, definitions, &mut HashMap::new()).unwrap();

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::counts::Kept;
+use super::options::Priorities;
 use super::ports::{LoadedMessage, Place, SeqRange};
 use super::ready::{Entry, Front, Hot, Ready, Wanted};
 use super::ttl;
@@ -24,8 +25,7 @@ pub(super) struct Levels {
 
 #[derive(Debug)]
 struct Several {
-    /// The highest.
-    max: u8,
+    priorities: Priorities,
     first_seq: u64,
     /// By level; made when the level is first used, and kept then, because it counts its places.
     ready: Vec<Option<Box<Ready>>>,
@@ -69,10 +69,10 @@ impl Sums {
 }
 
 impl Levels {
-    /// Nothing waits, and the places of each level begin at `first_seq`; messages may wait `ttl_ms`. Without `max` there is one level.
-    pub(super) fn new(max: Option<u8>, first_seq: u64, ttl_ms: u64) -> Self {
-        let several = max.map(|max| Several {
-            max,
+    /// Nothing waits, and the places of each level begin at `first_seq`; messages may wait `ttl_ms`. Without priorities there is one level.
+    pub(super) fn new(priorities: Option<Priorities>, first_seq: u64, ttl_ms: u64) -> Self {
+        let several = priorities.map(|priorities| Several {
+            priorities,
             first_seq,
             ttl_ms,
             ready: Vec::new(),
@@ -199,12 +199,15 @@ impl Levels {
         }
     }
 
-    /// The level of a message: its priority, none being 0 and what is above the highest being the highest (semantics 21.1).
+    /// The level of a message: its priority; what is above the highest is the highest (semantics 21.1).
     #[inline]
     pub(super) fn level_of(&self, message: &Message) -> u8 {
         match &self.several {
             None => 0,
-            Some(several) => message.properties().priority().unwrap_or(0).min(several.max),
+            Some(several) => {
+                let Priorities { max, default } = several.priorities;
+                message.properties().priority().unwrap_or(default).min(max)
+            }
         }
     }
 
@@ -503,19 +506,19 @@ mod tests {
 
     #[test]
     fn a_priority_above_the_highest_is_the_highest_and_none_is_the_lowest() {
-        let levels = Levels::new(Some(5), 1, ttl::NEVER);
+        let levels = Levels::new(Some(Priorities { max: 5, default: 0 }), 1, ttl::NEVER);
         let without = Message::new(Parts { exchange: "", routing_key: "", properties: &[0, 0] }, b"");
         assert_eq!(
             [levels.level_of(&without), levels.level_of(&message(5)), levels.level_of(&message(255))],
             [0, 5, 5]
         );
         assert_eq!(Levels::new(None, 1, ttl::NEVER).level_of(&message(9)), 0);
-        assert_eq!(Levels::new(Some(255), 1, ttl::NEVER).level_of(&message(255)), 255);
+        assert_eq!(Levels::new(Some(Priorities { max: 255, default: 0 }), 1, ttl::NEVER).level_of(&message(255)), 255);
     }
 
     #[test]
     fn the_highest_level_goes_first_and_each_is_in_order() {
-        let mut levels = Levels::new(Some(255), 10, ttl::NEVER);
+        let mut levels = Levels::new(Some(Priorities { max: 255, default: 0 }), 10, ttl::NEVER);
         for priority in [0, 64, 255, 0, 63, 255, 128] {
             push(&mut levels, priority);
         }
@@ -535,7 +538,7 @@ mod tests {
 
     #[test]
     fn a_returned_message_comes_back_to_its_level_and_place() {
-        let mut levels = Levels::new(Some(9), 1, ttl::NEVER);
+        let mut levels = Levels::new(Some(Priorities { max: 9, default: 0 }), 1, ttl::NEVER);
         for priority in [3, 3, 7, 3] {
             push(&mut levels, priority);
         }
@@ -549,7 +552,7 @@ mod tests {
 
     #[test]
     fn a_new_message_is_next_only_above_all_that_wait() {
-        let mut levels = Levels::new(Some(9), 1, ttl::NEVER);
+        let mut levels = Levels::new(Some(Priorities { max: 9, default: 0 }), 1, ttl::NEVER);
         assert!(levels.would_be_next(0));
         push(&mut levels, 4);
         assert_eq!([3, 4, 5].map(|level| levels.would_be_next(level)), [false, false, true]);
@@ -557,7 +560,7 @@ mod tests {
 
     #[test]
     fn what_is_needed_last_leaves_memory_first_and_what_is_needed_first_is_loaded_first() {
-        let mut levels = Levels::new(Some(9), 1, ttl::NEVER);
+        let mut levels = Levels::new(Some(Priorities { max: 9, default: 0 }), 1, ttl::NEVER);
         for priority in [9, 2, 9, 2, 5] {
             push(&mut levels, priority);
         }

@@ -37,7 +37,7 @@ pub use self::counts::{Capacity, Report};
 pub use self::durability::Durability;
 use self::dying::DyingLine;
 use self::levels::Levels;
-pub use self::options::{Options, Overflow};
+pub use self::options::{Options, Overflow, Priorities};
 use self::paging::{Loading, WaitingGet};
 pub use self::ports::*;
 use self::ready::{Entry, Hot};
@@ -145,7 +145,7 @@ impl Queue {
     /// A queue with stored messages of an earlier run.
     pub fn restore(options: Options, restored: &Restored) -> Self {
         let mut queue = Self {
-            ready: Levels::new(options.max_priority, restored.first_seq, options.message_ttl_ms.unwrap_or(ttl::NEVER)),
+            ready: Levels::new(options.priorities, restored.first_seq, options.message_ttl_ms.unwrap_or(ttl::NEVER)),
             consumers: Consumers::new(&options),
             options,
             budget_bytes: usize::MAX,
@@ -278,10 +278,10 @@ impl Queue {
 
     /// Policies have changed (semantics 23.8). What a queue is made with stays.
     fn reconfigure(&mut self, options: Options, effects: &mut Effects) {
-        let Options { durable, auto_delete, max_priority, single_active_consumer, .. } = self.options;
+        let Options { durable, auto_delete, priorities, single_active_consumer, .. } = self.options;
         let old = std::mem::replace(
             &mut self.options,
-            Options { durable, auto_delete, max_priority, single_active_consumer, ..options },
+            Options { durable, auto_delete, priorities, single_active_consumer, ..options },
         );
         if old.message_ttl_ms != options.message_ttl_ms {
             self.ready.set_ttl(options.message_ttl_ms.unwrap_or(ttl::NEVER));

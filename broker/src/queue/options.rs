@@ -29,14 +29,23 @@ pub struct Options {
     pub delivery_limit: Option<u32>,
     /// Messages that come back say how often (semantics 13.22).
     pub counts_deliveries: bool,
+    /// Levels of priority; none is one level for all messages. Fixed when the queue is made.
+    pub priorities: Option<Priorities>,
     /// It is of the type quorum, which statistics tell apart. Fixed when the queue is made.
     pub is_quorum: bool,
-    /// Levels of priority beside 0 (semantics 21.1). Fixed when the queue is made.
-    pub max_priority: Option<u8>,
     /// Only one consumer is served at a time (semantics 13.26). Fixed when the queue is made.
     pub single_active_consumer: bool,
     /// How long a delivery may stay unacked, in milliseconds (semantics 13.29).
     pub consumer_timeout_ms: Option<u64>,
+}
+
+/// The levels of a queue with priorities (semantics 21.1, 21.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Priorities {
+    /// The highest level; the lowest is 0.
+    pub max: u8,
+    /// The level of messages without a priority.
+    pub default: u8,
 }
 
 /// What a queue does beyond its length limits (semantics 19.2 to 19.5).

@@ -416,7 +416,7 @@ impl World {
             priorities.iter().map(|priority| modelled.next_message(is_persistent, *priority)).collect();
         self.published_bytes += messages.iter().map(|message| message.weight()).sum::<usize>();
         // Where there are levels a message may be handed out before one of a higher level that comes with it.
-        let portion = if modelled.options.max_priority.is_some() { 1 } else { messages.len() };
+        let portion = if modelled.options.priorities.is_some() { 1 } else { messages.len() };
         for portion in messages.chunks(portion) {
             let mut incoming = Vec::new();
             for message in portion {
@@ -611,7 +611,7 @@ impl Modelled {
     fn next_message(&mut self, is_persistent: bool, priority: u8) -> Arc<Message> {
         let number = self.next_message;
         self.next_message += 1;
-        let level = self.options.max_priority.map_or(0, |max| priority.min(max));
+        let level = self.options.priorities.map_or(0, |priorities| priority.min(priorities.max));
         let count = self.counts.entry(level).or_default();
         *count += 1;
         self.places.insert(number, (level, *count));
@@ -702,7 +702,7 @@ proptest! {
             durable: durable[at],
             auto_delete: auto_delete[at],
             single_active_consumer: single_active_consumer[at],
-            max_priority: max_priority[at],
+            priorities: max_priority[at].map(|max| Priorities { max, default: 0 }),
             ..Options::default()
         };
         let mut world = World::new([options(0), options(1)]);

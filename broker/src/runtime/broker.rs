@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use plugin_api::value::Table;
 
 use super::alarms::{AlarmChange, Alarms, DiskState};
 use super::census::Census;
@@ -16,6 +17,7 @@ use super::timer::Timer;
 use super::transactions::Transactions;
 use crate::access::Access;
 use crate::amqp::{Identity, Limits};
+use crate::events::{Events, Kind};
 use crate::hooks::HookSet;
 use crate::metrics::Metrics;
 use crate::queue::{Input, Notice, Outlet};
@@ -56,6 +58,8 @@ pub struct Parts {
     pub timer: Arc<Timer>,
     /// What time it is.
     pub clock: Clock,
+    /// Where what happens is told.
+    pub events: Events,
 }
 
 /// See the module.
@@ -113,6 +117,7 @@ impl Broker {
             self.holder.shrink();
         }
         let change = self.alarms.on_memory(used_bytes);
+        self.tell_alarm("memory", change);
         let watermark_bytes = self.alarms.memory_watermark_bytes();
         match change {
             AlarmChange::None => {}
@@ -132,6 +137,7 @@ impl Broker {
     /// Judges the room on the disk (semantics 26.1); `folder` is the data folder, for the log.
     pub fn on_disk(&self, disk: DiskState, folder: Option<&Path>) {
         let change = self.alarms.on_disk(disk);
+        self.tell_alarm("disk", change);
         *self.disk.lock() = disk;
         let DiskState { free_bytes, watermark_bytes, is_full } = disk;
         let folder = folder.map(|folder| folder.display().to_string());
@@ -150,6 +156,16 @@ impl Broker {
             }
         }
         self.on_alarm_change(change);
+    }
+
+    fn tell_alarm(&self, source: &str, change: AlarmChange) {
+        let kind = match change {
+            AlarmChange::None => return,
+            AlarmChange::Raised => Kind::AlarmSet,
+            AlarmChange::Cleared | AlarmChange::AllCleared => Kind::AlarmCleared,
+        };
+        let node = &*self.identity.cluster_name;
+        self.events.tell(kind, None, || Table::new().with("source", source).with("node", node));
     }
 
     /// What the disk had at the last look.

@@ -17,7 +17,7 @@ use tokio::time::Sleep;
 use super::broker::Broker;
 use super::buffers;
 use super::session::{LoginRefused, Session};
-use crate::access::{LoginError, Mechanism, Peer, User};
+use crate::access::{Mechanism, Peer, User};
 use crate::store::{Storing, Turns};
 
 /// Slices that one write takes.
@@ -369,7 +369,11 @@ async fn login(broker: &Arc<Broker>, session: &mut Session, peer: SocketAddr) {
     let time = broker.limits.handshake_timeout;
     let result = match tokio::time::timeout(time, check_login(broker, &login, peer)).await {
         Ok(result) => result,
-        Err(_) => Err(LoginRefused { reason: "checking the credentials took too long".into(), is_malformed: true }),
+        Err(_) => Err(LoginRefused {
+            user: None,
+            reason: "checking the credentials took too long".into(),
+            is_malformed: true,
+        }),
     };
     session.on_login(broker.clock.now(), &login.mechanism, result);
 }
@@ -382,12 +386,9 @@ async fn check_login(
     match Mechanism::parse(&login.mechanism) {
         Ok(mechanism) => {
             let peer = Peer { is_loopback: peer.ip().to_canonical().is_loopback() };
-            broker.access.login(mechanism, &login.response, peer).await.map_err(|error| LoginRefused {
-                reason: error.to_string(),
-                is_malformed: matches!(error, LoginError::Malformed { .. }),
-            })
+            broker.access.login(mechanism, &login.response, peer).await.map_err(LoginRefused::from)
         }
-        Err(error) => Err(LoginRefused { reason: error.to_string(), is_malformed: true }),
+        Err(error) => Err(LoginRefused { user: None, reason: error.to_string(), is_malformed: true }),
     }
 }
 

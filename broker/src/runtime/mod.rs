@@ -5,6 +5,7 @@
 
 pub mod alarms;
 pub mod broker;
+pub mod broker_exchanges;
 pub mod buffers;
 pub mod census;
 pub mod clock;

@@ -14,6 +14,8 @@ use crate::{
     hooks::HookDecl,
     queue::Durability,
     vhost::{
+        PREDECLARED,
+        broker_exchanges::{EVENT_EXCHANGE, LOG_EXCHANGE},
         policy::{PolicyKind, PolicySpec},
         quorum::QuorumQueues,
         settings::{VhostLimits, VhostMetadata},
@@ -244,12 +246,26 @@ pub struct VhostDecl {
     pub policies: Vec<(PolicyKind, PolicySpec)>,
     /// Whether publishes and deliveries are copied to `amq.rabbitmq.trace` (semantics 29.1).
     pub is_traced: bool,
+    /// Whether what happens in the broker is published to `amq.rabbitmq.event` (semantics 29.2).
+    pub has_event_exchange: bool,
+    /// Whether the log is published to `amq.rabbitmq.log` (semantics 29.3).
+    pub has_log_exchange: bool,
     /// Exchanges beside the predeclared ones.
     pub exchanges: Vec<ExchangeDecl>,
     /// Queues.
     pub queues: Vec<QueueDecl>,
     /// Bindings.
     pub bindings: Vec<BindingDecl>,
+}
+
+impl VhostDecl {
+    /// The exchanges that are there without being declared: name, type, whether it is internal. All are durable.
+    pub fn own_exchanges(&self) -> impl Iterator<Item = (&'static str, &'static str, bool)> {
+        let of_the_broker =
+            [(EVENT_EXCHANGE, self.has_event_exchange), (LOG_EXCHANGE, self.has_log_exchange)].into_iter();
+        let of_the_broker = of_the_broker.filter(|(_, is_there)| *is_there).map(|(name, _)| (name, "topic", true));
+        PREDECLARED.into_iter().chain(of_the_broker)
+    }
 }
 
 /// One exchange.

@@ -327,7 +327,7 @@ mod tests {
         let two = die(&one.message, "p", DeathReason::Rejected, 6, &target("again", None));
         let three = die(&two.message, "q", DeathReason::Expired, 7, &target("dlx", None));
         let deaths = deaths(&three);
-        let shown: Vec<(Option<i64>, Option<&str>, Option<&Value>, Option<&str>)> = deaths
+        let shown: Vec<_> = deaths
             .iter()
             .map(|entry| {
                 let text = |key| entry.get(key).and_then(Value::as_str);

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use parking_lot::{RwLock, RwLockWriteGuard};
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use plugin_api::exchange::{BindingSpec, DestinationKind, ExchangeSpec};
 use plugin_api::value::{Table, Value};
 
@@ -169,7 +169,7 @@ impl Vhost {
         let types = self.registry.exchange_types(&spec)?.ok_or_else(unknown)?;
         types.validate_inner(&spec)?;
         tables.add_exchange(Arc::new(Exchange::open(self.numbers.next(), spec, &types)?));
-        Ok(self.changed(tables))
+        Ok(self.changed_by(Some(by.user()), tables))
     }
 
     /// No plugin offers the type. An exchange that was declared when one did is there all the same (semantics 8.6).
@@ -232,7 +232,7 @@ impl Vhost {
             return Err(Error::InUse { kind: Kind::Exchange, name: name.into(), vhost: self.name.to_string() });
         }
         tables.remove_exchange(name);
-        Ok(self.changed(tables))
+        Ok(self.changed_by(Some(by.user()), tables))
     }
 
     /// Finds a queue that `by` may use: another connection's exclusive queue is locked (semantics 9.6).
@@ -272,7 +272,11 @@ impl Vhost {
     pub fn deletable_queue(&self, by: &mut dyn Authority, name: &str) -> Result<Option<Arc<QueueRecord>>, Error> {
         self.permit(by, Permission::Configure, Kind::Queue, name)?;
         match self.queue(name) {
-            Some(queue) => self.check_owner(by, &queue).map(|()| Some(queue)),
+            Some(queue) => {
+                self.check_owner(by, &queue)?;
+                *queue.deleter.lock() = Some(by.user().into());
+                Ok(Some(queue))
+            }
             None => Ok(None),
         }
     }
@@ -336,12 +340,13 @@ impl Vhost {
             settings: RwLock::new(Arc::new(settings)),
             policy: RwLock::new(applied),
             owner,
+            deleter: Mutex::new(owner.map(|_| by.user().into())),
             arguments: spec.arguments,
         });
         self.numbers.queues.declared();
         self.numbers.queues.created();
         tables.add_queue(Arc::clone(&record));
-        Ok((record, self.changed(tables)))
+        Ok((record, self.changed_by(Some(by.user()), tables)))
     }
 
     /// A queue that is declared without a type gets the vhost's default, as an argument of its own; where that cannot be of its type, it is classic
@@ -432,7 +437,7 @@ impl Vhost {
         let bound = tables.bind(&exchange, binding, destination.clone(), Some(&mut handed))?;
         match bound {
             Bound::New(_) => {
-                let changed = self.changed(tables);
+                let changed = self.changed_by(Some(by.user()), tables);
                 self.hand_over(&destination, &handed);
                 Ok(changed)
             }
@@ -455,10 +460,10 @@ impl Vhost {
         let Some(exchange) = tables.exchanges.get(source).cloned() else { return Ok(self.unchanged(true)) };
         tables.unbind(&exchange, binding);
         if tables.changes.is_empty() {
-            self.changed(tables);
+            self.changed_by(Some(by.user()), tables);
             return Ok(self.unchanged(exchange.spec.durable));
         }
-        Ok(self.changed(tables))
+        Ok(self.changed_by(Some(by.user()), tables))
     }
 
     fn permit_binding(&self, by: &mut dyn Authority, source: &str, binding: &BindingSpec) -> Result<(), Error> {
@@ -590,6 +595,7 @@ mod tests {
             first_seq: 1,
             bindings_per_queue_max: BINDINGS_MAX,
             quorum_queues: QuorumQueues::Local,
+            events: crate::events::Events::default(),
         };
         Vhost::new("/", shared, durability).unwrap()
     }

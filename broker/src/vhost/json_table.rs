@@ -23,7 +23,7 @@ fn table(object: &Map<String, Json>, depth_left: usize) -> Result<Table, TableEr
     Ok(table)
 }
 
-fn value_from_json(value: &Json, depth_left: usize) -> Result<Value, TableError> {
+pub(super) fn value_from_json(value: &Json, depth_left: usize) -> Result<Value, TableError> {
     Ok(match value {
         Json::Null => Value::Void,
         Json::Bool(value) => Value::Bool(*value),

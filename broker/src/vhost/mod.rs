@@ -5,6 +5,7 @@
 //! connection, no clock and no runtime.
 
 pub mod arguments;
+pub mod broker_exchanges;
 pub mod dead_letter;
 pub mod declare;
 mod deliver;
@@ -12,6 +13,7 @@ pub mod erlang_term;
 pub mod error;
 mod explain;
 pub mod firehose;
+mod happened;
 pub mod held;
 pub mod json_table;
 mod policies;
@@ -36,12 +38,15 @@ use plugin_api::value::Table;
 
 use self::dead_letter::Cycles;
 pub use self::error::Error;
+use self::happened::Happened;
+pub use self::happened::PERFORMED_BY;
 use self::held::Holder;
 use self::policy::{Applied, Policy, PolicyKind, QueueType};
 use self::queue_settings::{Declared, QueueSettings};
 use self::quorum::QuorumQueues;
 use self::settings::{ParameterName, VhostLimits, VhostMetadata};
 use self::tables::Tables;
+use crate::events::Events;
 use crate::metrics::node::QueueChurn;
 use crate::plugin_host::{Registry, TypeError};
 use crate::queue::{self, Durability};
@@ -65,6 +70,8 @@ pub struct QueueRecord {
     pub policy: RwLock<Applied>,
     /// The connection that owns it, for exclusive queues.
     pub owner: Option<u64>,
+    /// The user who has asked for its end last, for whoever hears of it: at first the one who made it, where it ends with a connection.
+    pub deleter: Mutex<Option<Arc<str>>>,
     /// As declared.
     pub arguments: Table,
     /// Where to post to.
@@ -191,6 +198,8 @@ pub struct Shared {
     pub bindings_per_queue_max: usize,
     /// What becomes of declarations of quorum queues.
     pub quorum_queues: QuorumQueues,
+    /// Where what happens is told.
+    pub events: Events,
 }
 
 /// See the module.
@@ -240,9 +249,19 @@ impl Vhost {
     /// # Errors
     /// A built-in exchange type cannot be opened.
     pub fn new(name: &str, shared: Shared, durability: Durability) -> Result<Arc<Self>, TypeError> {
-        let Shared { registry, factory, ledger, holder, numbers, first_seq, bindings_per_queue_max, quorum_queues } =
-            shared;
+        let Shared {
+            registry,
+            factory,
+            ledger,
+            holder,
+            numbers,
+            first_seq,
+            bindings_per_queue_max,
+            quorum_queues,
+            events,
+        } = shared;
         let mut tables = Tables::default();
+        tables.happened = Happened::new(events);
         for (exchange, kind, internal) in PREDECLARED {
             let spec = ExchangeSpec {
                 vhost: name.into(),
@@ -259,6 +278,7 @@ impl Vhost {
         }
         // Every vhost has these; nobody needs to write them down.
         tables.changes.clear();
+        tables.happened.clear();
         Ok(Arc::new_cyclic(|this| Self {
             name: name.into(),
             this: Weak::clone(this),
@@ -285,8 +305,13 @@ impl Vhost {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Ends a change: the ledger hears of it before the lock is gone, so that it hears of changes in their order.
-    fn changed(&self, mut tables: RwLockWriteGuard<'_, Tables>) -> Changed {
+    /// Ends a change of nobody's in particular.
+    fn changed(&self, tables: RwLockWriteGuard<'_, Tables>) -> Changed {
+        self.changed_by(None, tables)
+    }
+
+    /// Ends a change that `user` made: the ledger hears of it before the lock is gone, so that it hears of changes in their order.
+    fn changed_by(&self, user: Option<&str>, mut tables: RwLockWriteGuard<'_, Tables>) -> Changed {
         let changes = std::mem::take(&mut tables.changes);
         let changed = if changes.is_empty() { Changed::Transient } else { Changed::Durable };
         if changed == Changed::Durable {
@@ -296,6 +321,7 @@ impl Vhost {
         for exchange in std::mem::take(&mut tables.ended) {
             self.holder.forget(exchange);
         }
+        tables.happened.tell(&self.name, user);
         drop(tables);
         self.forget_routes();
         changed
@@ -355,10 +381,11 @@ impl Vhost {
     /// anybody hears of its end.
     pub fn forget_queue(&self, name: &str, number: u64) {
         let mut tables = self.tables.write();
-        if tables.queues.get(name).is_some_and(|queue| queue.number == number) {
+        if let Some(queue) = tables.queues.get(name).filter(|queue| queue.number == number) {
+            let deleter = queue.deleter.lock().clone();
             tables.remove_queue(name);
             self.numbers.queues.deleted();
-            self.changed(tables);
+            self.changed_by(deleter.as_deref(), tables);
         }
     }
 }

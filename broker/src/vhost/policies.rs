@@ -7,8 +7,10 @@
 use std::sync::Arc;
 
 use parking_lot::RwLockWriteGuard;
+use plugin_api::value::Table;
 use serde_json::Value as Json;
 
+use super::happened;
 use super::policy::{Applied, InvalidPolicy, NAME_BYTES_MAX, Policy, PolicyKind, PolicySpec, QueueType};
 use super::queue_settings::{Declared, QueueSettings};
 use super::settings::{
@@ -16,6 +18,7 @@ use super::settings::{
 };
 use super::tables::Tables;
 use super::{Change, Changed, QueueRecord, Vhost};
+use crate::events::Kind;
 use crate::origin::Origin;
 use crate::queue::Input;
 use crate::routing::Exchange;
@@ -54,6 +57,7 @@ impl Vhost {
             tracing::warn!(vhost = %self.name, policy = name, keys = without_effect.join(", "), "keys of a policy have no effect here");
         }
         tables.settings.policies.put(kind, Arc::clone(&policy));
+        tables.happened.note(Kind::PolicySet, || happened::policy_set(policy.spec()));
         if origin.is_stored() {
             tables.changes.push(Change::PolicyPut(kind, policy));
         }
@@ -74,6 +78,11 @@ impl Vhost {
             tables.changes.push(Change::PolicyRemoved(kind, name.into()));
         }
         tables.settings.policies.remove(kind, name);
+        let happened = match kind {
+            PolicyKind::User => Kind::PolicyCleared,
+            PolicyKind::Operator => Kind::OperatorPolicyCleared,
+        };
+        tables.happened.note(happened, || Table::new().with("name", name));
         let changed = self.changed(tables);
         self.apply_policies();
         drop(turn);
@@ -154,6 +163,8 @@ impl Vhost {
             Some(_) | None => {}
         }
         tables.settings.limits = Some((limits, origin));
+        let happened = if limits == VhostLimits::default() { Kind::VhostLimitsCleared } else { Kind::VhostLimitsSet };
+        tables.happened.note(happened, || happened::limits(limits));
         if origin.is_stored() {
             tables.changes.push(Change::LimitsPut((limits != VhostLimits::default()).then_some(limits)));
         }
@@ -188,6 +199,8 @@ impl Vhost {
         if origin.is_stored() {
             tables.changes.push(Change::VhostPut(metadata.clone()));
         }
+        let happened = if tables.settings.metadata.is_some() { Kind::VhostUpdated } else { Kind::VhostCreated };
+        tables.happened.note(happened, || happened::vhost(&self.name, &metadata));
         tables.settings.metadata = Some((metadata, origin));
         Ok(self.changed(tables))
     }
@@ -219,6 +232,8 @@ impl Vhost {
             Some(_) | None => {}
         }
         tables.changes.push(Change::ParameterPut(key.clone(), Some(value.clone())));
+        let properties = || happened::parameter(component, name).with("value", happened::json(&value));
+        tables.happened.note(Kind::ParameterSet, properties);
         tables.settings.parameters.insert(key, value);
         Ok(self.changed(tables))
     }
@@ -229,6 +244,7 @@ impl Vhost {
         let mut tables = self.tables.write();
         tables.settings.parameters.remove(&key)?;
         tables.changes.push(Change::ParameterPut(key, None));
+        tables.happened.note(Kind::ParameterCleared, || happened::parameter(component, name));
         Some(self.changed(tables))
     }
 

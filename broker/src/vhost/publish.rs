@@ -860,6 +860,7 @@ mod tests {
             first_seq: 1,
             bindings_per_queue_max: usize::MAX,
             quorum_queues: crate::vhost::quorum::QuorumQueues::Local,
+            events: crate::events::Events::default(),
         };
         let vhost = Vhost::new("/", shared, queue::Durability::Synced).unwrap();
         for number in 0..1000 {

@@ -6,7 +6,7 @@ use plugin_api::value::{Table, Value};
 
 use super::policy::QueuePolicy;
 use super::queue_arguments;
-use crate::queue::{Durability, Options, Overflow};
+use crate::queue::{Durability, Options, Overflow, Priorities};
 
 /// Where messages go that die in a queue (semantics 20.2, 20.3).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl QueueSettings {
             delivery_limit,
             is_quorum,
             counts_deliveries: is_quorum || delivery_limit.is_some(),
-            max_priority: number("x-max-priority").map(|levels| u8::try_from(levels.max(1)).unwrap_or(u8::MAX)),
+            priorities: if is_quorum { Some(PRIORITIES_OF_QUORUM) } else { number("x-max-priority").map(levels) },
             single_active_consumer: matches!(arguments.get("x-single-active-consumer"), Some(Value::Bool(true))),
             consumer_timeout_ms: least("x-consumer-timeout", policy.consumer_timeout_ms).filter(|ms| *ms > 0),
         };
@@ -80,6 +80,13 @@ impl QueueSettings {
 
 /// Of quorum queues that were declared without one (semantics 31.20).
 const DELIVERY_LIMIT_OF_QUORUM: i64 = 20;
+/// Every quorum queue has these (semantics 21.5).
+const PRIORITIES_OF_QUORUM: Priorities = Priorities { max: 31, default: 4 };
+
+/// 0 levels beside 0 are one (semantics 9.13.4).
+fn levels(max: u64) -> Priorities {
+    Priorities { max: u8::try_from(max.max(1)).unwrap_or(u8::MAX), default: 0 }
+}
 
 #[cfg(test)]
 mod tests {
@@ -118,5 +125,35 @@ mod tests {
         let policy = QueuePolicy { dead_letter_routing_key: Some("key".into()), ..QueuePolicy::default() };
         let QueueSettings { options, dead_letter } = resolve(&arguments, &policy);
         assert_eq!((dead_letter, options.dead_letters, options.delivery_limit), (None, false, None));
+    }
+    /// Semantics 21.5, 31.20.
+    #[test]
+    fn quorum_queues_have_a_delivery_limit_and_levels_by_themselves_and_classic_ones_have_not() {
+        let of = |arguments: &Table, limit| {
+            let policy = QueuePolicy { delivery_limit: limit, ..QueuePolicy::default() };
+            let Options { delivery_limit, priorities, .. } = resolve(arguments, &policy).options;
+            (delivery_limit, priorities)
+        };
+        let quorum = Table::new().with("x-queue-type", "quorum");
+        let levels = Some(Priorities { max: 31, default: 4 });
+        assert_eq!(of(&quorum, None), (Some(20), levels));
+        assert_eq!(of(&quorum, Some(-1)), (None, levels), "a policy takes it away");
+        assert_eq!(of(&quorum, Some(50)), (Some(50), levels));
+        assert_eq!(of(&Table::new(), None), (None, None));
+    }
+
+    /// Semantics 31.9.
+    #[test]
+    fn nothing_times_out_unless_argument_or_policy_say_so() {
+        let of = |arguments: &Table, timeout| {
+            let policy = QueuePolicy { consumer_timeout_ms: timeout, ..QueuePolicy::default() };
+            resolve(arguments, &policy).options.consumer_timeout_ms
+        };
+        let argument = Table::new().with("x-consumer-timeout", 5000i64);
+        assert_eq!((of(&Table::new(), None), of(&Table::new(), Some(7))), (None, Some(7)));
+        assert_eq!(
+            (of(&argument, None), of(&argument, Some(7)), of(&argument, Some(9000))),
+            (Some(5000), Some(7), Some(5000))
+        );
     }
 }

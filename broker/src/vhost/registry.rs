@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
+use plugin_api::value::Table;
 use serde_json::Value as Json;
 
 use super::policy::NAME_BYTES_MAX;
 use super::settings::{InvalidSetting, PARAMETER_BYTES_MAX, PARAMETERS_MAX, VhostMetadata};
 use super::{Change, Changed, Shared, Vhost};
+use crate::events::{Events, Kind};
 use crate::metrics::node::QueueChurn;
 use crate::origin::Origin;
 use crate::plugin_host::{Registry, TypeError};
@@ -161,6 +163,11 @@ impl Vhosts {
         self.shared.registry.exchange_type(kind).is_some()
     }
 
+    /// Where is told what happens in vhosts.
+    pub fn events(&self) -> &Events {
+        &self.shared.events
+    }
+
     // Parameters of the broker as a whole
 
     /// All but the broker's own, in the order of their names.
@@ -234,6 +241,7 @@ impl Vhost {
         }
         tables.changes.extend(settings.parameters.into_keys().map(|name| Change::ParameterPut(name, None)));
         tables.changes.extend([Change::LimitsPut(None), Change::VhostRemoved]);
+        tables.happened.note(Kind::VhostDeleted, || Table::new().with("name", &*self.name));
         self.changed(tables);
         queues
     }

@@ -105,6 +105,7 @@ impl Vhost {
             settings: RwLock::new(Arc::new(settings)),
             policy: RwLock::new(Applied::default()),
             owner: None,
+            deleter: Mutex::default(),
             arguments,
             name,
         });

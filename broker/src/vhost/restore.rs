@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::policy::Policy;
 use super::queue_settings::Declared;
@@ -83,6 +83,7 @@ impl Vhost {
                 settings: RwLock::new(Arc::new(settings)),
                 policy: RwLock::new(applied),
                 owner: None,
+                deleter: Mutex::default(),
                 arguments: queue.arguments,
             }));
         }
@@ -101,6 +102,7 @@ impl Vhost {
         }
         // All of this is in the store already, but for what a version wrote that did not number exchanges.
         tables.changes = renumbered.into_iter().map(Change::ExchangeAdded).collect();
+        tables.happened.clear();
         self.changed(tables);
     }
 }

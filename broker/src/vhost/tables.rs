@@ -7,8 +7,10 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 use plugin_api::exchange::{BindingSpec, DestinationKind};
 
+use super::happened::{self, Happened};
 use super::settings::Settings;
 use super::{Change, QueueRecord};
+use crate::events::Kind;
 use crate::message::Message;
 use crate::plugin_host::TypeError;
 use crate::routing;
@@ -29,6 +31,8 @@ pub(super) struct Tables {
     leading_to: HashMap<u64, HashSet<Place>>,
     /// Durable changes that the ledger has not been told of.
     pub(super) changes: Vec<Change>,
+    /// What nobody has been told of.
+    pub(super) happened: Happened,
     /// The numbers of exchanges that are gone and whose held messages are still to be dropped.
     pub(super) ended: Vec<u64>,
     pub(super) settings: Settings,
@@ -59,6 +63,7 @@ impl Tables {
         if exchange.spec.durable {
             self.changes.push(Change::ExchangeAdded(Arc::clone(&exchange)));
         }
+        self.happened.note(Kind::ExchangeCreated, || happened::exchange_created(&exchange));
         self.by_number.insert(exchange.number, Arc::clone(&exchange));
         self.exchanges.insert(Arc::clone(&exchange.name), exchange);
     }
@@ -67,6 +72,7 @@ impl Tables {
         if queue.durable {
             self.changes.push(Change::QueueAdded(Arc::clone(&queue)));
         }
+        self.happened.note(Kind::QueueCreated, || happened::queue_created(&queue));
         self.queues.insert(Arc::clone(&queue.name), queue);
     }
 
@@ -94,6 +100,7 @@ impl Tables {
         let is_durable = exchange.spec.durable && destination.is_durable();
         let bound = exchange.bind(binding, destination, handed)?;
         if let Bound::New(slot) = bound {
+            self.happened.note(Kind::BindingCreated, || happened::binding(exchange, &Identity::of(binding)));
             if is_durable {
                 let (source, identity) = (Arc::clone(&exchange.name), Identity::of(binding));
                 self.changes.push(Change::BindingAdded { source, identity, arguments: binding.arguments.clone() });
@@ -121,6 +128,7 @@ impl Tables {
             tracing::error!(exchange = %exchange.name, error = %error, "exchange type failed to forget a binding");
         }
         self.forget_place(number_of(&destination), (exchange.number, slot));
+        self.happened.note(Kind::BindingDeleted, || happened::binding(exchange, &identity));
         if exchange.spec.durable && destination.is_durable() {
             self.changes.push(Change::BindingRemoved { source: Arc::clone(&exchange.name), identity });
         }
@@ -139,6 +147,7 @@ impl Tables {
         if let Some(queue) = self.queues.remove(name) {
             let abandoned = self.unbind_everything_to(queue.number);
             self.remove_exchanges(abandoned);
+            self.happened.note(Kind::QueueDeleted, || happened::queue_deleted(&queue));
             if queue.durable {
                 self.changes.push(Change::QueueRemoved(Arc::clone(&queue.name)));
             }
@@ -165,6 +174,7 @@ impl Tables {
                 self.forget_binding(&exchange, unbound);
             }
             going.extend(self.unbind_everything_to(exchange.number));
+            self.happened.note(Kind::ExchangeDeleted, || happened::exchange_deleted(&exchange));
             if exchange.spec.durable {
                 self.changes.push(Change::ExchangeRemoved(Arc::clone(&exchange.name)));
             }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Context;
 use super::setup::Step;
-use crate::facts::{ChannelId, ConsumerId, DeliveryId, PublishId};
+use crate::facts::{ChannelId, ConsumerId, DeliveryId, PublishId, Settled, TransactionId};
 use crate::plan::{QueueIndex, Work};
 
 /// A piece of work that wants a channel, again and again.
@@ -29,12 +29,16 @@ pub(super) enum Request {
     Close,
     Setup(Step),
     ConfirmSelect,
+    TxSelect,
+    Commit,
+    Rollback,
     /// A limit for all consumers, or for each of those to come.
     Qos {
         global: Option<u16>,
     },
     Consume(ConsumerId),
     Cancel(ConsumerId),
+    Recover,
     Get {
         queue: QueueIndex,
         no_ack: bool,
@@ -50,7 +54,8 @@ pub(super) enum Request {
 }
 
 impl Request {
-    /// Whether the broker may close the channel over it: others may have deleted the queue, or consume from it exclusively.
+    /// Whether the broker may close the channel over it: others may have deleted the queue, or consume from it exclusively, and a queue may
+    /// refuse what a transaction brings. Until it is answered, others may have what the channel has.
     pub(super) fn is_risky(&self, context: &Context<'_>) -> bool {
         let queue = |queue: QueueIndex| &context.plan.queues[queue.0];
         match self {
@@ -59,6 +64,8 @@ impl Request {
                 queue.is_deleted || queue.is_exclusive
             }
             Self::Get { queue: of, .. } | Self::Sweep { queue: of, .. } => queue(*of).is_deleted,
+            // What is on its way to the client may reach somebody else before it.
+            Self::Commit | Self::Recover => true,
             Self::Setup(Step::Bind { binding, .. }) => queue(context.plan.bindings[*binding].queue).is_deleted,
             _ => false,
         }
@@ -71,9 +78,13 @@ impl Request {
             Self::Close => "channel.close-ok",
             Self::Setup(step) => step.reply(),
             Self::ConfirmSelect => "confirm.select-ok",
+            Self::TxSelect => "tx.select-ok",
+            Self::Commit => "tx.commit-ok",
+            Self::Rollback => "tx.rollback-ok",
             Self::Qos { .. } => "basic.qos-ok",
             Self::Consume(_) => "basic.consume-ok",
             Self::Cancel(_) => "basic.cancel-ok",
+            Self::Recover => "basic.recover-ok",
             Self::Get { .. } => "basic.get-ok",
             Self::Sweep { is_delete: false, .. } => "queue.purge-ok",
             Self::Sweep { is_delete: true, .. } => "queue.delete-ok",
@@ -93,6 +104,25 @@ pub(super) struct Consuming {
     pub(super) is_registered: bool,
 }
 
+/// What a transaction holds.
+#[derive(Debug)]
+pub(super) struct Transaction {
+    pub(super) id: TransactionId,
+    pub(super) publishes: Vec<PublishId>,
+    /// Settlements, with their delivery tags.
+    pub(super) settled: Vec<(Settled, Vec<(u64, DeliveryId)>)>,
+}
+
+impl Transaction {
+    pub(super) fn new(id: TransactionId) -> Self {
+        Self { id, publishes: Vec::new(), settled: Vec::new() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.publishes.is_empty() && self.settled.is_empty()
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Channel {
@@ -108,6 +138,7 @@ pub(super) struct Channel {
     pub(super) confirms: bool,
     pub(super) next_number: u64,
     pub(super) unconfirmed: BTreeMap<u64, PublishId>,
+    pub(super) transaction: Option<Transaction>,
     pub(super) last_tag: u64,
     pub(super) unacked: BTreeMap<u64, DeliveryId>,
     pub(super) consumers: BTreeMap<String, Consuming>,
@@ -130,6 +161,7 @@ impl Channel {
             confirms: false,
             next_number: 1,
             unconfirmed: BTreeMap::new(),
+            transaction: None,
             last_tag: 0,
             unacked: BTreeMap::new(),
             consumers: BTreeMap::new(),

@@ -55,6 +55,7 @@ impl Checker {
                 global_prefetch_count: 0,
                 no_ack: false,
                 is_exclusive: false,
+                is_transactional: false,
                 priority: None,
             };
             self.0.consume(context, DRAIN_CHANNEL, queue, &plan);

@@ -20,7 +20,8 @@ impl Client {
         match stage {
             0 => self.limit(context, number, plan.prefetch_count, false),
             1 if plan.global_prefetch_count > 0 => self.limit(context, number, plan.global_prefetch_count, true),
-            1 => {}
+            2 if plan.is_transactional => self.select_transactions(context, number),
+            1 | 2 => {}
             _ => {
                 let missing = plan.queues.iter().find(|queue| !channel.subscribed.contains(queue)).copied();
                 match missing {
@@ -62,6 +63,7 @@ impl Client {
             queue,
             no_ack: plan.no_ack,
             prefetch_count: channel.prefetch_count,
+            at: context.history.facts.step,
             cancel_sent: None,
             cancelled: None,
         };
@@ -93,6 +95,8 @@ impl Client {
             2..5 => return self.barrier(context, number),
             5 => return self.settle_unknown(context, number),
             6..9 => return self.cancel(context, number),
+            9 => return self.recover(context, number),
+            10..50 if self.end_transaction(context, number) => return,
             _ => {}
         }
         let Some(channel) = self.channel(number) else { return };
@@ -102,7 +106,7 @@ impl Client {
         }
         let tag = *self.random.pick(&tags);
         let (how, method) = match choice {
-            9..110 => (Settled::Ack, "basic.ack"),
+            10..110 => (Settled::Ack, "basic.ack"),
             110..160 => (Settled::Requeue, if choice.is_multiple_of(2) { "basic.nack" } else { "basic.reject" }),
             160..175 => (Settled::Discard, if choice.is_multiple_of(2) { "basic.nack" } else { "basic.reject" }),
             // Thinks it over.
@@ -124,8 +128,15 @@ impl Client {
         let Some(channel) = self.channel(number) else { return };
         let settled: BTreeSet<u64> =
             if multiple { channel.unacked.range(..=tag).map(|(tag, _)| *tag).collect() } else { BTreeSet::from([tag]) };
-        let deliveries: Vec<DeliveryId> = settled.iter().filter_map(|tag| channel.unacked.remove(tag)).collect();
-        context.history.note(Event::Settled { deliveries, how });
+        let settled: Vec<(u64, DeliveryId)> =
+            settled.iter().filter_map(|tag| Some((*tag, channel.unacked.remove(tag)?))).collect();
+        match &mut channel.transaction {
+            Some(transaction) => transaction.settled.push((how, settled)),
+            None => {
+                let deliveries = settled.into_iter().map(|(_, id)| id).collect();
+                context.history.note(Event::Settled { deliveries, how });
+            }
+        }
         let tag = ("delivery-tag", Field::Number(tag));
         let requeue = ("requeue", Field::Bit(how == Settled::Requeue));
         match method {
@@ -133,6 +144,14 @@ impl Client {
             "basic.nack" => self.call(context, number, method, &[tag, ("multiple", Field::Bit(multiple)), requeue]),
             _ => self.call(context, number, method, &[tag, requeue]),
         }
+    }
+
+    /// Puts back everything that the channel has.
+    fn recover(&mut self, context: &mut Context<'_>, number: u16) {
+        let Some(channel) = self.channel(number).filter(|channel| channel.transaction.is_none()) else { return };
+        let deliveries = std::mem::take(&mut channel.unacked).into_values().collect();
+        context.history.note(Event::Settled { deliveries, how: Settled::Requeue });
+        self.request(context, number, Request::Recover, "basic.recover", &[("requeue", Field::Bit(true))]);
     }
 
     /// Closes the channel, and everything comes back.

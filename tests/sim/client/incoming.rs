@@ -6,10 +6,10 @@ use tests::wire::{Field, Frame};
 use super::channel::Request;
 use super::connection::{Phase, SETUP_CHANNEL};
 use super::{Client, Context, setup};
-use crate::facts::{Answer, Delivery, PublishId, Taker};
+use crate::facts::{Answer, Death, Delivery, PublishId, Settled, Taker};
 use crate::history::Event;
 use crate::message;
-use crate::plan::QueueIndex;
+use crate::plan::{DEAD, QueueIndex};
 
 /// The arguments of a method, taken from the front.
 struct Fields<'a>(std::slice::Iter<'a, Field>);
@@ -108,8 +108,8 @@ impl Client {
             "basic.ack" => self.on_confirm(context, number, fields.number(), fields.bit(), Answer::Acked),
             "basic.nack" => self.on_confirm(context, number, fields.number(), fields.bit(), Answer::Nacked),
             "basic.return" => {
-                let (id, _) = identify(context, incoming)?;
-                context.history.note(Event::Returned(id));
+                let Content { publish, .. } = identify(context, incoming)?;
+                context.history.note(Event::Returned(publish));
                 Ok(())
             }
             "basic.deliver" => self.on_deliver(context, number, incoming),
@@ -178,12 +178,18 @@ impl Client {
     }
 
     fn on_arrival(&mut self, context: &mut Context<'_>, number: u16, arrival: Arrival<'_>) -> Result<(), String> {
-        let (publish, _) = identify(context, arrival.incoming)?;
+        let Content { publish, death, returns } = identify(context, arrival.incoming)?;
         let route = &context.history.facts.publish(publish).route;
-        let (exchange, routing_key) = (arrival.exchange.as_str(), arrival.routing_key.as_str());
-        if *route != (exchange.to_owned(), routing_key.to_owned()) {
-            let place = format!("'{exchange}' with key '{routing_key}'");
-            return Err(format!("message {} is delivered as of exchange {place}, not as of {route:?}", publish.0));
+        let route = match death {
+            None => route.clone(),
+            Some(_) if arrival.queue != DEAD => {
+                return Err(format!("message {} has died and is in a queue of the living", publish.0));
+            }
+            Some(death) => context.plan.queues[death.queue.0].route_of_dead(&route.1),
+        };
+        let come = (arrival.exchange, arrival.routing_key);
+        if route != come {
+            return Err(format!("message {} is delivered with the route {come:?}, not {route:?}", publish.0));
         }
         let step = context.history.facts.step;
         let Some(channel) = self.channel(number) else { return Ok(()) };
@@ -193,18 +199,22 @@ impl Client {
         channel.last_tag = arrival.tag;
         let delivery = Delivery {
             publish,
+            death,
             queue: arrival.queue,
             taker: arrival.taker,
             channel: channel.id,
             redelivered: arrival.redelivered,
             no_ack: arrival.no_ack,
+            returns,
             at: step,
             settled: None,
         };
         let id = context.history.deliver(delivery);
-        if !arrival.no_ack
-            && let Some(channel) = self.channel(number)
-        {
+        let Some(channel) = self.channel(number).filter(|_| !arrival.no_ack) else { return Ok(()) };
+        if matches!(channel.request, Some((Request::Recover, _))) {
+            // It goes back with everything else that was sent before the answer.
+            context.history.note(Event::Settled { deliveries: vec![id], how: Settled::Requeue });
+        } else {
             channel.unacked.insert(arrival.tag, id);
         }
         Ok(())
@@ -220,7 +230,14 @@ impl Client {
             context.history.note(Event::ChannelSpared(id));
         }
         match request {
-            Request::Open | Request::ConfirmSelect | Request::Barrier | Request::Qos { global: None } => {}
+            Request::Open
+            | Request::ConfirmSelect
+            | Request::TxSelect
+            | Request::Recover
+            | Request::Barrier
+            | Request::Qos { global: None } => {}
+            Request::Commit => self.on_committed(context, number),
+            Request::Rollback => self.on_rolled_back(context, number),
             Request::Close => {
                 context.history.note(Event::ChannelEnded(id));
                 self.forget_channel(context, number);
@@ -254,7 +271,7 @@ impl Client {
             }
             Request::Get { queue, no_ack } => {
                 if incoming.method.name == "basic.get-empty" {
-                    context.history.note(Event::GotEmpty(queue));
+                    context.history.note(Event::GotEmpty { channel: id, queue });
                     return Ok(());
                 }
                 let (tag, redelivered, exchange, routing_key) =
@@ -293,13 +310,19 @@ impl Client {
         text: &str,
     ) -> Result<(), String> {
         let Some(channel) = self.channel(number) else { return Ok(()) };
-        let (id, is_closing, request) = (channel.id, channel.is_closing, channel.request.clone());
-        let is_refusal = [403, 404].contains(&code);
+        let (id, is_closing, is_doomed) = (channel.id, channel.is_closing, channel.is_doomed);
+        let request = channel.request.clone();
+        let is_refusal = match request {
+            Some((Request::Commit, _)) => code == 406 && text.contains("partial tx completion"),
+            _ => [403, 404].contains(&code),
+        };
+        if is_refusal && matches!(request, Some((Request::Commit, _))) {
+            self.on_refused(context, number);
+        }
         // The broker itself ends in a moment.
         let has_failed = code == 541 && text.contains("the store has failed");
-        let is_expected = channel.is_doomed
-            || has_failed
-            || is_refusal && request.is_some_and(|(request, _)| request.is_risky(context));
+        let is_expected =
+            is_doomed || has_failed || is_refusal && request.is_some_and(|(request, _)| request.is_risky(context));
         self.call(context, number, "channel.close-ok", &[]);
         context.history.note(Event::ChannelEnded(id));
         if is_closing {
@@ -331,12 +354,25 @@ impl Client {
     }
 }
 
-fn identify(context: &Context<'_>, incoming: &Incoming) -> Result<(PublishId, usize), String> {
+/// What is known of a message that has come.
+struct Content {
+    publish: PublishId,
+    death: Option<Death>,
+    returns: Option<i64>,
+}
+
+fn identify(context: &Context<'_>, incoming: &Incoming) -> Result<Content, String> {
     let Some((properties, body)) = &incoming.content else { return Err("a delivery without content".to_owned()) };
     let id = message::identify(properties, body)?;
-    match context.history.facts.publishes.get(id.0) {
-        Some(publish) if publish.body_bytes == body.len() => Ok((id, body.len())),
-        Some(publish) => Err(format!("message {} comes with {} bytes of {}", id.0, body.len(), publish.body_bytes)),
-        None => Err(format!("nobody has published message {}", id.0)),
+    let Some(publish) = context.history.facts.publishes.get(id.0) else {
+        return Err(format!("nobody has published message {}", id.0));
+    };
+    if publish.body_bytes != body.len() {
+        return Err(format!("message {} comes with {} bytes of {}", id.0, body.len(), publish.body_bytes));
     }
+    let queues = &context.plan.queues;
+    let queue_of = |name: &[u8]| queues.iter().position(|queue| queue.name.as_bytes() == name).map(QueueIndex);
+    let (death, returns) = message::headers(properties, queue_of)?;
+    message::compare(id, publish, death.is_some(), properties)?;
+    Ok(Content { publish: id, death, returns })
 }

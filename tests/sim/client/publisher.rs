@@ -16,11 +16,15 @@ impl Client {
             channel.confirms = true;
             return self.request(context, number, Request::ConfirmSelect, "confirm.select", &[]);
         }
+        if plan.answers == Answers::Transactions && channel.transaction.is_none() {
+            return self.select_transactions(context, number);
+        }
         match self.random.below(200) {
             0 => self.close_channel(context, number),
             1 => self.close(context),
             2..8 => self.barrier(context, number),
             8 => self.publish_nowhere(context, number),
+            9..50 if self.end_transaction(context, number) => {}
             _ => {
                 let burst = if self.random.below(4) == 0 { 1 + self.random.below(8) } else { 1 };
                 for _ in 0..burst {
@@ -42,9 +46,14 @@ impl Client {
         }
         *context.publishes_left -= 1;
         let (id, confirms, publish_number) = (channel.id, channel.confirms, channel.next_number);
+        let transaction = channel.transaction.as_ref().map(|transaction| transaction.id);
         let route = self.random.pick(&context.plan.routes);
         let is_mandatory = self.random.below(100) < plan.mandatory_percent;
         let is_persistent = self.random.below(100) < plan.persistent_percent;
+        let has_expiration = self.random.below(100) < plan.expiration_percent;
+        let expiration_ms = has_expiration.then(|| *self.random.pick(&[0, 50, 1_000, 20_000]));
+        let has_priority = self.random.below(100) < plan.priority_percent;
+        let priority = has_priority.then(|| self.random.below(12) as u8);
         let body_bytes = message::BODY_BYTES_MIN + self.random.below(plan.body_bytes_max) as usize;
         let facts = &context.history.facts;
         let targets = route.queues.iter().map(|queue| (*queue, facts.queue(*queue).is_ready)).collect();
@@ -56,25 +65,32 @@ impl Client {
             at_ms: context.now_ms,
             is_mandatory,
             is_persistent,
+            expiration_ms,
+            priority,
+            transaction,
             body_bytes,
             route: (route.exchange.to_owned(), route.routing_key.clone()),
             targets,
             answer: None,
+            known_ms: None,
             returned: 0,
         };
         let id = context.history.publish(publish);
-        if let Some(channel) = self.channel(number)
-            && confirms
-        {
-            channel.next_number += 1;
-            channel.unconfirmed.insert(publish_number, id);
+        if let Some(channel) = self.channel(number) {
+            if confirms {
+                channel.next_number += 1;
+                channel.unconfirmed.insert(publish_number, id);
+            }
+            if let Some(transaction) = &mut channel.transaction {
+                transaction.publishes.push(id);
+            }
         }
         let fields = [
             ("exchange", text(route.exchange)),
             ("routing-key", text(&route.routing_key)),
             ("mandatory", Field::Bit(is_mandatory)),
         ];
-        let content = (message::properties(id, is_persistent), message::body(id, body_bytes));
+        let content = (message::properties(id, context.history.facts.publish(id)), message::body(id, body_bytes));
         self.with_sender(context, number, |_, sender| sender.content("basic.publish", &fields, Some(content)));
     }
 

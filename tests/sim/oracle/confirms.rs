@@ -1,10 +1,10 @@
 //! Each number is settled exactly once, and never before it was used (semantics 14.2, 14.9); a message that reaches no queue comes back
-//! when it was mandatory, before its confirm, and no other does (semantics 12.7, 14.3).
+//! when it was mandatory, before its confirm, and no other does (semantics 12.7, 14.3). A nack has a reason: a queue that may refuse, or a store that fails (semantics 14.7).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Oracle;
-use crate::facts::{Answer, ChannelId, Excuse, Facts};
+use crate::facts::{Answer, ChannelId, Excuse, Facts, PublishId};
 use crate::history::Event;
 use crate::plan::QueueIndex;
 
@@ -12,6 +12,8 @@ use crate::plan::QueueIndex;
 pub(crate) struct Confirms {
     /// Numbers that are not settled.
     open: BTreeMap<ChannelId, BTreeSet<u64>>,
+    /// What was nacked since all was quiet.
+    nacked: Vec<PublishId>,
 }
 
 impl Oracle for Confirms {
@@ -42,6 +44,9 @@ impl Oracle for Confirms {
             }
             Event::Answered(id) => {
                 let publish = facts.publish(*id);
+                if publish.answer == Some(Answer::Nacked) {
+                    self.nacked.push(*id);
+                }
                 let is_unroutable = publish.targets.is_empty();
                 // A queue that is being deleted takes nothing any more.
                 let was_there = |(queue, is_certain): &(QueueIndex, bool)| {
@@ -57,6 +62,17 @@ impl Oracle for Confirms {
                     1 if !publish.is_mandatory => Err(format!("message {} came back and is not mandatory", id.0)),
                     0 | 1 => Ok(()),
                     times => Err(format!("message {} came back {times} times", id.0)),
+                }
+            }
+            Event::Quiet => {
+                let has_reason = |id: &PublishId| {
+                    let publish = facts.publish(*id);
+                    let refuses = publish.targets.iter().any(|(queue, _)| facts.queue(*queue).plan.may_refuse());
+                    refuses || facts.node_end_since(publish.at).is_some()
+                };
+                match std::mem::take(&mut self.nacked).into_iter().find(|id| !has_reason(id)) {
+                    Some(id) => Err(format!("message {} was nacked without a reason", id.0)),
+                    None => Ok(()),
                 }
             }
             Event::Returned(id) if facts.publish(*id).answer.is_some() => {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Oracle;
-use crate::facts::{ChannelId, Excuse, Facts, PublishId};
+use crate::facts::{ChannelId, Copy, Excuse, Facts, NodeEnd, Publish, PublishId};
 use crate::history::Event;
 use crate::plan::QueueIndex;
 
@@ -19,13 +19,17 @@ impl Oracle for Holes {
         if !matches!(event, Event::Drained) {
             return Ok(());
         }
-        // For each channel, queue and kind: an earlier message that nobody saw.
-        let mut unseen: BTreeMap<(ChannelId, QueueIndex, bool), PublishId> = BTreeMap::new();
+        // For each channel, queue, kind and level: an earlier message that nobody saw.
+        let mut unseen: BTreeMap<(ChannelId, QueueIndex, bool, u8), PublishId> = BTreeMap::new();
         for (index, publish) in facts.publishes.iter().enumerate() {
             let id = PublishId(index);
             for (queue, is_certain) in &publish.targets {
-                let line = (publish.channel, *queue, publish.is_persistent);
-                if facts.queue(*queue).deliveries.contains_key(&id) {
+                if may_vanish(facts, *queue, publish) {
+                    continue;
+                }
+                let level = facts.queue(*queue).plan.level(publish.priority);
+                let line = (publish.channel, *queue, publish.is_persistent, level);
+                if facts.queue(*queue).deliveries.contains_key(&Copy::of(id)) {
                     if let Some(hole) = unseen.get(&line) {
                         let name = &facts.queue(*queue).plan.name;
                         return Err(format!(
@@ -47,4 +51,13 @@ impl Oracle for Holes {
         }
         Ok(())
     }
+}
+
+/// Whether it may be missing where a later one is not: it expired, was dropped or refused, or was of those that survive a power cut in any
+/// order.
+fn may_vanish(facts: &Facts, queue: QueueIndex, publish: &Publish) -> bool {
+    let plan = &facts.queue(queue).plan;
+    let is_unsynced = plan.is_os && facts.node_end_since(publish.at) == Some(NodeEnd::PowerCut);
+    let may_die = plan.is_limited() || plan.delivery_limit.is_some() || facts.ttl_ms(queue, publish).is_some();
+    is_unsynced || may_die
 }

@@ -1,13 +1,20 @@
 //! What is promised: one file for each promise. An oracle sees every event and the facts as they are after it.
 
+mod attempts;
 mod confirms;
 mod conservation;
+mod deaths;
 mod holes;
+mod length;
 mod loss;
 mod once;
 mod order;
 mod prefetch;
+mod priority;
 mod redelivered;
+mod single_active;
+mod transactions;
+mod ttl;
 
 use crate::facts::Facts;
 use crate::history::Event;
@@ -27,13 +34,20 @@ pub(crate) trait Oracle {
 /// All of them, at the start of a run.
 pub(crate) fn all() -> Vec<Box<dyn Oracle>> {
     vec![
+        Box::new(attempts::Attempts::default()),
         Box::new(confirms::Confirms::default()),
         Box::new(conservation::Conservation),
+        Box::new(deaths::Deaths),
         Box::new(holes::Holes),
+        Box::new(length::Length),
         Box::new(loss::Loss),
         Box::new(once::Once::default()),
         Box::new(order::Order::default()),
         Box::new(prefetch::Prefetch::default()),
+        Box::new(priority::Priority::default()),
         Box::new(redelivered::Redelivered),
+        Box::new(single_active::SingleActive::default()),
+        Box::new(transactions::Transactions),
+        Box::new(ttl::Ttl::default()),
     ]
 }

@@ -1,17 +1,17 @@
 //! A message is in one place at a time: while somebody holds it nobody else gets it, and once its ack has been processed it never comes
-//! again while the broker runs, nor after it was stopped in order.
+//! again while the broker runs, nor after it was stopped in order. What has died is where dead letters go, and nowhere else.
 
 use std::collections::BTreeMap;
 
 use super::Oracle;
-use crate::facts::{DeliveryId, Facts, NodeEnd, PublishId, Settled, Taker};
+use crate::facts::{Copy, DeliveryId, Facts, NodeEnd, Settled, Taker};
 use crate::history::Event;
-use crate::plan::QueueIndex;
+use crate::plan::{DEAD, QueueIndex};
 
 #[derive(Default)]
 pub(crate) struct Once {
     /// The last delivery of each message in each queue.
-    last: BTreeMap<(QueueIndex, PublishId), DeliveryId>,
+    last: BTreeMap<(QueueIndex, Copy), DeliveryId>,
 }
 
 impl Oracle for Once {
@@ -22,8 +22,10 @@ impl Oracle for Once {
     fn judge(&mut self, facts: &Facts, event: &Event) -> Result<(), String> {
         let Event::Delivered(id) = event else { return Ok(()) };
         let delivery = facts.delivery(*id);
-        let before = self.last.insert((delivery.queue, delivery.publish), *id);
-        let reaches = facts.publish(delivery.publish).targets.iter().any(|(queue, _)| *queue == delivery.queue);
+        let before = self.last.insert((delivery.queue, delivery.copy()), *id);
+        let publish = facts.publish(delivery.publish);
+        let origin = delivery.death.map_or(delivery.queue, |death| death.queue);
+        let reaches = publish.targets.iter().any(|(queue, _)| *queue == origin);
         let name = || format!("message {} of {}", delivery.publish.0, facts.queue(delivery.queue).plan.name);
         if !reaches {
             return Err(format!("{} was never routed there", name()));
@@ -31,6 +33,14 @@ impl Oracle for Once {
         // What arrives late from a channel that is ending may have been sent before the other had it.
         if facts.channel(delivery.channel).end.begun.is_some() {
             return Ok(());
+        }
+        if facts.may_be_double(delivery) {
+            return Ok(());
+        }
+        let died = Copy { died_in: Some(origin), ..Copy::of(delivery.publish) };
+        let may_have_come_back = facts.node_end_since(publish.at).is_some_and(|end| end != NodeEnd::Stopped);
+        if delivery.death.is_none() && self.last.contains_key(&(DEAD, died)) && !may_have_come_back {
+            return Err(format!("{} comes from there although it has died", name()));
         }
         let Some(before) = before.map(|before| facts.delivery(before)) else { return Ok(()) };
         let had_it = match before.taker {

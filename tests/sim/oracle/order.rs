@@ -1,5 +1,5 @@
 //! Messages of one channel come out of a queue in the order in which they were published (semantics 13.10), and those that come back take
-//! their old places (semantics 13.20).
+//! their old places (semantics 13.20). With priorities this is so for each of them (semantics 21.1).
 
 use std::collections::BTreeMap;
 
@@ -11,9 +11,9 @@ use crate::plan::QueueIndex;
 #[derive(Default)]
 pub(crate) struct Order {
     /// The last message of each publishing channel that came to each consumer for the first time.
-    first_time: BTreeMap<(ConsumerId, ChannelId), PublishId>,
+    first_time: BTreeMap<(ConsumerId, ChannelId, u8), PublishId>,
     /// The last message of each publishing channel that came out of each queue since it has one consumer only.
-    drained: Option<BTreeMap<(QueueIndex, ChannelId), PublishId>>,
+    drained: Option<BTreeMap<(QueueIndex, ChannelId, u8), PublishId>>,
 }
 
 impl Oracle for Order {
@@ -35,14 +35,18 @@ impl Oracle for Order {
             _ => return Ok(()),
         };
         let delivery = facts.delivery(id);
-        let channel = facts.publish(delivery.publish).channel;
         let Taker::Consumer(consumer) = delivery.taker else { return Ok(()) };
-        let name = &facts.queue(delivery.queue).plan.name;
+        // Messages die in any order.
+        if delivery.death.is_some() {
+            return Ok(());
+        }
+        let (publish, plan) = (facts.publish(delivery.publish), &facts.queue(delivery.queue).plan);
+        let (channel, level, name) = (publish.channel, plan.level(publish.priority), &plan.name);
         let (message, later) = match &mut self.drained {
-            Some(drained) => (delivery.publish, drained.insert((delivery.queue, channel), delivery.publish)),
+            Some(drained) => (delivery.publish, drained.insert((delivery.queue, channel, level), delivery.publish)),
             // What comes back may stand before what came for the first time.
             None if delivery.redelivered => return Ok(()),
-            None => (delivery.publish, self.first_time.insert((consumer, channel), delivery.publish)),
+            None => (delivery.publish, self.first_time.insert((consumer, channel, level), delivery.publish)),
         };
         match later {
             Some(later) if later > message => {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::Oracle;
-use crate::facts::{ChannelId, ConsumerId, DeliveryId, Facts, Sweep, Taker};
+use crate::facts::{ChannelId, ConsumerId, DeliveryId, Facts, Taker};
 use crate::history::Event;
 
 #[derive(Default)]
@@ -35,11 +35,10 @@ impl Oracle for Prefetch {
         let unacked = &facts.channel(delivery.channel).unacked;
         let is_of = |consumer: ConsumerId, taker: Taker| matches!(taker, Taker::Consumer(of) if of == consumer);
         let of_consumer = unacked.iter().filter(|id| is_of(consumer, facts.delivery(**id).taker)).count();
-        // What was delivered of a queue that has been deleted since no longer counts.
-        let is_gone = |id: &DeliveryId| {
-            let delivery = facts.delivery(*id);
-            let since = |sweep: &Sweep| sweep.is_delete && sweep.done.is_none_or(|(done, _)| done >= delivery.at);
-            facts.queue(delivery.queue).sweeps.iter().any(since)
+        // What was delivered of a queue that has been deleted since no longer counts, also where it arrives after that.
+        let is_gone = |id: &DeliveryId| match facts.delivery(*id).taker {
+            Taker::Consumer(consumer) => facts.may_be_orphaned(facts.consumer(consumer)),
+            Taker::Getter => true,
         };
         let of_channel = unacked.iter().filter(|id| !is_gone(id)).count();
         let prefetch = usize::from(facts.consumer(consumer).prefetch_count);

@@ -15,13 +15,14 @@ impl Oracle for Redelivered {
         let Event::Delivered(id) = event else { return Ok(()) };
         let delivery = facts.delivery(*id);
         let queue = facts.queue(delivery.queue);
-        let seen = queue.deliveries.get(&delivery.publish).map(Vec::as_slice).unwrap_or_default();
+        let seen = queue.deliveries.get(&delivery.copy()).map(Vec::as_slice).unwrap_or_default();
         let before = seen.iter().rev().find(|before| *before != id).map(|before| facts.delivery(*before));
         let name = || format!("message {} of {}", delivery.publish.0, queue.plan.name);
         // What arrives late from a channel that is ending may have been sent before the other had it.
         let is_late = facts.channel(delivery.channel).end.begun.is_some();
         match before {
             _ if is_late => Ok(()),
+            Some(_) if facts.may_be_double(delivery) => Ok(()),
             // Marks of the last batches may be missing after a kill or a power cut.
             Some(before) if !delivery.redelivered => match facts.node_end_from(facts.channel(before.channel).boot) {
                 None | Some(NodeEnd::Stopped) => Err(format!("{} was delivered before and does not say so", name())),

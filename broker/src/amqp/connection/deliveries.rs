@@ -13,6 +13,14 @@ impl Connection {
         self.channels.get(&id.0).map_or(0, |channel| channel.consumers.len())
     }
 
+    /// The consumers of a channel, in no order, each with its tag.
+    pub fn consumers(&self, id: ChannelId) -> impl Iterator<Item = (SourceId, &str)> {
+        let channel = self.channels.get(&id.0);
+        channel
+            .into_iter()
+            .flat_map(|channel| channel.consumers.iter().map(|(source, consumer)| (*source, &*consumer.tag)))
+    }
+
     /// The source behind a consumer tag.
     pub fn consumer_source(&self, id: ChannelId, tag: &str) -> Option<SourceId> {
         self.channels.get(&id.0)?.tags.get(tag).copied()
@@ -180,11 +188,6 @@ impl Connection {
             is_confirm: matches!(channel.mode, Mode::Confirm(_)),
             is_transactional: matches!(channel.mode, Mode::Tx(_)),
         })
-    }
-
-    /// What was agreed on: channels, bytes of a frame, seconds between heartbeats; 0 is none.
-    pub fn tuned(&self) -> (u16, u32, u16) {
-        (self.channel_max, self.frame_max_bytes, self.heartbeat_secs)
     }
 }
 

@@ -281,7 +281,7 @@ impl Reader<'_> {
         let all = channel.channel.from_queues();
         all.iter()
             .filter(|from| is_there(from))
-            .map(|from| self.from_queue(&channel.connection, channel.number, from))
+            .map(|from| self.facts_of(&channel.connection, channel.number, from))
             .collect()
     }
 
@@ -299,7 +299,7 @@ impl Reader<'_> {
         self.each_channel(|connection, channel| {
             let all = channel.from_queues();
             let found = all.iter().find(|from| from.number == queue);
-            found.map(|from| self.from_queue(connection, channel.number, from))
+            found.map(|from| self.facts_of(connection, channel.number, from))
         })
     }
 
@@ -317,7 +317,7 @@ impl Reader<'_> {
         ToExchangeFacts { connection: Arc::clone(connection), channel, exchange: Arc::clone(&to.name), stats }
     }
 
-    fn from_queue(&self, connection: &Arc<ConnectionStats>, channel: u16, from: &FromQueue) -> FromQueueFacts {
+    fn facts_of(&self, connection: &Arc<ConnectionStats>, channel: u16, from: &FromQueue) -> FromQueueFacts {
         let (values, rates) = from.get(self.now_ms);
         let stats = Numbers { values, rates, sampled: None };
         FromQueueFacts { connection: Arc::clone(connection), channel, queue: Arc::clone(&from.name), stats }

@@ -3,7 +3,7 @@
 use super::*;
 
 fn levels(max: u8) -> Options {
-    Options { max_priority: Some(max), ..Options::default() }
+    Options { priorities: Some(Priorities { max, default: 0 }), ..Options::default() }
 }
 
 impl Bench {

@@ -223,7 +223,8 @@ proptest! {
         max_priority in prop::option::of(1..5_u8),
         ops in prop::collection::vec(slow_op(), 1..150),
     ) {
-        let options = Options { durable, max_priority, ..Options::default() };
+        let priorities = max_priority.map(|max| Priorities { max, default: 0 });
+        let options = Options { durable, priorities, ..Options::default() };
         let mut slow = Slow {
             modelled: Modelled::new(options),
             inbox: Arc::default(),

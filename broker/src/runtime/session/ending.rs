@@ -55,8 +55,14 @@ impl Session {
         let mut place_of: HashMap<u64, usize> = HashMap::new();
         for channel in channels {
             self.drop_transaction(*channel);
+            let consumer_count = self.tell_consumers_deleted(*channel);
             let Some(state) = self.channels.get_mut(&channel.0) else { continue };
-            for id in std::mem::take(&mut state.sources) {
+            let is_told = std::mem::replace(&mut state.is_told, true);
+            let sources = std::mem::take(&mut state.sources);
+            if !is_told {
+                self.tell_channel_closed(*channel, consumer_count);
+            }
+            for id in sources {
                 let Some(source) = self.sources.remove(&id) else { continue };
                 self.consumer_count -= usize::from(source.is_consumer);
                 let place = *place_of.entry(source.queue.number).or_insert_with(|| {
@@ -128,6 +134,7 @@ impl Session {
     fn finish_connection(&mut self, now: Instant) {
         let Some(ending) = self.ending.take() else { return };
         self.channels.clear();
+        self.tell_connection_closed();
         self.pending_count = 0;
         self.broker.metrics.connections.close(&self.stats);
         // Who hears of the end may come again at once.
@@ -191,6 +198,7 @@ impl Session {
     pub fn abandon(&mut self) {
         self.mailbox.close();
         self.let_go();
+        self.tell_connection_closed();
         self.sources.clear();
         self.channels.clear();
         self.broker.metrics.connections.close(&self.stats);

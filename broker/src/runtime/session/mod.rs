@@ -9,6 +9,7 @@ mod actor;
 mod commands;
 mod ending;
 mod exclusive;
+mod happened;
 mod replies;
 mod reply_to;
 mod secret;
@@ -33,7 +34,7 @@ use self::transactions::HeldPublishes;
 use super::broker::Broker;
 use super::census::Full;
 use super::mailbox::Mailbox;
-use crate::access::User;
+use crate::access::{LoginError, User};
 use crate::amqp::out::OutBuffer;
 use crate::amqp::{
     ChannelId, Connection, Event, Outcome, Outstanding, ProtocolError, PublishFlags, PublishMode, ReplyCode, SourceId,
@@ -111,6 +112,8 @@ struct ChannelSession {
     getters: HashMap<u64, SourceId>,
     transaction: HeldPublishes,
     ending: Option<Ending>,
+    /// That it ends has been told.
+    is_told: bool,
     /// For its user's limit.
     is_counted: bool,
     /// What it counts.
@@ -123,11 +126,14 @@ pub struct Session {
     broker: Arc<Broker>,
     number: u64,
     peer: SocketAddr,
+    /// The address that the client has connected to, if somebody has said so.
     local: Option<SocketAddr>,
     /// As RabbitMQ names connections: `PEER -> LOCAL`.
     name: String,
-    /// The SASL mechanism that let it in.
+    /// What it has logged in with.
     mechanism: String,
+    /// Whether it has been told that it is there.
+    is_announced: bool,
     conn: Connection,
     mailbox: Arc<Mailbox>,
     outlet: Arc<dyn Outlet>,
@@ -180,6 +186,7 @@ impl Session {
             local: None,
             name: peer.to_string(),
             mechanism: String::new(),
+            is_announced: false,
             actor: None,
             vhost: None,
             login: None,
@@ -442,12 +449,14 @@ impl Session {
     pub fn on_login(&mut self, now: Instant, mechanism: &str, result: Result<Arc<User>, LoginRefused>) {
         match result {
             Ok(user) => {
+                self.tell_authentication(mechanism, Some(&user.name), None);
                 self.broker.metrics.logins.add(Protocol::Amqp091, true);
                 mechanism.clone_into(&mut self.mechanism);
                 self.actor = Some(Actor::new(user, Arc::clone(&self.broker.access), self.number));
                 self.conn.authenticated();
             }
-            Err(LoginRefused { reason, is_malformed }) => {
+            Err(LoginRefused { user, reason, is_malformed }) => {
+                self.tell_authentication(mechanism, user.as_deref(), Some(&reason));
                 self.broker.metrics.logins.add(Protocol::Amqp091, false);
                 tracing::warn!(connection = self.number, peer = %self.peer, mechanism, reason, "login refused");
                 if is_malformed {
@@ -469,6 +478,7 @@ impl Session {
                 }
                 self.vhost = Some(vhost);
                 self.conn.opened(now);
+                self.tell_connection_created();
                 self.open_statistics(now);
             }
             Err(error) => {
@@ -524,6 +534,7 @@ impl Session {
                 self.channels.entry(channel.0).or_default().is_counted = true;
                 self.open_channel_statistics(now, channel);
                 self.conn.channel_opened(channel);
+                self.tell_channel_created(channel);
             }
             Err(limit) => {
                 let text = format!(
@@ -744,10 +755,22 @@ fn post_settled(connection: &ConnectionStats, id: SourceId, source: &mut Source)
 /// Why a login was refused.
 #[derive(Clone, Debug)]
 pub struct LoginRefused {
+    /// The user that it was for, if the response says so.
+    pub user: Option<String>,
     /// For the log.
     pub reason: String,
     /// The response could not be read: that has no answer on the wire (semantics 4.1, 4.5).
     pub is_malformed: bool,
+}
+
+impl From<LoginError> for LoginRefused {
+    fn from(error: LoginError) -> Self {
+        let reason = error.to_string();
+        match error {
+            LoginError::Malformed { .. } => Self { user: None, reason, is_malformed: true },
+            LoginError::Refused { user, .. } => Self { user: Some(user), reason, is_malformed: false },
+        }
+    }
 }
 
 /// Room for notices that is kept between turns.

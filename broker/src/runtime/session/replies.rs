@@ -26,6 +26,7 @@ pub(super) struct Subscription {
     pub(super) is_exclusive: bool,
     pub(super) nowait: bool,
     pub(super) priority: i64,
+    /// Set when it subscribes.
     pub(super) prefetch_count: u16,
     pub(super) arguments: Table,
     pub(super) source: SourceId,
@@ -166,10 +167,11 @@ impl Session {
             self.consumer_count -= 1;
         }
         self.remove_consumer_statistics(channel, id.0);
-        if let Some(tag) = self.conn.remove_consumer(channel, id)
-            && self.conn.client().consumer_cancel_notify
-        {
-            self.conn.send(channel, BasicCancel { consumer_tag: &tag, nowait: true });
+        if let Some(tag) = self.conn.remove_consumer(channel, id) {
+            self.tell_consumer_deleted(channel, id, &tag);
+            if self.conn.client().consumer_cancel_notify {
+                self.conn.send(channel, BasicCancel { consumer_tag: &tag, nowait: true });
+            }
         }
         self.forget_source_if_idle(id);
     }
@@ -256,6 +258,7 @@ impl Session {
             }
             (Pending::Consume(subscription), Reply::Consuming) => {
                 self.conn.add_consumer(channel, subscription.source, &subscription.tag, subscription.no_ack);
+                self.tell_consumer_created(channel, &subscription);
                 self.show_consumer(channel, &subscription);
                 if !subscription.nowait {
                     self.conn.send(channel, BasicConsumeOk { consumer_tag: &subscription.tag });
@@ -277,7 +280,9 @@ impl Session {
                 }
                 self.remove_consumer_statistics(channel, source.0);
                 // The queue may have ended first and taken the consumer with it; the client waits for its answer all the same.
-                self.conn.remove_consumer(channel, source);
+                if self.conn.remove_consumer(channel, source).is_some() {
+                    self.tell_consumer_deleted(channel, source, &tag);
+                }
                 if !nowait {
                     self.conn.send(channel, BasicCancelOk { consumer_tag: &tag });
                 }

@@ -53,7 +53,7 @@ impl Session {
     pub(super) fn open_statistics(&mut self, now: Instant) {
         let (Some(actor), Some(vhost)) = (&self.actor, &self.vhost) else { return };
         let client = self.conn.client();
-        let (channel_max, frame_max, timeout_secs) = self.conn.tuned();
+        let tuned = self.conn.tuned();
         let connected_at_ms = self.broker.clock.wall_ms();
         self.clock_base = (now, connected_at_ms);
         let opened = Opened {
@@ -66,9 +66,9 @@ impl Session {
             client_properties: client.properties.clone(),
             client_name: client.connection_name.as_deref().map(Arc::from),
             connected_at_ms,
-            channel_max,
-            frame_max,
-            timeout_secs,
+            channel_max: tuned.channel_max,
+            frame_max: tuned.frame_max_bytes,
+            timeout_secs: tuned.heartbeat_secs,
             tls: None,
         };
         self.broker.metrics.connections.open(&self.stats, opened);

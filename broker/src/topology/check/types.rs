@@ -7,7 +7,6 @@ use super::{Finding, Findings, Item, Part, Place};
 use crate::plugin_host::{Registry, TypeError};
 use crate::topology::names::nearest;
 use crate::topology::schema::{BindingDecl, ExchangeDecl, Topology, VhostDecl};
-use crate::vhost::PREDECLARED;
 
 /// Which exchange types a registry has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,13 +100,13 @@ impl Judge<'_> {
 
     fn source(&self, name: &str) -> Option<ExchangeSpec> {
         let predeclared = || {
-            let (_, kind, is_internal) = PREDECLARED.iter().find(|(known, ..)| *known == name)?;
+            let (_, kind, is_internal) = self.vhost.own_exchanges().find(|(known, ..)| *known == name)?;
             Some(ExchangeSpec {
                 vhost: self.vhost.name.clone(),
                 name: name.to_owned(),
-                kind: (*kind).to_owned(),
+                kind: kind.to_owned(),
                 durable: true,
-                internal: *is_internal,
+                internal: is_internal,
                 ..ExchangeSpec::default()
             })
         };

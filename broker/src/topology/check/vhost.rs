@@ -13,7 +13,7 @@ use crate::topology::{
     names::{Names, declared_here, nearest},
     schema::{BindingDecl, ExchangeDecl, MixedDurability, QueueDecl, VhostDecl},
 };
-use crate::vhost::PREDECLARED;
+use crate::vhost::broker_exchanges::{EVENT_EXCHANGE, LOG_EXCHANGE};
 use crate::vhost::policy::QueueType;
 use crate::vhost::policy::keys::KEYS;
 use crate::vhost::policy::{Policy, PolicyKind};
@@ -27,7 +27,7 @@ const ALTERNATE_EXCHANGE: &str = "alternate-exchange";
 
 /// Whether a vhost has an exchange of this name, predeclared ones included.
 pub(super) fn has_exchange(vhost: &VhostDecl, name: &str) -> bool {
-    predeclared(name).is_some() || vhost.exchanges.iter().any(|exchange| exchange.name == name)
+    predeclared(vhost, name).is_some() || vhost.exchanges.iter().any(|exchange| exchange.name == name)
 }
 
 pub(super) fn check(vhost: &VhostDecl, at: usize, mixed: MixedDurability, findings: &mut Findings) {
@@ -71,9 +71,12 @@ impl<'a> Known<'a> {
         if name.is_empty() {
             let cause = "the default exchange '' is always there and cannot be declared";
             findings.error(place, cause, "leave it out; it reaches every queue by its name");
-        } else if predeclared(name).is_some() {
+        } else if predeclared(self.vhost, name).is_some() {
             let cause = format!("exchange '{name}' is predeclared in every vhost");
             findings.error(place, cause, "leave it out; bindings may use it as it is");
+        } else if let Some((_, key)) = SWITCHED.iter().find(|(known, _)| *known == name) {
+            let cause = format!("exchange '{name}' is the broker's own");
+            findings.error(place, cause, format!("leave it out, and say '{key}: true' in the vhost"));
         } else if name.starts_with(RESERVED_PREFIX) {
             let cause = format!("exchange name '{name}' contains reserved prefix 'amq.*'");
             findings.error(place, cause, "choose a name that does not begin with 'amq.'");
@@ -211,7 +214,7 @@ impl<'a> Known<'a> {
     }
 
     fn exchange(&self, name: &str) -> Option<Source<'a>> {
-        if let Some(kind) = predeclared(name) {
+        if let Some(kind) = predeclared(self.vhost, name) {
             return Some(Source { kind, is_durable: true });
         }
         let exchange = self.exchanges.get(name).and_then(|at| self.vhost.exchanges.get(at))?;
@@ -224,8 +227,11 @@ struct Source<'a> {
     is_durable: bool,
 }
 
-fn predeclared(name: &str) -> Option<&'static str> {
-    PREDECLARED.iter().find(|(known, ..)| *known == name && !name.is_empty()).map(|(_, kind, _)| *kind)
+/// Exchanges that are there when the vhost says so, with the key that does.
+const SWITCHED: [(&str, &str); 2] = [(EVENT_EXCHANGE, "event_exchange"), (LOG_EXCHANGE, "log_exchange")];
+
+fn predeclared(vhost: &VhostDecl, name: &str) -> Option<&'static str> {
+    vhost.own_exchanges().find(|(known, ..)| *known == name && !name.is_empty()).map(|(_, kind, _)| kind)
 }
 
 /// Judged as when somebody sets them while the broker runs.

@@ -53,6 +53,7 @@ impl World {
             first_seq: 1,
             bindings_per_queue_max: usize::MAX,
             quorum_queues: crate::vhost::quorum::QuorumQueues::Local,
+            events: crate::events::Events::default(),
         };
         Self { access: Access::new(users), vhosts: Vhosts::new(shared, BTreeMap::new()) }
     }

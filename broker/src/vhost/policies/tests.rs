@@ -104,6 +104,7 @@ fn vhosts() -> (Vhosts, Arc<Notes>) {
         first_seq: 1,
         bindings_per_queue_max: usize::MAX,
         quorum_queues: crate::vhost::quorum::QuorumQueues::Local,
+        events: crate::events::Events::default(),
     };
     (Vhosts::new(shared, Default::default()), notes)
 }
@@ -347,4 +348,55 @@ fn ten_thousand_queues_get_another_policy_without_the_lock_of_the_names() {
     put(&vhost, spec("p", "^q[0-9]+$", json!({"max-length": 5})));
     let changed = notes.told.lock().iter().filter(|(_, told)| matches!(told, Told::Changed(_))).count();
     assert_eq!(changed, QUEUES);
+}
+
+/// Semantics 21.4.
+#[test]
+fn a_policy_gives_no_queue_priorities() {
+    let (vhost, _) = vhost();
+    for kind in [PolicyKind::User, PolicyKind::Operator] {
+        let spec = spec("p", ".*", json!({"max-priority": 5}));
+        let error = vhost.put_policy(kind, spec, Origin::Runtime).unwrap_err();
+        assert_eq!((error.part, error.key.as_deref()), ("definition", Some("max-priority")));
+    }
+}
+
+/// Semantics 29.2.
+#[test]
+fn changes_are_told() {
+    use crate::events::Next;
+    let (vhosts, _) = vhosts();
+    let mut told = vhosts.events().subscribe();
+    let mut keys = move || -> Vec<&'static str> {
+        std::iter::from_fn(|| told.try_next())
+            .map(|next| match next {
+                Next::News(event) => event.kind.key(),
+                Next::Missed(count) => panic!("{count} were missed"),
+            })
+            .collect()
+    };
+    let (vhost, ..) = vhosts.create("v", None).unwrap();
+    assert_eq!(keys(), ["vhost.created"]);
+    let metadata = VhostMetadata { description: "d".into(), ..VhostMetadata::default() };
+    vhosts.create("v", Some(metadata)).unwrap();
+    assert_eq!(keys(), ["vhost.updated"]);
+    put(&vhost, spec("p", ".*", json!({"max-length": 1})));
+    vhost.put_policy(PolicyKind::Operator, spec("o", ".*", json!({"max-length": 2})), Origin::Runtime).unwrap();
+    assert_eq!(keys(), ["policy.set", "policy.set"]);
+    vhost.delete_policy(PolicyKind::User, "p").unwrap();
+    vhost.delete_policy(PolicyKind::Operator, "o").unwrap();
+    assert_eq!(keys(), ["policy.cleared", "operator.policy.cleared"]);
+    let limits = VhostLimits { max_queues: Some(1), ..VhostLimits::default() };
+    vhost.put_limits(limits, Origin::Runtime).unwrap();
+    vhost.put_limits(VhostLimits::default(), Origin::Runtime).unwrap();
+    assert_eq!(keys(), ["vhost.limits.set", "vhost.limits.cleared"]);
+    vhost.put_parameter("c", "n", json!({"k": [1]})).unwrap();
+    vhost.delete_parameter("c", "n").unwrap();
+    assert_eq!(keys(), ["parameter.set", "parameter.cleared"]);
+    declare(&vhost, "q").unwrap();
+    assert!(declare(&vhost, "q").is_ok(), "what is there is not made again");
+    assert_eq!(keys(), ["queue.created"]);
+    vhosts.delete("v", || ()).unwrap();
+    let last = keys();
+    assert_eq!((last.first(), last.last()), (Some(&"queue.deleted"), Some(&"vhost.deleted")));
 }
