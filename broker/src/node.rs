@@ -239,9 +239,7 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
         DiskWatch { folder: data.clone(), free_bytes_min: disk_free_bytes_min, storage: Arc::clone(&storage) };
     let committer = Committer::new(Arc::clone(&storage));
     let mut storing = store::StoreTasks::start(&committer);
-    let clock = Clock::default();
-    let started_ms = clock.wall_ms();
-    let broker = build(&topology, registry, &committer, recovery, clock)?;
+    let broker = build(&topology, registry, &committer, recovery, Clock::default())?;
     let addresses = if listen.is_empty() { topology.listeners.amqp.clone() } else { listen };
     let (amqp, listeners) = open_all(addresses, "listening", |address, error| NodeError::Listen { address, error })?;
     let http = http.unwrap_or_else(|| topology.management.listen.clone());
@@ -251,16 +249,7 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     let (metrics, metrics_listeners) =
         open_all(metrics, "metrics", |address, error| NodeError::ListenMetrics { address, error })?;
     let metrics_per_object = topology.metrics.per_object;
-    let facts = NodeFacts {
-        amqp,
-        http,
-        metrics,
-        metrics_per_object,
-        data,
-        disk_free_bytes_min,
-        topology: topology_file,
-        started_ms,
-    };
+    let facts = NodeFacts { amqp, http, metrics, metrics_per_object, data, topology: topology_file };
 
     let connections = Arc::new(tokio::sync::Mutex::new(JoinSet::new()));
     let mut accepting = JoinSet::new();

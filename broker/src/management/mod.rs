@@ -10,6 +10,7 @@ mod bindings;
 mod body;
 mod call;
 mod caller;
+mod connections;
 mod cors;
 mod definitions;
 mod dispatch;
@@ -35,8 +36,10 @@ pub mod prometheus;
 mod queues;
 mod reply;
 mod server;
+mod stats;
 mod users;
 mod vhosts;
+mod x;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -46,8 +49,7 @@ use self::attempts::Attempts;
 use self::endpoints::Routes;
 use self::prometheus::Pages;
 pub use self::server::serve;
-use crate::runtime::alarms::DiskState;
-use crate::runtime::{Broker, disk};
+use crate::runtime::Broker;
 use crate::topology::schema::ManagementDecl;
 
 /// What the API serves, and how.
@@ -75,25 +77,13 @@ pub struct NodeFacts {
     pub metrics_per_object: bool,
     /// The data folder, if there is one.
     pub data: Option<PathBuf>,
-    /// What has to be free on its file system; none for the default.
-    pub disk_free_bytes_min: Option<u64>,
     /// The topology file, if there is one.
     pub topology: Option<PathBuf>,
-    /// When it started, in milliseconds since the epoch.
-    pub started_ms: u64,
 }
 
 /// Every method of every path below `/api`, with the names of its parts in braces.
 pub fn operations() -> impl Iterator<Item = (&'static str, &'static str)> {
     endpoints::TABLE.iter().flat_map(|endpoint| endpoint.verbs().map(|verb| (verb.name(), endpoint.path)))
-}
-
-impl NodeFacts {
-    /// The room on the disk; nothing where there is no data folder, or it cannot be seen.
-    fn disk(&self) -> DiskState {
-        let room = self.data.as_deref().and_then(|folder| disk::room(folder, self.disk_free_bytes_min).ok());
-        room.unwrap_or_default()
-    }
 }
 
 impl Management {
