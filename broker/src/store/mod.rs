@@ -6,6 +6,7 @@
 
 mod batch;
 mod committer;
+pub mod counters;
 pub mod definitions;
 mod gathered;
 mod ledger;

@@ -780,6 +780,14 @@ pub(super) fn extra_keys(properties: Properties<'_>) -> Result<Option<ExtraKeys>
     Ok(extra)
 }
 
+/// The routing keys that a message has beside its own, in the headers CC and BCC (semantics 11.12).
+///
+/// # Errors
+/// A header that is no list.
+pub fn extra_keys_of(message: &Message) -> Result<Vec<String>, Error> {
+    Ok(extra_keys(message.properties())?.map(|extra| extra.keys).unwrap_or_default())
+}
+
 /// The message as queues keep it: one with a BCC header is marked, so that whoever hands it out takes the header away. Until then dead
 /// letters go by it (semantics 20.3).
 pub(super) fn hiding_bcc(message: &Arc<Message>) -> Arc<Message> {

@@ -9,6 +9,7 @@ mod check;
 mod checkpoint;
 pub mod disk;
 mod error;
+mod figures;
 mod format;
 mod index;
 mod log;
