@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a helper that panics fails its test, which is what it is for")]
 
 mod bad_input;
+mod beyond;
+mod golden;
 mod lists;
 mod matrix;
 mod messages;
@@ -11,6 +13,7 @@ mod oracle;
 mod rabbitmqadmin;
 mod resources;
 mod rules;
+mod shape;
 
 use tests::broker_process::{BrokerOptions, BrokerProcess};
 use tests::http::Http;

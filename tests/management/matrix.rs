@@ -80,6 +80,18 @@ GET     /global-parameters                                       policymaker
 GET     /global-parameters/{parameter}                           policymaker
 PUT     /global-parameters/{parameter}                           policymaker
 DELETE  /global-parameters/{parameter}                           policymaker
+GET     /connections                                             any
+GET     /connections/{connection}                                any
+DELETE  /connections/{connection}                                any
+GET     /connections/username/{u}                                monitor
+DELETE  /connections/username/{u}                                admin
+GET     /connections/{connection}/channels                       any
+GET     /vhosts/{v}/connections                                  vhost
+GET     /channels                                                any
+GET     /channels/{channel}                                      any
+GET     /vhosts/{v}/channels                                     vhost
+GET     /consumers                                               any
+GET     /consumers/{v}                                           vhost
 GET     /exchanges                                               any
 GET     /exchanges/{v}                                           vhost
 GET     /exchanges/{v}/{exchange}                                vhost
@@ -141,6 +153,11 @@ GET     /federation-links/{v}                                    monitor
 GET     /shovels                                                 monitor
 GET     /shovels/{v}                                             monitor
 POST    /rebalance/queues                                        admin
+POST    /x/route                                                 any
+GET     /x/plugins                                               monitor
+GET     /x/hooks                                                 monitor
+GET     /x/queues/{v}/{queue}/browse                             vhost
+POST    /x/queues/{v}/{queue}/move                               vhost
 ";
 
 /// Users by their one tag; each may do everything in the vhost `own`, and nothing in `foreign`.
@@ -221,6 +238,8 @@ fn path(template: &str, vhost: &str) -> String {
         ("{unit}", "days"),
         ("{pattern}", "x"),
         ("{flag}", "quorum_queue"),
+        ("{connection}", "none"),
+        ("{channel}", "none"),
         ("{password}", "secret"),
     ];
     named.iter().fold(template.to_owned(), |path, (name, value)| path.replace(name, value))
@@ -232,7 +251,7 @@ fn body(method: &str, template: &str) -> Vec<u8> {
         "name": "n", "value": 1, "pattern": "", "definition": {"max-length": 1}, "tags": "administrator", "password": "x",
         "configure": ".*", "write": ".*", "read": ".*", "exchange": "x", "users": ["somebody"], "queues": [],
         "properties": {}, "routing_key": "k", "payload": "", "payload_encoding": "string",
-        "count": 1, "ackmode": "ack_requeue_false", "encoding": "auto", "action": "sync",
+        "count": 1, "ackmode": "ack_requeue_false", "encoding": "auto", "action": "sync", "vhost": "own", "to_exchange": "x",
     });
     match method {
         "POST" if template == "/login" => b"username=nobody&password=nothing".to_vec(),

@@ -11,8 +11,8 @@ use super::call::{Answer, Call};
 use super::guard::Who;
 use super::paths::Template;
 use super::{
-    bindings, definitions, exchanges, features, health, limits, login, messages, nodes, overview, parameters,
-    permissions, policies, queues, users, vhosts,
+    bindings, connections, definitions, exchanges, features, health, limits, login, messages, nodes, overview,
+    parameters, permissions, policies, queues, users, vhosts, x,
 };
 
 /// What is done with what a path names. GET includes HEAD.
@@ -331,6 +331,23 @@ pub(super) const TABLE: &[Endpoint] = &[
             delete(Who::Policymaker, parameters::delete_global),
         ],
     ),
+    // Connections, channels, consumers
+    Endpoint::new("/connections", &[get(Who::Any, connections::list)]),
+    Endpoint::new(
+        "/connections/{connection}",
+        &[get(Who::Any, connections::get), delete(Who::Any, connections::close)],
+    ),
+    Endpoint::new(
+        "/connections/username/{u}",
+        &[get(Who::Any, connections::of_user), delete(Who::Any, connections::close_of_user)],
+    ),
+    Endpoint::new("/connections/{connection}/channels", &[get(Who::Any, connections::channels_of_connection)]),
+    Endpoint::new("/vhosts/{v}/connections", &[get(Who::Vhost, connections::of_vhost)]),
+    Endpoint::new("/channels", &[get(Who::Any, connections::channels)]),
+    Endpoint::new("/channels/{channel}", &[get(Who::Any, connections::channel)]),
+    Endpoint::new("/vhosts/{v}/channels", &[get(Who::Vhost, connections::channels_of_vhost)]),
+    Endpoint::new("/consumers", &[get(Who::Any, connections::consumers)]),
+    Endpoint::new("/consumers/{v}", &[get(Who::Vhost, connections::consumers)]),
     // Exchanges, queues, bindings
     Endpoint::new("/exchanges", &[get(Who::Vhost, exchanges::list)]),
     Endpoint::new("/exchanges/{v}", &[get(Who::Vhost, exchanges::list)]),
@@ -423,6 +440,18 @@ pub(super) const TABLE: &[Endpoint] = &[
     Endpoint::new("/shovels", &[get(Who::Monitor, features::nothing)]),
     Endpoint::new("/shovels/{v}", &[get(Who::Monitor, features::nothing)]),
     Endpoint::new("/rebalance/queues", &[post(Who::Admin, features::done)]),
+    // Beyond RabbitMQ
+    Endpoint::new("/x/route", &[blocking(Verb::Post, Who::Any, x::route::route)]),
+    Endpoint::new("/x/plugins", &[get(Who::Monitor, x::plugins::plugins)]),
+    Endpoint::new("/x/hooks", &[get(Who::Monitor, x::plugins::hooks)]),
+    Endpoint::new(
+        "/x/queues/{v}/{queue}/browse",
+        &[waiting(Verb::Get, Who::Vhost, |call| Box::pin(x::browse::browse(call)))],
+    ),
+    Endpoint::new(
+        "/x/queues/{v}/{queue}/move",
+        &[waiting(Verb::Post, Who::Vhost, |call| Box::pin(x::shift::shift(call)))],
+    ),
 ];
 
 const DEFINITIONS: &[Operation] =

@@ -10,6 +10,9 @@ use super::caller::Caller;
 use super::errors::ApiError;
 use super::lists::{self, Paging};
 use super::reply::Reply;
+use super::{connections, stats};
+use crate::metrics::exchanges::ExchangeStat;
+use crate::metrics::read::Reader;
 use crate::routing::Exchange;
 use crate::vhost::json_table::table_to_json;
 use crate::vhost::{PREDECLARED, Vhost};
@@ -23,7 +26,14 @@ pub(super) fn list(call: &Call) -> Answer {
         exchanges.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         rows.extend(exchanges.into_iter().map(|exchange| (Arc::clone(&vhost), exchange)));
     }
-    lists::list(call, Paging::OnDemand, rows, |(_, exchange)| &exchange.name, |row| Json::Object(shown(row)))
+    let reader = stats::reader(call)?;
+    lists::list(
+        call,
+        Paging::OnDemand,
+        rows,
+        |(_, exchange)| &exchange.name,
+        |row| Json::Object(shown(call, &reader, row)),
+    )
 }
 
 /// The exchange that the path names.
@@ -34,13 +44,26 @@ pub(super) fn named(call: &Call) -> Result<Row, ApiError> {
 }
 
 pub(super) fn get(call: &Call) -> Answer {
-    lists::one(call, Json::Object(shown(&named(call)?)))
+    let (vhost, exchange) = named(call)?;
+    let reader = stats::reader(call)?;
+    let mut shown = shown(call, &reader, &(Arc::clone(&vhost), Arc::clone(&exchange)));
+    if !stats::are_disabled(call) {
+        let incoming = connections::incoming(call, reader.publishes_to(exchange.number));
+        shown.insert("incoming".to_owned(), incoming);
+        let outgoing = reader.outgoing(&vhost, &exchange).into_iter().map(|to| {
+            let mut of = Map::new();
+            stats::put_rate(&mut of, "publish", to.publish, to.rate);
+            json!({"queue": {"name": to.queue, "vhost": vhost.name.as_ref()}, "stats": of})
+        });
+        shown.insert("outgoing".to_owned(), outgoing.collect());
+    }
+    lists::one(call, Json::Object(shown))
 }
 
 /// Who made the exchanges that every vhost has, as RabbitMQ calls it.
 const INTERNAL_USER: &str = "rmq-internal";
 
-fn shown((vhost, exchange): &Row) -> Map<String, Json> {
+fn shown(call: &Call, reader: &Reader<'_>, (vhost, exchange): &Row) -> Map<String, Json> {
     let spec = &exchange.spec;
     let is_predeclared = PREDECLARED.iter().any(|(name, ..)| *name == spec.name);
     let mut shown = Map::new();
@@ -56,6 +79,17 @@ fn shown((vhost, exchange): &Row) -> Map<String, Json> {
     put("user_who_performed_action", json!(if is_predeclared { INTERNAL_USER } else { "" }));
     if let Some(policy) = exchange.policy().policy {
         put("policy", json!(policy.spec().name));
+    }
+    // The name that RabbitMQ's plugin for delayed messages gives it; here any type may put messages off.
+    if let Some(count) = vhost.held_count(exchange) {
+        put("messages_delayed", json!(count));
+    }
+    let facts = reader.exchange(exchange);
+    if facts.is_used() && !stats::are_disabled(call) {
+        let mut of = Map::new();
+        stats::put(&mut of, "publish_in", facts.get(ExchangeStat::PublishIn));
+        stats::put(&mut of, "publish_out", facts.get(ExchangeStat::PublishOut));
+        put("message_stats", Json::Object(of));
     }
     shown
 }

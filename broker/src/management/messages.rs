@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use plugin_api::message::{Properties, PropertiesBuf};
 use serde_json::{Map, Value as Json, json};
 
-use super::body::{integer, text, wrong};
+use super::body::{Fields, integer, text, wrong};
 use super::call::{Answer, Call};
 use super::caller::Caller;
 use super::errors::ApiError;
@@ -37,7 +37,7 @@ pub(super) async fn publish(call: Arc<Call>) -> Answer {
         // Connections that publish wait; a request that waited would only fill memory, too.
         return Err(ApiError::unavailable(format!("publishing is stopped: {reason}")));
     }
-    let message = message(&call, exchange)?;
+    let message = message(&call, exchange, &call.fields()?)?;
     let mut desk = Desk::new();
     let published = hand_over(&call, &vhost, message, &desk)?;
     let Published::Routed(mut unanswered) = published else {
@@ -62,7 +62,7 @@ fn rejected() -> ApiError {
 }
 
 /// Checks, routes and posts it.
-fn hand_over(call: &Call, vhost: &Vhost, message: Arc<Message>, desk: &Desk) -> Result<Published, ApiError> {
+pub(super) fn hand_over(call: &Call, vhost: &Vhost, message: Arc<Message>, desk: &Desk) -> Result<Published, ApiError> {
     let broker = call.broker();
     let context =
         Context { vhost, hooks: &broker.hooks, access_generation: broker.access.generation(), reply_name: &|_| None };
@@ -83,8 +83,8 @@ fn hand_over(call: &Call, vhost: &Vhost, message: Arc<Message>, desk: &Desk) -> 
     Ok(published)
 }
 
-fn message(call: &Call, exchange: &str) -> Result<Arc<Message>, ApiError> {
-    let fields = call.fields()?;
+/// The message that a body describes.
+pub(super) fn message(call: &Call, exchange: &str, fields: &Fields) -> Result<Arc<Message>, ApiError> {
     let [key, properties, payload, encoding] =
         fields.require(["routing_key", "properties", "payload", "payload_encoding"])?;
     let Some(payload) = payload.as_str() else { return Err(ApiError::bad_request("payload_not_string")) };
@@ -202,9 +202,10 @@ impl AckMode {
 
 /// How payloads are written.
 #[derive(Clone, Copy, Debug)]
-struct Shape {
-    is_always_base64: bool,
-    truncate: Option<usize>,
+pub(super) struct Shape {
+    pub(super) is_always_base64: bool,
+    /// Payloads are cut to so many bytes.
+    pub(super) truncate: Option<usize>,
 }
 
 pub(super) async fn get(call: Arc<Call>) -> Answer {
@@ -226,18 +227,17 @@ pub(super) async fn get(call: Arc<Call>) -> Answer {
     let refused = |error| ApiError::of_channel(&error);
     let queue = vhost.readable_queue(&mut Caller::new(&call, &vhost), call.named("queue")).map_err(refused)?;
     vhost.check_get(&queue).map_err(refused)?;
-    let connection = call.broker().census.take_number();
-    let getter = Getter { holder: HolderId { connection, source: 1 }, queue, desk: Desk::new() };
+    let getter = Getter::new(&call, queue);
     // A negative count takes all there is, as in RabbitMQ.
     getter.get(u64::try_from(count).unwrap_or(u64::MAX), mode, shape).await
 }
 
 /// Holds what was got until it is settled. What is not goes back when the request ends in whatever way.
 #[derive(Debug)]
-struct Getter {
-    holder: HolderId,
-    queue: Arc<QueueRecord>,
-    desk: Desk,
+pub(super) struct Getter {
+    pub(super) holder: HolderId,
+    pub(super) queue: Arc<QueueRecord>,
+    pub(super) desk: Desk,
 }
 
 impl Drop for Getter {
@@ -248,6 +248,11 @@ impl Drop for Getter {
 }
 
 impl Getter {
+    pub(super) fn new(call: &Call, queue: Arc<QueueRecord>) -> Self {
+        let connection = call.broker().census.take_number();
+        Self { holder: HolderId { connection, source: 1 }, queue, desk: Desk::new() }
+    }
+
     async fn get(mut self, count: u64, mode: AckMode, shape: Shape) -> Answer {
         let (holder, no_ack) = (self.holder, mode.settlement().is_none());
         let (mut messages, mut tickets, mut bytes) = (Vec::new(), Vec::new(), 0);
@@ -276,7 +281,7 @@ impl Getter {
     }
 }
 
-fn shown(message: &Message, redelivered: bool, remaining: usize, shape: Shape) -> Json {
+pub(super) fn shown(message: &Message, redelivered: bool, remaining: usize, shape: Shape) -> Json {
     let body = message.body();
     let part = shape.truncate.and_then(|bytes| body.get(..bytes)).unwrap_or(body);
     let (payload, encoding) = match std::str::from_utf8(part) {

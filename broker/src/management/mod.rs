@@ -10,6 +10,7 @@ mod bindings;
 mod body;
 mod call;
 mod caller;
+mod connections;
 mod cors;
 mod definitions;
 mod dispatch;
@@ -31,11 +32,14 @@ mod parameters;
 mod paths;
 mod permissions;
 mod policies;
+pub mod prometheus;
 mod queues;
 mod reply;
 mod server;
+mod stats;
 mod users;
 mod vhosts;
+mod x;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -43,9 +47,9 @@ use std::sync::Arc;
 
 use self::attempts::Attempts;
 use self::endpoints::Routes;
+use self::prometheus::Pages;
 pub use self::server::serve;
-use crate::runtime::alarms::DiskState;
-use crate::runtime::{Broker, disk};
+use crate::runtime::Broker;
 use crate::topology::schema::ManagementDecl;
 
 /// What the API serves, and how.
@@ -56,6 +60,8 @@ pub struct Management {
     node: NodeFacts,
     routes: Routes,
     attempts: Attempts,
+    /// What Prometheus may scrape here, too.
+    pages: Arc<Pages>,
 }
 
 /// What is known of the node from its start.
@@ -65,14 +71,14 @@ pub struct NodeFacts {
     pub amqp: Vec<SocketAddr>,
     /// Where it listens for HTTP.
     pub http: Vec<SocketAddr>,
+    /// Where it serves metrics.
+    pub metrics: Vec<SocketAddr>,
+    /// How it serves them.
+    pub metrics_per_object: bool,
     /// The data folder, if there is one.
     pub data: Option<PathBuf>,
-    /// What has to be free on its file system; none for the default.
-    pub disk_free_bytes_min: Option<u64>,
     /// The topology file, if there is one.
     pub topology: Option<PathBuf>,
-    /// When it started, in milliseconds since the epoch.
-    pub started_ms: u64,
 }
 
 /// Every method of every path below `/api`, with the names of its parts in braces.
@@ -80,22 +86,21 @@ pub fn operations() -> impl Iterator<Item = (&'static str, &'static str)> {
     endpoints::TABLE.iter().flat_map(|endpoint| endpoint.verbs().map(|verb| (verb.name(), endpoint.path)))
 }
 
-impl NodeFacts {
-    /// The room on the disk; nothing where there is no data folder, or it cannot be seen.
-    fn disk(&self) -> DiskState {
-        let room = self.data.as_deref().and_then(|folder| disk::room(folder, self.disk_free_bytes_min).ok());
-        room.unwrap_or_default()
-    }
-}
-
 impl Management {
     /// An API for this broker.
     pub fn new(broker: Arc<Broker>, decl: ManagementDecl, node: NodeFacts) -> Arc<Self> {
-        Arc::new(Self { broker, decl, node, routes: Routes::new(endpoints::TABLE), attempts: Attempts::default() })
+        let pages = Pages::new(Arc::clone(&broker), node.metrics_per_object);
+        let (routes, attempts) = (Routes::new(endpoints::TABLE), Attempts::default());
+        Arc::new(Self { broker, decl, node, routes, attempts, pages })
     }
 
     /// The node's name as tools expect one: `NAME@HOST`.
     fn node_name(&self) -> String {
-        nodes::name(&self.broker.identity.cluster_name)
+        node_name(&self.broker.identity.cluster_name)
     }
+}
+
+/// The name of the node of a cluster, as tools expect one: `NAME@HOST`.
+pub(crate) fn node_name(cluster_name: &str) -> String {
+    nodes::name(cluster_name)
 }

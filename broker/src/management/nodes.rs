@@ -1,6 +1,6 @@
 //! The one node of the cluster: what exporters and dashboards ask of it.
 //!
-//! What only an Erlang machine has is zero, so that typed readers find every field. Facts of the process come from `/proc`; elsewhere they are zero, too.
+//! What only an Erlang machine has is zero, so that typed readers find every field.
 
 use std::net::SocketAddr;
 
@@ -8,8 +8,9 @@ use serde_json::{Map, Value as Json, json};
 
 use super::call::{Answer, Call};
 use super::errors::ApiError;
-use super::{Management, lists};
-use crate::runtime::Broker;
+use super::{Management, lists, stats};
+use crate::metrics::read::{Churn, NodeGauge, Reader};
+use crate::runtime::{Broker, process};
 
 /// Readers expect text; there is no Erlang.
 pub(super) const ERLANG_VERSION: &str = "none";
@@ -29,12 +30,13 @@ pub(super) fn check_name(call: &Call) -> Result<(), ApiError> {
 }
 
 pub(super) fn list(call: &Call) -> Answer {
-    lists::list(call, lists::Paging::None, vec![call.api.node_name()], |name| name, |_| node(&call.api))
+    let reader = stats::reader(call)?;
+    lists::list(call, lists::Paging::None, vec![call.api.node_name()], |name| name, |_| node(&call.api, &reader))
 }
 
 pub(super) fn get(call: &Call) -> Answer {
     check_name(call)?;
-    lists::one(call, node(&call.api))
+    lists::one(call, node(&call.api, &stats::reader(call)?))
 }
 
 /// Exchange types with what they say of themselves.
@@ -54,7 +56,8 @@ pub(super) fn listeners(api: &Management) -> Json {
         })
     };
     let amqp = api.node.amqp.iter().map(|address| listener("amqp", address));
-    amqp.chain(api.node.http.iter().map(|address| listener("http", address))).collect()
+    let http = api.node.http.iter().map(|address| listener("http", address));
+    amqp.chain(http).chain(api.node.metrics.iter().map(|address| listener("http/prometheus", address))).collect()
 }
 
 /// Where pages and the API are; the port is text, as in RabbitMQ.
@@ -68,28 +71,28 @@ pub(super) fn contexts(api: &Management) -> Json {
     api.node.http.iter().map(context).collect()
 }
 
-fn node(api: &Management) -> Json {
+fn node(api: &Management, reader: &Reader<'_>) -> Json {
     let broker = &api.broker;
-    let process = Process::read();
-    let disk = api.node.disk();
+    let facts = reader.node();
+    let process = facts.process;
     let plugins: Vec<String> = broker.vhosts.registry().status().into_iter().map(|plugin| plugin.name).collect();
     let mut node = object(json!({
         "name": api.node_name(),
         "type": "disc",
         "running": true,
         "being_drained": false,
-        "os_pid": std::process::id().to_string(),
-        "fd_total": process.fd_total,
-        "sockets_total": process.fd_total,
-        "mem_limit": broker.alarms.memory_watermark_bytes(),
-        "mem_alarm": broker.alarms.is_memory_low(),
+        "os_pid": process.id.to_string(),
+        "fd_total": process.max_fds,
+        "sockets_total": process.max_fds,
+        "mem_limit": facts.mem_limit,
+        "mem_alarm": facts.mem_alarm,
         "mem_calculation_strategy": "rss",
-        "disk_free_limit": disk.watermark_bytes,
-        "disk_free_alarm": broker.alarms.is_disk_low(),
-        "proc_total": process.threads_max,
+        "disk_free_limit": facts.disk_free_limit,
+        "disk_free_alarm": facts.disk_free_alarm,
+        "proc_total": THREADS_MAX,
         "run_queue": 0,
-        "processors": std::thread::available_parallelism().map_or(1, usize::from),
-        "uptime": broker.clock.wall_ms().saturating_sub(api.node.started_ms),
+        "processors": facts.processors,
+        "uptime": facts.uptime_ms,
         "rates_mode": "basic",
         "enabled_plugins": plugins,
         "exchange_types": exchange_types(broker),
@@ -109,17 +112,20 @@ fn node(api: &Management) -> Json {
         "crypto_lib_version": CRYPTO_VERSION,
         "ra_open_file_metrics": {"ra_log_wal": 0, "ra_log_segment_writer": 0},
     }));
-    let counters = [
-        ("fd_used", process.fd_used),
-        ("sockets_used", broker.connection_count() as u64),
-        ("mem_used", process.rss_bytes),
-        ("disk_free", disk.free_bytes.unwrap_or(0)),
-        ("proc_used", process.threads),
-        ("context_switches", process.context_switches),
-    ];
+    for churn in Churn::ALL {
+        stats::put(&mut node, churn.name(), facts.gauges.get(churn as usize));
+    }
+    for (name, gauge) in [
+        ("mem_used", NodeGauge::MemUsed),
+        ("fd_used", NodeGauge::FdUsed),
+        ("sockets_used", NodeGauge::SocketsUsed),
+        ("disk_free", NodeGauge::DiskFree),
+    ] {
+        stats::put(&mut node, name, facts.gauges.get(gauge as usize));
+    }
+    let counters = [("proc_used", process.threads), ("context_switches", process.context_switches)];
     for (name, value) in counters.into_iter().chain(ERLANG_COUNTERS.iter().map(|name| (*name, 0))) {
-        node.insert(name.to_owned(), json!(value));
-        node.insert(format!("{name}_details"), json!({"rate": 0.0}));
+        stats::put_rate(&mut node, name, value, 0.0);
     }
     for name in AVERAGES {
         node.insert((*name).to_owned(), json!(0.0));
@@ -127,6 +133,9 @@ fn node(api: &Management) -> Json {
     }
     Json::Object(node)
 }
+
+/// What Linux allows by default; nobody comes near it here.
+const THREADS_MAX: u64 = 32_768;
 
 /// Counters that exporters read and that nothing here counts.
 const ERLANG_COUNTERS: &[&str] = &[
@@ -170,7 +179,7 @@ fn auth_mechanisms(broker: &Broker) -> Json {
 /// What readers want of memory by kind; all that is known is what messages take, and the rest.
 pub(super) fn memory(call: &Call) -> Answer {
     check_name(call)?;
-    let (rss, messages) = (Process::read().rss_bytes, crate::message::live_bytes());
+    let (rss, messages) = (process::read().resident_bytes, crate::message::live_bytes());
     let mut memory = object(json!({
         "binary": messages,
         "other_proc": rss.saturating_sub(messages),
@@ -186,7 +195,7 @@ pub(super) fn memory(call: &Call) -> Answer {
 /// The same in percent.
 pub(super) fn memory_relative(call: &Call) -> Answer {
     check_name(call)?;
-    let (rss, messages) = (Process::read().rss_bytes, crate::message::live_bytes());
+    let (rss, messages) = (process::read().resident_bytes, crate::message::live_bytes());
     let percent = (messages.min(rss) * 100).checked_div(rss).unwrap_or(0);
     let mut memory = object(json!({"binary": percent, "other_proc": 100 - percent, "total": 100}));
     for name in MEMORY_KINDS {
@@ -229,40 +238,6 @@ fn object(value: Json) -> Map<String, Json> {
     }
 }
 
-/// What the operating system knows of this process.
-#[derive(Debug, Default)]
-struct Process {
-    fd_used: u64,
-    fd_total: u64,
-    rss_bytes: u64,
-    threads: u64,
-    threads_max: u64,
-    context_switches: u64,
-}
-
-impl Process {
-    fn read() -> Self {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let field = |name: &str| -> u64 {
-            let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            value.and_then(|value| value.split_whitespace().next()?.parse().ok()).unwrap_or(0)
-        };
-        let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-        let limit = |name: &str| -> u64 {
-            let value = limits.lines().find_map(|line| line.strip_prefix(name));
-            value.and_then(|value| value.split_whitespace().next()?.parse().ok()).unwrap_or(0)
-        };
-        Self {
-            fd_used: std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64),
-            fd_total: limit("Max open files"),
-            rss_bytes: field("VmRSS") * 1024,
-            threads: field("Threads"),
-            threads_max: limit("Max processes"),
-            context_switches: field("voluntary_ctxt_switches") + field("nonvoluntary_ctxt_switches"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,11 +246,5 @@ mod tests {
     fn nodes_have_a_host() {
         assert_eq!(name("broker"), "broker@localhost");
         assert_eq!(name("rabbit@host"), "rabbit@host");
-    }
-
-    #[test]
-    fn the_process_is_seen() {
-        let process = Process::read();
-        assert!(process.fd_used > 0 && process.fd_total > 0 && process.rss_bytes > 1024 * 1024 && process.threads > 0);
     }
 }

@@ -10,6 +10,8 @@ use super::errors::ApiError;
 use super::lists::{self, Paging};
 use super::outlet::Desk;
 use super::reply::Reply;
+use super::{connections, stats};
+use crate::metrics::read::{QueueFacts, Reader};
 use crate::queue::{self, Input};
 use crate::vhost::declare::QueueSpec;
 use crate::vhost::error::Kind;
@@ -26,7 +28,8 @@ pub(super) fn list(call: &Call) -> Answer {
         queues.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         rows.extend(queues.into_iter().map(|queue| (Arc::clone(&vhost), queue)));
     }
-    lists::list(call, Paging::OnDemand, rows, |(_, queue)| &queue.name, |row| Json::Object(shown(call, row)))
+    let reader = stats::reader(call)?;
+    lists::list(call, Paging::OnDemand, rows, |(_, queue)| &queue.name, |row| Json::Object(shown(call, &reader, row)))
 }
 
 /// The queue that the path names.
@@ -37,11 +40,93 @@ pub(super) fn named(call: &Call) -> Result<Row, ApiError> {
 }
 
 pub(super) fn get(call: &Call) -> Answer {
-    lists::one(call, Json::Object(shown(call, &named(call)?)))
+    let (vhost, queue) = named(call)?;
+    let reader = stats::reader(call)?;
+    let mut shown = shown(call, &reader, &(Arc::clone(&vhost), Arc::clone(&queue)));
+    if !stats::are_disabled(call) {
+        let consumers = reader.consumers_of(queue.number);
+        let consumers = consumers.iter().map(|consumer| connections::shown_consumer(call, consumer)).collect();
+        shown.insert("consumer_details".to_owned(), consumers);
+        let incoming = reader.incoming(&vhost, &queue).into_iter().map(|from| {
+            let mut of = Map::new();
+            stats::put_rate(&mut of, "publish", from.publish, from.rate);
+            json!({"exchange": {"name": from.exchange, "vhost": vhost.name.as_ref()}, "stats": of})
+        });
+        shown.insert("incoming".to_owned(), incoming.collect());
+        let deliveries = reader.deliveries_from(queue.number);
+        shown.insert("deliveries".to_owned(), connections::deliveries(call, deliveries));
+    }
+    lists::one(call, Json::Object(shown))
+}
+
+/// What was declared, and unless the client does not want them, its numbers.
+fn shown(call: &Call, reader: &Reader<'_>, row: &Row) -> Map<String, Json> {
+    let mut shown = declared(call, row);
+    if stats::are_disabled(call) && !call.is_asked("enable_queue_totals") {
+        return shown;
+    }
+    let Some(facts) = reader.queue(&row.1) else { return shown };
+    if stats::are_disabled(call) {
+        for (at, name) in LENGTHS.iter().enumerate() {
+            shown.insert((*name).to_owned(), json!(facts.lengths.get(at).value));
+        }
+    } else {
+        add_numbers(reader, &facts, &mut shown);
+    }
+    shown
+}
+
+const LENGTHS: [&str; 3] = ["messages", "messages_ready", "messages_unacknowledged"];
+
+fn add_numbers(reader: &Reader<'_>, facts: &QueueFacts, shown: &mut Map<String, Json>) {
+    for (at, name) in LENGTHS.iter().enumerate() {
+        stats::put(shown, name, facts.lengths.get(at));
+    }
+    let report = &facts.report;
+    let mut put = |key: &str, value: Json| shown.insert(key.to_owned(), value);
+    let (messages, bytes) = (report.ready + report.unacked, report.ready_bytes + report.unacked_bytes);
+    let in_memory = report.ready_ram + report.unacked_ram;
+    put("messages_ram", json!(in_memory));
+    put("messages_ready_ram", json!(report.ready_ram));
+    put("messages_unacknowledged_ram", json!(report.unacked_ram));
+    put("messages_persistent", json!(report.persistent));
+    put("messages_paged_out", json!(messages.saturating_sub(in_memory)));
+    put("message_bytes", json!(bytes));
+    put("message_bytes_ready", json!(report.ready_bytes));
+    put("message_bytes_unacknowledged", json!(report.unacked_bytes));
+    put("message_bytes_ram", json!(report.ram_bytes));
+    put("message_bytes_persistent", json!(report.persistent_bytes));
+    put("message_bytes_paged_out", json!(bytes.saturating_sub(report.ram_bytes)));
+    put("memory", json!(report.memory_bytes));
+    put("consumers", json!(report.consumers));
+    put("consumer_capacity", json!(facts.utilisation));
+    put("consumer_utilisation", json!(facts.utilisation));
+    put("head_message_timestamp", json!(report.head_timestamp));
+    put("exclusive_consumer_tag", json!(facts.exclusive_consumer_tag));
+    put("single_active_consumer_tag", json!(facts.single_active_consumer_tag));
+    if facts.kind == QueueType::Quorum.name() {
+        put("single_active_consumer_ctag", json!(facts.single_active_consumer_tag));
+        put("messages_dlx", json!(0));
+        put("message_bytes_dlx", json!(0));
+        put("open_files", json!({}));
+    } else {
+        put("recoverable_slaves", Json::Null);
+    }
+    put("state", json!(facts.state()));
+    if let Some(since_ms) = facts.idle_since_ms {
+        put("idle_since", json!(stats::time(since_ms)));
+    }
+    if let Some(message_stats) = stats::message_stats(&facts.message_stats, stats::Of::Queue) {
+        put("message_stats", message_stats);
+    }
+    let owner = facts.owner.and_then(|number| reader.connection_numbered(number));
+    if let Some(owner) = owner.as_ref().and_then(connections::owner) {
+        put("owner_pid_details", owner);
+    }
 }
 
 /// What does not change with its messages.
-fn shown(call: &Call, (vhost, queue): &Row) -> Map<String, Json> {
+fn declared(call: &Call, (vhost, queue): &Row) -> Map<String, Json> {
     let policy = queue.policy.read().clone();
     let name = |policy: &Option<Arc<crate::vhost::policy::Policy>>| {
         policy.as_ref().map_or(Json::Null, |policy| json!(policy.spec().name))

@@ -8,6 +8,8 @@ use super::call::{Answer, Call};
 use super::errors::ApiError;
 use super::lists;
 use super::reply::Reply;
+use super::stats;
+use crate::metrics::read::Reader;
 use crate::origin::Origin;
 use crate::topology::schema::PermissionDecl;
 use crate::vhost::Vhost;
@@ -19,14 +21,15 @@ const QUEUE_TYPE: &str = "classic";
 pub(super) fn list(call: &Call) -> Answer {
     let mut vhosts = call.broker().vhosts.list();
     vhosts.retain(|vhost| call.tags.is_monitor || call.may_enter(&vhost.name));
-    lists::list(call, lists::Paging::OnDemand, vhosts, |vhost| &vhost.name, |vhost| shown(call, vhost))
+    let reader = stats::reader(call)?;
+    lists::list(call, lists::Paging::OnDemand, vhosts, |vhost| &vhost.name, |vhost| shown(call, &reader, vhost))
 }
 
 pub(super) fn get(call: &Call) -> Answer {
-    lists::one(call, shown(call, &*call.vhost()?))
+    lists::one(call, shown(call, &stats::reader(call)?, &*call.vhost()?))
 }
 
-fn shown(call: &Call, vhost: &Vhost) -> Json {
+fn shown(call: &Call, reader: &Reader<'_>, vhost: &Vhost) -> Json {
     let metadata = vhost.metadata();
     let kind = metadata.default_queue_type.map(QueueType::name);
     let mut inner = Map::new();
@@ -35,7 +38,7 @@ fn shown(call: &Call, vhost: &Vhost) -> Json {
     if let Some(kind) = kind {
         inner.insert("default_queue_type".into(), json!(kind));
     }
-    json!({
+    let mut shown = json!({
         "name": vhost.name.as_ref(),
         "description": metadata.description,
         "tags": metadata.tags,
@@ -44,7 +47,19 @@ fn shown(call: &Call, vhost: &Vhost) -> Json {
         "tracing": vhost.is_traced(),
         "protected_from_deletion": metadata.protected_from_deletion,
         "cluster_state": {call.api.node_name(): "running"},
-    })
+    });
+    if let Some(shown) = shown.as_object_mut().filter(|_| !stats::are_disabled(call)) {
+        let facts = reader.vhost(vhost);
+        for (at, name) in ["messages", "messages_ready", "messages_unacknowledged"].into_iter().enumerate() {
+            stats::put(shown, name, facts.lengths.get(at));
+        }
+        stats::put(shown, "recv_oct", facts.bytes.get(0));
+        stats::put(shown, "send_oct", facts.bytes.get(1));
+        if let Some(message_stats) = stats::message_stats(&facts.message_stats, stats::Of::Others) {
+            shown.insert("message_stats".to_owned(), message_stats);
+        }
+    }
+    shown
 }
 
 /// What the body leaves out stays as it is. Who makes a vhost has all permissions in it.

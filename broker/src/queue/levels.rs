@@ -159,6 +159,25 @@ impl Levels {
         }
     }
 
+    /// The next in line, as far as they are in memory and at most so many, each with whether it was handed out before.
+    pub(super) fn peek(&self, count: usize) -> Vec<(Arc<Message>, bool)> {
+        match &self.several {
+            None => self.only.peek().take(count).collect(),
+            // Higher levels go first; where one has a gap, nothing of lower ones is next.
+            Some(several) => {
+                let mut messages = Vec::new();
+                for ready in several.ready.iter().rev().flatten() {
+                    let before = messages.len();
+                    messages.extend(ready.peek().take(count - before));
+                    if messages.len() - before < ready.len() {
+                        break;
+                    }
+                }
+                messages
+            }
+        }
+    }
+
     /// Messages of unknown size, to look at: at most so many of one level.
     pub(super) fn unsized_range(&self, count_max: u64) -> Option<SeqRange> {
         match &self.several {

@@ -253,6 +253,10 @@ impl Queue {
                 self.touch();
                 answer(&reply_to, status, effects);
             }
+            Input::Browse { count, reply_to } => {
+                let messages = self.ready.peek(count);
+                answer(&reply_to, Reply::Browsed { messages, ready: self.ready.len() }, effects);
+            }
             Input::Purge(reply_to) => {
                 let count = self.ready.len();
                 self.forget_ready(|range| settle(range, effects));
@@ -662,6 +666,7 @@ fn refuse_as_gone(input: Input, effects: &mut Effects) {
         Input::Detach { reply_to, .. } => answer(&reply_to, Reply::Detached, effects),
         Input::Get { reply_to, .. }
         | Input::Status(reply_to)
+        | Input::Browse { reply_to, .. }
         | Input::Purge(reply_to)
         | Input::Delete { reply_to: Some(reply_to), .. } => answer(&reply_to, Reply::Gone, effects),
         Input::Publish { origin: None, .. }

@@ -312,6 +312,13 @@ pub enum Input {
     },
     /// How full it is. Answer: [`Reply::Status`].
     Status(ReplyTo),
+    /// Which messages are next in line, at most so many; nothing changes by it. Answer: [`Reply::Browsed`].
+    Browse {
+        /// At most.
+        count: usize,
+        /// For the answer.
+        reply_to: ReplyTo,
+    },
     /// Throws ready messages away. Answer: [`Reply::Purged`].
     Purge(ReplyTo),
     /// Deletes the queue. Answer: [`Reply::Deleted`], [`Reply::InUse`] or [`Reply::NotEmpty`].
@@ -358,6 +365,13 @@ pub enum Reply {
     },
     /// No message for basic.get.
     Empty,
+    /// The next in line that are in memory, and how many messages are ready in all.
+    Browsed {
+        /// Each with whether it was handed out before.
+        messages: Vec<(Arc<Message>, bool)>,
+        /// Ready messages, wherever they are.
+        ready: usize,
+    },
     /// So many were thrown away.
     Purged(usize),
     /// The queue is gone; it had so many ready messages.

@@ -295,6 +295,13 @@ impl Ready {
         }
     }
 
+    /// The next in line up to the first that is not in memory, each with whether it was handed out before.
+    pub(super) fn peek(&self) -> impl Iterator<Item = (Arc<Message>, bool)> {
+        let returned = self.returned.values().map(|entry| (entry.message.clone(), entry.redelivered));
+        let head = self.head.iter().map(|hot| (Some(Arc::clone(&hot.message)), hot.redelivered));
+        returned.chain(head).map_while(|(message, redelivered)| Some((message?, redelivered)))
+    }
+
     /// Whether new messages must join messages that only the store has.
     #[inline]
     pub(super) fn has_cold(&self) -> bool {

@@ -5,6 +5,7 @@
 //! Nothing here publishes: the walk only collects queues.
 
 pub mod exchange;
+pub mod explain;
 pub mod walk;
 
 pub use exchange::{Destination, Exchange};

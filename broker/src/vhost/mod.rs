@@ -11,6 +11,7 @@ pub mod declare;
 mod deliver;
 pub mod erlang_term;
 pub mod error;
+mod explain;
 pub mod firehose;
 mod happened;
 pub mod held;

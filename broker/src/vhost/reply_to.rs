@@ -163,6 +163,7 @@ impl Handle for ReplyQueue {
             // Nobody finds it by name, so these do not come.
             Input::Get { reply_to, .. }
             | Input::Status(reply_to)
+            | Input::Browse { reply_to, .. }
             | Input::Purge(reply_to)
             | Input::Delete { reply_to: Some(reply_to), .. } => answer(&reply_to, Reply::Gone),
             Input::Delete { reply_to: None, .. }

@@ -1,0 +1,7 @@
+//! What RabbitMQ does not have, under `/api/x/`: why a message goes where it goes, how plugins and hooks fare, looking into a queue without
+//! changing anything, and moving messages from one queue to another.
+
+pub(super) mod browse;
+pub(super) mod plugins;
+pub(super) mod route;
+pub(super) mod shift;

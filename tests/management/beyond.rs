@@ -1,0 +1,146 @@
+//! What RabbitMQ does not have: `/api/x/`.
+
+use super::broker;
+use serde_json::{Value, json};
+use tests::http::Http;
+
+fn publish(http: &Http, key: &str, payload: &str) {
+    let body = json!({"properties": {"delivery_mode": 2}, "routing_key": key, "payload": payload, "payload_encoding": "string"});
+    assert_eq!(http.post("/exchanges/%2F/amq.default/publish", &body).json()["routed"], json!(true));
+}
+
+fn payloads(messages: &Value) -> Vec<(String, bool)> {
+    let one =
+        |message: &Value| (message["payload"].as_str().unwrap().to_owned(), message["redelivered"].as_bool().unwrap());
+    messages.as_array().unwrap().iter().map(one).collect()
+}
+
+fn m(payload: &str, redelivered: bool) -> (String, bool) {
+    (payload.to_owned(), redelivered)
+}
+
+#[test]
+fn looking_into_a_queue_changes_nothing() {
+    let (_broker, http) = broker();
+    http.put("/queues/%2F/q", &json!({"durable": true}));
+    for payload in ["1", "2", "3"] {
+        publish(&http, "q", payload);
+    }
+    let get = json!({"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto"});
+    http.post("/queues/%2F/q/get", &get);
+    let expected = [m("1", true), m("2", false)];
+    for _ in 0..2 {
+        let seen = http.get("/x/queues/%2F/q/browse?count=2");
+        assert_eq!((payloads(&seen["messages"]), &seen["ready"]), (expected.to_vec(), &json!(3)));
+    }
+    assert_eq!(http.get("/x/queues/%2F/q/browse?count=2&truncate=0")["messages"][0]["payload"], "");
+    let all = json!({"count": -1, "ackmode": "ack_requeue_false", "encoding": "auto"});
+    assert_eq!(payloads(&http.post("/queues/%2F/q/get", &all).json()), [m("1", true), m("2", false), m("3", false)]);
+    assert_eq!(http.send("GET", "/x/queues/%2F/none/browse", b"").status, 404);
+    assert_eq!(http.send("GET", "/x/queues/%2F/q/browse?count=x", b"").status, 400);
+}
+
+#[test]
+fn messages_are_moved_in_their_order_and_stay_where_they_are_not_taken() {
+    let (_broker, http) = broker();
+    http.put("/queues/%2F/from", &json!({"durable": true}));
+    http.put(
+        "/queues/%2F/to",
+        &json!({"durable": true, "arguments": {"x-max-length": 2, "x-overflow": "reject-publish"}}),
+    );
+    for payload in ["1", "2", "3", "4"] {
+        publish(&http, "from", payload);
+    }
+    let moved = http.post("/x/queues/%2F/from/move", &json!({"to_queue": "to", "count": 1}));
+    assert_eq!((moved.status, moved.json()), (200, json!({"moved": 1, "stopped_by": null})));
+    let moved = http.post("/x/queues/%2F/from/move", &json!({"to_queue": "to"})).json();
+    assert_eq!(moved, json!({"moved": 1, "stopped_by": "not_taken"}));
+    let left = http.get("/x/queues/%2F/from/browse");
+    assert_eq!(payloads(&left["messages"]), [m("3", true), m("4", false)]);
+    assert_eq!(payloads(&http.get("/x/queues/%2F/to/browse")["messages"]), [m("1", false), m("2", false)]);
+    let refused = |body: Value, status: u16| {
+        assert_eq!(http.post("/x/queues/%2F/from/move", &body).status, status, "{body}");
+    };
+    refused(json!({}), 400);
+    refused(json!({"to_queue": ""}), 400);
+    refused(json!({"to_queue": "from"}), 400);
+    refused(json!({"to_queue": "none"}), 404);
+    refused(json!({"to_queue": "to", "to_exchange": "amq.topic"}), 400);
+    refused(json!({"to_exchange": "none"}), 404);
+    let nowhere = http.post("/x/queues/%2F/from/move", &json!({"to_exchange": "amq.fanout"})).json();
+    assert_eq!(nowhere, json!({"moved": 0, "stopped_by": "not_taken"}));
+    assert_eq!(http.get("/x/queues/%2F/from/browse")["ready"], 2);
+}
+
+#[test]
+fn a_dry_run_tells_the_way_and_sends_nothing() {
+    let (_broker, http) = broker();
+    for queue in ["a", "b", "rest"] {
+        http.put(&format!("/queues/%2F/{queue}"), &json!({}));
+    }
+    http.put("/exchanges/%2F/rest", &json!({"type": "fanout"}));
+    http.put("/exchanges/%2F/in", &json!({"type": "topic", "arguments": {"alternate-exchange": "rest"}}));
+    http.put("/exchanges/%2F/recent", &json!({"type": "x-recent-history"}));
+    http.post("/bindings/%2F/e/in/q/a", &json!({"routing_key": "eu.#"}));
+    http.post("/bindings/%2F/e/in/e/amq.direct", &json!({"routing_key": "eu.*"}));
+    http.post("/bindings/%2F/e/amq.direct/q/b", &json!({"routing_key": "eu.x"}));
+    http.post("/bindings/%2F/e/rest/q/rest", &json!({}));
+    let route = |exchange: &str, key: &str| {
+        let answer = http.post("/x/route", &json!({"vhost": "/", "exchange": exchange, "routing_key": key}));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    };
+    let names = |answer: &Value| -> Vec<String> {
+        let mut names: Vec<String> = answer["queues"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|queue| queue["name"].as_str().unwrap().to_owned())
+            .collect();
+        names.sort();
+        names
+    };
+    let answer = route("in", "eu.x");
+    assert_eq!((names(&answer), &answer["routed"]), (vec!["a".to_owned(), "b".to_owned()], &json!(true)));
+    assert_eq!(
+        (&answer["steps"][0]["outcome"], &answer["steps"][1]["exchange"]),
+        (&json!("routed"), &json!("amq.direct"))
+    );
+    let answer = route("in", "us");
+    assert_eq!((names(&answer), &answer["steps"][0]["outcome"]), (vec!["rest".to_owned()], &json!("alternate")));
+    assert!(answer["steps"][0]["explanation"].as_str().unwrap().contains("'rest'"));
+    assert_eq!(names(&route("amq.default", "a")), ["a"]);
+    assert_eq!(route("", "none")["steps"][0]["outcome"], "nowhere");
+    assert_eq!(route("recent", "k")["steps"][0]["outcome"], "depends_on_state");
+    for queue in ["a", "b", "rest"] {
+        assert_eq!(http.get(&format!("/queues/%2F/{queue}"))["messages"], 0);
+    }
+    assert_eq!(http.post("/x/route", &json!({"vhost": "none"})).status, 404);
+    assert_eq!(http.post("/x/route", &json!({"exchange": "none"})).status, 404);
+    http.put("/users/u", &json!({"password": "p", "tags": "management"}));
+    http.put("/permissions/%2F/u", &json!({"configure": "", "write": "^amq", "read": ""}));
+    let user = http.clone().login("u", "p");
+    assert_eq!(user.post("/x/route", &json!({"exchange": "in"})).status, 401);
+    assert_eq!(user.post("/x/route", &json!({"exchange": "amq.direct", "routing_key": "eu.x"})).status, 200);
+}
+
+#[test]
+fn plugins_and_hooks_say_how_they_fare() {
+    let folder = tests::temp::TempDir::new("management-beyond");
+    folder.write("hook.lua", "return { on_publish = function(msg) msg.routing_key = 'other' end }\n");
+    let topology = folder.write("topology.yaml", "vhosts: { /: { hooks: [hook.lua], queues: [q, other] } }\n");
+    let broker = tests::broker_process::BrokerOptions::default().http().topology(topology).start().unwrap();
+    let http = Http::new(broker.http());
+    let plugins = http.get("/x/plugins");
+    let topic = plugins.as_array().unwrap().iter().find(|plugin| plugin["exchange_types"] == json!(["topic"]));
+    assert_eq!(topic.map(|plugin| &plugin["state"]), Some(&json!("active")));
+    publish(&http, "q", "x");
+    let hooks = http.get("/x/hooks");
+    assert_eq!(
+        (&hooks[0]["calls"], &hooks[0]["rewritten"], &hooks[0]["scope"]["vhost"]),
+        (&json!(1), &json!(1), &json!("/"))
+    );
+    let answer = http.post("/x/route", &json!({"routing_key": "q"})).json();
+    assert_eq!((&answer["hooks"][0]["outcome"], &answer["queues"][0]["name"]), (&json!("rewrite"), &json!("other")));
+    assert_eq!(answer["hooks"][0]["before"]["routing_key"], "q");
+}
