@@ -9,6 +9,7 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties, Consumer};
 use serde_json::{Value, json};
 use tests::http::Http;
+use tokio::runtime::Runtime;
 
 /// What was captured: file, and the request for it.
 const SAMPLES: &[(&str, &str, &str)] = &[
@@ -138,7 +139,8 @@ async fn traffic(address: std::net::SocketAddr) -> (Connection, Consumer) {
 fn answers_have_the_keys_and_types_of_the_samples() {
     let (broker, http) = broker();
     declare(&http);
-    let _client = futures_lite::future::block_on(traffic(broker.address()));
+    let runtime = Runtime::new().unwrap();
+    let _client = runtime.block_on(traffic(broker.address()));
     let mut found = Vec::new();
     for (name, path, text) in SAMPLES {
         let sample: Value = serde_json::from_str(text).unwrap();
@@ -154,7 +156,8 @@ fn answers_have_the_keys_and_types_of_the_samples() {
 fn what_is_counted_is_what_was_done() {
     let (broker, http) = broker();
     declare(&http);
-    let (connection, _consumer) = futures_lite::future::block_on(traffic(broker.address()));
+    let runtime = Runtime::new().unwrap();
+    let (connection, _consumer) = runtime.block_on(traffic(broker.address()));
     let queue = http.get("/queues/%2F/orders.eu");
     let check = |value: &Value, path: &str, expected: Value| {
         assert_eq!(value.pointer(path), Some(&expected), "{path} of {value}")
@@ -214,9 +217,10 @@ fn connections_are_closed_with_the_reason_that_was_given() {
     http.put("/users/u", &json!({"password": "p", "tags": "management"}));
     http.put("/users/other", &json!({"password": "p", "tags": "monitoring"}));
     http.put("/permissions/%2F/u", &json!({"configure": ".*", "write": ".*", "read": ".*"}));
+    let runtime = Runtime::new().unwrap();
     let connect = || {
         let uri = format!("amqp://u:p@{}/%2f", broker.address());
-        futures_lite::future::block_on(Connection::connect(&uri, ConnectionProperties::default())).unwrap()
+        runtime.block_on(Connection::connect(&uri, ConnectionProperties::default())).unwrap()
     };
     let names = |http: &Http| -> Vec<String> {
         let list = http.get("/connections");
@@ -240,7 +244,7 @@ fn connections_are_closed_with_the_reason_that_was_given() {
             }
         }
     };
-    let reason = futures_lite::future::block_on(closed);
+    let reason = runtime.block_on(closed);
     assert!(reason.contains("because I said so"), "{reason}");
     wait_until(|| names(&http).is_empty());
     assert_eq!(u.delete(&path(&name)), 404);

@@ -22,7 +22,7 @@ fn kind(value: &Value) -> &'static str {
 }
 
 /// Notes keys of `theirs` that are missing in `ours` or have another type there. Of lists the items of the same name are compared, or the first.
-pub fn compare(
+pub(super) fn compare(
     place: &str,
     ours: &Value,
     theirs: &Value,
