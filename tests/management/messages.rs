@@ -124,3 +124,19 @@ fn messages_above_the_limit_are_refused() {
         answer.text()
     );
 }
+
+#[test]
+fn messages_that_an_exchange_puts_off_are_counted() {
+    let (_broker, http) = broker();
+    let exchange = json!({"type": "x-delayed-message", "durable": true, "arguments": {"x-delayed-type": "fanout"}});
+    assert_eq!(http.put("/exchanges/%2F/late", &exchange), 201);
+    assert_eq!(http.get("/exchanges/%2F/late").get("messages_delayed"), None, "it has put nothing off");
+    let properties = json!({"delivery_mode": 2, "headers": {"x-delay": 3_600_000}});
+    let body = json!({"properties": properties, "routing_key": "", "payload": "m", "payload_encoding": "string"});
+    for count in 1..=2 {
+        let answer = http.post("/exchanges/%2F/late/publish", &body);
+        assert_eq!((answer.status, answer.json()["routed"].clone()), (200, json!(true)));
+        assert_eq!(http.get("/exchanges/%2F/late")["messages_delayed"], json!(count));
+    }
+    assert_eq!(http.get("/exchanges/%2F/amq.fanout").get("messages_delayed"), None);
+}
