@@ -2,6 +2,9 @@
 
 use super::broker;
 use serde_json::{Value, json};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 use tests::http::Http;
 
 fn publish(http: &Http, key: &str, payload: &str) {
@@ -143,4 +146,44 @@ fn plugins_and_hooks_say_how_they_fare() {
     let answer = http.post("/x/route", &json!({"routing_key": "q"})).json();
     assert_eq!((&answer["hooks"][0]["outcome"], &answer["queues"][0]["name"]), (&json!("rewrite"), &json!("other")));
     assert_eq!(answer["hooks"][0]["before"]["routing_key"], "q");
+}
+
+#[test]
+fn what_happens_is_told_as_it_happens() {
+    let (_broker, http) = broker();
+    http.put("/users/monitor", &json!({"password": "p", "tags": "monitoring"}));
+    http.put("/permissions/%2F/monitor", &json!({"configure": "", "write": "", "read": ""}));
+    http.put("/vhosts/other", &json!({}));
+    let mut stream = TcpStream::connect(http.address()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    // monitor:p
+    let head = "GET /api/x/events HTTP/1.1\r\nhost: x\r\nauthorization: Basic bW9uaXRvcjpw\r\nlast-event-id: 7\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut text = String::new();
+    let mut read_until = |wanted: &str| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !text.contains(wanted) {
+            assert!(Instant::now() < deadline, "no '{wanted}' in {text}");
+            let mut piece = [0; 4096];
+            let count = stream.read(&mut piece).unwrap();
+            assert!(count > 0, "the stream ended: {text}");
+            text.push_str(&String::from_utf8_lossy(&piece[..count]));
+        }
+        text.clone()
+    };
+    // The first rates come at once, so from here on everything is told.
+    let text = read_until("event: rates");
+    assert!(text.contains("content-type: text/event-stream") && text.contains("event: missed"), "{text}");
+    http.put("/queues/other/hidden", &json!({}));
+    http.put("/users/secret", &json!({"tags": ""}));
+    http.put("/queues/%2F/seen", &json!({}));
+    let text = read_until("\"name\":\"seen\"");
+    assert!(text.contains("event: queue.created"), "{text}");
+    assert!(!text.contains("hidden") && !text.contains("secret"), "of other vhosts and of users: {text}");
+    // Who is no longer there hears no more.
+    assert_eq!(http.delete("/users/monitor"), 204);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while stream.read(&mut [0; 4096]).unwrap() > 0 {
+        assert!(Instant::now() < deadline, "the stream goes on");
+    }
 }

@@ -154,6 +154,7 @@ GET     /shovels                                                 monitor
 GET     /shovels/{v}                                             monitor
 POST    /rebalance/queues                                        admin
 POST    /x/route                                                 any
+GET     /x/events                                                monitor
 GET     /x/plugins                                               monitor
 GET     /x/hooks                                                 monitor
 GET     /x/queues/{v}/{queue}/browse                             vhost
@@ -266,6 +267,8 @@ fn ask(http: &Http, method: &str, template: &str, vhost: &str) -> Answer {
     } else {
         http.clone()
     };
+    // A stream would go on.
+    let method = if template == "/x/events" { "HEAD" } else { method };
     http.send(method, &path(template, vhost), &body(method, template))
 }
 

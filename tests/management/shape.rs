@@ -7,7 +7,16 @@ const ERLANG: [&str; 5] =
     ["garbage_collection", "reductions", "reductions_details", "backing_queue_status", "cowboy_opts"];
 
 /// Maps whose keys are the user's, or name what there is.
-const FREE: [&str; 6] = ["arguments", "definition", "cluster_state", "headers", "client_properties", "socket_opts"];
+const FREE: [&str; 8] = [
+    "arguments",
+    "definition",
+    "cluster_state",
+    "headers",
+    "client_properties",
+    "socket_opts",
+    "open_files",
+    "metrics_gc_queue_length",
+];
 
 /// What kind of value it is; a number of either kind is one.
 fn kind(value: &Value) -> &'static str {
@@ -22,18 +31,18 @@ fn kind(value: &Value) -> &'static str {
 }
 
 /// Notes keys of `theirs` that are missing in `ours` or have another type there. Of lists the items of the same name are compared, or the first.
-pub fn compare(
+pub(super) fn compare(
     place: &str,
     ours: &Value,
     theirs: &Value,
     is_expected_to_miss: &dyn Fn(&str, &str) -> bool,
     found: &mut Vec<String>,
 ) {
+    if FREE.iter().any(|free| place.ends_with(free)) {
+        return;
+    }
     match (ours, theirs) {
         (Value::Object(ours), Value::Object(theirs)) => {
-            if FREE.iter().any(|free| place.ends_with(free)) {
-                return;
-            }
             for (key, value) in theirs {
                 match ours.get(key) {
                     None if ERLANG.contains(&key.as_str()) || is_expected_to_miss(place, key) => {}
@@ -44,7 +53,9 @@ pub fn compare(
         }
         (Value::Array(ours), Value::Array(theirs)) => {
             for (at, their) in theirs.iter().enumerate() {
-                let id = ["name", "number"].into_iter().find(|key| ours.iter().any(|our| our[key] == their[key]));
+                let id = ["name", "number"]
+                    .into_iter()
+                    .find(|key| !their[key].is_null() && ours.iter().any(|our| our[key] == their[key]));
                 let our = match id.filter(|_| their.is_object()) {
                     Some(id) => ours.iter().find(|our| our[id] == their[id]),
                     None if at == 0 => ours.first(),

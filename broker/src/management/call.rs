@@ -37,6 +37,20 @@ impl Call {
         &self.api.broker
     }
 
+    /// The same caller, for an answer that goes on when the request is over.
+    pub(super) fn again(&self) -> Self {
+        Self {
+            api: Arc::clone(&self.api),
+            user: Arc::clone(&self.user),
+            tags: self.tags,
+            peer: self.peer,
+            named: self.named.clone(),
+            query: Vec::new(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        }
+    }
+
     /// A part of the path; empty where the endpoint's path has no such part.
     pub(super) fn named(&self, name: &str) -> &str {
         self.named.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)

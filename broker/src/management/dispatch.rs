@@ -11,7 +11,7 @@ use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, WWW_AUT
 use axum::http::{HeaderMap, Method, Response, StatusCode};
 
 use super::call::{Answer, Call};
-use super::endpoints::{Endpoint, Run, Verb};
+use super::endpoints::{Accepts, Endpoint, Run, Verb};
 use super::errors::ApiError;
 use super::guard::{Refused, Tags};
 use super::reply::Reply;
@@ -81,7 +81,7 @@ async fn answer(
         )
         .into());
     }
-    if !wants_json(&head.headers) {
+    if endpoint.accepts != Accepts::Stream && !wants_json(&head.headers) {
         return Err(
             ApiError::new(StatusCode::NOT_ACCEPTABLE, "not_acceptable", "the answer is application/json").into()
         );

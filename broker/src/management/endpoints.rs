@@ -88,6 +88,8 @@ pub(super) enum Accepts {
     Json,
     Form,
     JsonOrMultipart,
+    /// It has no body, and what it answers is a stream of events.
+    Stream,
 }
 
 impl Accepts {
@@ -95,7 +97,7 @@ impl Accepts {
         let kind = kind.split(';').next().unwrap_or_default().trim();
         let is = |known: &str| kind.eq_ignore_ascii_case(known);
         match self {
-            Self::Anything => true,
+            Self::Anything | Self::Stream => true,
             Self::Json => is("application/json"),
             Self::Form => is("application/x-www-form-urlencoded"),
             Self::JsonOrMultipart => is("application/json") || is("multipart/form-data"),
@@ -104,7 +106,7 @@ impl Accepts {
 
     pub(super) fn help(self) -> &'static str {
         match self {
-            Self::Anything => "",
+            Self::Anything | Self::Stream => "",
             Self::Json => "the body should be application/json",
             Self::Form => "the body should be application/x-www-form-urlencoded",
             Self::JsonOrMultipart => "the body should be application/json or multipart/form-data",
@@ -442,6 +444,7 @@ pub(super) const TABLE: &[Endpoint] = &[
     Endpoint::new("/rebalance/queues", &[post(Who::Admin, features::done)]),
     // Beyond RabbitMQ
     Endpoint::new("/x/route", &[blocking(Verb::Post, Who::Any, x::route::route)]),
+    Endpoint::new("/x/events", &[get(Who::Monitor, x::events::events)]).accepts(Accepts::Stream),
     Endpoint::new("/x/plugins", &[get(Who::Monitor, x::plugins::plugins)]),
     Endpoint::new("/x/hooks", &[get(Who::Monitor, x::plugins::hooks)]),
     Endpoint::new(

@@ -71,14 +71,14 @@ fn shown(call: &Call, reader: &Reader<'_>, row: &Row) -> Map<String, Json> {
             shown.insert((*name).to_owned(), json!(facts.lengths.get(at).value));
         }
     } else {
-        add_numbers(reader, &facts, &mut shown);
+        add_numbers(call, reader, &facts, &mut shown);
     }
     shown
 }
 
 const LENGTHS: [&str; 3] = ["messages", "messages_ready", "messages_unacknowledged"];
 
-fn add_numbers(reader: &Reader<'_>, facts: &QueueFacts, shown: &mut Map<String, Json>) {
+fn add_numbers(call: &Call, reader: &Reader<'_>, facts: &QueueFacts, shown: &mut Map<String, Json>) {
     for (at, name) in LENGTHS.iter().enumerate() {
         stats::put(shown, name, facts.lengths.get(at));
     }
@@ -108,7 +108,7 @@ fn add_numbers(reader: &Reader<'_>, facts: &QueueFacts, shown: &mut Map<String, 
         put("single_active_consumer_ctag", json!(facts.single_active_consumer_tag));
         put("messages_dlx", json!(0));
         put("message_bytes_dlx", json!(0));
-        put("open_files", json!({}));
+        put("open_files", json!({call.api.node_name(): 0}));
     } else {
         put("recoverable_slaves", Json::Null);
     }

@@ -34,6 +34,8 @@ pub(super) struct Reply {
 pub(super) enum Content {
     Nothing,
     Json(Json),
+    /// One that goes on.
+    Stream(&'static str, Body),
 }
 
 impl Reply {
@@ -48,6 +50,11 @@ impl Reply {
 
     pub(super) fn json(status: StatusCode, value: Json) -> Self {
         Self::new(status, Content::Json(value))
+    }
+
+    /// 200 with something that goes on.
+    pub(super) fn stream(kind: &'static str, body: Body) -> Self {
+        Self::new(StatusCode::OK, Content::Stream(kind, body))
     }
 
     pub(super) fn empty(status: StatusCode) -> Self {
@@ -108,6 +115,11 @@ impl Reply {
         headers.extend(self.headers);
         let bytes = match self.content {
             Content::Nothing => return response,
+            Content::Stream(kind, body) => {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+                *response.body_mut() = body;
+                return response;
+            }
             // A map of texts and values of JSON is always written.
             Content::Json(value) => serde_json::to_vec(&value).unwrap_or_default(),
         };
