@@ -1,6 +1,7 @@
 //! Planted defects: what is wrong with the broker under test, so that oracles show that they can fail.
 //!
-//! Most stand on the wire: frames are changed on their way as a faulty broker would have treated them. So none of them is in the broker's code.
+//! Most stand on the wire: frames are changed on their way as a faulty broker would have treated them. So none of them is in the
+//! broker's code.
 
 use plugin_api::storage::Durability;
 use plugin_api::testing::Random;

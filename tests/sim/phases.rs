@@ -98,11 +98,17 @@ impl World {
         self.mode = Mode::Rest;
         self.end_faults();
         let is_quiet = |world: &mut Self| world.is_quiet();
-        // Loads and what else goes on in the background get some time more.
         let mut rests = self.run_until(REST_MS_MAX, is_quiet).await;
-        if rests {
-            self.run_until(SETTLE_MS, |_| false).await;
-            rests = self.run_until(REST_MS_MAX, is_quiet).await;
+        // Loads and what else goes on in the background get some time more, as long as they bring anything.
+        for _ in 0..SETTLES_MAX {
+            let deliveries = self.history.facts.deliveries.len();
+            if rests {
+                self.run_until(SETTLE_MS, |_| false).await;
+                rests = self.run_until(REST_MS_MAX, is_quiet).await;
+            }
+            if self.history.facts.deliveries.len() == deliveries {
+                break;
+            }
         }
         self.stuck_unless(rests);
         if rests {
@@ -239,5 +245,7 @@ const PUBLISHES_MAX: u32 = 150;
 const REST_MS_MAX: u64 = 120_000;
 /// Time for what goes on in the background, in milliseconds.
 const SETTLE_MS: u64 = 1000;
+/// So often at most, because each time some message must have moved.
+const SETTLES_MAX: u32 = 60;
 /// Queues are looked at so often until they must be empty.
 const DRAIN_LOOKS_MAX: u32 = 60;

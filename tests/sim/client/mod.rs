@@ -1,8 +1,8 @@
 //! Clients: small state machines that speak real bytes, decide at random what they do next, and note what they see.
 //!
 //! `connection` opens, reads and ends; `channel` is what a client knows of a channel; `setup` declares; `incoming` is what the broker
-//! says; `publisher`, `consumer` and `disturber` decide what a channel does, and `transactions` what its transactions do. A client never judges what the broker promises:
-//! that is for oracles. It objects only to what no client could make sense of.
+//! says; `publisher`, `consumer` and `disturber` decide what a channel does, and `transactions` what its transactions do. A client never
+//! judges what the broker promises: that is for oracles. It objects only to what no client could make sense of.
 
 mod channel;
 pub(crate) mod checker;

@@ -1,5 +1,6 @@
 //! Each number is settled exactly once, and never before it was used (semantics 14.2, 14.9); a message that reaches no queue comes back
-//! when it was mandatory, before its confirm, and no other does (semantics 12.7, 14.3). A nack has a reason: a queue that may refuse, or a store that fails (semantics 14.7).
+//! when it was mandatory, before its confirm, and no other does (semantics 12.7, 14.3). A nack has a reason: a queue that may refuse
+//! (semantics 14.7), or a store that fails.
 
 use std::collections::{BTreeMap, BTreeSet};
 

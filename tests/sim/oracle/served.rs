@@ -11,6 +11,8 @@ use crate::history::Event;
 pub(crate) struct Served {
     /// What all consumers of a channel may have together.
     limits: BTreeMap<ChannelId, u16>,
+    /// Queues are being drained, and what is looked at then need not be quiet.
+    is_draining: bool,
 }
 
 impl Oracle for Served {
@@ -24,7 +26,11 @@ impl Oracle for Served {
                 self.limits.insert(*channel, *count);
                 return Ok(());
             }
-            Event::Status { queue, ready, .. } if *ready > 0 => (*queue, *ready),
+            Event::Draining | Event::Drained => {
+                self.is_draining = matches!(event, Event::Draining);
+                return Ok(());
+            }
+            Event::Status { queue, ready, .. } if *ready > 0 && !self.is_draining => (*queue, *ready),
             _ => return Ok(()),
         };
         let plan = &facts.queue(queue).plan;
