@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plugin_api::storage::Durability;
+use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
@@ -283,6 +284,7 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     accepting.spawn(sampler::run(Arc::clone(&broker)));
     accepting.spawn(timer::run(Arc::clone(&broker.timer)));
     accepting.spawn(disk_watch.run(Arc::clone(&broker)));
+    say(NotifyState::Ready);
     let failure = tokio::select! {
         biased;
         () = signals.received() => None,
@@ -290,6 +292,7 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
         // None of them ends while the store works, so this one panicked. Without it nothing would be confirmed or loaded again.
         ended = storing.ended() => Some(ended),
     };
+    say(NotifyState::Stopping);
     accepting.shutdown().await;
     let deadline = Duration::from_secs(u64::from(topology.limits.shutdown_deadline_secs));
     tracing::info!(connections = broker.connection_count(), "shutting down");
@@ -311,6 +314,13 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     match failure {
         Some(failure) => Err(failure.into()),
         None => Ok(End::Closed),
+    }
+}
+
+/// Tells the service manager, if one wants to know (sd_notify(3)).
+fn say(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(error = %error, "the service manager cannot be told; NOTIFY_SOCKET is wrong");
     }
 }
 

@@ -11,6 +11,7 @@ mod heartbeats;
 mod hooks;
 mod identity;
 mod lifecycle;
+mod packaging;
 mod pathological;
 mod proxied;
 mod slow_clients;

@@ -345,12 +345,10 @@ fn many_delayed_messages_come_in_order_with_few_bodies_in_memory() {
     let mut connection = open(&machine);
     assert_eq!(held_count(&machine), COUNT as usize, "known before any was read");
     consume(&mut connection);
-    let mut last = 0;
-    for _ in 0..COUNT {
+    for due in 1..=COUNT {
         let body = delivered(&mut connection);
         let number = body.first_chunk().map_or(0, |number| u32::from_be_bytes(*number));
-        assert_eq!(delay_ms(number), last + 1, "by due time");
-        last += 1;
+        assert_eq!(delay_ms(number), due, "by due time");
         assert!(machine.broker().holder.memory_bytes() <= MEMORY_BYTES_MAX);
     }
     connection.barrier(1).expect("two round trips");

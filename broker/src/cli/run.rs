@@ -90,6 +90,9 @@ pub(super) struct RunArgs {
     pub(super) log: String,
 }
 
+/// The variables of RabbitMQ's container image that name the first user and vhost.
+const DEFAULTS: [&str; 3] = ["RABBITMQ_DEFAULT_USER", "RABBITMQ_DEFAULT_PASS", "RABBITMQ_DEFAULT_VHOST"];
+
 /// Where something that speaks HTTP is to be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Http {
@@ -129,6 +132,13 @@ pub(super) fn run(args: RunArgs) -> u8 {
         Err(code) => return code,
     };
     let mut topology: Topology = topology;
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let [user, password, vhost] = DEFAULTS.map(variable);
+    if !topology.set_defaults(user.as_deref(), password.as_deref(), vhost.as_deref()) {
+        tracing::warn!(
+            "RABBITMQ_DEFAULT_USER, _PASS or _VHOST is ignored, because the topology declares users or vhosts"
+        );
+    }
     if let Some(path) = args.definitions {
         let skip_if_unchanged = topology.definitions.is_some_and(|decl| decl.skip_if_unchanged);
         topology.definitions = Some(DefinitionsDecl { path, skip_if_unchanged });

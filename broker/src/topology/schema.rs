@@ -364,6 +364,21 @@ impl Default for Topology {
     }
 }
 
+impl Topology {
+    /// Puts other names in the place of the default vhost `/` and the default user guest, as RabbitMQ's container does. What the file
+    /// declares stays. True if everything that was given has been used.
+    pub fn set_defaults(&mut self, user: Option<&str>, password: Option<&str>, vhost: Option<&str>) -> bool {
+        if let (Some(name), true) = (vhost, self.defaults.vhosts) {
+            self.vhosts = vec![VhostDecl { name: name.to_owned(), ..VhostDecl::default() }];
+        }
+        let is_user_given = user.is_some() || password.is_some();
+        if self.defaults.users {
+            self.users = vec![UserDecl::first(user.unwrap_or("guest"), password.unwrap_or("guest"), &self.vhosts)];
+        }
+        (vhost.is_none() || self.defaults.vhosts) && (!is_user_given || self.defaults.users)
+    }
+}
+
 impl Default for ListenersDecl {
     fn default() -> Self {
         Self { amqp: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), AMQP_PORT)], proxy_protocol: false }
@@ -420,12 +435,18 @@ impl UserDecl {
     /// RabbitMQ's default user, with all permissions on the given vhosts.
     #[must_use]
     pub fn guest(vhosts: &[VhostDecl]) -> Self {
+        Self::first("guest", "guest", vhosts)
+    }
+
+    /// The user of a broker that nobody told of any, with all permissions on the given vhosts. Guest may log in from this machine only.
+    #[must_use]
+    pub fn first(name: &str, password: &str, vhosts: &[VhostDecl]) -> Self {
         let names: BTreeSet<&str> = vhosts.iter().map(|vhost| vhost.name.as_str()).collect();
         Self {
-            name: "guest".to_owned(),
-            password: PasswordDecl::Plain("guest".to_owned()),
+            name: name.to_owned(),
+            password: PasswordDecl::Plain(password.to_owned()),
             tags: vec!["administrator".to_owned()],
-            loopback_only: true,
+            loopback_only: name == "guest",
             permissions: names.into_iter().map(PermissionDecl::all).collect(),
             topic_permissions: Vec::new(),
             limits: UserLimitsDecl::default(),

@@ -1,0 +1,110 @@
+//! What packages rely on: systemd's unit and its notification, the container's files, and the variables of RabbitMQ's image.
+
+use std::collections::BTreeSet;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use tests::broker_process::{BrokerOptions, binary, repository};
+use tests::http::Http;
+use tests::temp::TempDir;
+
+fn packaging() -> PathBuf {
+    repository().join("broker/packaging")
+}
+
+#[test]
+fn systemd_accepts_the_unit() {
+    let folder = TempDir::new("unit");
+    let unit = std::fs::read_to_string(packaging().join("systemd/broker.service")).expect("the unit is there");
+    assert!(unit.contains("ExecStart=/usr/bin/broker "));
+    // Its program is not installed here.
+    let unit = unit.replace("/usr/bin/broker", binary().expect("the broker is built").to_str().expect("text"));
+    let path = folder.write("broker.service", &unit);
+    let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output();
+    let output = output.expect("systemd-analyze runs; it is in the package systemd");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !said.contains("broker.service"), "{said}");
+}
+
+#[test]
+fn the_service_manager_is_told_when_the_broker_is_ready_and_when_it_stops() {
+    let folder = TempDir::new("notify");
+    let path = folder.path().join("socket");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a deadline");
+    let variable = format!("NOTIFY_SOCKET={}", path.display());
+    let broker = BrokerOptions::default().under(vec!["env".to_owned(), variable]).start().expect("the broker starts");
+    let told = || {
+        let mut buffer = [0; 256];
+        let length = socket.recv(&mut buffer).expect("it says something in time");
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    assert_eq!(told().trim_end(), "READY=1");
+    assert!(broker.terminate().expect("it ends").success());
+    assert_eq!(told().trim_end(), "STOPPING=1");
+}
+
+#[test]
+fn the_variables_of_rabbitmqs_image_name_the_first_user_and_vhost() {
+    let variables = ["RABBITMQ_DEFAULT_USER=ann", "RABBITMQ_DEFAULT_PASS=secret", "RABBITMQ_DEFAULT_VHOST=shop"];
+    let under = ["env"].iter().chain(&variables).map(|word| (*word).to_owned()).collect();
+    let broker = BrokerOptions::default().http().under(under).start().expect("the broker starts");
+    let http = Http::new(broker.http()).login("ann", "secret");
+    assert_eq!(http.get("/whoami")["tags"], serde_json::json!(["administrator"]));
+    let permissions = http.get("/permissions");
+    assert_eq!((&permissions[0]["vhost"], &permissions[0]["user"]), (&Value::from("shop"), &Value::from("ann")));
+    assert_eq!(http.get("/vhosts").as_array().map(Vec::len), Some(1));
+    assert_eq!(http.login("guest", "guest").send("GET", "/whoami", b"").status, 401);
+}
+
+#[test]
+fn what_the_topology_declares_is_not_replaced_by_variables() {
+    let folder = TempDir::new("defaults");
+    let path = folder.write("topology.yaml", "users:\n  bob: {password: b, tags: [administrator]}\n");
+    let under = vec!["env".to_owned(), "RABBITMQ_DEFAULT_USER=ann".to_owned()];
+    let broker = BrokerOptions::default().http().topology(path).under(under).start().expect("the broker starts");
+    broker.wait_for_log(|line| line.contains("RABBITMQ_DEFAULT_USER")).expect("it says so");
+    let http = Http::new(broker.http()).login("bob", "b");
+    assert_eq!(http.get("/users").as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn the_container_gets_all_it_needs_and_its_dashboard_asks_for_what_there_is() {
+    let docker = packaging().join("docker");
+    let read =
+        |name: &str| std::fs::read_to_string(docker.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let dockerfile = read("Dockerfile");
+    let ignored = read("Dockerfile.dockerignore");
+    for line in dockerfile.lines().filter(|line| line.starts_with("COPY ") && !line.contains("--from")) {
+        let words: Vec<&str> = line.split_whitespace().skip(1).collect();
+        let (_, sources) = words.split_last().expect("COPY has words");
+        for source in sources {
+            assert!(repository().join(source).exists(), "{source} is there");
+            assert!(ignored.lines().any(|kept| kept == format!("!{source}")), "{source} is part of the context");
+        }
+    }
+    let manifest = std::fs::read_to_string(repository().join("Cargo.toml")).expect("the workspace");
+    let version = manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).expect("it says so");
+    assert!(dockerfile.contains(&format!("FROM rust:{}-", version.trim_matches('"'))));
+
+    let broker = BrokerOptions::default().http().start().expect("the broker starts");
+    let scraped = Http::new(broker.http()).raw(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", false);
+    let scraped = scraped.expect("metrics are there").text();
+    let known: BTreeSet<&str> = scraped.lines().filter_map(|line| line.split(['{', ' ']).next()).collect();
+    let dashboard: Value =
+        serde_json::from_str(&read("grafana/provisioning/dashboards/broker.json")).expect("the dashboard is JSON");
+    let panels = dashboard["panels"].as_array().expect("it has panels");
+    let queries = panels.iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let mut count = 0;
+    for query in queries.filter_map(|target| target["expr"].as_str()) {
+        let names = query.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        for name in names.filter(|name| name.starts_with("rabbitmq_") || name.starts_with("broker_")) {
+            assert!(known.contains(name), "{name} is no metric");
+            count += 1;
+        }
+    }
+    assert!(count > 8);
+}
