@@ -57,7 +57,7 @@ fn variables_that_are_set_to_nothing_are_not_set() {
         let with = command.get_arguments().filter(|argument| argument.get_env().is_some());
         with.map(|argument| argument.get_id().to_string()).collect()
     };
-    assert_eq!(with_variable(&command), ["topology", "http", "data", "definitions", "log"]);
+    assert_eq!(with_variable(&command), ["topology", "http", "metrics", "data", "definitions", "log"]);
     assert!(command.get_subcommands().all(|inner| with_variable(inner).is_empty()));
 }
 

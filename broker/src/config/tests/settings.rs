@@ -138,3 +138,13 @@ fn what_a_file_leaves_out_is_known_to_be_a_default() {
     check("vhosts: { /: {} }", true, false);
     check("users: {}", false, true);
 }
+
+#[test]
+fn metrics_are_served_to_this_machine_unless_the_file_says_otherwise() {
+    let metrics = |text: &str| good(text).metrics;
+    let listen = |text: &str| metrics(text).listen.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(listen("vhosts: { /: {} }"), ["127.0.0.1:15692"]);
+    assert_eq!(listen("metrics: { listen: [\"127.0.0.1:9\", 10.0.0.1] }"), ["127.0.0.1:9", "10.0.0.1:15692"]);
+    assert_eq!((listen("metrics: off"), listen("metrics: { listen: off }")), (vec![], vec![]));
+    assert!(metrics("metrics: { per_object: true }").per_object && !metrics("metrics: {}").per_object);
+}
