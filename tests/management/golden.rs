@@ -161,7 +161,7 @@ fn what_is_counted_is_what_was_done() {
     let (connection, _publisher, _consumer) = runtime.block_on(traffic(broker.address()));
     let queue = http.get("/queues/%2F/orders.eu");
     let check = |value: &Value, path: &str, expected: Value| {
-        assert_eq!(value.pointer(path), Some(&expected), "{path} of {value}")
+        assert_eq!(value.pointer(path), Some(&expected), "{path} of {value}");
     };
     check(&queue, "/messages", json!(25));
     check(&queue, "/messages_unacknowledged", json!(20));

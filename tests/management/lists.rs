@@ -84,5 +84,5 @@ fn the_header_x_vhost_filters_lists_without_a_vhost_in_their_path() {
     assert_eq!(http.put("/vhosts/other", &json!({})), 201);
     assert_eq!(http.put("/queues/other/q", &json!({})), 201);
     assert_eq!(names(&http.clone().header("x-vhost", "other").get("/queues")), ["q"]);
-    assert_eq!(names(&http.clone().header("x-vhost", "").get("/queues")).len(), 4);
+    assert_eq!(names(&http.header("x-vhost", "").get("/queues")).len(), 4);
 }

@@ -320,7 +320,7 @@ fn every_endpoint_is_for_those_whom_the_table_names() {
 #[test]
 fn without_credentials_nothing_is_answered_that_is_not_for_everyone() {
     let (_broker, guest) = broker();
-    let nobody = guest.clone().anonymous();
+    let nobody = guest.anonymous();
     for (method, template, who) in rows() {
         let answer = ask(&nobody, method, template, "%2F");
         let asks = answer.status == 401 && answer.header("www-authenticate").is_some() && answer.body.is_empty();

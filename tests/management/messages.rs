@@ -92,7 +92,7 @@ fn publishing_and_getting_need_the_permissions_of_amqp() {
     assert_eq!(http.get("/queues").as_array().unwrap().len(), 1, "nothing was changed");
     let administrator = json!({"password": "p", "tags": "administrator"});
     http.put("/users/stranger", &administrator);
-    let stranger = http.clone().login("stranger", "p");
+    let stranger = http.login("stranger", "p");
     assert_eq!(stranger.get("/queues").as_array().unwrap().len(), 1, "administrators see everything");
     refused(stranger.send("PUT", "/queues/%2F/new", b"{}"));
     refused(stranger.post("/exchanges/%2F/amq.default/publish", &body));

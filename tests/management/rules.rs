@@ -18,7 +18,7 @@ fn head_is_get_without_a_body_and_options_needs_no_login() {
     let head = http.send("HEAD", "/whoami", b"");
     assert_eq!((head.status, head.body.len()), (200, 0));
     assert_eq!(head.header("content-type"), Some("application/json"));
-    let options = http.clone().anonymous().send("OPTIONS", "/queues/%2F/q", b"");
+    let options = http.anonymous().send("OPTIONS", "/queues/%2F/q", b"");
     assert_eq!((options.status, options.header("allow")), (200, Some("HEAD, GET, PUT, DELETE, OPTIONS")));
     assert!(options.body.is_empty());
 }
@@ -57,7 +57,7 @@ fn without_credentials_one_is_asked_and_with_wrong_ones_refused() {
 fn users_without_a_tag_of_management_and_users_from_elsewhere_stay_out() {
     let (_broker, http) = broker();
     assert_eq!(http.put("/users/plain", &json!({"password": "p", "tags": ""})), 201);
-    let answer = http.clone().login("plain", "p").send("GET", "/whoami", b"");
+    let answer = http.login("plain", "p").send("GET", "/whoami", b"");
     assert_eq!((answer.status, answer.refusal().1.as_str()), (401, "Not management user"));
 }
 
