@@ -25,6 +25,7 @@ use crate::access::Mechanism;
 use crate::amqp::{Identity, Limits};
 use crate::events::{Events, follow_log};
 use crate::hooks::{HookError, HookSet};
+use crate::management::prometheus::Pages;
 use crate::management::{self, Management, NodeFacts};
 use crate::message;
 use crate::metrics::Metrics;
@@ -54,6 +55,8 @@ pub struct NodeOptions {
     pub listen: Vec<SocketAddr>,
     /// Addresses for the management API that win over the file's; an empty list switches it off.
     pub http: Option<Vec<SocketAddr>>,
+    /// Addresses for metrics that win over the file's; an empty list switches them off.
+    pub metrics: Option<Vec<SocketAddr>>,
     /// The file that the topology is from, if it is from one.
     pub topology_file: Option<PathBuf>,
     /// The folder for what must survive; it wins over the file's.
@@ -104,6 +107,14 @@ pub enum NodeError {
         /// Why.
         error: io::Error,
     },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} for metrics: {error}; {}", metrics_advice(.error))]
+    ListenMetrics {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
     /// The data folder's contents cannot be used.
     #[error("{0}")]
     Recover(#[from] RecoverError),
@@ -145,6 +156,19 @@ fn http_advice(error: &io::Error) -> &'static str {
     }
 }
 
+fn metrics_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program has the port (see it with: ss -ltnp): stop it, or name another address with --metrics ADDR:PORT \
+             or 'metrics: { listen: ADDR:PORT }', or switch metrics off with --metrics off"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "the address is not one of this machine: name another with --metrics ADDR:PORT, or switch metrics off with --metrics off"
+        }
+        _ => "name another address with --metrics ADDR:PORT, or switch metrics off with --metrics off",
+    }
+}
+
 impl NodeError {
     /// The exit code of the process, as sysexits names them.
     pub fn exit_code(&self) -> u8 {
@@ -152,7 +176,7 @@ impl NodeError {
             Self::Hooks(_) | Self::Apply(_) => 65,
             Self::Definitions(DefinitionsError::Read { .. } | DefinitionsError::NoVhost(_)) => 66,
             Self::Definitions(_) => 65,
-            Self::Listen { .. } | Self::ListenHttp { .. } => 69,
+            Self::Listen { .. } | Self::ListenHttp { .. } | Self::ListenMetrics { .. } => 69,
             Self::ExchangeType(_) | Self::Signals(_) => 71,
             Self::Store(_) | Self::Recover(_) => 74,
             Self::Data { .. } | Self::Plugin(_) => 78,
@@ -199,7 +223,7 @@ impl Signals {
 /// # Errors
 /// See [`NodeError`].
 pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
-    let NodeOptions { topology, listen, http, topology_file, data, plugin_dirs } = options;
+    let NodeOptions { topology, listen, http, metrics, topology_file, data, plugin_dirs } = options;
     let data = data.or_else(|| topology.storage.data.clone());
     let mut signals = Signals::new()?;
     let registry = Arc::new(load_plugins(&topology, &plugin_dirs)?);
@@ -221,7 +245,11 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     let http = http.unwrap_or_else(|| topology.management.listen.clone());
     let (http, http_listeners) =
         open_all(http, "management API", |address, error| NodeError::ListenHttp { address, error })?;
-    let facts = NodeFacts { amqp, http, data, topology: topology_file };
+    let metrics = metrics.unwrap_or_else(|| topology.metrics.listen.clone());
+    let (metrics, metrics_listeners) =
+        open_all(metrics, "metrics", |address, error| NodeError::ListenMetrics { address, error })?;
+    let metrics_per_object = topology.metrics.per_object;
+    let facts = NodeFacts { amqp, http, metrics, metrics_per_object, data, topology: topology_file };
 
     let connections = Arc::new(tokio::sync::Mutex::new(JoinSet::new()));
     let mut accepting = JoinSet::new();
@@ -246,6 +274,11 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
         accepting.spawn(management::serve(Arc::clone(&management), listener));
     }
     drop(management);
+    let pages = Pages::new(Arc::clone(&broker), metrics_per_object);
+    for listener in metrics_listeners {
+        accepting.spawn(management::prometheus::serve(Arc::clone(&pages), listener));
+    }
+    drop(pages);
     accepting.spawn(watch_memory(Arc::clone(&broker)));
     accepting.spawn(sampler::run(Arc::clone(&broker)));
     accepting.spawn(timer::run(Arc::clone(&broker.timer)));

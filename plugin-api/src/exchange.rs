@@ -5,9 +5,9 @@
 //! route pushes slots. Everything else is the broker's: destinations, duplicates, alternate exchanges, exchanges bound to
 //! exchanges, `CC` and `BCC` (one `route` a key, see [`AskedPer`]), `mandatory`, permissions and durability.
 //!
-//! Three things go beyond that, for types that need them: an exchange may hand messages to a new binding
-//! ([`Exchange::bound`]), put a message off ([`Routes::hold`]), and stand before an exchange of another type
-//! ([`ExchangeType::inner`]).
+//! Four things go beyond that, for types that need them: an exchange may hand messages to a new binding
+//! ([`Exchange::bound`]), put a message off ([`Routes::hold`]), have messages kept over a restart ([`Routes::keep`]), and
+//! stand before an exchange of another type ([`ExchangeType::inner`]).
 //!
 //! Calls are synchronous and may come from any thread. `route` runs on the thread of the publisher, many at once; it must
 //! not wait for anything and should not allocate.
@@ -83,6 +83,12 @@ pub trait ExchangeType: Send + Sync + 'static {
 /// `bind`, `bound`, `unbind` and `policy_changed` are called alone; `route` is called by many threads at once, never
 /// together with them. After a panic in one of the others the broker no longer asks this exchange anything.
 pub trait Exchange: Send + Sync {
+    /// Gives a message back that the broker kept over a restart, see [`Routes::keep`]. Called at recovery for all of them,
+    /// oldest first, after `open` and before any binding.
+    fn restore(&mut self, message: &Message<'_>) {
+        let _ = message;
+    }
+
     /// Adds a binding under a slot that is free. Slots are small numbers, given from 0 up and used again after `unbind`.
     ///
     /// # Errors
@@ -204,11 +210,11 @@ pub struct BindingSlot(pub u32);
 pub struct Routes<'a>(pub(crate) &'a mut RawRoutes);
 
 impl Routes<'_> {
-    /// Runs `route` with routes that are appended to `out`, and says whether it held the message. For tests; the broker
-    /// does the same across the boundary.
-    pub fn append_to<R>(out: &mut Vec<u32>, route: impl FnOnce(&mut Routes<'_>) -> R) -> (R, Option<Hold>) {
+    /// Runs `route` with routes that are appended to `out`, and says what else it wants. For tests; the broker does the
+    /// same across the boundary.
+    pub fn append_to<R>(out: &mut Vec<u32>, route: impl FnOnce(&mut Routes<'_>) -> R) -> (R, Option<Wish>) {
         let answer = RawRoutes::append_to(out, |raw| route(&mut Routes(raw)));
-        (answer.result, answer.hold)
+        (answer.result, answer.wish)
     }
 
     /// The message takes the binding under `slot`.
@@ -225,13 +231,42 @@ impl Routes<'_> {
 
     /// Puts the message off: it goes nowhere now, whatever has been pushed, and comes to this exchange's `route` again
     /// after `delay_ms` milliseconds, then with these properties in place of its own, if any. The broker keeps it
-    /// meanwhile, counts it as taken for `mandatory` and the alternate exchange, and drops it with the exchange.
+    /// meanwhile, counts it as taken for `mandatory` and the alternate exchange, and drops it with the exchange. A persistent
+    /// message of a durable exchange survives a restart.
     ///
     /// A route that holds the message each time holds it for ever, so change a property or look at one.
     pub fn hold(&mut self, delay_ms: u64, properties: Option<&PropertiesBuf>) {
         let encoded = properties.map(PropertiesBuf::encode);
         self.0.hold(delay_ms, encoded.as_deref());
     }
+
+    /// Has this message, which takes its bindings as well, kept over a restart: then it comes to [`Exchange::restore`]. The
+    /// broker keeps the last `count_max` messages for which an exchange says this, as long as they have no more than `bytes_max`
+    /// bytes of names, properties and bodies together, and drops them with the exchange.
+    ///
+    /// Only a persistent message of a durable exchange is kept; others count like it, but are gone after a restart.
+    /// Nothing is handed to new bindings by this: the exchange has its messages in memory itself. A message that is held is not kept.
+    pub fn keep(&mut self, count_max: u64, bytes_max: u64) {
+        self.0.keep(count_max, bytes_max);
+    }
+}
+
+/// What a route wants beside its bindings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    /// The message is put off.
+    Hold(Hold),
+    /// The message is kept over a restart.
+    Keep(Keep),
+}
+
+/// A message that is kept by [`Routes::keep`], with how much of an exchange's messages is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// So many messages.
+    pub count_max: u64,
+    /// So many bytes.
+    pub bytes_max: u64,
 }
 
 /// A message that was put off by [`Routes::hold`].

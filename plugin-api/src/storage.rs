@@ -111,6 +111,17 @@ pub struct StorageStatus {
     pub live_count: u64,
     /// What it has found damaged since it was opened, one sentence each.
     pub damage: Vec<String>,
+    /// Figures that people may want to see, by name. The broker shows these: `segments`, `reads`, `read_bytes`, `read_nanos`, `writes`,
+    /// `written_bytes`, `write_nanos`, `syncs`, `sync_nanos`, `copied_bytes`, `removed_segments`; but for `segments` all count since
+    /// the storage was opened.
+    pub figures: Vec<(String, u64)>,
+}
+
+impl StorageStatus {
+    /// The figure of that name, if the storage has it.
+    pub fn figure(&self, name: &str) -> Option<u64> {
+        self.figures.iter().find(|(known, _)| known == name).map(|(_, value)| *value)
+    }
 }
 
 /// A queue, by a number that the broker never uses twice.

@@ -239,7 +239,18 @@ fn a_mistake_in_definitions_keeps_the_broker_from_starting_and_is_named() {
     let place = format!("{}: queues[1]: 'name' is missing; add \"name\": \"…\"", shown(&file));
     let data = folder.path().join("data");
     for arguments in [
-        vec!["--listen", "127.0.0.1:0", "--http", "off", "--data", shown(&data), "--definitions", shown(&file)],
+        vec![
+            "--listen",
+            "127.0.0.1:0",
+            "--http",
+            "off",
+            "--metrics",
+            "off",
+            "--data",
+            shown(&data),
+            "--definitions",
+            shown(&file),
+        ],
         vec!["definitions", "import", shown(&file), "--data", shown(&data)],
     ] {
         let output = cli(&arguments);

@@ -30,7 +30,7 @@ fn port_that_is_taken_is_said_clearly() {
     let broker = BrokerProcess::start();
     let address = broker.address().to_string();
     let output = Command::new(binary().unwrap())
-        .args(["--http", "off", "--listen", &address])
+        .args(["--http", "off", "--metrics", "off", "--listen", &address])
         .output()
         .expect("the broker runs");
     let errors = String::from_utf8_lossy(&output.stderr);

@@ -7,6 +7,7 @@ mod bad_input;
 mod declarations;
 mod definitions;
 mod events;
+mod heartbeats;
 mod hooks;
 mod identity;
 mod lifecycle;

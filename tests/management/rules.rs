@@ -156,7 +156,7 @@ fn off_is_nowhere_and_a_taken_port_says_what_to_change() {
     let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let output = std::process::Command::new(tests::broker_process::binary().unwrap())
-        .args(["--listen", "127.0.0.1:0", "--http", &address])
+        .args(["--listen", "127.0.0.1:0", "--metrics", "off", "--http", &address])
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(69));

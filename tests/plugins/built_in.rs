@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use broker::plugin_host::{ExchangeInstance, LoadRequest, Registry};
-use plugin_api::exchange::{BindingSpec, ExchangeSpec, Hold};
+use plugin_api::exchange::{BindingSpec, ExchangeSpec, Wish};
 use plugin_api::message::{Message, Properties, PropertiesBuf};
 use plugin_api::testing::Random;
 use plugin_api::value::{Table, Value};
@@ -17,17 +17,19 @@ fn loaded_files_route_as_the_linked_in_do() {
         let path = build::built_in(name);
         let mut loaded = Registry::empty();
         let plugin = loaded.load_file(&LoadRequest { path: path.clone(), ..LoadRequest::default() }).unwrap();
-        let [kind] = &*plugin.exchange_types else { panic!("{name} offers {:?}", plugin.exchange_types) };
-        assert_eq!(kind.strip_prefix("x-").unwrap_or(kind), name.strip_prefix("exchange-").unwrap());
+        let bare = |kind: &String| kind.strip_prefix("x-").unwrap_or(kind) == name.strip_prefix("exchange-").unwrap();
+        assert!(plugin.exchange_types.iter().any(bare), "{name} offers {:?}", plugin.exchange_types);
         let status = loaded.status().pop().unwrap();
         assert_eq!((status.name, status.path), (name.replace('-', "_"), Some(path)));
-        let (linked, loaded) = (linked.exchange_type(kind).unwrap(), loaded.exchange_type(kind).unwrap());
-        assert_eq!((linked.depends_on(), linked.asked_per()), (loaded.depends_on(), loaded.asked_per()));
-        let arguments = Table::new().with("x-delayed-type", "direct");
-        let spec = ExchangeSpec { kind: kind.clone(), arguments, ..ExchangeSpec::default() };
-        assert_eq!(linked.inner(&spec), loaded.inner(&spec));
-        assert_eq!(linked.depends_on_for(&spec), loaded.depends_on_for(&spec));
-        agree(kind, linked.open(&spec).unwrap(), loaded.open(&spec).unwrap());
+        for kind in &plugin.exchange_types {
+            let (linked, loaded) = (linked.exchange_type(kind).unwrap(), loaded.exchange_type(kind).unwrap());
+            assert_eq!((linked.depends_on(), linked.asked_per()), (loaded.depends_on(), loaded.asked_per()));
+            let arguments = Table::new().with("x-delayed-type", "direct");
+            let spec = ExchangeSpec { kind: kind.clone(), arguments, ..ExchangeSpec::default() };
+            assert_eq!(linked.inner(&spec), loaded.inner(&spec));
+            assert_eq!(linked.depends_on_for(&spec), loaded.depends_on_for(&spec));
+            agree(kind, linked.open(&spec).unwrap(), loaded.open(&spec).unwrap());
+        }
     }
 }
 
@@ -35,7 +37,12 @@ fn loaded_files_route_as_the_linked_in_do() {
 fn agree(kind: &str, mut linked: ExchangeInstance, mut loaded: ExchangeInstance) {
     let mut random = Random::new(5);
     let mut bound = BTreeSet::new();
-    let (mut routed, mut held) = (0, 0);
+    let (mut routed, mut held, mut kept) = (0, 0, 0);
+    for number in 0..5 {
+        let key = format!("kept {number}");
+        linked.restore(&Message::with_key(&key)).unwrap();
+        loaded.restore(&Message::with_key(&key)).unwrap();
+    }
     for round in 0..3000 {
         let slot = random.below(40);
         if bound.remove(&slot) {
@@ -51,15 +58,21 @@ fn agree(kind: &str, mut linked: ExchangeInstance, mut loaded: ExchangeInstance)
             let binding = BindingSpec { arguments: table(&mut random), ..BindingSpec::to_queue(queue, routing_key) };
             linked.bind(slot, &binding).unwrap();
             loaded.bind(slot, &binding).unwrap();
-            assert_eq!(handed(&mut linked, slot), handed(&mut loaded, slot), "{kind}, round {round}");
+            let keys = handed(&mut linked, slot);
+            assert_eq!(keys, handed(&mut loaded, slot), "{kind}, round {round}");
+            if round == 0 {
+                let count = if kind == "x-recent-history" { 5 } else { 0 };
+                assert_eq!(keys.len(), count, "{kind}: what was kept is back");
+            }
         }
         let routing_key = key(&mut random, &["a", "b", "c"]);
         let headers = Some(table(&mut random).with("x-delay", random.below(3)));
         let raw = PropertiesBuf { headers, ..PropertiesBuf::default() }.encode();
         let message = Message { properties: Properties::from_raw(&raw), ..Message::with_key(&routing_key) };
-        let ((ours, our_hold), (theirs, their_hold)) = (routes(&linked, &message), routes(&loaded, &message));
-        assert_eq!(our_hold, their_hold, "{kind}, round {round}: {message:?}");
-        held += usize::from(our_hold.is_some());
+        let ((ours, our_wish), (theirs, their_wish)) = (routes(&linked, &message), routes(&loaded, &message));
+        assert_eq!(our_wish, their_wish, "{kind}, round {round}: {message:?}");
+        held += usize::from(matches!(our_wish, Some(Wish::Hold(_))));
+        kept += usize::from(matches!(our_wish, Some(Wish::Keep(_))));
         if matches!(kind, "x-random" | "x-local-random") {
             assert_eq!((ours.len(), theirs.is_subset(&bound)), (theirs.len(), true), "{kind}, round {round}");
         } else {
@@ -72,12 +85,13 @@ fn agree(kind: &str, mut linked: ExchangeInstance, mut loaded: ExchangeInstance)
         "x-delayed-message" => assert!(held > 500 && routed == 0, "{kind}: messages are held ({held})"),
         _ => assert!(held == 0 && routed > 500, "{kind}: the messages do take bindings ({routed})"),
     }
+    assert_eq!(kept > 500, kind == "x-recent-history", "{kind}: {kept} messages are kept");
 }
 
-fn routes(exchange: &ExchangeInstance, message: &Message<'_>) -> (BTreeSet<u32>, Option<Hold>) {
+fn routes(exchange: &ExchangeInstance, message: &Message<'_>) -> (BTreeSet<u32>, Option<Wish>) {
     let mut out = Vec::new();
-    let hold = exchange.route(message, &mut out).unwrap();
-    (out.into_iter().collect(), hold)
+    let wish = exchange.route(message, &mut out).unwrap();
+    (out.into_iter().collect(), wish)
 }
 
 /// The keys of the messages that a new binding gets.

@@ -93,7 +93,7 @@ fn numbers(broker: &BrokerProcess) -> Vec<u64> {
 fn check_refused(place: &Path, data: &Path, parts: &[&str]) {
     let before = snapshot(place);
     let mut command = Command::new(binary().unwrap());
-    command.args(["--listen", "127.0.0.1:0", "--http", "off", "--log", "off", "--data"]).arg(data);
+    command.args(["--listen", "127.0.0.1:0", "--http", "off", "--metrics", "off", "--log", "off", "--data"]).arg(data);
     let end = End::of(&mut command, PATIENCE).unwrap();
     let End { code, errors } = &end;
     assert!(code.is_some_and(|code| (64..=78).contains(&code)), "{end:?}");

@@ -6,6 +6,7 @@ mod simulated;
 
 mod delayed;
 mod held;
+mod kept;
 mod paging;
 mod process;
 mod queues;

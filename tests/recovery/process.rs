@@ -155,7 +155,7 @@ fn a_start_that_is_told_to_stop_while_it_recovers_does_so() {
     assert!(Command::new("mkfifo").arg(&checkpoint).status().expect("mkfifo runs").success());
     for name in ["TERM", "INT"] {
         let mut broker = Command::new(binary().expect("the broker is built"))
-            .args(["--listen", "127.0.0.1:0", "--http", "off", "--data"])
+            .args(["--listen", "127.0.0.1:0", "--http", "off", "--metrics", "off", "--data"])
             .arg(folder.path())
             .stderr(Stdio::piped())
             .spawn()

@@ -238,6 +238,9 @@ impl World {
         } else {
             self.end_node(NodeEnd::PowerCut);
         }
+        if self.node.as_ref().is_some_and(Node::will_fail) {
+            self.end_node(NodeEnd::Killed);
+        }
         for wire in &self.wires {
             let mut link = wire.link.borrow_mut();
             link.stall(Direction::ToBroker, 0);

@@ -48,7 +48,7 @@ struct Arguments {
 const SEEDS: u64 = 1000;
 const SEEDS_A_TEST: u64 = 50;
 /// Seeds in which a planted defect must be noticed.
-const SEEDS_A_DEFECT: u64 = 300;
+const SEEDS_A_DEFECT: u64 = 100;
 
 pub(crate) fn main() -> ExitCode {
     let is_ours = |argument: &String| ["--seed", "--defect"].iter().any(|name| argument.starts_with(name));

@@ -34,6 +34,7 @@ pub(crate) const DEFECTS: &[(&str, Defect, &str)] = &[
     ("publish-swallowed", Defect::OnTheWire(Trick::SwallowPublish), "holes"),
     ("redelivered-hidden", Defect::OnTheWire(Trick::HideRedelivered), "redelivered"),
     ("redelivered-invented", Defect::OnTheWire(Trick::InventRedelivered), "redelivered"),
+    ("ack-unheard", Defect::OnTheWire(Trick::ForgetAck), "served"),
     ("clock-too-fast", Defect::FastClock, "ttl"),
     ("rollback-commits", Defect::OnTheWire(Trick::CommitAlways), "transactions"),
     ("every-consumer-active", Defect::OnTheWire(Trick::StripArgument("x-single-active-consumer")), "single_active"),

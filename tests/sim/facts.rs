@@ -204,6 +204,8 @@ pub(crate) struct Consumer {
     pub(crate) prefetch_count: u16,
     /// When basic.consume was sent.
     pub(crate) at: Step,
+    /// The broker has said that it is one.
+    pub(crate) is_registered: bool,
     /// The client has sent basic.cancel, the broker has answered.
     pub(crate) cancel_sent: Option<Step>,
     pub(crate) cancelled: Option<Step>,

@@ -51,6 +51,7 @@ pub(crate) enum Event {
         count: u16,
     },
     ConsumeSent(ConsumerId),
+    ConsumeOk(ConsumerId),
     CancelSent(ConsumerId),
     Cancelled(ConsumerId),
     Delivered(DeliveryId),
@@ -259,6 +260,7 @@ impl History {
             }
             Event::Transaction { id, state } => facts.transactions[id.0] = *state,
             Event::Returned(id) => facts.publishes[id.0].returned += 1,
+            Event::ConsumeOk(id) => facts.consumers[id.0].is_registered = true,
             Event::CancelSent(id) => facts.consumers[id.0].cancel_sent = Some(step),
             Event::Cancelled(id) => facts.consumers[id.0].cancelled = Some(step),
             Event::Settled { deliveries, how } => {

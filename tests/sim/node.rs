@@ -106,6 +106,11 @@ impl Node {
         self.has_failed.get()
     }
 
+    /// Whether the store has failed, but will say so only when somebody wants something of it.
+    pub(crate) fn will_fail(&self) -> bool {
+        self.storage.has_failed()
+    }
+
     /// Asks every connection to close, as a node does first when it stops.
     pub(crate) fn close_connections(&self) {
         self.broker.close_connections("broker forced connection closure with reason 'shutdown'");

@@ -3,6 +3,7 @@
 //! A call waits for a while before it does its work and for a while behind it, so that crashes find messages before and after they
 //! are on the disk, with and without their confirms.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -39,11 +40,13 @@ pub(crate) struct SimStorage {
     rhythm: Arc<Mutex<Rhythm>>,
     /// What is waited for before an append is answered.
     durability: Durability,
+    /// What the log does in the background has failed, which it says to whoever comes next.
+    has_failed: AtomicBool,
 }
 
 impl SimStorage {
     pub(crate) fn new(log: Log, rhythm: Arc<Mutex<Rhythm>>, durability: Durability) -> Self {
-        Self { log: Mutex::new(log), rhythm, durability }
+        Self { log: Mutex::new(log), rhythm, durability, has_failed: AtomicBool::new(false) }
     }
 
     /// What the log does when the broker ends in order.
@@ -57,8 +60,15 @@ impl SimStorage {
         let mut log = self.log();
         if log.is_full() {
             // Its failure is kept and answered to the next commit.
-            drop(log.regain_room());
+            if log.regain_room().is_err() {
+                self.has_failed.store(true, Ordering::Relaxed);
+            }
         }
+    }
+
+    /// Whether the log has failed in the background.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
     }
 
     async fn pause(&self) {
@@ -79,7 +89,9 @@ impl SimStorage {
             let mut log = self.log();
             let result = log.commit(vec![operation]).pop().unwrap_or(Ok(()));
             // The real one does this on its thread when it has time; its failure is kept and answered to the next commit.
-            drop(log.maintain());
+            if log.maintain().is_err() {
+                self.has_failed.store(true, Ordering::Relaxed);
+            }
             result
         };
         self.pause().await;

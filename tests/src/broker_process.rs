@@ -24,6 +24,7 @@ pub struct BrokerOptions {
     topology: Option<PathBuf>,
     arguments: Vec<String>,
     has_http: bool,
+    has_metrics: bool,
     under: Vec<String>,
 }
 
@@ -43,6 +44,12 @@ impl BrokerOptions {
     /// Serves the management API on a free port.
     pub fn http(mut self) -> Self {
         self.has_http = true;
+        self
+    }
+
+    /// Serves metrics on a free port.
+    pub fn metrics(mut self) -> Self {
+        self.has_metrics = true;
         self
     }
 
@@ -68,6 +75,7 @@ impl BrokerOptions {
         };
         command.args(["--listen", "127.0.0.1:0", "--log", "debug"]).args(&self.arguments);
         command.args(["--http", if self.has_http { "127.0.0.1:0" } else { "off" }]);
+        command.args(["--metrics", if self.has_metrics { "127.0.0.1:0" } else { "off" }]);
         if let Some(topology) = &self.topology {
             command.arg("--topology").arg(topology);
         }
@@ -79,10 +87,13 @@ impl BrokerOptions {
             .map_err(|error| format!("the broker does not start: {error}"))?;
         let log = Log::collect(child.stderr.take().ok_or("the broker has no stderr")?);
         let none = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut broker = BrokerProcess { child, log, address: none, http: none };
+        let mut broker = BrokerProcess { child, log, address: none, http: none, metrics: none };
         broker.address = broker.address_in_log("listening")?;
         if self.has_http {
             broker.http = broker.address_in_log("management API")?;
+        }
+        if self.has_metrics {
+            broker.metrics = broker.address_in_log("metrics")?;
         }
         Ok(broker)
     }
@@ -95,6 +106,7 @@ pub struct BrokerProcess {
     log: Log,
     address: SocketAddr,
     http: SocketAddr,
+    metrics: SocketAddr,
 }
 
 impl BrokerProcess {
@@ -123,6 +135,11 @@ impl BrokerProcess {
     /// Where the management API is, if it is served.
     pub fn http(&self) -> SocketAddr {
         self.http
+    }
+
+    /// Where metrics are, if they are served.
+    pub fn metrics(&self) -> SocketAddr {
+        self.metrics
     }
 
     /// The address in the log line with this message.

@@ -1,10 +1,12 @@
-//! `broker definitions …`: everything but messages, as RabbitMQ's `definitions.json`, into and out of a data folder that no broker has open.
+//! `broker definitions …`: everything but messages, as RabbitMQ's `definitions.json`, into and out of a running broker or a data folder
+//! that no broker has open.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
+use super::client::{self, Remote};
 use super::{exit, print_report};
 use crate::config;
 use crate::node::{NodeError, Offline};
@@ -13,6 +15,8 @@ use crate::node::{NodeError, Offline};
 pub(super) struct DefinitionsArgs {
     #[command(subcommand)]
     command: DefinitionsCommand,
+    #[command(flatten)]
+    remote: Remote,
 }
 
 #[derive(Debug, Subcommand)]
@@ -29,7 +33,7 @@ enum DefinitionsCommand {
         #[command(flatten)]
         folder: FolderArgs,
     },
-    /// Export everything in a data folder but its messages
+    /// Export everything but messages
     #[command(long_about = EXPORT_ABOUT)]
     Export {
         /// Write here instead of to standard output
@@ -45,13 +49,20 @@ enum DefinitionsCommand {
 
 #[derive(Debug, Args)]
 struct FolderArgs {
-    /// The data folder; the broker that uses it must be stopped
+    /// A data folder instead of a running broker; the one that uses it must be stopped
     #[arg(long, value_name = "DIR", env = "BROKER_DATA")]
-    data: PathBuf,
-    /// The topology file of the broker: what it declares is in force, but not in the folder
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    rest: RestArgs,
+}
+
+/// What is needed to judge a folder.
+#[derive(Debug, Args)]
+struct RestArgs {
+    /// With --data: the topology file of the broker; what it declares is in force, but not in the folder
     #[arg(long, value_name = "FILE", env = "BROKER_TOPOLOGY")]
     topology: Option<PathBuf>,
-    /// Folder with plugins, as for a run; exchanges of their types cannot be imported without
+    /// With --data: folder with plugins, as for a run; exchanges of their types cannot be imported without
     #[arg(long, value_name = "DIR", env = "BROKER_PLUGIN_DIR", value_delimiter = ':')]
     plugin_dir: Vec<PathBuf>,
 }
@@ -62,25 +73,38 @@ Import what a RabbitMQ ('rabbitmqctl export_definitions') or 'broker definitions
 The file is judged before anything is changed. Users, permissions, policies and parameters are overwritten; exchanges and queues that are there stay as they \
 are; nothing is removed. To import at each start, name the file in the topology ('definitions:') or give --definitions.
 
+Without --data it goes to a running broker over its management API.
+
 Exit code 0: imported; what was left out is named. 65: the file has mistakes. 66: it cannot be read. 74, 78: the data folder cannot be used.";
 
 const EXPORT_ABOUT: &str = "\
-Export everything in a data folder but its messages, for a RabbitMQ or for 'broker definitions import'.
+Export everything but messages, for a RabbitMQ or for 'broker definitions import'.
 
-Only reads. Transient exchanges and queues are not in the folder. Users, permissions, policies and limits that a topology file declares are in that file and \
+Without --data it is asked of a running broker over its management API.
+
+Only reads. Of a folder: transient exchanges and queues are not in the folder. Users, permissions, policies and limits that a topology file declares are in that file and \
 not in the folder; give it with --topology to export them, too.
 
 Exit code 0: exported. 66: no such vhost. 74, 78: the data folder cannot be used.";
 
 pub(super) fn definitions(args: DefinitionsArgs) -> u8 {
-    match args.command {
-        DefinitionsCommand::Import { file, vhost, folder } => import(&file, vhost.as_deref(), folder),
-        DefinitionsCommand::Export { output, vhost, folder } => export(output.as_deref(), vhost.as_deref(), folder),
+    let DefinitionsArgs { command, remote } = args;
+    match command {
+        DefinitionsCommand::Import { file, vhost, folder } => match folder.data {
+            None => client::definitions::import(&remote, &file, vhost.as_deref()),
+            Some(data) => import(&file, vhost.as_deref(), data, folder.rest),
+        },
+        DefinitionsCommand::Export { output, vhost, folder } => match folder.data {
+            None => {
+                client::definitions::export(&remote, vhost.as_deref(), |exported| write(output.as_deref(), exported))
+            }
+            Some(data) => export(output.as_deref(), vhost.as_deref(), data, folder.rest),
+        },
     }
 }
 
-fn import(file: &Path, vhost: Option<&str>, folder: FolderArgs) -> u8 {
-    let offline = match offline(folder) {
+fn import(file: &Path, vhost: Option<&str>, data: PathBuf, rest: RestArgs) -> u8 {
+    let offline = match offline(data, rest) {
         Ok(offline) => offline,
         Err(code) => return code,
     };
@@ -95,8 +119,8 @@ fn import(file: &Path, vhost: Option<&str>, folder: FolderArgs) -> u8 {
     }
 }
 
-fn export(output: Option<&Path>, vhost: Option<&str>, folder: FolderArgs) -> u8 {
-    let offline = match offline(folder) {
+fn export(output: Option<&Path>, vhost: Option<&str>, data: PathBuf, rest: RestArgs) -> u8 {
+    let offline = match offline(data, rest) {
         Ok(offline) => offline,
         Err(code) => return code,
     };
@@ -104,7 +128,11 @@ fn export(output: Option<&Path>, vhost: Option<&str>, folder: FolderArgs) -> u8 
         Ok(exported) => exported,
         Err(code) => return code,
     };
-    let mut text = serde_json::to_string_pretty(&exported).unwrap_or_default();
+    write(output, &exported)
+}
+
+fn write(output: Option<&Path>, exported: &serde_json::Value) -> u8 {
+    let mut text = serde_json::to_string_pretty(exported).unwrap_or_default();
     text.push('\n');
     let Some(path) = output else { return print_report(&text, exit::OK) };
     match write_private(path, &text) {
@@ -123,8 +151,8 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     file.write_all(text.as_bytes())
 }
 
-fn offline(folder: FolderArgs) -> Result<Offline, u8> {
-    let FolderArgs { data, topology, plugin_dir } = folder;
+fn offline(data: PathBuf, rest: RestArgs) -> Result<Offline, u8> {
+    let RestArgs { topology, plugin_dir } = rest;
     let topology = match topology {
         None => None,
         Some(file) => {

@@ -4,9 +4,12 @@
 //! Exit codes are those of sysexits(3). Nothing here knows AMQP; `run` hands over to the node.
 
 mod check;
+mod client;
 mod definitions;
 mod logging;
+mod man;
 mod plugins;
+mod progress;
 mod run;
 mod script;
 mod store;
@@ -14,7 +17,7 @@ mod store;
 use std::{ffi::OsStr, io::Write as _, process::ExitCode};
 
 use clap::builder::Resettable;
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 /// A message broker that speaks AMQP 0-9-1 as RabbitMQ does.
 #[derive(Debug, Parser)]
@@ -32,7 +35,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 )]
 struct Cli {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<Box<Command>>,
     #[command(flatten)]
     run: run::RunArgs,
 }
@@ -42,12 +45,59 @@ enum Command {
     /// Read a topology file and report every mistake in it, without running anything
     #[command(long_about = check::LONG_ABOUT)]
     Check(check::CheckArgs),
-    /// Import and export definitions of a data folder as RabbitMQ does
+    /// Import and export definitions of a running broker or of a data folder as RabbitMQ does
     Definitions(definitions::DefinitionsArgs),
     /// Work with Lua hook scripts
     Script(script::ScriptArgs),
     /// Look at a data folder without changing it
     Store(store::StoreArgs),
+    /// List queues, connections and whatever else a running broker has
+    List(WithRemote<client::list::ListArgs>),
+    /// Declare a queue, an exchange or a binding
+    Declare(WithRemote<client::declare::DeclareArgs>),
+    /// Delete a queue, an exchange or a binding
+    Delete(WithRemote<client::delete::DeleteArgs>),
+    /// Publish messages
+    Publish(WithRemote<client::messages::PublishArgs>),
+    /// Look at the first messages of a queue, or take them
+    Get(WithRemote<client::messages::GetArgs>),
+    /// Take messages from a queue and print them until it is ended
+    Consume(WithRemote<client::messages::ConsumeArgs>),
+    /// Remove the ready messages of a queue
+    Purge(WithRemote<client::delete::PurgeArgs>),
+    /// Move messages from a queue to another queue or an exchange
+    Move(WithRemote<client::messages::MoveArgs>),
+    /// Show the busiest queues, again and again
+    Top(WithRemote<client::top::TopArgs>),
+    /// Ask whether all is well; exit code 69 if not
+    Health(WithRemote<client::health::HealthArgs>),
+    /// Close connections
+    Close(WithRemote<client::delete::CloseArgs>),
+    /// Add, delete and limit users
+    User(WithRemote<client::access::UserArgs>),
+    /// Say what users may do
+    Permission(WithRemote<client::access::PermissionArgs>),
+    /// Add, delete and limit vhosts
+    Vhost(WithRemote<client::access::VhostArgs>),
+    /// Set and clear policies
+    Policy(WithRemote<client::access::PolicyArgs>),
+    /// Remember brokers by name
+    Context(WithRemote<client::context::ContextArgs>),
+    /// Print an answer of the management API
+    Api(WithRemote<client::list::ShowArgs>),
+    /// The commands of rabbitmqctl that scripts use, by their names
+    Ctl(WithRemote<client::ctl::CtlArgs>),
+    /// Write manual pages into a folder
+    Man(man::ManArgs),
+}
+
+/// A command for a running broker.
+#[derive(Debug, Args)]
+struct WithRemote<T: Args> {
+    #[command(flatten)]
+    args: T,
+    #[command(flatten)]
+    remote: client::Remote,
 }
 
 const EXAMPLES: &str = "\
@@ -58,6 +108,9 @@ Examples:
   broker check topology.yaml         report all mistakes of the file
   broker script test scripts/        run the tests beside the scripts
   broker definitions import definitions.json --data DIR    take over what a RabbitMQ exported
+  broker list queues --sort messages --reverse             what a running broker has
+  broker get orders --count 3 --format json                look at messages and put them back
+  source <(COMPLETE=bash broker)                           completion, with live names
 
 Every option can be given by its environment variable instead; the command line wins, and an empty variable counts as none.";
 
@@ -72,27 +125,64 @@ mod exit {
     pub(super) const DATA: u8 = 65;
     /// A file cannot be read.
     pub(super) const NO_INPUT: u8 = 66;
+    /// The broker does not answer, or is not well.
+    pub(super) const UNAVAILABLE: u8 = 69;
     /// The operating system refused something.
     pub(super) const OS: u8 = 71;
     /// Output cannot be written.
     pub(super) const IO: u8 = 74;
+    /// It took too long.
+    pub(super) const TRY_AGAIN: u8 = 75;
+    /// An answer was none that the API gives.
+    pub(super) const PROTOCOL: u8 = 76;
+    /// The user may not do this, or is not known.
+    pub(super) const NO_PERMISSION: u8 = 77;
 }
 
 /// Runs the command of this process and gives its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    // A shell asks for completions with COMPLETE set; then this does not come back.
+    clap_complete::env::CompleteEnv::with_factory(Cli::command).bin("broker").complete();
     ExitCode::from(match parse() {
         Ok(Cli { command: None, run }) => run::run(run),
-        Ok(Cli { command: Some(Command::Check(args)), .. }) => check::check(&args),
-        Ok(Cli { command: Some(Command::Definitions(args)), .. }) => definitions::definitions(args),
-        Ok(Cli { command: Some(Command::Script(args)), .. }) => script::script(&args),
-        Ok(Cli { command: Some(Command::Store(args)), .. }) => store::store(&args),
+        Ok(Cli { command: Some(command), .. }) => command.run(),
         Err(error) => {
             // Help and version come as errors, too. Nobody is left to tell when the output is closed.
             let _ = error.print();
             if error.use_stderr() { exit::USAGE } else { exit::OK }
         }
     })
+}
+
+impl Command {
+    fn run(self) -> u8 {
+        match self {
+            Self::Check(args) => check::check(&args),
+            Self::Definitions(args) => definitions::definitions(args),
+            Self::Script(args) => script::script(&args),
+            Self::Store(args) => store::store(&args),
+            Self::List(WithRemote { args, remote }) => client::list::list(&args, &remote),
+            Self::Declare(WithRemote { args, remote }) => client::declare::declare(&args, &remote),
+            Self::Delete(WithRemote { args, remote }) => client::delete::delete(&args, &remote),
+            Self::Publish(WithRemote { args, remote }) => client::messages::publish(&args, &remote),
+            Self::Get(WithRemote { args, remote }) => client::messages::get(&args, &remote),
+            Self::Consume(WithRemote { args, remote }) => client::messages::consume(&args, &remote),
+            Self::Purge(WithRemote { args, remote }) => client::delete::purge(&args, &remote),
+            Self::Move(WithRemote { args, remote }) => client::messages::move_messages(&args, &remote),
+            Self::Top(WithRemote { args, remote }) => client::top::top(&args, &remote),
+            Self::Health(WithRemote { args, remote }) => client::health::health(&args, &remote),
+            Self::Close(WithRemote { args, remote }) => client::delete::close(&args, &remote),
+            Self::User(WithRemote { args, remote }) => client::access::user(&args, &remote),
+            Self::Permission(WithRemote { args, remote }) => client::access::permission(&args, &remote),
+            Self::Vhost(WithRemote { args, remote }) => client::access::vhost(&args, &remote),
+            Self::Policy(WithRemote { args, remote }) => client::access::policy(&args, &remote),
+            Self::Context(WithRemote { args, remote }) => client::context::context(args, &remote),
+            Self::Api(WithRemote { args, remote }) => client::list::show(&args, &remote),
+            Self::Ctl(WithRemote { args, remote }) => client::ctl::ctl(&args, &remote),
+            Self::Man(args) => man::man(&args, Cli::command()),
+        }
+    }
 }
 
 fn parse() -> Result<Cli, clap::Error> {

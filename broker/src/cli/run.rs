@@ -14,7 +14,7 @@ use crate::{
     plugin_host::Registry,
     topology::{
         check::Types,
-        schema::{DefinitionsDecl, MANAGEMENT_PORT, Topology},
+        schema::{DefinitionsDecl, MANAGEMENT_PORT, METRICS_PORT, Topology},
     },
 };
 
@@ -52,6 +52,20 @@ pub(super) struct RunArgs {
     )]
     pub(super) http: Vec<Http>,
 
+    /// Serve metrics for Prometheus here instead of where the topology says, or "off"; may be given several times
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "BROKER_METRICS",
+        value_delimiter = ',',
+        value_parser = parse_metrics,
+        long_help = "Serve metrics for Prometheus here instead of where the topology says; may be given several times.\n\n\
+                     ADDR:PORT, :PORT or PORT for all interfaces, localhost:PORT, or an address alone for port 15692. Port 0 \
+                     takes a free one, which the log then names; 'off' serves them nowhere. Without this and without a \
+                     topology they are served on port 15692 to this machine only."
+    )]
+    pub(super) metrics: Vec<Http>,
+
     /// Folder for what has to survive a restart; replaces the one that the topology names
     #[arg(long, value_name = "DIR", env = "BROKER_DATA")]
     pub(super) data: Option<PathBuf>,
@@ -76,7 +90,7 @@ pub(super) struct RunArgs {
     pub(super) log: String,
 }
 
-/// Where the management API is to be served.
+/// Where something that speaks HTTP is to be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Http {
     Off,
@@ -84,9 +98,17 @@ pub(super) enum Http {
 }
 
 fn parse_http(text: &str) -> Result<Http, String> {
+    parse_at(text, MANAGEMENT_PORT)
+}
+
+fn parse_metrics(text: &str) -> Result<Http, String> {
+    parse_at(text, METRICS_PORT)
+}
+
+fn parse_at(text: &str, default_port: u16) -> Result<Http, String> {
     match text {
         "off" => Ok(Http::Off),
-        text => parse_listen_at(text, MANAGEMENT_PORT).map(Http::At),
+        text => parse_listen_at(text, default_port).map(Http::At),
     }
 }
 
@@ -115,6 +137,7 @@ pub(super) fn run(args: RunArgs) -> u8 {
         topology,
         listen: args.listen,
         http: http_addresses(&args.http),
+        metrics: http_addresses(&args.metrics),
         topology_file: args.topology,
         data: args.data,
         plugin_dirs: args.plugin_dir,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 
 use super::{exit, print_report};
+use crate::store::owners::Owners;
 
 #[derive(Debug, Args)]
 pub(super) struct StoreArgs {
@@ -39,8 +40,18 @@ pub(super) fn store(args: &StoreArgs) -> u8 {
         StoreCommand::Check { folder } => {
             report(folder, storage_log::check(folder), |report| if report.is_sound() { exit::OK } else { exit::DATA })
         }
-        StoreCommand::Stats { folder } => report(folder, storage_log::stats(folder), |_| exit::OK),
+        StoreCommand::Stats { folder } => report(folder, stats(folder), |_| exit::OK),
     }
+}
+
+/// What is in a folder, and whose the messages are as far as its definitions can be read.
+fn stats(folder: &Path) -> Result<String, storage_log::OpenError> {
+    let stats = storage_log::stats(folder)?;
+    let owners = match Owners::of(&storage_log::contents(folder)?) {
+        Ok(owners) => owners.to_string(),
+        Err(error) => format!("  {error}"),
+    };
+    Ok(format!("{stats}\n{owners}"))
 }
 
 fn report<R: std::fmt::Display>(

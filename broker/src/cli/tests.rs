@@ -141,7 +141,8 @@ fn quickstart_topology_is_good() {
 #[test]
 fn script_test_takes_files_and_folders() {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts");
-    let run = |paths: &str| match parse(&format!("broker script test {paths}")).unwrap().command {
+    let run = |paths: &str| match parse(&format!("broker script test {paths}")).unwrap().command.map(|command| *command)
+    {
         Some(Command::Script(args)) => script::script(&args),
         other => panic!("{other:?}"),
     };

@@ -1,5 +1,7 @@
 //! `management`: the HTTP API.
 
+use std::net::SocketAddr;
+
 use super::address::parse_listen_at;
 use super::reader::{Hint, Reader, Section};
 use super::yaml::{Node, Plain, Value};
@@ -34,7 +36,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, topology: &mut Topology
     }
     let Some(fields) = reader.fields(node, &MANAGEMENT) else { return };
     if let Some(node) = fields.get("listen") {
-        listen(reader, node, topology);
+        listen_at(reader, node, MANAGEMENT_PORT, &mut topology.management.listen);
     }
     if let Some(node) = fields.get("cors_allow_origins") {
         let origins = reader.items(node).iter().filter_map(|item| {
@@ -59,32 +61,30 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, topology: &mut Topology
     }
 }
 
-fn listen(reader: &mut Reader<'_>, node: &Node, topology: &mut Topology) {
+/// Where something other than AMQP is served: an address, a list, or `off`.
+pub(super) fn listen_at(reader: &mut Reader<'_>, node: &Node, port: u16, addresses: &mut Vec<SocketAddr>) {
     if node.is_null() {
-        return reader.wrong(
-            node,
-            "an address",
-            "write ADDR:PORT, off, or leave 'listen' out for port 15672 of this machine",
-        );
+        let instead = format!("write ADDR:PORT, off, or leave 'listen' out for port {port} of this machine");
+        return reader.wrong(node, "an address", &instead);
     }
-    topology.management.listen.clear();
+    addresses.clear();
     if is_off(node) {
         return;
     }
     for item in reader.items(node) {
         let Some(text) = reader.text(item) else { continue };
-        match parse_listen_at(&text, MANAGEMENT_PORT) {
-            Ok(address) if address.port() != 0 && topology.management.listen.contains(&address) => {
+        match parse_listen_at(&text, port) {
+            Ok(address) if address.port() != 0 && addresses.contains(&address) => {
                 reader.error(item.span, format!("listener {address} is declared twice"), "remove one");
             }
-            Ok(address) => topology.management.listen.push(address),
+            Ok(address) => addresses.push(address),
             Err(error) => reader.error(item.span, error, "write ADDR:PORT, PORT for all interfaces, or off"),
         }
     }
 }
 
 /// Other YAML readers take the word for `false`, so that is understood, too.
-fn is_off(node: &Node) -> bool {
+pub(super) fn is_off(node: &Node) -> bool {
     match (node.plain(), &node.value) {
         (Some(Plain::Bool(false)), _) => true,
         (_, Value::Scalar(scalar)) => scalar.text == OFF,

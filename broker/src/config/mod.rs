@@ -12,6 +12,7 @@ mod diagnostic;
 mod environment;
 mod hooks;
 mod management;
+mod metrics;
 mod policies;
 mod queues;
 mod reader;
@@ -56,6 +57,7 @@ const TOP: Section = Section {
         "node",
         "listeners",
         "management",
+        "metrics",
         "limits",
         "storage",
         "plugins",
@@ -184,6 +186,7 @@ fn topology(reader: &mut Reader<'_>, root: &Node) -> Topology {
     read("node", settings::node);
     read("listeners", settings::listeners);
     read("management", management::read);
+    read("metrics", metrics::read);
     read("limits", settings::limits);
     read("storage", settings::storage);
     read("plugins", settings::plugins);
@@ -219,6 +222,7 @@ const SECTIONS: &[(&str, &Section)] = &[
     ("node", &settings::NODE),
     ("listeners", &settings::LISTENERS),
     ("management", &management::MANAGEMENT),
+    ("metrics", &metrics::METRICS),
     ("limits", &settings::LIMITS),
     ("storage", &settings::STORAGE),
     ("plugins", &settings::PLUGIN),

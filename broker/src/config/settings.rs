@@ -25,7 +25,7 @@ pub(super) const LISTENERS: Section = Section {
         ("amqps", Hint::NotYet),
         ("http", Hint::Instead("it has a section of its own: 'management: { listen: … }'")),
         ("management", Hint::Instead("it has a section of its own: 'management: { listen: … }'")),
-        ("metrics", Hint::NotYet),
+        ("metrics", Hint::Instead("it has a section of its own: 'metrics: { listen: … }'")),
     ],
 };
 

@@ -15,7 +15,7 @@ use super::endpoints::{Accepts, Endpoint, Run, Verb};
 use super::errors::ApiError;
 use super::guard::{Refused, Tags};
 use super::reply::Reply;
-use super::{Management, cors, outlet, paths};
+use super::{Management, cors, outlet, paths, prometheus};
 
 /// A body has to be whole by then.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
@@ -24,6 +24,9 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Answers one request.
 pub(super) async fn dispatch(api: Arc<Management>, peer: SocketAddr, request: Request) -> Response<Body> {
+    if prometheus::is_page(request.uri().path()) {
+        return Arc::clone(&api.pages).respond(request).await;
+    }
     let headers = request.headers().clone();
     let is_preflight = request.method() == Method::OPTIONS;
     let path = request.uri().path().to_owned();

@@ -80,6 +80,10 @@ fn shown(call: &Call, reader: &Reader<'_>, (vhost, exchange): &Row) -> Map<Strin
     if let Some(policy) = exchange.policy().policy {
         put("policy", json!(policy.spec().name));
     }
+    // The name that RabbitMQ's plugin for delayed messages gives it; here any type may put messages off.
+    if let Some(count) = vhost.held_count(exchange) {
+        put("messages_delayed", json!(count));
+    }
     let facts = reader.exchange(exchange);
     if facts.is_used() && !stats::are_disabled(call) {
         let mut of = Map::new();

@@ -32,6 +32,7 @@ mod parameters;
 mod paths;
 mod permissions;
 mod policies;
+pub mod prometheus;
 mod queues;
 mod reply;
 mod server;
@@ -46,6 +47,7 @@ use std::sync::Arc;
 
 use self::attempts::Attempts;
 use self::endpoints::Routes;
+use self::prometheus::Pages;
 pub use self::server::serve;
 use crate::runtime::Broker;
 use crate::topology::schema::ManagementDecl;
@@ -58,6 +60,8 @@ pub struct Management {
     node: NodeFacts,
     routes: Routes,
     attempts: Attempts,
+    /// What Prometheus may scrape here, too.
+    pages: Arc<Pages>,
 }
 
 /// What is known of the node from its start.
@@ -67,6 +71,10 @@ pub struct NodeFacts {
     pub amqp: Vec<SocketAddr>,
     /// Where it listens for HTTP.
     pub http: Vec<SocketAddr>,
+    /// Where it serves metrics.
+    pub metrics: Vec<SocketAddr>,
+    /// How it serves them.
+    pub metrics_per_object: bool,
     /// The data folder, if there is one.
     pub data: Option<PathBuf>,
     /// The topology file, if there is one.
@@ -81,11 +89,18 @@ pub fn operations() -> impl Iterator<Item = (&'static str, &'static str)> {
 impl Management {
     /// An API for this broker.
     pub fn new(broker: Arc<Broker>, decl: ManagementDecl, node: NodeFacts) -> Arc<Self> {
-        Arc::new(Self { broker, decl, node, routes: Routes::new(endpoints::TABLE), attempts: Attempts::default() })
+        let pages = Pages::new(Arc::clone(&broker), node.metrics_per_object);
+        let (routes, attempts) = (Routes::new(endpoints::TABLE), Attempts::default());
+        Arc::new(Self { broker, decl, node, routes, attempts, pages })
     }
 
     /// The node's name as tools expect one: `NAME@HOST`.
     fn node_name(&self) -> String {
-        nodes::name(&self.broker.identity.cluster_name)
+        node_name(&self.broker.identity.cluster_name)
     }
+}
+
+/// The name of the node of a cluster, as tools expect one: `NAME@HOST`.
+pub(crate) fn node_name(cluster_name: &str) -> String {
+    nodes::name(cluster_name)
 }

@@ -56,7 +56,8 @@ pub(super) fn listeners(api: &Management) -> Json {
         })
     };
     let amqp = api.node.amqp.iter().map(|address| listener("amqp", address));
-    amqp.chain(api.node.http.iter().map(|address| listener("http", address))).collect()
+    let http = api.node.http.iter().map(|address| listener("http", address));
+    amqp.chain(http).chain(api.node.metrics.iter().map(|address| listener("http/prometheus", address))).collect()
 }
 
 /// Where pages and the API are; the port is text, as in RabbitMQ.

@@ -139,7 +139,7 @@ impl Reply {
 }
 
 /// Whether the client takes gzip: named, or by `*`, and not with `q=0`.
-fn takes_gzip(request: &HeaderMap) -> bool {
+pub(super) fn takes_gzip(request: &HeaderMap) -> bool {
     let accepted = request.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     let mut by_star = false;
     for item in accepted.flat_map(|value| value.split(',')) {
@@ -154,7 +154,7 @@ fn takes_gzip(request: &HeaderMap) -> bool {
     by_star
 }
 
-fn gzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+pub(super) fn gzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
     encoder.write_all(bytes)?;
     encoder.finish()

@@ -1,11 +1,13 @@
-//! Sockets of the API: who connects gets a task, so long for each head, and a place among [`CONNECTIONS_MAX`].
+//! Sockets of the API and of metrics: who connects gets a task, so long for each head, and a place among [`CONNECTIONS_MAX`].
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
+use axum::http::Response;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -15,7 +17,7 @@ use tokio::task::JoinSet;
 
 use super::{Management, dispatch};
 
-/// Connections of the API at a time; more wait to be accepted.
+/// Connections at a time; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 1000;
 /// The head of a request has to be whole by then; so long may a connection do nothing, too.
 const HEAD_DEADLINE: Duration = Duration::from_secs(30);
@@ -24,8 +26,17 @@ const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// After an error of accept the listener rests so long instead of spinning.
 const REST_AFTER_ERROR: Duration = Duration::from_millis(100);
 
-/// Serves until the future is dropped; its connections end with it.
+/// Serves the API until the future is dropped; its connections end with it.
 pub async fn serve(api: Arc<Management>, listener: TcpListener) {
+    run("management API", listener, move |peer, request| dispatch::dispatch(Arc::clone(&api), peer, request)).await;
+}
+
+/// Serves `what` by these answers until the future is dropped; its connections end with it.
+pub(super) async fn run<F, A>(what: &'static str, listener: TcpListener, answer: F)
+where
+    F: Fn(SocketAddr, Request) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = Response<Body>> + Send + 'static,
+{
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
@@ -34,31 +45,32 @@ pub async fn serve(api: Arc<Management>, listener: TcpListener) {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 while connections.try_join_next().is_some() {}
-                connections.spawn(connection(Arc::clone(&api), stream, peer, place));
+                connections.spawn(connection(answer.clone(), stream, peer, place));
             }
             Err(error) => {
-                tracing::warn!(error = %error, "cannot accept a connection of the management API");
+                tracing::warn!(error = %error, "cannot accept a connection: {what}");
                 tokio::time::sleep(REST_AFTER_ERROR).await;
             }
         }
     }
 }
 
-async fn connection(api: Arc<Management>, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
+async fn connection<F, A>(answer: F, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit)
+where
+    F: Fn(SocketAddr, Request) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = Response<Body>> + Send + 'static,
+{
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, error = %error, "cannot set TCP_NODELAY");
     }
-    let router = Router::new().fallback(move |request: Request| {
-        let api = Arc::clone(&api);
-        async move { dispatch::dispatch(api, peer, request).await }
-    });
+    let router = Router::new().fallback(move |request: Request| answer(peer, request));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)
         .max_buf_size(BUFFER_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     if let Err(error) = served.await {
-        tracing::debug!(%peer, error = %error, "a connection of the management API ended early");
+        tracing::debug!(%peer, error = %error, "a connection over HTTP ended early");
     }
     drop(place);
 }

@@ -293,6 +293,11 @@ pub struct ConsumerFacts {
     pub arguments: Table,
 }
 
+/// `CONNECTION (NUMBER)`, as RabbitMQ names channels.
+pub fn channel_name(connection: &ConnectionStats, channel: u16) -> String {
+    format!("{} ({channel})", connection.opened().map_or("", |opened| &*opened.name))
+}
+
 impl ChannelStats {
     fn new(number: u16, now_ms: u64) -> Self {
         let stats = Self {

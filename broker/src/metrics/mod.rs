@@ -16,6 +16,7 @@ pub mod connections;
 pub mod exchanges;
 pub mod history;
 pub mod node;
+pub mod prometheus;
 pub mod queues;
 pub mod read;
 pub mod sizes;

@@ -10,8 +10,9 @@ use sha2::{Digest as _, Sha256};
 use super::world::World;
 use super::{NodeError, PRODUCT, VERSION, load_plugins, store, world};
 use crate::access::Access;
-use crate::queue::{Handle, Input, Options, Outlet, Restored, RestoredLevel};
+use crate::queue::{Handle, Input, Options, Outlet, Restored};
 use crate::routing::Exchange;
+use crate::store::recovery::Backlog;
 use crate::store::{Committer, Recovery, StoreLedger};
 use crate::topology::definitions::{Import, Imported, Mistake, Product, Scope, export, read};
 use crate::topology::schema::{DefinitionsDecl, Topology};
@@ -266,12 +267,12 @@ impl Handle for Still {
 impl Holder for Still {
     fn hold(&self, _: Option<&Arc<dyn Outlet>>, _: Vec<Held>) {}
 
-    fn restore(&self, _: &Arc<Vhost>, _: &Arc<Exchange>, _: RestoredLevel) {}
+    fn restore(&self, _: &Arc<Vhost>, _: &Arc<Exchange>, _: Backlog) {}
 
     // The next start drops what has no exchange.
     fn forget(&self, _: u64) {}
 
-    fn count(&self, _: u64) -> usize {
-        0
+    fn count(&self, _: u64) -> Option<usize> {
+        None
     }
 }

@@ -9,9 +9,10 @@ use hashbrown::HashMap;
 
 use super::NodeError;
 use crate::access::{self, Access, StoredAccounts};
-use crate::queue::{self, Restored};
+use crate::queue;
 use crate::store::StoreLedger;
 use crate::store::definitions::{DEFAULT_USERS_LEFT, Definitions};
+use crate::store::recovery::Backlog;
 use crate::topology::apply::{apply, apply_settings};
 use crate::topology::schema::{Topology, VhostDecl};
 use crate::vhost::Shared;
@@ -44,7 +45,7 @@ pub(super) fn assemble(
     shared: Shared,
     ledger: Arc<StoreLedger>,
     definitions: Definitions,
-    backlogs: &mut HashMap<u64, Restored>,
+    backlogs: &mut HashMap<u64, Backlog>,
 ) -> Result<World, NodeError> {
     let Definitions { vhosts: mut stored, accounts, global_parameters } = definitions;
     let is_fresh = stored.is_empty() && accounts == StoredAccounts::default();
@@ -93,7 +94,7 @@ mod tests {
 
     use super::*;
     use crate::plugin_host::Registry;
-    use crate::queue::{Handle, Input};
+    use crate::queue::{Handle, Input, Restored};
     use crate::store::Committer;
     use crate::store::definitions;
     use crate::topology::schema::{Defaults, PermissionDecl, UserDecl};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use plugin_api::abi::guest::{CallError, GuestExchange, GuestExchangeType};
-use plugin_api::exchange::{AskedPer, BindingSpec, DependsOn, ExchangeSpec, Hold};
+use plugin_api::exchange::{AskedPer, BindingSpec, DependsOn, ExchangeSpec, Wish};
 use plugin_api::message::Message;
 use plugin_api::value::Table;
 use tracing::error;
@@ -150,6 +150,14 @@ impl ExchangeInstance {
         self.change(|guest| guest.bound(slot, each))
     }
 
+    /// Gives the exchange a message back that was kept over a restart.
+    ///
+    /// # Errors
+    /// The type panicked, after which this exchange is failed.
+    pub fn restore(&mut self, message: &Message<'_>) -> Result<(), TypeError> {
+        self.change(|guest| guest.restore(message))
+    }
+
     /// Removes the binding under `slot`.
     ///
     /// # Errors
@@ -171,13 +179,13 @@ impl ExchangeInstance {
         self.asked_per
     }
 
-    /// Appends the slots of the bindings that `message` takes to `out`, or says that it is to be held. Slots may come
+    /// Appends the slots of the bindings that `message` takes to `out`, or says that it is to be held, and whether it is to be kept. Slots may come
     /// twice, and after a fault of the plugin they may be slots that nobody bound.
     ///
     /// # Errors
     /// The type panicked, now or too often before; `out` is then as it was.
     #[inline]
-    pub fn route(&self, message: &Message<'_>, out: &mut Vec<u32>) -> Result<Option<Hold>, TypeError> {
+    pub fn route(&self, message: &Message<'_>, out: &mut Vec<u32>) -> Result<Option<Wish>, TypeError> {
         if self.health.is_failed() {
             return Err(self.health.failed_error(&self.title));
         }

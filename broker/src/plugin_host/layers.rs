@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use plugin_api::exchange::{AskedPer, BindingSpec, DependsOn, ExchangeSpec, Hold};
+use plugin_api::exchange::{AskedPer, BindingSpec, DependsOn, ExchangeSpec, Wish};
 use plugin_api::message::Message;
 use plugin_api::value::Table;
 
@@ -141,27 +141,40 @@ impl ExchangeLayers {
         result
     }
 
+    /// Gives all layers a message back that was kept over a restart.
+    ///
+    /// # Errors
+    /// A type panicked, after which this exchange is failed.
+    pub fn restore(&mut self, message: &Message<'_>) -> Result<(), TypeError> {
+        self.layers.iter_mut().try_for_each(|layer| layer.restore(message))
+    }
+
     /// Appends the slots of the bindings that `message` takes with any of `keys` to `out`, or says that it is to be held, and
-    /// then appends nothing. The first key is the one that it was published with.
+    /// then appends nothing. Says, too, whether it is to be kept. The first key is the one that it was published with.
     ///
     /// # Errors
     /// A type panicked, now or too often before.
     #[inline]
-    pub fn route(&self, message: &Message<'_>, keys: &[&str], out: &mut Vec<u32>) -> Result<Option<Hold>, TypeError> {
+    pub fn route(&self, message: &Message<'_>, keys: &[&str], out: &mut Vec<u32>) -> Result<Option<Wish>, TypeError> {
         let before = out.len();
+        let mut kept = None;
         for layer in &self.layers {
             let keys = match layer.asked_per() {
                 AskedPer::Key => keys,
                 AskedPer::Message => keys.get(..1).unwrap_or_default(),
             };
             for &routing_key in keys {
-                if let Some(hold) = layer.route(&Message { routing_key, ..*message }, out)? {
-                    out.truncate(before);
-                    return Ok(Some(hold));
+                match layer.route(&Message { routing_key, ..*message }, out)? {
+                    None => {}
+                    Some(hold @ Wish::Hold(_)) => {
+                        out.truncate(before);
+                        return Ok(Some(hold));
+                    }
+                    Some(keep @ Wish::Keep(_)) => kept = Some(keep),
                 }
             }
         }
-        Ok(None)
+        Ok(kept)
     }
 }
 
@@ -249,8 +262,8 @@ pub(super) mod tests {
 
     fn routes(layers: &ExchangeLayers, keys: &[&str]) -> (Vec<u32>, bool) {
         let mut slots = Vec::new();
-        let hold = layers.route(&Message::with_key(keys[0]), keys, &mut slots).unwrap();
-        (slots, hold.is_some())
+        let wish = layers.route(&Message::with_key(keys[0]), keys, &mut slots).unwrap();
+        (slots, wish.is_some())
     }
 
     #[test]

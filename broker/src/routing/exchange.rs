@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::RwLock;
-use plugin_api::exchange::{BindingSpec, DependsOn, DestinationKind, ExchangeSpec, Hold};
+use plugin_api::exchange::{BindingSpec, DependsOn, DestinationKind, ExchangeSpec, Wish};
 use plugin_api::message::Message as View;
 
 use crate::message::Message;
@@ -297,8 +297,8 @@ impl Exchange {
         (0..).zip(slots).filter_map(unbound).collect()
     }
 
-    /// Adds the destinations that a message reaches with any of `keys` by this exchange alone, unless it is to be held. `slots` is
-    /// scratch.
+    /// Adds the destinations that a message reaches with any of `keys` by this exchange alone, unless it is to be held; returns what its
+    /// type wants beside. `slots` is scratch.
     ///
     /// # Errors
     /// The exchange's type has failed.
@@ -308,19 +308,32 @@ impl Exchange {
         keys: &[&str],
         slots: &mut Vec<u32>,
         mut each: impl FnMut(&Destination),
-    ) -> Result<Option<Hold>, TypeError> {
+    ) -> Result<Option<Wish>, TypeError> {
         slots.clear();
         let state = self.state.read();
         let Some(instance) = &state.instance else {
             return Err(TypeError::Refused(format!("exchange type {} not found", self.spec.kind)));
         };
-        let hold = instance.route(message, keys, slots)?;
+        let wish = instance.route(message, keys, slots)?;
         for &slot in slots.iter() {
             if let Some(Some(binding)) = state.slots.get(slot as usize) {
                 each(&binding.destination);
             }
         }
-        Ok(hold)
+        Ok(wish)
+    }
+
+    /// Gives the exchange's type messages back that were kept over a restart, oldest first.
+    pub fn restore_kept<'a>(&self, messages: impl Iterator<Item = &'a Message>) {
+        let mut state = self.state.write();
+        let Some(instance) = &mut state.instance else { return };
+        for message in messages {
+            if let Err(error) = instance.restore(&message.view()) {
+                tracing::error!(vhost = self.spec.vhost, exchange = %self.name, error = %error,
+                    "the exchange's type failed to take back what was kept for it");
+                return;
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use plugin_api::exchange::{DependsOn, Hold};
+use plugin_api::exchange::{DependsOn, Wish};
 use plugin_api::message::Message as View;
 
 use super::exchange::{Destination, Exchange};
@@ -23,8 +23,8 @@ pub trait Tables {
 pub struct Route {
     /// Each queue once.
     pub queues: Vec<Arc<QueueRecord>>,
-    /// Exchanges on the way that put the message off, and how; it comes to them again later.
-    pub held: Vec<(Arc<Exchange>, Hold)>,
+    /// Exchanges on the way that put the message off, so that it comes to them again later, or have it kept over a restart.
+    pub wishes: Vec<(Arc<Exchange>, Wish)>,
     /// The same exchange and key lead here until a binding, an exchange or a queue changes.
     pub is_cacheable: bool,
 }
@@ -42,7 +42,7 @@ pub fn route(
     message: &View<'_>,
     keys: &[&str],
 ) -> Result<Route, (Arc<str>, TypeError)> {
-    let mut found = Route { queues: Vec::new(), held: Vec::new(), is_cacheable: keys.len() == 1 };
+    let mut found = Route { queues: Vec::new(), wishes: Vec::new(), is_cacheable: keys.len() == 1 };
     let mut seen_queues = Seen::default();
     let mut seen_exchanges = Seen::default();
     seen_exchanges.insert(start.number);
@@ -68,19 +68,24 @@ pub fn route(
                 visit(&Destination::Queue(Arc::clone(queue)), &mut found, &mut waiting);
             }
         } else {
-            let hold = exchange
+            let wish = exchange
                 .destinations(message, keys, &mut slots, |destination| {
                     has_destination = true;
                     visit(destination, &mut found, &mut waiting);
                 })
                 .map_err(|error| (Arc::clone(&exchange.name), error))?;
-            if let Some(hold) = hold {
-                has_destination = true;
-                found.held.push((Arc::clone(&exchange), hold));
+            match wish {
+                Some(hold @ Wish::Hold(_)) => {
+                    has_destination = true;
+                    found.wishes.push((Arc::clone(&exchange), hold));
+                }
+                // There is nothing to outlive the broker in.
+                Some(keep @ Wish::Keep(_)) if exchange.is_stored => found.wishes.push((Arc::clone(&exchange), keep)),
+                Some(Wish::Keep(_)) | None => {}
             }
         }
         found.is_cacheable &=
-            matches!(exchange.depends_on, DependsOn::Nothing | DependsOn::Key) && found.held.is_empty();
+            matches!(exchange.depends_on, DependsOn::Nothing | DependsOn::Key) && found.wishes.is_empty();
         if !has_destination && let Some(alternate) = exchange.alternate().and_then(|name| tables.exchange(&name)) {
             visit(&Destination::Exchange(Arc::clone(alternate)), &mut found, &mut waiting);
         }

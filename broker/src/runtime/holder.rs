@@ -1,4 +1,4 @@
-//! Keeps messages that exchanges put off, until they are due.
+//! Keeps messages that exchanges put off, until they are due, and those that an exchange gets back after a restart.
 //!
 //! Each exchange that ever put something off has a [`LineShell`]: a [`Line`] with the store, the timer and the budget around it. Persistent messages of a
 //! durable exchange are appended to the store under the exchange's number, and their publishers get their confirms from there. When they
@@ -18,12 +18,14 @@ use super::errands::{self, Errand};
 use super::paging::Paging;
 use super::passage::Passage;
 use super::timer::{Appointment, Sleeper, Timer};
-use crate::queue::{Handle, Input, Notice, Numbers, Outlet, RestoredLevel, SeqRange, Stored};
+use crate::queue::{Append, Durability, Handle, Input, Notice, Numbers, Outlet, Place, SeqRange, Stored};
 use crate::routing::Exchange;
+use crate::store::recovery::Backlog;
 use crate::store::{Committer, KeysInUse, Submission};
 use crate::vhost::Vhost;
+use crate::vhost::held::history::{self, History};
 use crate::vhost::held::line::{Due, LEVEL, Line};
-use crate::vhost::held::{Held, Holder};
+use crate::vhost::held::{Held, Holder, Why};
 
 /// See the module.
 #[derive(Debug)]
@@ -71,13 +73,14 @@ impl MessageHolder {
         self.lines.lock().values().cloned().collect()
     }
 
-    fn add(&self, vhost: Weak<Vhost>, exchange: &Arc<Exchange>, line: Line) -> Arc<LineShell> {
+    fn add(&self, vhost: Weak<Vhost>, exchange: &Arc<Exchange>, line: Line, history: History) -> Arc<LineShell> {
         Arc::new_cyclic(|this| LineShell {
             this: Weak::clone(this),
             vhost,
             exchange: Arc::clone(exchange),
             shared: self.shared.clone(),
             line: Mutex::new(line),
+            history: Mutex::new(history),
             releasing: Mutex::default(),
             appointment: Appointment::default(),
         })
@@ -90,7 +93,11 @@ impl MessageHolder {
         if held.exchange.has_ended() {
             return None;
         }
-        let new = || self.add(Weak::clone(&held.vhost), &held.exchange, Line::restore(self.first_seq, &[], false));
+        let new = || {
+            let line = Line::restore(self.first_seq, &[], false);
+            let history = History::restore(self.first_seq, std::iter::empty());
+            self.add(Weak::clone(&held.vhost), &held.exchange, line, history)
+        };
         Some(Arc::clone(lines.entry(held.exchange.number).or_insert_with(new)))
     }
 }
@@ -115,18 +122,19 @@ impl Holder for MessageHolder {
         }
     }
 
-    fn restore(&self, vhost: &Arc<Vhost>, exchange: &Arc<Exchange>, left: RestoredLevel) {
-        if left.level != LEVEL {
-            return;
-        }
+    fn restore(&self, vhost: &Arc<Vhost>, exchange: &Arc<Exchange>, left: Backlog) {
         // Without its plugin it could only lose them.
         let is_still = !exchange.is_available();
-        let line = Line::restore(self.first_seq, &left.ranges, is_still);
-        if is_still {
+        let put_off = left.levels.iter().find(|level| level.level == LEVEL);
+        let put_off = put_off.map_or(&[][..], |level| level.ranges.as_slice());
+        let line = Line::restore(self.first_seq, put_off, is_still);
+        if is_still && line.count() > 0 {
             tracing::error!(vhost = %vhost.name, exchange = %exchange.name, messages = line.count(),
                 "messages that this exchange has put off stay in the store until its plugin is back");
         }
-        let shell = self.add(Arc::downgrade(vhost), exchange, line);
+        let kept = left.kept.iter().map(|kept| (kept.seq, &*kept.message));
+        let history = History::restore(self.first_seq, kept);
+        let shell = self.add(Arc::downgrade(vhost), exchange, line, history);
         self.lines.lock().insert(exchange.number, shell);
     }
 
@@ -138,6 +146,8 @@ impl Holder for MessageHolder {
         if shell.exchange.is_stored {
             let mut keys = KeysInUse::default();
             keys.add(LEVEL, Stored::Lasting);
+            keys.add(history::LEVEL, Stored::Lasting);
+            shell.history.lock().clear();
             shell.shared.committer.delete_queue(exchange, &keys);
         }
         drop(line);
@@ -151,9 +161,10 @@ impl Holder for MessageHolder {
         }
     }
 
-    fn count(&self, exchange: u64) -> usize {
-        let shell = self.lines.lock().get(&exchange).cloned();
-        shell.map_or(0, |shell| shell.line.lock().count())
+    fn count(&self, exchange: u64) -> Option<usize> {
+        let shell = self.lines.lock().get(&exchange).cloned()?;
+        let line = shell.line.lock();
+        line.has_held().then(|| line.count())
     }
 }
 
@@ -191,6 +202,8 @@ pub(super) struct LineShell {
     shared: Shared,
     /// Nobody routes or posts while holding it: the store and the timer come behind it, and a vhost's names before it.
     line: Mutex<Line>,
+    /// What the exchange has kept over a restart. Behind the line.
+    history: Mutex<History>,
     /// One thread at a time sends, so that order is kept.
     releasing: Mutex<()>,
     appointment: Appointment,
@@ -202,25 +215,35 @@ const LOTS_MAX: usize = 4;
 impl LineShell {
     fn hold(&self, origin: Option<&Arc<dyn Outlet>>, messages: impl Iterator<Item = Held>, taken: &mut Taken) {
         let now_ms = self.shared.timer.now_ms();
-        let mut appends = Vec::new();
+        let (mut appends, mut settled) = (Vec::new(), Vec::new());
         let mut line = self.line.lock();
         for held in messages {
-            if line.has_ended() || !held.is_lasting() {
-                taken.add(&held);
-            }
-            if !line.has_ended() {
-                line.hold(now_ms.saturating_add(held.delay_ms), held, origin, &mut appends);
+            match held.why {
+                _ if line.has_ended() => taken.add(&held),
+                Why::Later { delay_ms } => {
+                    if !held.is_lasting() {
+                        taken.add(&held);
+                    }
+                    line.hold(now_ms.saturating_add(delay_ms), held, origin, &mut appends);
+                }
+                Why::Keep(keep) => {
+                    let place = self.history.lock().keep(&held.message, held.is_lasting(), keep, &mut settled);
+                    match place {
+                        Some(seq) => appends.push(kept(seq, now_ms, held, origin)),
+                        None => taken.add(&held),
+                    }
+                }
             }
         }
         // Under the lock: the store wants places in their order.
-        self.submit(appends, &[]);
+        self.submit(appends, &settled);
         // What the store was given it can give back.
         line.cool(self.shared.paging.queue_bytes());
         self.shared.paging.note(line.memory_bytes());
         self.look_ahead(&mut line);
     }
 
-    fn submit(&self, appends: Vec<crate::queue::Append>, settled: &[SeqRange]) {
+    fn submit(&self, appends: Vec<Append>, settled: &[SeqRange]) {
         if !appends.is_empty() || !settled.is_empty() {
             let (queue, appends) = (self.exchange.number, appends.into_iter());
             self.shared.committer.submit(Submission { queue, appends, settled, marks: &[], load: None });
@@ -293,6 +316,21 @@ impl LineShell {
         if is_due {
             errands::leave(Errand::Release(Weak::clone(&self.this)));
         }
+    }
+}
+
+/// A message that an exchange has kept, for the store.
+fn kept(seq: u64, came_ms: u64, held: Held, origin: Option<&Arc<dyn Outlet>>) -> Append {
+    let Held { message, channel, number, durability, .. } = held;
+    Append {
+        place: Place { level: history::LEVEL, seq },
+        message,
+        stored: Stored::Lasting,
+        came_ms,
+        is_synced: durability == Durability::Synced,
+        origin: origin.cloned(),
+        channel,
+        number,
     }
 }
 

@@ -24,14 +24,14 @@ pub async fn run(broker: Arc<Broker>) {
     loop {
         let left_ms = LOOK_MS - broker.clock.wall_ms() % LOOK_MS;
         tokio::time::sleep(Duration::from_millis(left_ms)).await;
-        look(&broker).await;
+        // What is seen in one look belongs to one time, however long it takes.
+        let now_ms = broker.clock.wall_ms() / LOOK_MS * LOOK_MS;
+        look(&broker, now_ms).await;
     }
 }
 
-/// Looks once.
-pub async fn look(broker: &Broker) {
-    // What is seen in one look belongs to one time, however long it takes.
-    let now_ms = broker.clock.wall_ms() / LOOK_MS * LOOK_MS;
+/// Looks once, at a time in milliseconds since the epoch.
+pub async fn look(broker: &Broker, now_ms: u64) {
     let vhosts = broker.vhosts.list();
     let connections = broker.metrics.connections.list();
     let mut queues: HashMap<Arc<str>, HashSet<u64>> = HashMap::new();

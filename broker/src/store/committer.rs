@@ -19,6 +19,7 @@ use plugin_api::storage::{Durability, Mark, MessageSeq, Meta, QueueKey, Settle, 
 use tokio::sync::{Notify, watch};
 
 use super::batch::{self, Pending};
+use super::counters::Counters;
 use super::definitions::{self, Entry};
 use super::gathered::{Barrier, Gathered};
 use super::pager::{Pager, Request};
@@ -76,6 +77,7 @@ pub(super) enum Part {
 pub struct Committer {
     storage: Arc<dyn Storage>,
     pager: Pager,
+    counters: Arc<Counters>,
     gathered: Mutex<Gathered>,
     wake: Notify,
     work: tokio::sync::Mutex<Work>,
@@ -98,8 +100,10 @@ impl Committer {
     /// A committer for one storage. [`Self::run`] must be running for anything to be confirmed, and [`Self::page`] for anything to be loaded.
     pub fn new(storage: Arc<dyn Storage>) -> Arc<Self> {
         let (failure, _) = watch::channel(None);
+        let counters = Arc::new(Counters::default());
         Arc::new(Self {
-            pager: Pager::new(Arc::clone(&storage)),
+            pager: Pager::new(Arc::clone(&storage), Arc::clone(&counters)),
+            counters,
             storage,
             gathered: Mutex::default(),
             wake: Notify::new(),
@@ -198,6 +202,11 @@ impl Committer {
     /// What a confirm means.
     pub fn promise(&self) -> Durability {
         self.storage.promise()
+    }
+
+    /// What it has counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// How the storage fares.
@@ -299,7 +308,8 @@ impl Committer {
             if is_retry {
                 held_back.retry();
             }
-            full = room::append(&*self.storage, &mut batch.appends, held_back, is_stuck && is_retry).await?;
+            full = room::append(&*self.storage, &mut batch.appends, held_back, is_stuck && is_retry, &self.counters)
+                .await?;
         }
         if has_tried || !is_defined {
             self.tell_of_room(full.as_deref());

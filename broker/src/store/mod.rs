@@ -6,9 +6,11 @@
 
 mod batch;
 mod committer;
+pub mod counters;
 pub mod definitions;
 mod gathered;
 mod ledger;
+pub mod owners;
 mod pager;
 pub mod recovery;
 mod room;

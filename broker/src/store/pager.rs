@@ -10,7 +10,9 @@ use parking_lot::Mutex;
 use plugin_api::storage::{MessageSeq, Storage, StorageError, Wanted};
 use tokio::sync::Notify;
 
+use super::counters::Counters;
 use super::{key, stamp};
+use crate::metrics::cells::shared;
 use crate::queue::{Handle, Input, Load, LoadedMessage, SeqRange};
 
 /// A queue's wish.
@@ -29,6 +31,7 @@ pub(super) struct Request {
 /// See the module.
 pub(super) struct Pager {
     storage: Arc<dyn Storage>,
+    counters: Arc<Counters>,
     requests: Mutex<VecDeque<Request>>,
     wake: Notify,
 }
@@ -37,8 +40,8 @@ pub(super) struct Pager {
 const READ_COUNT_MAX: usize = 8192;
 
 impl Pager {
-    pub(super) fn new(storage: Arc<dyn Storage>) -> Self {
-        Self { storage, requests: Mutex::default(), wake: Notify::new() }
+    pub(super) fn new(storage: Arc<dyn Storage>, counters: Arc<Counters>) -> Self {
+        Self { storage, counters, requests: Mutex::default(), wake: Notify::new() }
     }
 
     pub(super) fn ask(&self, request: Request) {
@@ -83,6 +86,7 @@ impl Pager {
             waiting.extend(messages.into_iter().map(|loaded| (loaded.seq, loaded)));
             messages = waiting.into_values().collect();
         }
+        shared(&self.counters.loaded, messages.len() as u64);
         queue.post(Input::Loaded { id: load.id, through, messages });
         Ok(())
     }

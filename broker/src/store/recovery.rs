@@ -1,26 +1,36 @@
 //! What the store knows when the broker starts: definitions, and which messages each queue has.
 //!
-//! No body is read here. Queues begin with their backlog in the store and fetch it when somebody wants it, so a start takes as long
-//! with five million messages as with none.
+//! Bodies are read of what exchanges have kept alone, which is little. Queues begin with their backlog in the store and fetch it when somebody
+//! wants it, so a start takes as long with five million messages as with none.
 
 use hashbrown::{HashMap, HashSet};
-use plugin_api::storage::{Meta, RecoveredQueue, Storage, StorageError};
+use plugin_api::storage::{MessageSeq, Meta, QueueKey, RecoveredQueue, Storage, StorageError, Wanted};
 
-use super::definitions::{self, Definitions, Unreadable, VhostDefinitions};
-use super::{is_paged, level_of, number_of};
-use crate::queue::{Restored, RestoredLevel};
+use super::definitions::{self, Definitions, Unreadable};
+use super::{is_paged, level_of, number_of, stamp};
+use crate::queue::{LoadedMessage, RestoredLevel};
+use crate::vhost::held::history;
 
 /// Everything that survived.
 #[derive(Debug, Default)]
 pub struct Recovery {
     /// Definitions of vhosts, users and what is in them.
     pub definitions: Definitions,
-    /// What each queue has left, and each exchange that keeps messages, by its number. `first_seq` is not filled in.
-    pub backlogs: HashMap<u64, Restored>,
+    /// What each queue has left, and each exchange that keeps messages, by its number.
+    pub backlogs: HashMap<u64, Backlog>,
     /// The first place for new messages: above every place that was ever used.
     pub first_seq: u64,
     /// The first number for new queues and exchanges: above all that are known, or that left anything.
     pub first_number: u64,
+}
+
+/// What an earlier run has left of a queue, or of an exchange that keeps messages.
+#[derive(Clone, Debug, Default)]
+pub struct Backlog {
+    /// Messages that are in the store alone, by their levels.
+    pub levels: Vec<RestoredLevel>,
+    /// Messages that were read at once, by ascending place: what an exchange gets back.
+    pub kept: Vec<LoadedMessage>,
 }
 
 /// Why the store cannot be used.
@@ -54,11 +64,11 @@ pub async fn recover(storage: &dyn Storage) -> Result<Recovery, RecoverError> {
     let definitions = definitions::read(&recovered.meta)?;
     let boots = recovered.meta.iter().find(|(key, _)| key == BOOT_KEY).and_then(|(_, value)| number(value));
     let boot = boots.unwrap_or(0) + 1;
-    let numbers = |vhost: &VhostDefinitions| {
-        let queues = vhost.queues.iter().map(|queue| queue.number);
-        queues.chain(vhost.exchanges.iter().filter_map(|exchange| exchange.number)).collect::<Vec<u64>>()
-    };
-    let known: HashSet<u64> = definitions.vhosts.values().flat_map(numbers).collect();
+    let vhosts = || definitions.vhosts.values();
+    let exchanges: HashSet<u64> =
+        vhosts().flat_map(|vhost| vhost.exchanges.iter().filter_map(|exchange| exchange.number)).collect();
+    let queues = vhosts().flat_map(|vhost| vhost.queues.iter().map(|queue| queue.number));
+    let known: HashSet<u64> = queues.chain(exchanges.iter().copied()).collect();
     let mut recovery = Recovery {
         first_seq: boot.checked_mul(1 << SEQ_BITS).ok_or(RecoverError::Worn(boot))?,
         first_number: known.iter().copied().max().unwrap_or(0) + 1,
@@ -74,16 +84,57 @@ pub async fn recover(storage: &dyn Storage) -> Result<Recovery, RecoverError> {
             storage.delete_queue(queue).await?;
             continue;
         }
+        let backlog = recovery.backlogs.entry(number_of(queue)).or_default();
+        if exchanges.contains(&number_of(queue)) && level_of(queue) == history::LEVEL {
+            for (first, last) in ranges {
+                read_all(storage, queue, first, last, &mut backlog.kept).await?;
+            }
+            continue;
+        }
         let level = RestoredLevel {
             level: level_of(queue),
             ranges: ranges.into_iter().map(|(first, last)| (first.0, last.0)).collect(),
             marked: marked.map_or(0, |seq| seq.0),
         };
-        recovery.backlogs.entry(number_of(queue)).or_default().levels.push(level);
+        backlog.levels.push(level);
     }
     storage.put_meta(&[Meta { key: BOOT_KEY, value: Some(boot.to_string().as_bytes()) }]).await?;
     Ok(recovery)
 }
+
+/// Reads messages that are needed from the start.
+async fn read_all(
+    storage: &dyn Storage,
+    queue: QueueKey,
+    first: MessageSeq,
+    last: MessageSeq,
+    messages: &mut Vec<LoadedMessage>,
+) -> Result<(), StorageError> {
+    let mut from = first;
+    while from <= last {
+        let wanted = Wanted { queue, first: from, last, count_max: READ_COUNT_MAX, bytes_max: READ_BYTES_MAX };
+        match storage.read(wanted).await {
+            Ok(portion) => {
+                let Some(end) = portion.last().map(|stored| stored.seq) else { return Ok(()) };
+                from = MessageSeq(end.0 + 1);
+                messages.extend(portion.iter().map(|stored| {
+                    let (came_ms, message) = stamp::message(stored);
+                    LoadedMessage { seq: stored.seq.0, came_ms, message }
+                }));
+            }
+            // Told once; the next read goes on behind it.
+            Err(StorageError::Damaged(damage)) => {
+                tracing::error!(damage, "a message that an exchange has kept cannot be read; the rest is there");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// One read gets so many messages at most, and about so many bytes.
+const READ_COUNT_MAX: usize = 8192;
+const READ_BYTES_MAX: usize = 1024 * 1024;
 
 fn number(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value).ok()?.parse().ok()

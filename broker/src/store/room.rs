@@ -2,9 +2,12 @@
 //!
 //! A message that does not fit holds back its own queue and no other. Nothing is dropped here, and nothing refused.
 
+use std::time::Instant;
+
 use plugin_api::storage::{Append as Record, QueueKey, Storage, StorageError};
 
 use super::batch::{self, Pending};
+use super::counters::Counters;
 
 /// Queues whose next message is too large for the room that there is, while others find some.
 #[derive(Debug, Default)]
@@ -61,6 +64,7 @@ pub(super) async fn append(
     appends: &mut Vec<Pending>,
     held_back: &mut HeldBack,
     is_cautious: bool,
+    counters: &Counters,
 ) -> Result<Option<String>, StorageError> {
     let mut full = None;
     // What does not wait for the disk does not wait for what does.
@@ -79,11 +83,13 @@ pub(super) async fn append(
                 break;
             }
             let records: Vec<Record<'_>> = groups.iter().map(batch::record).collect();
+            let start = Instant::now();
             let stored = match is_synced {
                 true => storage.append(&records).await,
                 false => storage.append_unsynced(&records).await,
             };
             let Some(reason) = or_full(stored)? else {
+                counters.batch(mine.count(), start.elapsed());
                 batch::answer(appends.extract_if(..end, |pending| is_mine(pending)), true);
                 continue;
             };

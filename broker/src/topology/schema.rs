@@ -31,6 +31,8 @@ pub struct Topology {
     pub listeners: ListenersDecl,
     /// The management API.
     pub management: ManagementDecl,
+    /// What Prometheus scrapes.
+    pub metrics: MetricsDecl,
     /// What it allows its peers.
     pub limits: LimitsDecl,
     /// Where persistent messages go.
@@ -102,6 +104,15 @@ pub struct ManagementDecl {
     pub cors_max_age_secs: u32,
     /// The longest body of a request.
     pub body_bytes_max: usize,
+}
+
+/// `metrics`: what Prometheus scrapes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricsDecl {
+    /// Where it is served; nowhere when it is off.
+    pub listen: Vec<SocketAddr>,
+    /// Whether `/metrics` has a series for each object, as `/metrics/per-object` always does.
+    pub per_object: bool,
 }
 
 /// `limits`: what peers may use up.
@@ -325,6 +336,9 @@ pub enum MixedDurability {
 
 /// The port of AMQP without TLS (IANA).
 pub const AMQP_PORT: u16 = 5672;
+/// The port that RabbitMQ's metrics are on.
+pub const METRICS_PORT: u16 = 15692;
+
 /// The port of RabbitMQ's management API.
 pub const MANAGEMENT_PORT: u16 = 15672;
 
@@ -336,6 +350,7 @@ impl Default for Topology {
             node: NodeDecl::default(),
             listeners: ListenersDecl::default(),
             management: ManagementDecl::default(),
+            metrics: MetricsDecl::default(),
             limits: LimitsDecl::default(),
             storage: StorageDecl::default(),
             plugins: Vec::new(),
@@ -365,6 +380,14 @@ impl Default for ManagementDecl {
             cors_max_age_secs: 1800,
             body_bytes_max: 20_000_000,
         }
+    }
+}
+
+impl Default for MetricsDecl {
+    fn default() -> Self {
+        // Names of queues may say much, and nobody is asked for a password here.
+        let listen = vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), METRICS_PORT)];
+        Self { listen, per_object: false }
     }
 }
 

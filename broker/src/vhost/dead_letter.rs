@@ -225,8 +225,8 @@ impl Vhost {
                 }
                 batches.add(wanted, &letter.message, number);
             }
-            for (exchange, hold) in route.held {
-                held.push(self.put_off(exchange, &hold, &letter.message, (0, number)));
+            for (exchange, wish) in route.wishes {
+                held.push(self.put_off(exchange, &wish, &letter.message, (0, number)));
             }
         }
         expect(batches.message_count() + held.len());

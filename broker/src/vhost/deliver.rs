@@ -6,10 +6,10 @@
 use std::sync::{Arc, Weak};
 
 use hashbrown::HashMap;
-use plugin_api::exchange::Hold;
+use plugin_api::exchange::{Hold, Wish};
 
-use super::held::Held;
 use super::held::line::Due;
+use super::held::{Held, Why};
 use super::publish::{extra_keys, hiding_bcc};
 use super::{QueueRecord, Vhost};
 use crate::message::{Marks, Message, Parts};
@@ -146,36 +146,35 @@ impl Vhost {
                 return Err(Unroutable::ForNow);
             }
         };
-        let put_off = |(exchange, hold): (_, Hold)| self.put_off(exchange, &hold, message, (0, number));
-        sending.held.extend(route.held.into_iter().map(put_off));
+        let put_off = |(exchange, wish): (_, Wish)| self.put_off(exchange, &wish, message, (0, number));
+        sending.held.extend(route.wishes.into_iter().map(put_off));
         let message = hiding_bcc(message);
         route.queues.iter().for_each(|queue| sending.batches.add(queue, &message, number));
         Ok(())
     }
 
-    /// What the holder is given for a message that `exchange` put off; `(channel, number)` are the publisher's.
+    /// What the holder is given for a message that `exchange` puts off or has kept; `(channel, number)` are the publisher's.
     pub(super) fn put_off(
         &self,
         exchange: Arc<Exchange>,
-        hold: &Hold,
+        wish: &Wish,
         message: &Arc<Message>,
         (channel, number): (u16, u64),
     ) -> Held {
-        let message = match &hold.properties {
-            Some(properties) => {
-                Message::marked(Parts { properties, ..message.parts() }, message.body(), message.marks())
+        let (why, message) = match wish {
+            Wish::Keep(keep) => (Why::Keep(*keep), Arc::clone(message)),
+            Wish::Hold(Hold { delay_ms, properties }) => {
+                let message = match properties {
+                    Some(properties) => {
+                        Message::marked(Parts { properties, ..message.parts() }, message.body(), message.marks())
+                    }
+                    None => Arc::clone(message),
+                };
+                (Why::Later { delay_ms: (*delay_ms).min(DELAY_MS_MAX) }, message)
             }
-            None => Arc::clone(message),
         };
-        Held {
-            vhost: Weak::clone(&self.this),
-            exchange,
-            delay_ms: hold.delay_ms.min(DELAY_MS_MAX),
-            message,
-            channel,
-            number,
-            durability: self.durability,
-        }
+        let (vhost, durability) = (Weak::clone(&self.this), self.durability);
+        Held { vhost, exchange, why, message, channel, number, durability }
     }
 }
 

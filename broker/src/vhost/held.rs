@@ -1,20 +1,25 @@
-//! Messages that an exchange put off ([`plugin_api::exchange::Routes::hold`]).
+//! Messages that an exchange put off ([`plugin_api::exchange::Routes::hold`]), and those that it has kept over a restart
+//! ([`plugin_api::exchange::Routes::keep`]).
 //!
 //! [`Holder`] is who keeps them; the runtime's knows the time and the store, which a vhost does not. A [`line::Line`] has those of one exchange, in
 //! the order in which they come back: by due time, and in the order of their publishing where that is the same. A message comes back to the
-//! exchange that put it off by [`Vhost::release`], which routes it anew.
+//! exchange that put it off by [`Vhost::release`], which routes it anew. A [`history::History`] knows which messages are kept.
 //!
 //! Persistent messages of durable exchanges survive the broker; others end with the process.
 
+pub mod history;
 pub mod line;
 
 use std::fmt;
 use std::sync::{Arc, Weak};
 
+use plugin_api::exchange::Keep;
+
 use super::Vhost;
 use crate::message::Message;
-use crate::queue::{Durability, Outlet, RestoredLevel};
+use crate::queue::{Durability, Outlet};
 use crate::routing::Exchange;
+use crate::store::recovery::Backlog;
 
 /// A message that was put off.
 #[derive(Clone, Debug)]
@@ -23,8 +28,8 @@ pub struct Held {
     pub vhost: Weak<Vhost>,
     /// Where it comes back to.
     pub exchange: Arc<Exchange>,
-    /// After how long, in milliseconds.
-    pub delay_ms: u64,
+    /// Why it is here.
+    pub why: Why,
     /// What comes back.
     pub message: Arc<Message>,
     /// The channel that published it.
@@ -33,6 +38,18 @@ pub struct Held {
     pub number: u64,
     /// What its confirm waits for, where the store keeps it.
     pub durability: Durability,
+}
+
+/// What the exchange's type wants of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It comes back after so many milliseconds.
+    Later {
+        /// How many.
+        delay_ms: u64,
+    },
+    /// It goes its way, and the exchange gets it back after a restart, if it is among its last.
+    Keep(Keep),
 }
 
 impl Held {
@@ -49,18 +66,19 @@ pub trait Holder: fmt::Debug + Send + Sync {
     fn hold(&self, origin: Option<&Arc<dyn Outlet>>, messages: Vec<Held>);
 
     /// Takes over what an earlier run has left of an exchange.
-    fn restore(&self, vhost: &Arc<Vhost>, exchange: &Arc<Exchange>, left: RestoredLevel);
+    fn restore(&self, vhost: &Arc<Vhost>, exchange: &Arc<Exchange>, left: Backlog);
 
     /// Drops all messages of an exchange that has ended, by its number, also from the store.
     fn forget(&self, exchange: u64);
 
-    /// How many messages an exchange has put off, by its number.
-    fn count(&self, exchange: u64) -> usize;
+    /// How many messages an exchange has put off and not sent yet, by its number; none if it never put anything off.
+    fn count(&self, exchange: u64) -> Option<usize>;
 }
 
 impl Vhost {
-    /// How many messages an exchange has put off and not sent yet: what RabbitMQ's plugin shows as `messages_delayed`.
-    pub fn held_count(&self, exchange: &Exchange) -> usize {
+    /// How many messages an exchange has put off and not sent yet: what RabbitMQ's plugin shows as `messages_delayed`. None if it put nothing off
+    /// since the start, and an earlier run left nothing.
+    pub fn held_count(&self, exchange: &Exchange) -> Option<usize> {
         self.holder.count(exchange.number)
     }
 }
@@ -78,12 +96,12 @@ pub(crate) mod tests {
             unreachable!("nothing is put off here")
         }
 
-        fn restore(&self, _: &Arc<Vhost>, _: &Arc<Exchange>, _: RestoredLevel) {}
+        fn restore(&self, _: &Arc<Vhost>, _: &Arc<Exchange>, _: Backlog) {}
 
         fn forget(&self, _: u64) {}
 
-        fn count(&self, _: u64) -> usize {
-            0
+        fn count(&self, _: u64) -> Option<usize> {
+            None
         }
     }
 }

@@ -8,13 +8,13 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use plugin_api::exchange::Hold;
+use plugin_api::exchange::Wish;
 use plugin_api::message::Properties;
 use plugin_api::value::ValueRef;
 
 use super::declare::{Authority, TOPIC};
 use super::error::{Error, Kind};
-use super::held::{Held, Holder};
+use super::held::{Held, Holder, Why};
 use super::{QueueRecord, Vhost, reply_to};
 use crate::access::{Permission, TopicPermission};
 use crate::hooks::{HookChain, HookSet, Outcome, Publish};
@@ -93,7 +93,7 @@ impl HeldPublish {
 
     /// Nobody takes it (semantics 11.16).
     pub fn is_unroutable(&self) -> bool {
-        self.queues.is_empty() && self.held.is_empty()
+        self.queues.is_empty() && !self.held.iter().any(|held| matches!(held.why, Why::Later { .. }))
     }
 }
 
@@ -275,7 +275,7 @@ impl Publisher {
         Ok(match self.resolve(context, by, channel, number, parts, message)? {
             Resolved::Goes(Routed { places, held, message }) => {
                 self.count(channel, number, places.len());
-                let held_count = self.put_off(context.vhost, held);
+                let held_count = self.put_off(context.vhost, held, !places.is_empty());
                 self.put(&places, channel, number, message).and_held(held_count)
             }
             Resolved::Ends(published) => {
@@ -316,7 +316,7 @@ impl Publisher {
     /// Puts a message that was held into the batches of its queues.
     pub fn publish_held(&mut self, vhost: &Vhost, channel: u16, publish: HeldPublish) -> Published {
         let HeldPublish { exchange, number, queues, held, message } = publish;
-        let held_count = self.put_off(vhost, held);
+        let held_count = self.put_off(vhost, held, !queues.is_empty());
         self.spend(&exchange, Counts { channel, received: 1, confirming: 0, copies: queues.len() as u64 });
         for queue in &queues {
             let place = self.place(queue);
@@ -581,8 +581,11 @@ impl Publisher {
                 Error::RouteFailed { name: name.to_string(), vhost: context.vhost.name.to_string(), error }
             })?
         };
-        let put_off = |(exchange, hold): (_, Hold)| context.vhost.put_off(exchange, &hold, &message, (channel, number));
-        let held = route.held.into_iter().map(put_off).collect();
+        let is_taken = !route.queues.is_empty() || route.wishes.iter().any(|(_, wish)| matches!(wish, Wish::Hold(_)));
+        // Nobody waits for what is only kept of a message that nobody takes: its publisher hears that at once.
+        let number = if is_taken { number } else { 0 };
+        let put_off = |(exchange, wish): (_, Wish)| context.vhost.put_off(exchange, &wish, &message, (channel, number));
+        let held = route.wishes.into_iter().map(put_off).collect();
         let places: Arc<[usize]> = route.queues.iter().map(|queue| self.place(queue)).collect();
         if route.is_cacheable
             && let Some(target) = self.targets.get_mut(target_place)
@@ -606,13 +609,14 @@ impl Publisher {
         Ok(Routed { places, held, message })
     }
 
-    /// Keeps messages for the holder; returns how many exchanges have put them off.
-    fn put_off(&mut self, vhost: &Vhost, held: Vec<Held>) -> u32 {
+    /// Keeps messages for the holder; returns how many exchanges will answer for them.
+    fn put_off(&mut self, vhost: &Vhost, held: Vec<Held>, has_queues: bool) -> u32 {
         if held.is_empty() {
             return 0;
         }
+        let is_taken = has_queues || held.iter().any(|held| matches!(held.why, Why::Later { .. }));
         // No message passes so many exchanges.
-        let count = held.len() as u32;
+        let count = if is_taken { held.len() as u32 } else { 0 };
         let (_, messages) = self.held.get_or_insert_with(|| (Arc::clone(&vhost.holder), Vec::new()));
         messages.extend(held);
         count

@@ -14,6 +14,7 @@ use crate::origin::Origin;
 use crate::queue;
 use crate::routing::Exchange;
 use crate::store::definitions::{ExchangeDefinition, VhostDefinitions};
+use crate::store::recovery::Backlog;
 
 impl Vhost {
     /// Sets what the store knows of the vhost itself; before queues and exchanges, which get their policies when they are made.
@@ -37,7 +38,7 @@ impl Vhost {
 
     /// Adds durable exchanges, queues with what the store has for them, and bindings. What
     /// queues and exchanges have in the store is taken out of `backlogs` by their number.
-    pub fn restore(self: &Arc<Self>, definitions: VhostDefinitions, backlogs: &mut HashMap<u64, queue::Restored>) {
+    pub fn restore(self: &Arc<Self>, definitions: VhostDefinitions, backlogs: &mut HashMap<u64, Backlog>) {
         let mut tables = self.tables.write();
         let mut renumbered = Vec::new();
         for ExchangeDefinition { spec, number } in definitions.exchanges {
@@ -58,9 +59,8 @@ impl Vhost {
             let number = number.unwrap_or_else(|| self.numbers.next());
             let exchange = Arc::new(Exchange::restore(number, spec, types.as_ref()));
             if let Some(left) = backlogs.remove(&number) {
-                for left in left.levels {
-                    self.holder.restore(self, &exchange, left);
-                }
+                exchange.restore_kept(left.kept.iter().map(|kept| &*kept.message));
+                self.holder.restore(self, &exchange, left);
             }
             if !has_number {
                 renumbered.push(Arc::clone(&exchange));
@@ -73,7 +73,7 @@ impl Vhost {
             let declared = Declared { durable: true, auto_delete, arguments: &queue.arguments };
             let (settings, applied) = self.queue_settings(&tables, &name, declared);
             let backlog = backlogs.remove(&queue.number).unwrap_or_default();
-            let restored = queue::Restored { first_seq: self.first_seq, ..backlog };
+            let restored = queue::Restored { first_seq: self.first_seq, levels: backlog.levels };
             tables.add_queue(Arc::new(QueueRecord {
                 handle: self.factory.create(self, &name, queue.number, settings.options, restored),
                 name,

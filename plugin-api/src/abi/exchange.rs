@@ -10,7 +10,7 @@ use super::spec;
 use crate::exchange::{BindingSlot, Deliveries, Exchange, ExchangeType, Routes};
 use crate::message::{Message, Properties};
 
-/// The functions of one exchange type. All may be called from any thread; `bind`, `bound`, `unbind`, `policy_changed`
+/// The functions of one exchange type. All may be called from any thread; `restore`, `bind`, `bound`, `unbind`, `policy_changed`
 /// and `close` need the instance for themselves. Each answers a status and leaves a text in the sink unless it is done.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
@@ -54,9 +54,12 @@ pub struct ExchangeTypeTable {
         deliveries: *const RawDeliveries,
         sink: *const TextSink,
     ) -> u32,
+    /// Since 2.2.
+    pub(crate) restore:
+        unsafe extern "C" fn(instance: *mut c_void, message: *const MessageView, sink: *const TextSink) -> u32,
 }
 
-const _: () = assert!(size_of::<ExchangeTypeTable>() == 16 + 11 * WORD);
+const _: () = assert!(size_of::<ExchangeTypeTable>() == 16 + 12 * WORD);
 
 /// The length of a table of ABI 2.0, which is the shortest that a host takes.
 const TABLE_BYTES_MIN: usize = 8 + 8 * WORD;
@@ -80,6 +83,7 @@ impl ExchangeTypeTable {
             depends_on_for,
             inner,
             bound,
+            restore,
         }
     }
 
@@ -92,7 +96,13 @@ impl ExchangeTypeTable {
         if table.is_null() || unsafe { (*table).size as usize } < TABLE_BYTES_MIN {
             return None;
         }
-        let mut copy = Self { depends_on_for: as_the_type, inner: no_inner, bound: no_bound, ..Self::new(0, 0) };
+        let mut copy = Self {
+            depends_on_for: as_the_type,
+            inner: no_inner,
+            bound: no_bound,
+            restore: no_restore,
+            ..Self::new(0, 0)
+        };
         // SAFETY: so many bytes are there; what they hold is a prefix of the host's structure, which is plain data.
         unsafe {
             let length = ((*table).size as usize).min(size_of::<Self>());
@@ -107,6 +117,10 @@ unsafe extern "C" fn as_the_type(_: *mut c_void, _: RawBytes, _: *mut u32, _: *c
 }
 
 unsafe extern "C" fn no_inner(_: *mut c_void, _: RawBytes, _: *const TextSink, _: *const TextSink) -> u32 {
+    status::DONE
+}
+
+unsafe extern "C" fn no_restore(_: *mut c_void, _: *const MessageView, _: *const TextSink) -> u32 {
     status::DONE
 }
 
@@ -257,6 +271,16 @@ unsafe extern "C" fn bound(
     unsafe {
         guard(sink, || {
             exchange_mut(instance).bound(BindingSlot(slot), &mut Deliveries(&*deliveries));
+            Ok(())
+        })
+    }
+}
+
+unsafe extern "C" fn restore(instance: *mut c_void, message: *const MessageView, sink: *const TextSink) -> u32 {
+    // SAFETY: see above; the message is the host's and for this call alone.
+    unsafe {
+        guard(sink, || {
+            exchange_mut(instance).restore(&(*message).message());
             Ok(())
         })
     }

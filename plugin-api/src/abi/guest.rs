@@ -19,7 +19,7 @@ use super::routes::RawRoutes;
 use super::storage::StorageTypeTable;
 use super::{ABI_MAJOR, ABI_MINOR, spec};
 use crate::config::Config;
-use crate::exchange::{AskedPer, BindingSpec, DependsOn, ExchangeSpec, Hold};
+use crate::exchange::{AskedPer, BindingSpec, DependsOn, ExchangeSpec, Wish};
 use crate::host::Level;
 use crate::message::Message;
 use crate::value::Table;
@@ -316,12 +316,22 @@ impl GuestExchange {
         call(|sink| unsafe { (self.table.policy_changed)(self.instance.0, RawBytes::new(&policy), sink) })
     }
 
-    /// Appends the slots that `message` takes to `out`, or says that it is held. See [`crate::exchange::Exchange::route`].
+    /// See [`crate::exchange::Exchange::restore`].
+    ///
+    /// # Errors
+    /// How the plugin failed.
+    pub fn restore(&mut self, message: &Message<'_>) -> Result<(), CallError> {
+        let view = MessageView::new(message);
+        // SAFETY: as in `bind`; the view outlives the call.
+        call(|sink| unsafe { (self.table.restore)(self.instance.0, &raw const view, sink) })
+    }
+
+    /// Appends the slots that `message` takes to `out`, or says that it is held, and whether it is to be kept. See [`crate::exchange::Exchange::route`].
     ///
     /// # Errors
     /// How the plugin failed; what it had pushed until then stays in `out`.
     #[inline]
-    pub fn route(&self, message: &Message<'_>, out: &mut Vec<u32>) -> Result<Option<Hold>, CallError> {
+    pub fn route(&self, message: &Message<'_>, out: &mut Vec<u32>) -> Result<Option<Wish>, CallError> {
         let view = MessageView::new(message);
         let routed = RawRoutes::append_to(out, |routes| {
             // SAFETY: the instance is from this table's `open` and not closed; nobody changes it meanwhile, which would
@@ -332,7 +342,7 @@ impl GuestExchange {
         if !routed.is_whole {
             return Err(broken("it counted more routes than there is room for"));
         }
-        Ok(routed.hold)
+        Ok(routed.wish)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 
 use super::raw::{RawBytes, WORD};
-use crate::exchange::{BindingSlot, Hold};
+use crate::exchange::{BindingSlot, Hold, Keep, Wish};
 
 /// A vector that the host owns and the plugin appends to. A push is a store; when there is no room the plugin calls
 /// `grow`, which runs in the host, so that one allocator does it all.
@@ -19,12 +19,14 @@ pub struct RawRoutes {
     /// 1 when slots were lost for want of room.
     overflowed: u32,
     reserved: u32,
-    held: *mut c_void,
+    wish: *mut c_void,
     /// Since 2.1: puts the message off. Properties without bytes mean that it keeps its own.
-    hold: unsafe extern "C" fn(held: *mut c_void, delay_ms: u64, properties: RawBytes),
+    hold: unsafe extern "C" fn(wish: *mut c_void, delay_ms: u64, properties: RawBytes),
+    /// Since 2.2: has the message kept over a restart.
+    keep: unsafe extern "C" fn(wish: *mut c_void, count_max: u64, bytes_max: u64),
 }
 
-const _: () = assert!(size_of::<RawRoutes>() == 7 * WORD + 8);
+const _: () = assert!(size_of::<RawRoutes>() == 8 * WORD + 8);
 
 /// What came of a route.
 pub(crate) struct Routed<R> {
@@ -32,8 +34,8 @@ pub(crate) struct Routed<R> {
     pub(crate) result: R,
     /// Whether all slots found room.
     pub(crate) is_whole: bool,
-    /// The message was put off; its slots are gone.
-    pub(crate) hold: Option<Hold>,
+    /// What it wants beside; the slots of a message that was put off are gone.
+    pub(crate) wish: Option<Wish>,
 }
 
 impl RawRoutes {
@@ -41,7 +43,7 @@ impl RawRoutes {
     #[inline]
     pub(crate) fn append_to<R>(out: &mut Vec<u32>, route: impl FnOnce(&mut Self) -> R) -> Routed<R> {
         let vector: *mut Vec<u32> = out;
-        let mut hold = None;
+        let mut wish = None;
         // SAFETY: `vector` was made from a reference that nobody else uses until this function ends.
         let (slots, count, capacity) = unsafe { ((*vector).as_mut_ptr(), (*vector).len(), (*vector).capacity()) };
         let mut raw = Self {
@@ -52,24 +54,30 @@ impl RawRoutes {
             grow: grow_vector,
             overflowed: 0,
             reserved: 0,
-            held: (&raw mut hold).cast(),
-            hold: keep_hold,
+            wish: (&raw mut wish).cast(),
+            hold: note_hold,
+            keep: note_keep,
         };
         let result = route(&mut raw);
         let is_whole = raw.overflowed == 0 && raw.count <= raw.capacity && raw.count >= count;
-        if is_whole && hold.is_none() {
+        if is_whole && !matches!(wish, Some(Wish::Hold(_))) {
             // SAFETY: `count` is within the capacity, and whoever counted a slot has written it before: the plugin is
             // trusted to keep to `push` and `extend` below, which do.
             unsafe { (*vector).set_len(raw.count) };
         } else {
             out.truncate(count);
         }
-        Routed { result, is_whole, hold }
+        Routed { result, is_whole, wish }
     }
 
     pub(crate) fn hold(&mut self, delay_ms: u64, properties: Option<&[u8]>) {
-        // SAFETY: the host gave `hold` and `held` as a pair, for the time of this route.
-        unsafe { (self.hold)(self.held, delay_ms, RawBytes::new(properties.unwrap_or_default())) };
+        // SAFETY: the host gave `hold` and `wish` as a pair, for the time of this route.
+        unsafe { (self.hold)(self.wish, delay_ms, RawBytes::new(properties.unwrap_or_default())) };
+    }
+
+    pub(crate) fn keep(&mut self, count_max: u64, bytes_max: u64) {
+        // SAFETY: as above.
+        unsafe { (self.keep)(self.wish, count_max, bytes_max) };
     }
 
     #[inline]
@@ -119,17 +127,26 @@ unsafe extern "C" fn grow_vector(routes: *mut RawRoutes, additional: usize) -> u
 }
 
 /// [`RawRoutes::hold`] of routes that stand on a vector. A time of 0 is taken for the shortest.
-unsafe extern "C" fn keep_hold(held: *mut c_void, delay_ms: u64, properties: RawBytes) {
-    // SAFETY: only `RawRoutes::append_to` gives out this function, together with its own place for a hold, which lives until
+unsafe extern "C" fn note_hold(wish: *mut c_void, delay_ms: u64, properties: RawBytes) {
+    // SAFETY: only `RawRoutes::append_to` gives out this function, together with its own place for a wish, which lives until
     // the route has ended; the bytes are the plugin's for the time of this call.
-    let (held, properties) = unsafe { (&mut *held.cast::<Option<Hold>>(), properties.get()) };
+    let (wish, properties) = unsafe { (&mut *wish.cast::<Option<Wish>>(), properties.get()) };
     let properties = if properties.is_empty() { None } else { Some(properties.to_vec()) };
-    *held = Some(Hold { delay_ms: delay_ms.max(1), properties });
+    *wish = Some(Wish::Hold(Hold { delay_ms: delay_ms.max(1), properties }));
+}
+
+/// [`RawRoutes::keep`] of routes that stand on a vector.
+unsafe extern "C" fn note_keep(wish: *mut c_void, count_max: u64, bytes_max: u64) {
+    // SAFETY: as of `note_hold`.
+    let wish = unsafe { &mut *wish.cast::<Option<Wish>>() };
+    if !matches!(wish, Some(Wish::Hold(_))) {
+        *wish = Some(Wish::Keep(Keep { count_max, bytes_max }));
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::exchange::{BindingSlot, Hold, Routes};
+    use crate::exchange::{BindingSlot, Hold, Keep, Routes, Wish};
     use crate::message::PropertiesBuf;
 
     #[test]
@@ -156,15 +173,27 @@ mod tests {
     fn held_message_takes_no_binding() {
         let mut out = vec![9];
         let properties = PropertiesBuf { priority: Some(1), ..PropertiesBuf::default() };
-        let ((), hold) = Routes::append_to(&mut out, |routes| {
+        let ((), wish) = Routes::append_to(&mut out, |routes| {
             routes.push(BindingSlot(1));
             routes.hold(0, None);
             routes.hold(5, Some(&properties));
+            routes.keep(1, 1);
             (0..100).for_each(|slot| routes.push(BindingSlot(slot)));
         });
-        assert_eq!(hold, Some(Hold { delay_ms: 5, properties: Some(properties.encode()) }));
+        assert_eq!(wish, Some(Wish::Hold(Hold { delay_ms: 5, properties: Some(properties.encode()) })));
         assert_eq!(out, [9]);
-        let ((), hold) = Routes::append_to(&mut out, |routes| routes.hold(0, None));
-        assert_eq!(hold, Some(Hold { delay_ms: 1, properties: None }));
+        let ((), wish) = Routes::append_to(&mut out, |routes| routes.hold(0, None));
+        assert_eq!(wish, Some(Wish::Hold(Hold { delay_ms: 1, properties: None })));
+    }
+
+    #[test]
+    fn kept_message_takes_its_bindings() {
+        let mut out = vec![9];
+        let ((), wish) = Routes::append_to(&mut out, |routes| {
+            routes.keep(20, 1000);
+            routes.push(BindingSlot(1));
+        });
+        assert_eq!(wish, Some(Wish::Keep(Keep { count_max: 20, bytes_max: 1000 })));
+        assert_eq!(out, [9, 1]);
     }
 }

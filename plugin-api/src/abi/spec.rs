@@ -52,6 +52,10 @@ pub(crate) fn decode_binding(bytes: &[u8]) -> Result<BindingSpec, Invalid> {
 
 pub(crate) fn status_table(status: &StorageStatus) -> Table {
     let number = |number: u64| Value::I64(i64::try_from(number).unwrap_or(i64::MAX));
+    let mut figures = Table::new();
+    for (name, value) in &status.figures {
+        figures.insert(name, number(*value));
+    }
     let damage = status.damage.iter().map(|text| Value::LongString(text.as_bytes().to_vec())).collect();
     Table::new()
         .with("is_full", status.is_full)
@@ -59,6 +63,7 @@ pub(crate) fn status_table(status: &StorageStatus) -> Table {
         .with("live_bytes", number(status.live_bytes))
         .with("live_count", number(status.live_count))
         .with("damage", Value::Array(damage))
+        .with("figures", figures)
 }
 
 /// What is missing is as in a status that nothing is known of.
@@ -77,6 +82,16 @@ pub(crate) fn decode_status(bytes: &[u8]) -> StorageStatus {
         file_bytes: number("file_bytes"),
         live_bytes: number("live_bytes"),
         live_count: number("live_count"),
+        figures: match table.get("figures") {
+            Some(Value::Table(figures)) => {
+                let figure = |(name, value): (&[u8], &Value)| {
+                    let value = u64::try_from(value.as_i64()?).ok()?;
+                    Some((String::from_utf8_lossy(name).into_owned(), value))
+                };
+                figures.iter().filter_map(figure).collect()
+            }
+            _ => Vec::new(),
+        },
         damage: match table.get("damage") {
             Some(Value::Array(texts)) => texts.iter().filter_map(text).collect(),
             _ => Vec::new(),
@@ -150,6 +165,7 @@ mod tests {
             live_bytes: 2,
             live_count: 3,
             damage: vec!["segment-1 at 7".into(), "é".into()],
+            figures: vec![("reads".into(), 4), ("syncs".into(), 5)],
         };
         assert_eq!(decode_status(&contents(&status_table(&status))), status);
         assert_eq!(decode_status(b"\xff"), StorageStatus::default());

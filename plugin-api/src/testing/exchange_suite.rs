@@ -86,6 +86,7 @@ impl ExchangeSuite {
             case.exchanges_are_apart();
             case.threads_route_alike();
             case.messages_for_new_bindings_are_sound();
+            case.kept_messages_change_no_route();
             case.hostile_messages_are_survived();
         }
     }
@@ -151,6 +152,21 @@ impl Case<'_> {
         let turned: Vec<BTreeSet<u32>> =
             self.routes(&exchange).iter().map(|slots| slots.iter().map(|slot| last - slot).collect()).collect();
         assert_eq!(turned, straight, "a slot that is used again stands for its new binding");
+    }
+
+    /// Whatever was kept comes back before the first binding, and is no reason to route otherwise.
+    fn kept_messages_change_no_route(&self) {
+        if self.is_chance() {
+            return;
+        }
+        let mut exchange = self.open("kept");
+        for sample in &self.suite.messages {
+            let restored = exchange.restore(&sample.message());
+            restored.unwrap_or_else(|error| panic!("a message that was kept is taken back: {error}"));
+        }
+        (0..self.count()).for_each(|slot| self.bind(&mut exchange, slot, &self.binding(slot)));
+        let fresh = self.bound("kept", 0..self.count());
+        assert_eq!(self.routes(&exchange), self.routes(&fresh), "messages that were kept change no route");
     }
 
     fn order_of_bindings_does_not_matter(&self) {

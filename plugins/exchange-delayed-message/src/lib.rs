@@ -5,7 +5,6 @@ use plugin_api::error::Invalid;
 use plugin_api::exchange::{
     AskedPer, BindingSlot, BindingSpec, DependsOn, Exchange, ExchangeSpec, ExchangeType, Routes,
 };
-use plugin_api::host::{self, Level};
 use plugin_api::message::Message;
 use plugin_api::value::{Value, ValueRef};
 
@@ -44,15 +43,7 @@ impl ExchangeType for DelayedMessage {
         inner_type(spec).map(Some)
     }
 
-    fn open(&self, spec: &ExchangeSpec) -> Result<Box<dyn Exchange>, Invalid> {
-        if spec.durable {
-            // Nobody should learn this from a restart.
-            let (name, vhost) = (&spec.name, &spec.vhost);
-            let text = format!(
-                "exchange '{name}' in vhost '{vhost}' is durable, but the messages that it delays are lost by a restart"
-            );
-            host::log(Level::Warn, "exchange_delayed_message", text);
-        }
+    fn open(&self, _: &ExchangeSpec) -> Result<Box<dyn Exchange>, Invalid> {
         Ok(Box::new(DelayedMessageExchange))
     }
 }
@@ -108,7 +99,7 @@ plugin_api::export_plugin!(exchange_types: [DelayedMessage]);
 
 #[cfg(test)]
 mod tests {
-    use plugin_api::exchange::Hold;
+    use plugin_api::exchange::{Hold, Wish};
     use plugin_api::message::{Properties, PropertiesBuf};
     use plugin_api::value::Table;
 
@@ -118,8 +109,11 @@ mod tests {
         let raw = PropertiesBuf { headers, priority: Some(3), ..PropertiesBuf::default() }.encode();
         let message = Message { properties: Properties::from_raw(&raw), ..Message::with_key("a") };
         let mut slots = Vec::new();
-        let ((), hold) = Routes::append_to(&mut slots, |routes| DelayedMessageExchange.route(&message, routes));
-        hold
+        let ((), wish) = Routes::append_to(&mut slots, |routes| DelayedMessageExchange.route(&message, routes));
+        wish.map(|wish| match wish {
+            Wish::Hold(hold) => hold,
+            Wish::Keep(keep) => panic!("it keeps nothing, and not {keep:?}"),
+        })
     }
 
     fn delay_of(value: impl Into<Value>) -> Option<u64> {

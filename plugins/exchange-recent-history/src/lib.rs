@@ -1,6 +1,6 @@
 //! The `x-recent-history` exchange type: a fanout that remembers the last messages and hands them to each new binding.
 //!
-//! The history lives in memory. It ends with the exchange and with the broker, also for a durable exchange.
+//! The history lives in memory. The broker keeps the persistent messages of a durable exchange over a restart.
 
 mod history;
 
@@ -51,10 +51,11 @@ impl ExchangeType for RecentHistory {
     }
 
     fn open(&self, spec: &ExchangeSpec) -> Result<Box<dyn Exchange>, Invalid> {
-        let history = Mutex::new(History::new(length(&spec.arguments)?, HISTORY_BYTES_MAX));
+        let count_max = length(&spec.arguments)?;
+        let history = Mutex::new(History::new(count_max, HISTORY_BYTES_MAX));
         let mut slots = SlotGroups::new();
         let all = slots.open();
-        Ok(Box::new(RecentHistoryExchange { slots, all, history }))
+        Ok(Box::new(RecentHistoryExchange { slots, all, count_max: count_max as u64, history }))
     }
 }
 
@@ -62,11 +63,17 @@ impl ExchangeType for RecentHistory {
 struct RecentHistoryExchange {
     slots: SlotGroups,
     all: GroupId,
+    count_max: u64,
     /// Held for as long as it takes to put one message in.
     history: Mutex<History>,
 }
 
 impl Exchange for RecentHistoryExchange {
+    fn restore(&mut self, message: &Message<'_>) {
+        let history = self.history.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        drop(history.push(Remembered::of(message)));
+    }
+
     fn bind(&mut self, slot: BindingSlot, _binding: &BindingSpec) -> Result<(), Invalid> {
         self.slots.insert(self.all, slot);
         Ok(())
@@ -87,6 +94,7 @@ impl Exchange for RecentHistoryExchange {
             let remembered = Remembered::of(message);
             // What is forgotten is freed after the lock.
             let _forgotten = self.history.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(remembered);
+            routes.keep(self.count_max, HISTORY_BYTES_MAX as u64);
         }
         routes.extend(self.slots.slots(self.all));
     }

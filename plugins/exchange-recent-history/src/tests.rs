@@ -1,5 +1,6 @@
 //! What is remembered, and what new bindings get.
 
+use plugin_api::exchange::{Keep, Wish};
 use plugin_api::message::PropertiesBuf;
 use plugin_api::testing::routes;
 
@@ -78,4 +79,22 @@ fn properties_that_cannot_be_read_are_not_remembered() {
     let properties = Properties::from_raw(b"\x20\x00\xff");
     routes(&*exchange, &Message { properties, ..Message::with_key("a") });
     assert!(bind(&mut *exchange, 0).is_empty());
+}
+
+#[test]
+fn what_is_remembered_is_kept_and_what_was_kept_is_remembered() {
+    let exchange = open(Table::new().with(LENGTH, 2_i64));
+    let wish = |headers: Table| {
+        let raw = PropertiesBuf { headers: Some(headers), ..PropertiesBuf::default() }.encode();
+        let message = Message { properties: Properties::from_raw(&raw), ..Message::with_key("a") };
+        let ((), wish) = Routes::append_to(&mut Vec::new(), |routes| exchange.route(&message, routes));
+        wish
+    };
+    assert_eq!(wish(Table::new()), Some(Wish::Keep(Keep { count_max: 2, bytes_max: HISTORY_BYTES_MAX as u64 })));
+    assert_eq!(wish(Table::new().with(NO_STORE, true)), None);
+
+    let mut exchange = open(Table::new().with(LENGTH, 2_i64));
+    ["a", "b", "c"].iter().for_each(|key| exchange.restore(&Message::with_key(key)));
+    publish(&*exchange, "d");
+    assert_eq!(bind(&mut *exchange, 0), ["c", "d"]);
 }

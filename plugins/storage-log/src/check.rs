@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
+use plugin_api::storage::Recovered;
+
 use crate::checkpoint;
 use crate::disk::{Access, Disk, RealDisk};
 use crate::error::{Damage, OpenError};
@@ -92,6 +94,15 @@ impl fmt::Display for StatsReport {
         writeln!(f, "  definitions   {meta_entries}")?;
         write!(f, "  files         {file_bytes} bytes, {segments} segments, {recycled} recycled")
     }
+}
+
+/// What a start would find in a folder that no broker is using: definitions, and which messages there are.
+///
+/// # Errors
+/// When the folder cannot be read as one of ours.
+pub fn contents(folder: &Path) -> Result<Recovered, OpenError> {
+    let (loaded, _lock) = open(&RealDisk::new(folder))?;
+    Ok(loaded.index.recovered())
 }
 
 /// Reads and verifies every frame of a folder that no broker is using.

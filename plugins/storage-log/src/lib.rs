@@ -9,6 +9,7 @@ mod check;
 mod checkpoint;
 pub mod disk;
 mod error;
+mod figures;
 mod format;
 mod index;
 mod log;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 use plugin_api::error::Invalid;
 use plugin_api::storage::{Storage, StorageSpec, StorageType};
 
-pub use check::{CheckReport, StatsReport, check, check_disk, stats, stats_disk};
+pub use check::{CheckReport, StatsReport, check, check_disk, contents, stats, stats_disk};
 pub use error::{Damage, OpenError};
 pub use format::FORMAT_VERSION;
 pub use log::Log;

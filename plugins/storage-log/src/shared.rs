@@ -9,6 +9,7 @@ use plugin_api::storage::StorageError;
 
 use crate::disk::{Access, Disk, DiskFile};
 use crate::error::Damage;
+use crate::figures::Figures;
 use crate::index::Index;
 use crate::index::pieces::SegmentId;
 use crate::names;
@@ -27,6 +28,7 @@ pub(crate) struct Shared {
     repairs: Mutex<Vec<SegmentId>>,
     failure: Mutex<Option<String>>,
     pub(crate) is_full: AtomicBool,
+    pub(crate) figures: Figures,
 }
 
 struct OpenFile {
@@ -56,6 +58,7 @@ impl Shared {
             repairs: Mutex::default(),
             failure: Mutex::default(),
             is_full: AtomicBool::new(false),
+            figures: Figures::default(),
         }
     }
 
@@ -151,7 +154,10 @@ impl Shared {
     }
 
     pub(crate) fn sync_data(&self, file: &dyn DiskFile) -> io::Result<()> {
-        if self.options.mutant == Some(Mutant::SkipSyncData) { Ok(()) } else { file.sync_data() }
+        if self.options.mutant == Some(Mutant::SkipSyncData) {
+            return Ok(());
+        }
+        self.figures.syncs.time(|| file.sync_data(), |_| 0)
     }
 
     pub(crate) fn sync_folder(&self) -> io::Result<()> {

@@ -142,9 +142,9 @@ impl Storage for LogStorage {
     }
 
     fn status(&self) -> StorageStatus {
-        let (file_bytes, live_bytes, live_count) = {
+        let (file_bytes, live_bytes, live_count, segments) = {
             let index = self.shared.index();
-            (index.file_bytes(), index.live_bytes(), index.live_count())
+            (index.file_bytes(), index.live_bytes(), index.live_count(), index.segments.len())
         };
         StorageStatus {
             is_full: self.shared.is_full.load(std::sync::atomic::Ordering::Relaxed),
@@ -152,6 +152,7 @@ impl Storage for LogStorage {
             live_bytes,
             live_count,
             damage: self.shared.damage().iter().map(ToString::to_string).collect(),
+            figures: self.shared.figures.all(segments),
         }
     }
 }
@@ -170,7 +171,9 @@ fn read_all(shared: &Shared, reads: &Mutex<Receiver<Read>>) {
     loop {
         let next = reads.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Read { wanted, answer }) = next else { return };
-        answer.send(shared.read(&wanted));
+        let body_bytes =
+            |read: &Result<Vec<StoredMessage>, StorageError>| read.iter().flatten().map(StoredMessage::bytes).sum();
+        answer.send(shared.figures.reads.time(|| shared.read(&wanted), body_bytes));
     }
 }
 

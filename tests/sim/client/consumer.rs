@@ -64,6 +64,7 @@ impl Client {
             no_ack: plan.no_ack,
             prefetch_count: channel.prefetch_count,
             at: context.history.facts.step,
+            is_registered: false,
             cancel_sent: None,
             cancelled: None,
         };

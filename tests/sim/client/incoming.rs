@@ -76,7 +76,8 @@ impl Client {
         match incoming.method.name {
             "connection.close" => {
                 let (code, text) = (fields.number(), fields.text());
-                let is_expected = context.history.facts.connections[id.0].end.begun.is_some();
+                let is_expected =
+                    context.history.facts.connections[id.0].end.begun.is_some() || is_store_failure(code, &text);
                 context.history.note(Event::ConnectionEnding(id));
                 self.call(context, 0, "connection.close-ok", &[]);
                 if !is_expected {
@@ -259,6 +260,7 @@ impl Client {
                 if let Some(consuming) = self.consuming(number, |consuming| consuming.id == consumer) {
                     consuming.is_registered = true;
                 }
+                context.history.note(Event::ConsumeOk(consumer));
             }
             Request::Cancel(consumer) => {
                 let Some(channel) = self.channel(number) else { return Ok(()) };
@@ -319,8 +321,7 @@ impl Client {
         if is_refusal && matches!(request, Some((Request::Commit, _))) {
             self.on_refused(context, number);
         }
-        // The broker itself ends in a moment.
-        let has_failed = code == 541 && text.contains("the store has failed");
+        let has_failed = is_store_failure(code, text);
         let is_expected =
             is_doomed || has_failed || is_refusal && request.is_some_and(|(request, _)| request.is_risky(context));
         self.call(context, number, "channel.close-ok", &[]);
@@ -352,6 +353,11 @@ impl Client {
             slot.open_at_ms = context.now_ms + u64::from(pause);
         }
     }
+}
+
+/// Whether the broker says that it will end in a moment.
+fn is_store_failure(code: u64, text: &str) -> bool {
+    code == 541 && text.contains("the store has failed")
 }
 
 /// What is known of a message that has come.

@@ -12,6 +12,7 @@ mod order;
 mod prefetch;
 mod priority;
 mod redelivered;
+mod served;
 mod single_active;
 mod transactions;
 mod ttl;
@@ -46,6 +47,7 @@ pub(crate) fn all() -> Vec<Box<dyn Oracle>> {
         Box::new(prefetch::Prefetch::default()),
         Box::new(priority::Priority::default()),
         Box::new(redelivered::Redelivered),
+        Box::new(served::Served::default()),
         Box::new(single_active::SingleActive::default()),
         Box::new(transactions::Transactions),
         Box::new(ttl::Ttl::default()),

@@ -23,7 +23,7 @@ pub fn look(address: SocketAddr, afterwards: Afterwards) -> Result<(Vec<Vec<Foun
     let mut client = Client::connect(address)?;
     let mut violations = Vec::new();
     let mut all = Vec::new();
-    wait_for_late(&mut client)?;
+    wait_for_late(address, &mut client)?;
     for (channel, (name, _)) in (1..).zip(QUEUES) {
         client.open(channel)?;
         all.push(look_at(&mut client, channel, name, afterwards, &mut violations)?);
@@ -33,7 +33,7 @@ pub fn look(address: SocketAddr, afterwards: Afterwards) -> Result<(Vec<Vec<Foun
 }
 
 /// Waits until everything that was put off has come: one more message is, and is due after all others.
-fn wait_for_late(client: &mut Client) -> Result<(), String> {
+fn wait_for_late(address: SocketAddr, client: &mut Client) -> Result<(), String> {
     const CHANNEL: u16 = QUEUES.len() as u16 + 1;
     let queue = ("queue", text("late.end"));
     client.open(CHANNEL)?;
@@ -41,10 +41,13 @@ fn wait_for_late(client: &mut Client) -> Result<(), String> {
     client.call(CHANNEL, "queue.declare", &[queue.clone(), ("exclusive", Field::Bit(true))], "queue.declare-ok")?;
     let bind = [queue.clone(), ("exchange", text(LATE)), ("routing-key", text("end"))];
     client.call(CHANNEL, "queue.bind", &bind, "queue.bind-ok")?;
+    client.call(CHANNEL, "basic.consume", &[queue, ("no-ack", Field::Bit(true))], "basic.consume-ok")?;
+    // On a full disk whoever publishes is not read any more.
+    let mut publisher = Client::connect(address)?;
+    publisher.open(1)?;
     let delay_ms = i32::try_from(DELAY_MAX_MS).unwrap_or_default() + 1;
     let fields = [("exchange", text(LATE)), ("routing-key", text("end"))];
-    client.sender.publish(CHANNEL, &fields, &vec![message::delay_header(delay_ms)], &[])?;
-    client.call(CHANNEL, "basic.consume", &[queue, ("no-ack", Field::Bit(true))], "basic.consume-ok")?;
+    publisher.sender.publish(1, &fields, &vec![message::delay_header(delay_ms)], &[])?;
     client.receiver.wait_for(CHANNEL, "basic.deliver").map(drop).map_err(|error| format!("late messages: {error}"))
 }
 

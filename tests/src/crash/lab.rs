@@ -63,7 +63,7 @@ impl Lab {
     pub fn start_and_kill(&self, random: &mut Random, after: Duration) -> Result<(), String> {
         let mut command = Command::new(broker_process::binary()?);
         command
-            .args(["--listen", "127.0.0.1:0", "--http", "off", "--log", "off", "--topology"])
+            .args(["--listen", "127.0.0.1:0", "--http", "off", "--metrics", "off", "--log", "off", "--topology"])
             .arg(self.topology(random));
         command.arg("--data").arg(&self.data).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().map_err(|error| format!("the broker does not start: {error}"))?;
@@ -85,7 +85,17 @@ impl Lab {
         words.push(broker_process::binary()?.display().to_string());
         let (program, arguments) = words.split_first().ok_or("no program")?;
         let mut command = Command::new(program);
-        command.args(arguments).args(["--listen", "127.0.0.1:0", "--http", "off", "--log", "off", "--topology"]);
+        command.args(arguments).args([
+            "--listen",
+            "127.0.0.1:0",
+            "--http",
+            "off",
+            "--metrics",
+            "off",
+            "--log",
+            "off",
+            "--topology",
+        ]);
         command.arg(self.topology(random)).arg("--data").arg(&self.data);
         End::of(&mut command, patience)
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::{MessageFacts, Numbers, Reader};
-use crate::metrics::connections::{ChannelStats, ConnectionStats, ConsumerFacts, FromQueue, Gauge, Opened, ToExchange};
+use crate::metrics::connections::{
+    ChannelStats, ConnectionStats, ConsumerFacts, FromQueue, Gauge, Opened, ToExchange, channel_name,
+};
 use crate::metrics::history::LOOK_MS;
 use crate::metrics::stats::Total;
 use crate::queue::HolderId;
@@ -158,11 +160,6 @@ pub struct FromQueueFacts {
     pub queue: Arc<str>,
     /// In the order of [`Stat::OF_DELIVERY`](crate::metrics::Stat::OF_DELIVERY).
     pub stats: Numbers<7>,
-}
-
-/// `CONNECTION (NUMBER)`, as RabbitMQ names channels.
-pub(super) fn channel_name(connection: &ConnectionStats, channel: u16) -> String {
-    format!("{} ({channel})", connection.opened().map_or("", |opened| &*opened.name))
 }
 
 impl Reader<'_> {

@@ -7,6 +7,7 @@
 mod connections;
 mod node;
 mod objects;
+mod sums;
 
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub use self::connections::{
 pub(crate) use self::node::gauges;
 pub use self::node::{Churn, NodeFacts, NodeGauge, ObjectTotals, OverviewFacts};
 pub use self::objects::{ExchangeFacts, IncomingFacts, QueueFacts, VhostFacts};
+pub use self::sums::{ChannelSums, QueueSums};
 use super::connections::{ConnectionStats, Sums};
 use super::history::{History, Range, Rate, Sampled};
 use super::stats::{MessageStats, STATS, Stat};
@@ -154,7 +156,12 @@ impl<'a> Reader<'a> {
         self.now_ms
     }
 
-    fn live(&self) -> &[Arc<ConnectionStats>] {
+    /// The broker that it reads.
+    pub(crate) fn broker(&self) -> &'a Broker {
+        self.broker
+    }
+
+    pub(crate) fn live(&self) -> &[Arc<ConnectionStats>] {
         self.live.get_or_init(|| self.broker.metrics.connections.list())
     }
 

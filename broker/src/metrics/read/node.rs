@@ -1,8 +1,9 @@
 //! The node, and the overview of everything.
 
 use super::{MessageFacts, Numbers, Reader};
-use crate::metrics::node::{BYTES_AT, GAUGES, LENGTHS_AT, Metrics};
+use crate::metrics::node::{BYTES_AT, GAUGES, LENGTHS_AT};
 use crate::metrics::stats::{MessageStats, Total};
+use crate::runtime::Broker;
 use crate::runtime::process::{self, Process};
 
 /// What came and went since the start: `churn_rates`.
@@ -121,10 +122,8 @@ pub struct NodeFacts {
 }
 
 /// Churn and gauges of now, as a row of the node's history.
-pub(crate) fn gauges(broker: &crate::runtime::Broker, process: &Process) -> [u64; GAUGES] {
-    let metrics: &Metrics = &broker.metrics;
-    let [declared, created, deleted] = broker.vhosts.queue_churn().get();
-    let [opened, closed, channels_opened, channels_closed] = metrics.connections.churn();
+pub(crate) fn gauges(broker: &Broker, process: &Process) -> [u64; GAUGES] {
+    let [opened, closed, channels_opened, channels_closed, declared, created, deleted] = churn(broker);
     [
         opened,
         closed,
@@ -138,6 +137,12 @@ pub(crate) fn gauges(broker: &crate::runtime::Broker, process: &Process) -> [u64
         broker.connection_count() as u64,
         broker.disk().free_bytes.unwrap_or(0),
     ]
+}
+
+fn churn(broker: &Broker) -> [u64; 7] {
+    let [declared, created, deleted] = broker.vhosts.queue_churn().get();
+    let [opened, closed, channels_opened, channels_closed] = broker.metrics.connections.churn();
+    [opened, closed, channels_opened, channels_closed, declared, created, deleted]
 }
 
 impl Reader<'_> {
@@ -187,6 +192,11 @@ impl Reader<'_> {
             processors: std::thread::available_parallelism().map_or(1, usize::from),
             uptime_ms: self.now_ms.saturating_sub(self.broker.metrics.started_ms),
         }
+    }
+
+    /// What came and went since the start, in the order of [`Churn`].
+    pub fn churn(&self) -> [u64; 7] {
+        churn(self.broker)
     }
 
     fn gauges(&self, process: &Process) -> Numbers<GAUGES> {

@@ -17,7 +17,7 @@ mod statistics;
 mod transactions;
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -9,7 +9,7 @@ mod transactions;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use plugin_api::value::{Table, TableRef, Value};
 
@@ -47,6 +47,10 @@ struct Client {
 impl Client {
     /// Logged in as guest in `/`, with channel 1 open.
     fn new(broker: &Arc<Broker>) -> Self {
+        Self::with_heartbeat(broker, 0)
+    }
+
+    fn with_heartbeat(broker: &Arc<Broker>, heartbeat: u16) -> Self {
         let now = Instant::now();
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let mut client = Self { session: Session::new(Arc::clone(broker), peer, now), now };
@@ -61,7 +65,7 @@ impl Client {
         let user = block_on(broker.access.login(Mechanism::Plain, &login.response, Peer { is_loopback: true }));
         let user = user.map_err(LoginRefused::from);
         client.session.on_login(now, "PLAIN", user);
-        client.send(0, ConnectionTuneOk { channel_max: 2047, frame_max: 131_072, heartbeat: 0 });
+        client.send(0, ConnectionTuneOk { channel_max: 2047, frame_max: 131_072, heartbeat });
         client.send(0, ConnectionOpen { virtual_host: "/", capabilities: "", insist: false });
         client.send(1, ChannelOpen { out_of_band: "" });
         client.told();
@@ -190,6 +194,29 @@ fn a_publish_during_an_alarm_is_taken_and_stops_the_socket() {
     assert!(client.session.wants_input());
     client.send(1, BasicGet { ticket: 0, queue: "q", no_ack: true });
     assert_eq!(client.told(), ["1 basic.get-ok"]);
+}
+
+/// Semantics 5.11: what it sends, heartbeats as well, stays in its socket, so its silence means nothing.
+#[test]
+fn a_client_that_an_alarm_keeps_unread_is_not_given_up() {
+    let broker = broker();
+    let mut client = Client::with_heartbeat(&broker, 10);
+    let silent = |client: &mut Client, seconds| {
+        client.now += Duration::from_secs(seconds);
+        client.session.on_deadline(client.now);
+        client.told();
+        client.session.has_ended()
+    };
+    client.declare("q");
+    broker.on_memory(u64::MAX);
+    client.publish("q", b"m");
+    assert!(!client.session.wants_input());
+    assert!(!silent(&mut client, 15) && !silent(&mut client, 15) && !silent(&mut client, 15));
+    broker.on_memory(0);
+    client.told();
+    assert!(client.session.wants_input());
+    assert!(!silent(&mut client, 15), "the time of its silence begins anew");
+    assert!(silent(&mut client, 15));
 }
 
 #[test]

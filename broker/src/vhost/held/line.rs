@@ -47,6 +47,7 @@ pub struct Line {
     load_count: usize,
     /// Nothing comes back in this run.
     is_still: bool,
+    has_held: bool,
     has_ended: bool,
     footprint: Footprint,
 }
@@ -84,6 +85,7 @@ impl Line {
             unread_count: left.iter().map(|(first, last)| last - first + 1).sum(),
             load_count: LOAD_COUNT_MAX,
             is_still,
+            has_held: !left.is_empty(),
             ..Self::default()
         }
     }
@@ -94,6 +96,7 @@ impl Line {
         let Held { message, channel, number, durability, .. } = held;
         let turn = (due_ms, self.next_seq);
         self.next_seq += 1;
+        self.has_held = true;
         if !is_lasting {
             self.transient_bytes += message.weight();
             self.transient.insert(turn, message);
@@ -131,6 +134,11 @@ impl Line {
     /// Bytes of its messages in memory, as [`Message::weight`] counts.
     pub fn memory_bytes(&self) -> usize {
         self.hot_bytes + self.transient_bytes
+    }
+
+    /// Whether there ever was a message.
+    pub fn has_held(&self) -> bool {
+        self.has_held
     }
 
     /// How many messages wait.
@@ -299,7 +307,7 @@ impl Line {
     }
 }
 
-/// The level in the store under which an exchange has what it put off.
+/// The level in the store under which an exchange has what it put off. What it keeps stands under [`super::history::LEVEL`].
 pub const LEVEL: u8 = 0;
 
 #[cfg(test)]

@@ -75,6 +75,7 @@ impl Log {
             }
         }
         let Commit { mut bytes, records, added } = commit;
+        self.shared.figures.copied_bytes.fetch_add(bytes.len() as u64, std::sync::atomic::Ordering::Relaxed);
         let written =
             if records == 0 { Ok(()) } else { self.write_frame(&mut bytes, records, Room::Disk, Effect::Add(added)) };
         self.buffer = bytes;

@@ -186,6 +186,7 @@ impl Log {
                 index.segments.remove(&id);
             }
             shared.forget_files(id);
+            shared.figures.removed_segments.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             is_changed = true;
             match shared.disk.remove(&names::index(id)) {
                 // Its index may never have been written.

@@ -255,7 +255,8 @@ impl Log {
         if room == Room::Disk {
             self.write_ahead(bytes, total);
         }
-        if let Err(error) = self.active.file.write_at(bytes, self.active.position) {
+        let write = || self.active.file.write_at(bytes, self.active.position);
+        if let Err(error) = self.shared.figures.writes.time(write, |_| bytes.len()) {
             // Where the next frame will begin has not moved, so that it overwrites whatever part of this one is there.
             self.active.written = written;
             return Err(self.no_room_or_failed("writing the log", &error));

@@ -1,9 +1,11 @@
 //! What sessions count, as whoever reads statistics sees it.
 
 use super::*;
+use crate::metrics::Range;
 use crate::metrics::exchanges::ExchangeStat;
 use crate::metrics::read::{ConnectionState, Ranges, Reader};
 use crate::metrics::{MessageStats, Stat, Total};
+use crate::runtime::sampler;
 
 fn read(broker: &Arc<Broker>) -> Reader<'_> {
     Reader::new(broker, Ranges::default())
@@ -187,4 +189,36 @@ fn an_alarm_shows_who_publishes() {
     broker.on_disk(DiskState::default(), None);
     publisher.told();
     assert_eq!(state(), Some(ConnectionState::Running));
+}
+
+#[test]
+fn rates_and_samples_come_from_looks_at_everything() {
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.declare("q");
+    let now_ms = broker.clock.wall_ms() / 5000 * 5000;
+    for (at_ms, count) in [(now_ms - 5000, 10), (now_ms, 50)] {
+        (0..count).for_each(|_| client.publish("q", b"m"));
+        client.told();
+        block_on(sampler::look(&broker, at_ms));
+    }
+    let range = Range::new(10, 5);
+    let reader = Reader::new(&broker, Ranges { lengths: range, msg_rates: range, ..Ranges::default() });
+    let vhost = broker.vhost("/").expect("the vhost is there");
+    let record = vhost.queue("q").expect("the queue is there");
+    let queue = reader.queue(&record).expect("it is a queue of its own");
+    let publish = queue.message_stats.get(Stat::Publish);
+    assert_eq!((publish.value, publish.rate, queue.lengths.get(1).rate), (60, 10.0, 10.0));
+    let samples = publish.sampled.map(|sampled| sampled.samples.iter().map(|(_, value)| *value).collect::<Vec<_>>());
+    assert_eq!(samples, Some(vec![60, 10, 0]));
+    let default = reader.exchange(&vhost.exchange("").expect("the exchange is there"));
+    assert_eq!(default.get(ExchangeStat::PublishOut).rate, 10.0);
+    assert_eq!(reader.incoming(&vhost, &record).pop().map(|from| from.rate), Some(10.0));
+    let channel = reader.channels().pop().expect("one channel");
+    assert_eq!(channel.message_stats.get(Stat::Publish).rate, 10.0);
+    assert_eq!(reader.publishes(&channel).pop().map(|to| to.stats.rates[0]), Some(10.0));
+    assert_eq!(reader.vhost(&vhost).message_stats.get(Stat::Publish).rate, 10.0);
+    let overview = reader.overview();
+    assert_eq!((overview.message_stats.get(Stat::Publish).rate, overview.queue_totals.get(0).rate), (10.0, 10.0));
+    assert_eq!((overview.object_totals.queues, overview.object_totals.channels), (1, 1));
 }

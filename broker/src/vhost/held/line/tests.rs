@@ -10,6 +10,7 @@ use plugin_api::testing::Random;
 use super::*;
 use crate::message::Parts;
 use crate::routing::Exchange;
+use crate::vhost::held::Why;
 
 fn message(key: &str, is_persistent: bool, body_bytes: usize) -> Arc<Message> {
     let delivery_mode = Some(if is_persistent { 2 } else { 1 });
@@ -22,7 +23,7 @@ fn held(key: &str, is_persistent: bool, body_bytes: usize) -> Held {
     Held {
         vhost: Weak::new(),
         exchange: Arc::new(Exchange::restore(1, spec, None)),
-        delay_ms: 0,
+        why: Why::Later { delay_ms: 0 },
         message: message(key, is_persistent, body_bytes),
         channel: 1,
         number: 1,

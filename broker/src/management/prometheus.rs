@@ -1,0 +1,123 @@
+//! Serving what Prometheus scrapes: on ports of its own, without credentials, as RabbitMQ does.
+//!
+//! What the pages say is [`crate::metrics::prometheus`].
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use super::{paths, reply, server};
+use crate::metrics::prometheus::{self, Filter, Scope};
+use crate::runtime::Broker;
+
+/// Pages are made one or two at a time: that of a large broker takes tens of megabytes.
+const PAGES_AT_A_TIME_MAX: usize = 2;
+
+/// The pages of a broker.
+#[derive(Debug)]
+pub struct Pages {
+    broker: Arc<Broker>,
+    per_object: bool,
+    places: Semaphore,
+}
+
+impl Pages {
+    /// Of this broker; `per_object` is whether `/metrics` has a series for each object.
+    pub fn new(broker: Arc<Broker>, per_object: bool) -> Arc<Self> {
+        Arc::new(Self { broker, per_object, places: Semaphore::new(PAGES_AT_A_TIME_MAX) })
+    }
+
+    /// Which page a path and its query mean; none when there is no such page, or a sentence when the query is wrong.
+    fn scope(&self, path: &str, query: Option<&str>) -> Option<Result<Scope, String>> {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        Some(Ok(match path {
+            "/metrics" if self.per_object => Scope::PerObject,
+            "/metrics" => Scope::Aggregated,
+            "/metrics/per-object" => Scope::PerObject,
+            "/metrics/memory-breakdown" => Scope::MemoryBreakdown,
+            "/metrics/detailed" => {
+                let pairs = query.map(paths::query).unwrap_or_default();
+                match Filter::from_query(&pairs) {
+                    Ok(filter) => Scope::Detailed(filter),
+                    Err(error) => return Some(Err(error.to_string())),
+                }
+            }
+            _ => return None,
+        }))
+    }
+
+    /// Answers a request.
+    pub async fn respond(self: Arc<Self>, request: Request) -> Response<Body> {
+        let scope = match self.scope(request.uri().path(), request.uri().query()) {
+            None => return plain(StatusCode::NOT_FOUND, "Not found; the metrics are at /metrics\n"),
+            Some(Err(error)) => return plain(StatusCode::BAD_REQUEST, &format!("{error}\n")),
+            Some(Ok(scope)) => scope,
+        };
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n");
+            refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return refused;
+        }
+        // The semaphore is never closed.
+        let place = self.places.acquire().await;
+        let broker = Arc::clone(&self.broker);
+        let packs = reply::takes_gzip(request.headers());
+        let page = tokio::task::spawn_blocking(move || {
+            let text = prometheus::page(&broker, &scope).into_bytes();
+            match packs.then(|| reply::gzip(&text)) {
+                Some(Ok(packed)) => (packed, true),
+                Some(Err(_)) | None => (text, false),
+            }
+        });
+        let answer = page.await;
+        drop(place);
+        match answer {
+            Ok((bytes, is_packed)) => {
+                let mut response = Response::new(Body::from(bytes));
+                let headers = response.headers_mut();
+                fix(headers, "text/plain; version=0.0.4; charset=utf-8");
+                if is_packed {
+                    headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+                }
+                response
+            }
+            Err(error) => {
+                tracing::error!(error = %error, "a page of metrics ended in a panic");
+                plain(StatusCode::INTERNAL_SERVER_ERROR, "the broker has a defect; its log has more\n")
+            }
+        }
+    }
+}
+
+/// Whether a path is one of these pages.
+pub(super) fn is_page(path: &str) -> bool {
+    path == "/metrics" || path.starts_with("/metrics/")
+}
+
+/// Serves until the future is dropped.
+pub async fn serve(pages: Arc<Pages>, listener: TcpListener) {
+    let respond = move |_: SocketAddr, request| Arc::clone(&pages).respond(request);
+    server::run("metrics", listener, respond).await;
+}
+
+fn plain(status: StatusCode, text: &str) -> Response<Body> {
+    let mut response = Response::new(Body::from(text.to_owned()));
+    *response.status_mut() = status;
+    fix(response.headers_mut(), "text/plain; charset=utf-8");
+    response
+}
+
+fn fix(headers: &mut HeaderMap, content_type: &'static str) {
+    const FIXED: [(HeaderName, &str); 3] =
+        [(CACHE_CONTROL, "no-cache"), (VARY, "accept-encoding"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    for (name, value) in FIXED {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+}

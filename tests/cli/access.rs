@@ -1,0 +1,62 @@
+//! user, permission, vhost, policy and ctl.
+
+use serde_json::json;
+
+use super::Setting;
+
+#[test]
+fn users_vhosts_and_policies_come_and_go() {
+    let cli = Setting::new();
+    cli.done(&["vhost", "add", "shop", "--description", "orders"]);
+    let said = cli.run_with(&["user", "add", "ann", "--tags", "management", "--grant", "shop"], "secret\n");
+    assert_eq!(said.code, 0, "{said:?}");
+    cli.done(&["declare", "queue", "q", "--vhost", "shop", "--user", "ann", "--password", "secret"]);
+    cli.done(&["permission", "set", "ann", "^$", "", ".*", "--vhost", "shop"]);
+    let said = cli.run(&["declare", "queue", "r", "--vhost", "shop", "--user", "ann", "--password", "secret"]);
+    assert_eq!(said.code, 77, "{said:?}");
+    cli.done(&["policy", "set", "short", "^q", r#"{"max-length": 5}"#, "--vhost", "shop", "--apply-to", "queues"]);
+    assert_eq!(cli.json(&["list", "queues", "--vhost", "shop"])[0]["policy"], "short");
+    cli.done(&["policy", "clear", "short", "--vhost", "shop"]);
+    cli.done(&["vhost", "limit", "shop", "max-queues", "1"]);
+    let said = cli.run(&["declare", "queue", "r", "--vhost", "shop"]);
+    assert_ne!(said.code, 0, "{said:?}");
+
+    let said = cli.run(&["vhost", "delete", "shop", "--dry-run"]);
+    assert!(said.err.contains("with 1 queues and 0 messages"), "{said:?}");
+    cli.done(&["vhost", "delete", "shop"]);
+    cli.done(&["user", "delete", "ann"]);
+    assert_eq!(cli.json(&["list", "users"]).len(), 1);
+}
+
+#[test]
+fn rabbitmqctls_commands_have_its_names_and_forms() {
+    let cli = Setting::new();
+    let ctl = |words: &[&str]| cli.done(&[&["ctl"], words].concat());
+    ctl(&["add_vhost", "v"]);
+    ctl(&["add_user", "u", "p"]);
+    ctl(&["set_user_tags", "u", "management", "policymaker"]);
+    ctl(&["set_permissions", "-p", "v", "u", ".*", ".*", ".*"]);
+    ctl(&["set_topic_permissions", "-p", "v", "u", "amq.topic", "^a", "^b"]);
+    ctl(&["clear_topic_permissions", "-p", "v", "u"]);
+    ctl(&["change_password", "u", "other"]);
+    assert_eq!(ctl(&["-q", "list_users"]).lines().last().unwrap(), "u\t[management, policymaker]");
+    assert_eq!(
+        ctl(&["list_permissions", "-p", "v"]),
+        "user\tconfigure\twrite\tread\nguest\t.*\t.*\t.*\nu\t.*\t.*\t.*\n"
+    );
+    cli.done(&["declare", "queue", "q", "--vhost", "v", "--user", "u", "--password", "other"]);
+    ctl(&["set_policy", "-p", "v", "--priority", "1", "--apply-to", "queues", "ttl", "^q", r#"{"message-ttl": 1000}"#]);
+    assert_eq!(ctl(&["-s", "list_queues", "-p", "v", "name", "messages", "policy"]), "q\t0\tttl\n");
+    ctl(&["clear_policy", "-p", "v", "ttl"]);
+    ctl(&["trace_on", "-p", "v"]);
+    let vhosts = cli.json(&["list", "vhosts", "--columns", "name,tracing"]);
+    assert!(vhosts.contains(&json!({"name": "v", "tracing": true})), "{vhosts:?}");
+    ctl(&["delete_queue", "-p", "v", "q"]);
+    ctl(&["close_all_connections", "for", "a", "test"]);
+    ctl(&["await_startup"]);
+    assert!(ctl(&["status"]).contains("rabbitmq_version"));
+    ctl(&["delete_user", "u"]);
+    ctl(&["delete_vhost", "v"]);
+    let said = cli.run(&["ctl", "join_cluster", "rabbit@x"]);
+    assert!(said.code == 64 && said.err.contains("'join_cluster' is not among"), "{said:?}");
+}
