@@ -157,7 +157,7 @@ fn what_happens_is_told_as_it_happens() {
     let mut stream = TcpStream::connect(http.address()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     // monitor:p
-    let head = "GET /api/x/events HTTP/1.1\r\nhost: x\r\nauthorization: Basic bW9uaXRvcjpw\r\nlast-event-id: 7\r\n\r\n";
+    let head = "GET /api/x/events HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Basic bW9uaXRvcjpw\r\nlast-event-id: 7\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();
     let mut text = String::new();
     let mut read_until = |wanted: &str| {

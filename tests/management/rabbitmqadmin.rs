@@ -140,3 +140,24 @@ fn it_exports_and_imports() {
         admin.output(&["import", &folder.write("bad.json", "{\"queues\": [{\"name\": \"x\"}]}").display().to_string()]);
     assert!(!failed.status.success());
 }
+
+#[test]
+fn it_closes_connections() {
+    let (broker, http) = broker();
+    let admin = Admin { http: &http, script: script() };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let uri = format!("amqp://guest:guest@{}/%2f", broker.address());
+    let connection =
+        runtime.block_on(lapin::Connection::connect(&uri, lapin::ConnectionProperties::default())).unwrap();
+    let channel = runtime.block_on(connection.create_channel()).unwrap();
+    assert_eq!(admin.json(&["list", "channels", "number"]), json!([{"number": 1}]));
+    admin.run(&["list", "consumers"]);
+    let connections = admin.json(&["list", "connections", "name", "user"]);
+    let name = connections[0]["name"].as_str().unwrap().to_owned();
+    admin.run(&["close", "connection", &format!("name={name}")]);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while admin.json(&["list", "connections"]) != json!([]) {
+        assert!(std::time::Instant::now() < deadline, "the connection is still there");
+    }
+    drop(channel);
+}

@@ -109,7 +109,8 @@ async fn carry_out(call: Call, run: Run) -> Answer {
             Run::Now(handler) => handler(&call)?,
             Run::Blocking(handler) => {
                 let call = Arc::clone(&call);
-                let done = tokio::task::spawn_blocking(move || handler(&call)).await;
+                let done =
+                    tokio::task::spawn_blocking(move || handler(&call).map(|reply| reply.write(&call.headers))).await;
                 done.map_err(|error| {
                     tracing::error!(error = %error, "a request ended in a panic");
                     ApiError::new(

@@ -56,7 +56,7 @@ type Later = Pin<Box<dyn Future<Output = Answer> + Send>>;
 pub(super) enum Run {
     /// It takes no time.
     Now(fn(&Call) -> Answer),
-    /// It may take long: it hashes, or goes through all queues of a vhost.
+    /// It may take long: it hashes, or goes through all queues.
     Blocking(fn(&Call) -> Answer),
     /// It waits for queues or the store.
     Waiting(fn(Arc<Call>) -> Later),
@@ -179,6 +179,11 @@ const fn get(who: Who, handler: fn(&Call) -> Answer) -> Operation {
     Operation { verb: Verb::Get, who, run: Run::Now(handler) }
 }
 
+/// A list that may be long, or what is summed up over all queues.
+const fn list(who: Who, handler: fn(&Call) -> Answer) -> Operation {
+    Operation { verb: Verb::Get, who, run: Run::Blocking(handler) }
+}
+
 const fn put(who: Who, handler: fn(&Call) -> Answer) -> Operation {
     Operation { verb: Verb::Put, who, run: Run::Now(handler) }
 }
@@ -204,7 +209,7 @@ const BINDING_BYTES_MAX: usize = 5000;
 
 /// See the module.
 pub(super) const TABLE: &[Endpoint] = &[
-    Endpoint::new("/overview", &[get(Who::Any, overview::get)]),
+    Endpoint::new("/overview", &[list(Who::Any, overview::get)]),
     Endpoint::new("/whoami", &[get(Who::Any, login::whoami)]),
     Endpoint::new("/version", &[get(Who::Everyone, overview::version)]),
     Endpoint::new(
@@ -216,7 +221,7 @@ pub(super) const TABLE: &[Endpoint] = &[
     Endpoint::new("/nodes/{node}/memory", &[get(Who::Monitor, nodes::memory)]),
     Endpoint::new("/nodes/{node}/memory/relative", &[get(Who::Monitor, nodes::memory_relative)]),
     // Vhosts
-    Endpoint::new("/vhosts", &[get(Who::Any, vhosts::list)]),
+    Endpoint::new("/vhosts", &[list(Who::Any, vhosts::list)]),
     Endpoint::new(
         "/vhosts/{v}",
         &[
@@ -233,7 +238,7 @@ pub(super) const TABLE: &[Endpoint] = &[
     ),
     Endpoint::new("/vhosts/{v}/start/{node}", &[post(Who::Admin, vhosts::start)]),
     // Users and permissions
-    Endpoint::new("/users", &[get(Who::Admin, users::list)]),
+    Endpoint::new("/users", &[list(Who::Admin, users::list)]),
     Endpoint::new("/users/bulk-delete", &[post(Who::Admin, users::bulk_delete)]),
     Endpoint::new("/users/without-permissions", &[get(Who::Admin, users::without_permissions)]),
     Endpoint::new(
@@ -242,7 +247,7 @@ pub(super) const TABLE: &[Endpoint] = &[
     ),
     Endpoint::new("/users/{u}/permissions", &[get(Who::Admin, permissions::of_user)]),
     Endpoint::new("/users/{u}/topic-permissions", &[get(Who::Admin, permissions::topics_of_user)]),
-    Endpoint::new("/permissions", &[get(Who::Admin, permissions::list)]),
+    Endpoint::new("/permissions", &[list(Who::Admin, permissions::list)]),
     Endpoint::new(
         "/permissions/{v}/{u}",
         &[
@@ -251,7 +256,7 @@ pub(super) const TABLE: &[Endpoint] = &[
             delete(Who::Admin, permissions::delete),
         ],
     ),
-    Endpoint::new("/topic-permissions", &[get(Who::Admin, permissions::topics)]),
+    Endpoint::new("/topic-permissions", &[list(Who::Admin, permissions::topics)]),
     Endpoint::new(
         "/topic-permissions/{v}/{u}",
         &[
@@ -334,7 +339,7 @@ pub(super) const TABLE: &[Endpoint] = &[
         ],
     ),
     // Connections, channels, consumers
-    Endpoint::new("/connections", &[get(Who::Any, connections::list)]),
+    Endpoint::new("/connections", &[list(Who::Any, connections::list)]),
     Endpoint::new(
         "/connections/{connection}",
         &[get(Who::Any, connections::get), delete(Who::Any, connections::close)],
@@ -344,48 +349,48 @@ pub(super) const TABLE: &[Endpoint] = &[
         &[get(Who::Any, connections::of_user), delete(Who::Any, connections::close_of_user)],
     ),
     Endpoint::new("/connections/{connection}/channels", &[get(Who::Any, connections::channels_of_connection)]),
-    Endpoint::new("/vhosts/{v}/connections", &[get(Who::Vhost, connections::of_vhost)]),
-    Endpoint::new("/channels", &[get(Who::Any, connections::channels)]),
+    Endpoint::new("/vhosts/{v}/connections", &[list(Who::Vhost, connections::of_vhost)]),
+    Endpoint::new("/channels", &[list(Who::Any, connections::channels)]),
     Endpoint::new("/channels/{channel}", &[get(Who::Any, connections::channel)]),
-    Endpoint::new("/vhosts/{v}/channels", &[get(Who::Vhost, connections::channels_of_vhost)]),
-    Endpoint::new("/consumers", &[get(Who::Any, connections::consumers)]),
-    Endpoint::new("/consumers/{v}", &[get(Who::Vhost, connections::consumers)]),
+    Endpoint::new("/vhosts/{v}/channels", &[list(Who::Vhost, connections::channels_of_vhost)]),
+    Endpoint::new("/consumers", &[list(Who::Any, connections::consumers)]),
+    Endpoint::new("/consumers/{v}", &[list(Who::Vhost, connections::consumers)]),
     // Exchanges, queues, bindings
-    Endpoint::new("/exchanges", &[get(Who::Vhost, exchanges::list)]),
-    Endpoint::new("/exchanges/{v}", &[get(Who::Vhost, exchanges::list)]),
+    Endpoint::new("/exchanges", &[list(Who::Vhost, exchanges::list)]),
+    Endpoint::new("/exchanges/{v}", &[list(Who::Vhost, exchanges::list)]),
     Endpoint::new(
         "/exchanges/{v}/{exchange}",
-        &[get(Who::Vhost, exchanges::get), put(Who::Vhost, exchanges::put), delete(Who::Vhost, exchanges::delete)],
+        &[list(Who::Vhost, exchanges::get), put(Who::Vhost, exchanges::put), delete(Who::Vhost, exchanges::delete)],
     ),
-    Endpoint::new("/exchanges/{v}/{exchange}/bindings/source", &[get(Who::Vhost, bindings::from_exchange)]),
-    Endpoint::new("/exchanges/{v}/{exchange}/bindings/destination", &[get(Who::Vhost, bindings::to_exchange)]),
+    Endpoint::new("/exchanges/{v}/{exchange}/bindings/source", &[list(Who::Vhost, bindings::from_exchange)]),
+    Endpoint::new("/exchanges/{v}/{exchange}/bindings/destination", &[list(Who::Vhost, bindings::to_exchange)]),
     Endpoint::new(
         "/exchanges/{v}/{exchange}/publish",
         &[waiting(Verb::Post, Who::Vhost, |call| Box::pin(messages::publish(call)))],
     ),
-    Endpoint::new("/queues", &[get(Who::Vhost, queues::list)]),
-    Endpoint::new("/queues/detailed", &[get(Who::Vhost, queues::list)]),
-    Endpoint::new("/queues/{v}", &[get(Who::Vhost, queues::list)]),
+    Endpoint::new("/queues", &[list(Who::Vhost, queues::list)]),
+    Endpoint::new("/queues/detailed", &[list(Who::Vhost, queues::list)]),
+    Endpoint::new("/queues/{v}", &[list(Who::Vhost, queues::list)]),
     Endpoint::new(
         "/queues/{v}/{queue}",
         &[
-            get(Who::Vhost, queues::get),
+            list(Who::Vhost, queues::get),
             put(Who::Vhost, queues::put),
             waiting(Verb::Delete, Who::Vhost, |call| Box::pin(queues::delete(call))),
         ],
     ),
-    Endpoint::new("/queues/{v}/{queue}/bindings", &[get(Who::Vhost, bindings::to_queue)]),
+    Endpoint::new("/queues/{v}/{queue}/bindings", &[list(Who::Vhost, bindings::to_queue)]),
     Endpoint::new(
         "/queues/{v}/{queue}/contents",
         &[waiting(Verb::Delete, Who::Vhost, |call| Box::pin(queues::purge(call)))],
     ),
     Endpoint::new("/queues/{v}/{queue}/get", &[waiting(Verb::Post, Who::Vhost, |call| Box::pin(messages::get(call)))]),
     Endpoint::new("/queues/{v}/{queue}/actions", &[post(Who::Admin, queues::act)]),
-    Endpoint::new("/bindings", &[get(Who::Vhost, bindings::list)]),
-    Endpoint::new("/bindings/{v}", &[get(Who::Vhost, bindings::list)]),
+    Endpoint::new("/bindings", &[list(Who::Vhost, bindings::list)]),
+    Endpoint::new("/bindings/{v}", &[list(Who::Vhost, bindings::list)]),
     Endpoint::new(
         "/bindings/{v}/e/{source}/{kind}/{destination}",
-        &[get(Who::Vhost, bindings::between), post(Who::Vhost, bindings::post)],
+        &[list(Who::Vhost, bindings::between), post(Who::Vhost, bindings::post)],
     )
     .body_bytes_max(BINDING_BYTES_MAX),
     Endpoint::new(

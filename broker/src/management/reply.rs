@@ -34,6 +34,11 @@ pub(super) struct Reply {
 pub(super) enum Content {
     Nothing,
     Json(Json),
+    /// JSON that is written already, and whether it is compressed.
+    Written {
+        bytes: Vec<u8>,
+        is_gzip: bool,
+    },
     /// One that goes on.
     Stream(&'static str, Body),
 }
@@ -96,10 +101,23 @@ impl Reply {
         self
     }
 
+    /// Writes the content for a request with these headers. Long lists should do it where nobody waits behind them.
+    pub(super) fn write(mut self, request: &HeaderMap) -> Self {
+        if let Content::Json(value) = &self.content {
+            // A map of texts and values of JSON is always written.
+            let bytes = serde_json::to_vec(value).unwrap_or_default();
+            let packed = (bytes.len() >= GZIP_BYTES_MIN && takes_gzip(request)).then(|| gzip(&bytes).ok()).flatten();
+            let is_gzip = packed.is_some();
+            self.content = Content::Written { bytes: packed.unwrap_or(bytes), is_gzip };
+        }
+        self
+    }
+
     /// The whole answer for a request with these headers.
     pub(super) fn into_response(self, request: &HeaderMap) -> Response<Body> {
+        let this = self.write(request);
         let mut response = Response::new(Body::empty());
-        *response.status_mut() = self.status;
+        *response.status_mut() = this.status;
         let headers = response.headers_mut();
         let fixed = [
             (CACHE_CONTROL, "no-cache"),
@@ -112,28 +130,21 @@ impl Reply {
         for (name, value) in fixed {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        headers.extend(self.headers);
-        let bytes = match self.content {
-            Content::Nothing => return response,
+        headers.extend(this.headers);
+        match this.content {
+            Content::Nothing | Content::Json(_) => {}
             Content::Stream(kind, body) => {
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
                 *response.body_mut() = body;
-                return response;
             }
-            // A map of texts and values of JSON is always written.
-            Content::Json(value) => serde_json::to_vec(&value).unwrap_or_default(),
-        };
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        *response.body_mut() = match bytes.len() >= GZIP_BYTES_MIN && takes_gzip(request) {
-            true => match gzip(&bytes) {
-                Ok(packed) => {
-                    response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-                    Body::from(packed)
+            Content::Written { bytes, is_gzip } => {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                if is_gzip {
+                    headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
                 }
-                Err(_) => Body::from(bytes),
-            },
-            false => Body::from(bytes),
-        };
+                *response.body_mut() = Body::from(bytes);
+            }
+        }
         response
     }
 }
