@@ -13,6 +13,7 @@ mod environment;
 mod hooks;
 mod management;
 mod metrics;
+pub(crate) mod plain;
 mod policies;
 mod queues;
 mod reader;

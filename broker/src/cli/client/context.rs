@@ -16,6 +16,7 @@ use super::complete;
 use super::http::Failure;
 use super::output::{self, Output};
 use super::{Remote, tell};
+use crate::config::plain;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ContextArgs {
@@ -163,7 +164,7 @@ pub(super) fn load(file: &Path) -> Result<Contexts, Failure> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Contexts::default()),
         Err(error) => return Err(Failure::NoInput(format!("{} cannot be read: {error}", file.display()))),
     };
-    serde_yaml::from_str(&text).map_err(|error| {
+    plain::read(&text).map_err(|error| {
         Failure::Data(format!("{}: {error}; mend the file, or remove it and set the contexts again", file.display()))
     })
 }
@@ -171,7 +172,7 @@ pub(super) fn load(file: &Path) -> Result<Contexts, Failure> {
 fn save(file: &Path, all: &Contexts) -> Result<(), Failure> {
     let failed =
         |error: &dyn std::fmt::Display| Failure::Output(format!("{} cannot be written: {error}", file.display()));
-    let text = serde_yaml::to_string(all).map_err(|error| failed(&error))?;
+    let text = plain::write(all).map_err(|error| failed(&error))?;
     let write = || -> std::io::Result<()> {
         if let Some(folder) = file.parent() {
             std::fs::create_dir_all(folder)?;

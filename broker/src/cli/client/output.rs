@@ -7,6 +7,7 @@ use serde_json::{Map, Value as Json};
 use super::super::print_report;
 use super::http::Failure;
 use crate::cli::exit;
+use crate::config::plain;
 
 /// How results are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -46,7 +47,7 @@ pub(in crate::cli) fn render(format: Format, columns: &[Column<'_>], rows: &[Jso
         Format::Json => {
             serde_json::to_string_pretty(&picked()).map(|text| text + "\n").map_err(|error| written(&error))
         }
-        Format::Yaml => serde_yaml::to_string(&picked()).map_err(|error| written(&error)),
+        Format::Yaml => plain::write(&picked()).map_err(|error| written(&error)),
         Format::Csv => {
             let mut writer = csv::Writer::from_writer(Vec::new());
             writer.write_record(columns.iter().map(|(title, _)| *title)).map_err(|error| written(&error))?;
