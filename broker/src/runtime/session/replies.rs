@@ -166,6 +166,8 @@ impl Session {
         if std::mem::take(&mut source.is_consumer) {
             self.consumer_count -= 1;
         }
+        // The queue is gone. What the client has of it may stay unsettled for ever.
+        source.stats = None;
         self.remove_consumer_statistics(channel, id.0);
         if let Some(tag) = self.conn.remove_consumer(channel, id) {
             self.tell_consumer_deleted(channel, id, &tag);
