@@ -82,12 +82,36 @@ pub(super) fn take_consumed(
 }
 
 /// A message with its places.
-pub(super) type Group<'a> = (&'a Append, Targets);
+#[derive(Debug)]
+pub(super) struct Group<'a> {
+    append: &'a Append,
+    /// When it came; 0 where no queue has to know.
+    came_ms: u64,
+    targets: Targets,
+}
 
 /// Nearly always one.
 type Targets = SmallVec<[(QueueKey, MessageSeq); 1]>;
 
-/// One record per message, however many queues hold it.
+/// Queues that took a message within so long of each other count as having taken it at a time, at the latest of them.
+const NEAR_MS: u64 = 20;
+
+impl Group<'_> {
+    /// Adds a place where the message came at this time. False if a record can have only one of the two times: what one queue puts out
+    /// of memory later than another may have come there much later, and a queue in which nothing expires does not know when.
+    fn join(&mut self, target: (QueueKey, MessageSeq), came_ms: u64) -> bool {
+        let is_near = self.came_ms.abs_diff(came_ms) <= NEAR_MS;
+        if !is_near && self.came_ms != 0 && came_ms != 0 {
+            return false;
+        }
+        // Nothing may expire too early.
+        self.came_ms = self.came_ms.max(came_ms);
+        self.targets.push(target);
+        true
+    }
+}
+
+/// One record per message, however many queues hold it, unless they must remember different times.
 pub(super) fn group<'a>(appends: impl Iterator<Item = &'a Pending> + Clone) -> Vec<Group<'a>> {
     let mut groups: Vec<Group<'a>> = Vec::new();
     let first = appends.clone().next().map(|(queue, _)| *queue);
@@ -96,25 +120,26 @@ pub(super) fn group<'a>(appends: impl Iterator<Item = &'a Pending> + Clone) -> V
     let mut place_of: HashMap<*const Message, usize> = HashMap::with_capacity(count);
     for (queue, append) in appends {
         let target = (*queue, MessageSeq(append.place.seq));
-        if is_one_queue {
-            groups.push((append, smallvec![target]));
+        let pointer = Arc::as_ptr(&append.message);
+        let known = if is_one_queue { None } else { place_of.get(&pointer) };
+        let group = known.and_then(|place| groups.get_mut(*place));
+        if group.is_some_and(|group| group.join(target, append.came_ms)) {
             continue;
         }
-        let place = *place_of.entry(Arc::as_ptr(&append.message)).or_insert_with(|| {
-            groups.push((append, Targets::new()));
-            groups.len() - 1
-        });
-        groups[place].1.push(target);
+        if !is_one_queue {
+            place_of.insert(pointer, groups.len());
+        }
+        groups.push(Group { append, came_ms: append.came_ms, targets: smallvec![target] });
     }
     groups
 }
 
 /// A group as the storage takes it.
-pub(super) fn record<'a>((append, targets): &'a Group<'_>) -> Record<'a> {
-    let message = &append.message;
+pub(super) fn record<'a>(group: &'a Group<'_>) -> Record<'a> {
+    let message = &group.append.message;
     Record {
-        targets,
-        stamp: stamp::of(append),
+        targets: &group.targets,
+        stamp: stamp::of(message, group.came_ms),
         exchange: message.exchange(),
         routing_key: message.routing_key(),
         properties: message.properties().raw(),
@@ -181,9 +206,34 @@ mod tests {
         let appends = [append(first, 5, &one), append(first, 6, &other), append(second, 9, &one)];
         let targets: Vec<Vec<(u64, u64)>> = group(appends.iter())
             .into_iter()
-            .map(|(_, targets)| targets.into_iter().map(|(queue, seq)| (queue.0, seq.0)).collect())
+            .map(|group| group.targets.into_iter().map(|(queue, seq)| (queue.0, seq.0)).collect())
             .collect();
         assert_eq!(targets, [vec![(1, 5), (2, 9)], vec![(1, 6)]]);
+    }
+
+    #[test]
+    fn a_record_has_one_time_which_is_right_for_all_its_queues() {
+        let message = message("m");
+        let at = |(queue, came_ms): (u64, u64)| {
+            let (queue, append) = append(QueueKey(queue), 5, &message);
+            (queue, Append { came_ms, ..append })
+        };
+        let check = |appends: &[(u64, u64)], expected: &[(u64, &[u64])]| {
+            let appends: Vec<Pending> = appends.iter().copied().map(at).collect();
+            let groups = group(appends.iter());
+            let found: Vec<(u64, Vec<u64>)> = groups
+                .iter()
+                .map(|group| (record(group).stamp, group.targets.iter().map(|(queue, _)| queue.0).collect()))
+                .collect();
+            let expected: Vec<(u64, Vec<u64>)> =
+                expected.iter().map(|(came_ms, queues)| (*came_ms, queues.to_vec())).collect();
+            assert_eq!(found, expected, "{appends:?}");
+        };
+        // A queue without time to live puts messages out of memory without knowing when they came.
+        check(&[(1, 0), (2, 1000), (3, 0)], &[(1000, &[1, 2, 3])]);
+        check(&[(1, 1000), (2, 1001), (3, 1000)], &[(1001, &[1, 2, 3])]);
+        check(&[(1, 1000), (2, 5000), (3, 5001)], &[(1000, &[1]), (5001, &[2, 3])]);
+        check(&[(1, 0), (2, 0)], &[(0, &[1, 2])]);
     }
 
     #[test]

@@ -8,16 +8,15 @@ use std::sync::Arc;
 use plugin_api::storage::StoredMessage;
 
 use crate::message::{Marks, Message, Parts};
-use crate::queue::Append;
 
 /// Marks have three bits; what is left for milliseconds ends in 73 million years.
 const MARKS_SHIFT: u32 = 61;
 
-/// The stamp of a message that a queue has taken.
+/// The stamp of a message that a queue has taken at this time.
 #[inline]
-pub(super) fn of(append: &Append) -> u64 {
-    let came_ms = append.came_ms & ((1 << MARKS_SHIFT) - 1);
-    came_ms | u64::from(append.message.marks().bits()) << MARKS_SHIFT
+pub(super) fn of(message: &Message, came_ms: u64) -> u64 {
+    let came_ms = came_ms & ((1 << MARKS_SHIFT) - 1);
+    came_ms | u64::from(message.marks().bits()) << MARKS_SHIFT
 }
 
 /// A message as it was, and when it came.
@@ -32,26 +31,16 @@ pub(super) fn message(stored: &StoredMessage) -> (u64, Arc<Message>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::{Place, Stored};
     use plugin_api::storage::MessageSeq;
 
     #[test]
     fn time_and_marks_come_back() {
         let parts = Parts { exchange: "x", routing_key: "k", properties: &[0, 0] };
         for marks in [Marks::NONE, Marks::HAS_DEATHS.and(Marks::SOLE_KEY), Marks::HIDES_BCC] {
-            let append = Append {
-                place: Place { level: 0, seq: 1 },
-                message: Message::marked(parts, b"body", marks),
-                stored: Stored::Lasting,
-                came_ms: 1_780_000_000_123,
-                is_synced: true,
-                origin: None,
-                channel: 1,
-                number: 1,
-            };
+            let taken = Message::marked(parts, b"body", marks);
             let stored = StoredMessage {
                 seq: MessageSeq(1),
-                stamp: of(&append),
+                stamp: of(&taken, 1_780_000_000_123),
                 exchange: "x".into(),
                 routing_key: "k".into(),
                 properties: vec![0, 0],
