@@ -9,7 +9,8 @@ use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
 use tests::broker_process::BrokerOptions;
 use tests::machine::MachineTarget;
 use tests::scenario::connection::{Connection, Event, Login};
@@ -387,9 +388,18 @@ fn hundred_thousand_delayed_messages_survive_a_kill_in_little_memory() {
     publish(&mut connection, 1, b"now".to_vec());
     wait_for_confirm(&mut connection, 1);
     assert_eq!(delivered(&mut connection), b"now", "it comes when all due times are known");
-    let after = resident_bytes(broker.pid());
     let all = COUNT * BODY_BYTES as u64;
-    assert!(before < all && after < all, "{before} and {after} bytes for {all} bytes of bodies");
+    assert!(before < all, "{before} bytes for {all} bytes of bodies");
+    // What was read for its due time has been given back to the allocator, which gives it back when threads use it again.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        connection.barrier(1).expect("a round trip");
+        let after = resident_bytes(broker.pid());
+        if after < all * 3 / 4 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{after} bytes for {all} bytes of bodies");
+    }
     assert!(broker.terminate().expect("it ends").success());
     let output = std::process::Command::new(tests::broker_process::binary().expect("the broker is built"))
         .args(["store", "stats"])
@@ -417,7 +427,7 @@ fn delayed_messages_of_a_node_come_in_time_and_never_early() {
     let mut connection = open(&broker.target());
     declare(&mut connection);
     consume(&mut connection);
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     publish(&mut connection, 300, b"second".to_vec());
     publish(&mut connection, 100, b"first".to_vec());
     assert_eq!(delivered(&mut connection), b"first");

@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn a_table_is_aligned_and_harmless() {
         let text = render(Format::Table, COLUMNS, &rows()).unwrap();
-        assert_eq!(text, "name    messages  in/s\na,b           12   1.2\nc\u{FFFD}[2J\n");
+        assert_eq!(text, "name   messages  in/s\na,b          12   1.2\nc\u{FFFD}[2J\n");
     }
 
     #[test]
