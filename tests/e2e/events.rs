@@ -37,10 +37,12 @@ impl Watcher {
     fn new(broker: &BrokerProcess, exchange: &str, key: &str) -> Self {
         let mut connection = connect(broker, &Login::guest("/")).expect("guest may log in");
         call(&mut connection, "channel.open", &[]);
-        call(&mut connection, "queue.declare", &[("queue", text("watch"))]);
-        let binding = [("queue", text("watch")), ("exchange", text(exchange)), ("routing-key", text(key))];
+        // One for each, or two watchers would share what comes.
+        let queue = text(&format!("watch {exchange}"));
+        call(&mut connection, "queue.declare", &[("queue", queue.clone())]);
+        let binding = [("queue", queue.clone()), ("exchange", text(exchange)), ("routing-key", text(key))];
         call(&mut connection, "queue.bind", &binding);
-        call(&mut connection, "basic.consume", &[("queue", text("watch")), ("no-ack", Field::Bit(true))]);
+        call(&mut connection, "basic.consume", &[("queue", queue), ("no-ack", Field::Bit(true))]);
         Self(connection)
     }
 
