@@ -23,6 +23,10 @@ const CTL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
 /// may be compiling. So what counts is how long it says nothing.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
+/// What a node says when it serves, in its log and below its banner. Either will do: of the log lines of hundreds of vhosts Erlang's logger
+/// throws some away, and the one that matters may be among them.
+const BOOTED: [&str; 2] = ["Server startup complete", " completed with "];
+
 /// The exchange types that come with RabbitMQ and are not enabled by themselves.
 const PLUGINS: &str = "rabbitmq_consistent_hash_exchange,rabbitmq_random_exchange,rabbitmq_recent_history_exchange,\
                        rabbitmq_sharding";
@@ -332,7 +336,7 @@ fn wait_for_boot(output: std::process::ChildStdout) -> Result<(), String> {
     let mut seen = Vec::new();
     loop {
         match lines.recv_timeout(SILENCE_MAX) {
-            Ok(line) if line.contains("Server startup complete") => return Ok(()),
+            Ok(line) if BOOTED.iter().any(|text| line.contains(text)) => return Ok(()),
             Ok(line) => seen.push(line),
             Err(_) => {
                 let tail = &seen[seen.len().saturating_sub(20)..];
