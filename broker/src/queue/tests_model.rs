@@ -232,10 +232,18 @@ impl World {
                     assert_eq!(channel, CHANNEL);
                     replies.push(reply);
                 }
-                Notice::ConsumerCancelled { source } => {
+                Notice::ConsumerCancelled { source, .. } => {
                     assert!(ended_now);
                     let consumer = self.queues[at].holders.get_mut(&source).and_then(|holder| holder.consumer.take());
                     assert!(consumer.is_some(), "only a consumer is cancelled, and once");
+                }
+                Notice::QueueEnded { source } => {
+                    assert!(ended_now);
+                    let holder = self.queues[at].holders.remove(&source);
+                    assert!(
+                        holder.is_some_and(|holder| holder.consumer.is_none()),
+                        "each holder hears of the end once"
+                    );
                 }
                 Notice::LimitLifted { channel } => {
                     assert_eq!(channel, CHANNEL);

@@ -34,7 +34,7 @@ use self::ending::Ending;
 use self::exclusive::ExclusiveQueues;
 pub use self::opening::LoginRefused;
 use self::replies::Pending;
-use self::sources::Source;
+use self::sources::{Remains, Source};
 use self::statistics::ConfirmSource;
 use self::transactions::HeldPublishes;
 use super::broker::Broker;
@@ -114,6 +114,8 @@ pub struct Session {
     publisher: Publisher,
     channels: HashMap<u16, ChannelSession>,
     sources: HashMap<SourceId, Source>,
+    /// What is left of consumers whose queues have ended.
+    remains: HashMap<SourceId, Remains>,
     next_source: u32,
     consumer_count: usize,
     /// Sources with settled deliveries that their queues have not been told of.
@@ -164,6 +166,7 @@ impl Session {
             publisher: Publisher::default(),
             channels: HashMap::new(),
             sources: HashMap::new(),
+            remains: HashMap::new(),
             next_source: 1,
             consumer_count: 0,
             settling: Vec::new(),

@@ -39,6 +39,14 @@ impl Source {
     }
 }
 
+/// Deliveries of a consumer whose queue has ended. The client may settle them late or never, and nobody needs to hear of it, but their tags are
+/// known, and so the consumer's number is not given away.
+#[derive(Debug)]
+pub(super) struct Remains {
+    channel: ChannelId,
+    outstanding: usize,
+}
+
 impl Session {
     pub(super) fn on_settle(&mut self, outcome: Outcome) {
         for index in 0..self.conn.settled().len() {
@@ -54,7 +62,9 @@ impl Session {
             Outcome::Ack => Settlement::Remove,
             Outcome::Discard => Settlement::Reject,
         };
-        let Some(source) = self.sources.get_mut(&outstanding.source) else { return };
+        let Some(source) = self.sources.get_mut(&outstanding.source) else {
+            return self.settle_remains(outstanding.source);
+        };
         if source.settlement != settlement && !source.settled.is_empty() {
             post_settled(&self.stats, outstanding.source, source);
         }
@@ -64,6 +74,31 @@ impl Session {
         }
         source.settled.push(outstanding.ticket);
         source.outstanding -= 1;
+    }
+
+    /// The queue of a source has ended: only the number of what is not settled stays.
+    pub(super) fn leave_remains(&mut self, id: SourceId) {
+        self.forget_source_if_idle(id);
+        let Some(Source { channel, queue, outstanding, .. }) = self.sources.remove(&id) else { return };
+        if let Some(state) = self.channels.get_mut(&channel.0)
+            && state.getters.get(&queue.number) == Some(&id)
+        {
+            state.getters.remove(&queue.number);
+        }
+        self.remains.insert(id, Remains { channel, outstanding });
+    }
+
+    #[cold]
+    fn settle_remains(&mut self, id: SourceId) {
+        let Some(remains) = self.remains.get_mut(&id) else { return };
+        remains.outstanding -= 1;
+        if remains.outstanding == 0 {
+            let channel = remains.channel;
+            self.remains.remove(&id);
+            if let Some(channel) = self.channels.get_mut(&channel.0) {
+                channel.sources.retain(|&source| source != id);
+            }
+        }
     }
 
     pub(super) fn flush_settled(&mut self) {
@@ -121,7 +156,7 @@ impl Session {
         no_ack: bool,
     ) -> SourceId {
         // Each basic.get that is acked makes a new source, so in a long life the numbers come round.
-        while self.sources.contains_key(&SourceId(self.next_source)) {
+        while self.is_taken(SourceId(self.next_source)) {
             self.next_source = self.next_source.wrapping_add(1);
         }
         let id = SourceId(self.next_source);
@@ -141,6 +176,10 @@ impl Session {
         self.sources.insert(id, source);
         self.channels.entry(channel.0).or_default().sources.push(id);
         id
+    }
+
+    fn is_taken(&self, id: SourceId) -> bool {
+        self.sources.contains_key(&id) || self.remains.contains_key(&id)
     }
 
     /// The first gets all, the second half, the third a third: together they have little more than the first.
