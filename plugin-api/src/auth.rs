@@ -269,6 +269,15 @@ impl<T> Answer<T> {
     pub fn valid_for(self, time: Duration) -> Self {
         Self { valid_for: time, ..self }
     }
+
+    pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Answer<U> {
+        let verdict = match self.verdict {
+            Verdict::Allow(value) => Verdict::Allow(change(value)),
+            Verdict::Deny(reason) => Verdict::Deny(reason),
+            Verdict::NotMine => Verdict::NotMine,
+        };
+        Answer { verdict, valid_for: self.valid_for }
+    }
 }
 
 /// What a backend decides.
