@@ -25,7 +25,7 @@ use self::world::{Comes, World};
 use crate::access::Mechanism;
 use crate::amqp::{Identity, Limits};
 use crate::events::{Events, follow_log};
-use crate::hooks::{HookError, HookSet};
+use crate::hooks::{HookError, Hooks};
 use crate::management::prometheus::Pages;
 use crate::management::{self, Management, NodeFacts};
 use crate::message;
@@ -358,7 +358,7 @@ pub fn build(
     recovery: Recovery,
     clock: Clock,
 ) -> Result<Arc<Broker>, NodeError> {
-    let hooks = HookSet::load(&topology.hooks).map_err(NodeError::Hooks)?;
+    let hooks = Arc::new(Hooks::load(&topology.hooks).map_err(NodeError::Hooks)?);
     // Where nothing is written to disk, moving messages to the store would gain nothing.
     let queue_memory = topology
         .limits
@@ -387,6 +387,7 @@ pub fn build(
         bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
         quorum_queues: topology.node.quorum_queues,
         events: events.clone(),
+        hooks: Arc::clone(&hooks),
     };
     let comes = if topology.definitions.is_some() { Comes::Definitions } else { Comes::Nothing };
     let World { access, vhosts } = world::assemble(topology, comes, shared, ledger, definitions, &mut backlogs)?;
@@ -421,7 +422,7 @@ pub fn build(
         access: Arc::new(access.telling(events.clone())),
         events,
         vhosts,
-        hooks: Arc::new(hooks),
+        hooks,
         committer: Arc::clone(committer),
         transactions: Transactions::new(topology.limits.transaction_bytes_max, alarms.memory_watermark_bytes()),
         consumer_max_per_channel: topology.limits.consumer_max_per_channel,

@@ -18,7 +18,7 @@ use super::error::{ErrorKind, Failure};
 use super::sandbox::{Chunk, Sandbox, load};
 
 /// What is needed to run a script in any number of interpreters.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Program {
     script: Arc<Chunk>,
     /// The required files by name.

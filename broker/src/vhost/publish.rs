@@ -5,6 +5,8 @@
 //! by [`Publisher::flush`], one post per queue. A publish of a transaction is checked and routed when it comes ([`Publisher::hold`]) and
 //! put into the batches when the transaction is committed ([`Publisher::publish_held`]).
 
+mod hooked;
+
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -12,12 +14,14 @@ use plugin_api::exchange::Wish;
 use plugin_api::message::Properties;
 use plugin_api::value::ValueRef;
 
+use self::hooked::Hooked;
+pub use self::hooked::rewritten;
 use super::declare::{Authority, TOPIC};
 use super::error::{Error, Kind};
 use super::held::{Held, Holder, Why};
 use super::{QueueRecord, Vhost, reply_to};
 use crate::access::{Permission, TopicPermission};
-use crate::hooks::{HookChain, HookSet, Outcome, Publish};
+use crate::hooks::{HookChain, Hooks};
 use crate::message::{Marks, Message, Parts};
 use crate::metrics::exchanges::Pair;
 use crate::queue::{Incoming, Input, Outlet};
@@ -63,7 +67,7 @@ pub struct Context<'a> {
     /// Where.
     pub vhost: &'a Vhost,
     /// The hooks in force.
-    pub hooks: &'a HookSet,
+    pub hooks: &'a Hooks,
     /// Changes when permissions do.
     pub access_generation: u64,
     /// The name that stands for a channel's reply consumer (semantics 22.4).
@@ -360,11 +364,14 @@ impl Publisher {
         let (parts, message, extra_keys) = match &target.hooks {
             None => (parts, message, extra_keys),
             // What a hook makes of the keys is the operator's business and not judged again (semantics 12.12).
-            Some(hooks) => match run_hooks(hooks, context, by, &message) {
+            Some(hooks) => match hooked::run(hooks, context, by, &message) {
                 Hooked::Passes => (parts, message, extra_keys),
                 Hooked::Rewritten(message) => {
                     let extra_keys = self::extra_keys(message.properties())?;
                     (None, message, extra_keys)
+                }
+                Hooked::DeadLettered(exchange, message) => {
+                    return self.route_dead_letter(context, (channel, number), &exchange, &message);
                 }
                 Hooked::Ends(published) => return Ok(Resolved::Ends(published)),
             },
@@ -703,43 +710,6 @@ fn check_expiration(text: &str) -> Result<(), Error> {
     Err(Error::Message(format!("invalid expiration '{text}': {reason}")))
 }
 
-enum Hooked {
-    Passes,
-    Rewritten(Arc<Message>),
-    Ends(Published),
-}
-
-fn run_hooks(hooks: &HookChain, context: &Context<'_>, by: &dyn Authority, message: &Arc<Message>) -> Hooked {
-    let outcome = hooks.on_publish(&Publish {
-        vhost: &context.vhost.name,
-        exchange: message.exchange(),
-        routing_key: message.routing_key(),
-        user: by.user(),
-        properties: message.properties(),
-        body: message.body(),
-    });
-    match outcome {
-        Outcome::Pass => Hooked::Passes,
-        Outcome::Rewrite { routing_key, properties } => {
-            let old = message.parts();
-            let parts = Parts {
-                routing_key: routing_key.as_deref().unwrap_or(old.routing_key),
-                properties: properties.as_deref().unwrap_or(old.properties),
-                ..old
-            };
-            Hooked::Rewritten(Message::new(parts, message.body()))
-        }
-        Outcome::Drop { hook, reason } => {
-            tracing::debug!(vhost = %context.vhost.name, exchange = message.exchange(), hook, reason, "hook dropped a message");
-            Hooked::Ends(Published::Dropped)
-        }
-        Outcome::Reject { hook, reason } => {
-            tracing::debug!(vhost = %context.vhost.name, exchange = message.exchange(), hook, reason, "hook rejected a message");
-            Hooked::Ends(Published::Rejected)
-        }
-    }
-}
-
 #[derive(Clone, Debug, Default)]
 pub(super) struct ExtraKeys {
     /// Those of CC, then those of BCC.
@@ -865,6 +835,7 @@ mod tests {
             bindings_per_queue_max: usize::MAX,
             quorum_queues: crate::vhost::quorum::QuorumQueues::Local,
             events: crate::events::Events::default(),
+            hooks: Arc::default(),
         };
         let vhost = Vhost::new("/", shared, queue::Durability::Synced).unwrap();
         for number in 0..1000 {
@@ -879,7 +850,7 @@ mod tests {
             };
             vhost.bind(&mut Operator, "amq.fanout", &binding).unwrap();
         }
-        let hooks = HookSet::default();
+        let hooks = Hooks::default();
         let context = Context { vhost: &vhost, hooks: &hooks, access_generation: 1, reply_name: &|_| None };
         let mut publisher = Publisher::default();
         for number in 0..2000 {

@@ -26,6 +26,7 @@
 //!
 //! Test files run in the sandbox of hooks and may `require` files beside them.
 
+mod calls;
 mod report;
 mod runner;
 

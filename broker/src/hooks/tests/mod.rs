@@ -4,6 +4,7 @@ mod calls;
 mod headers;
 mod hostile;
 mod loading;
+mod points;
 mod properties;
 mod script_tests;
 

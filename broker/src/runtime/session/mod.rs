@@ -10,6 +10,7 @@ mod commands;
 mod ending;
 mod exclusive;
 mod happened;
+mod hooks;
 mod replies;
 mod reply_to;
 mod secret;
@@ -28,6 +29,7 @@ use hashbrown::HashMap;
 use self::actor::Actor;
 use self::ending::Ending;
 use self::exclusive::ExclusiveQueues;
+use self::hooks::{SessionHooks, SourceHooks};
 use self::replies::Pending;
 use self::statistics::{ConfirmSource, SourceStats};
 use self::transactions::HeldPublishes;
@@ -39,6 +41,7 @@ use crate::amqp::out::OutBuffer;
 use crate::amqp::{
     ChannelId, Connection, Event, Outcome, Outstanding, ProtocolError, PublishFlags, PublishMode, ReplyCode, SourceId,
 };
+use crate::hooks::Refusal;
 use crate::message::{Message, Parts};
 use crate::metrics::node::Protocol;
 use crate::metrics::{ChannelStats, ConnectionStats, Connections};
@@ -85,6 +88,7 @@ struct Source {
     owed_bytes: usize,
     credit_bytes: usize,
     stats: Option<SourceStats>,
+    hooks: SourceHooks,
 }
 
 impl Source {
@@ -152,6 +156,7 @@ pub struct Session {
     shared_credit: Arc<SharedCredit>,
     /// Bytes of it to be given back.
     owed_shared_bytes: usize,
+    hooks: SessionHooks,
     exclusive_queues: ExclusiveQueues,
     /// Replies that wait for the reply consumers of all channels.
     reply_backlog: Arc<Backlog>,
@@ -199,6 +204,7 @@ impl Session {
             owing: Vec::new(),
             shared_credit: Arc::new(SharedCredit::new(SHARED_CREDIT_BYTES)),
             owed_shared_bytes: 0,
+            hooks: SessionHooks::default(),
             exclusive_queues: ExclusiveQueues::default(),
             reply_backlog: Arc::default(),
             transaction_bytes: 0,
@@ -522,6 +528,12 @@ impl Session {
         if vhost.has_ended() {
             return Err(refuse(format!("vhost {name} not found")));
         }
+        if let Err(refusal) = self.ask_connect_hooks(&vhost) {
+            self.broker.census.leave(self.number);
+            let Refusal { hook, reason } = refusal;
+            let text = format!("access to vhost '{name}' refused for user '{user}' by hook '{hook}': {reason}");
+            return Err(refuse(text));
+        }
         Ok(vhost)
     }
 
@@ -709,8 +721,10 @@ impl Session {
         }
         let id = SourceId(self.next_source);
         self.next_source = self.next_source.wrapping_add(1);
+        let hooks = self.source_hooks(&queue, !no_ack);
         let source = Source {
             stats: self.source_stats(channel, &queue),
+            hooks,
             channel,
             queue,
             is_consumer,
