@@ -1,10 +1,11 @@
 //! Wiring: the only place that knows every module, the order of the start and the order of the end.
 //!
 //! Start: plugins, storage and what it kept, hooks, users, vhosts with their topology, definitions to import, listeners (semantics 27.7: who connects finds everything in its place).
-//! End, on SIGTERM or SIGINT: listeners close, clients get connection.close 320 and a deadline, the store takes what is left, then the
+//! SIGHUP reads the topology file again (`reload`). End, on SIGTERM or SIGINT: listeners close, clients get connection.close 320 and a deadline, the store takes what is left, then the
 //! process ends.
 
 mod definitions;
+mod reload;
 mod store;
 mod world;
 
@@ -203,12 +204,15 @@ pub enum End {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Asks for a reload; `reload` takes it when there is something to reload.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
     fn new() -> Result<Self, NodeError> {
         let taken = |kind| signal(kind).map_err(NodeError::Signals);
-        Ok(Self { terminate: taken(SignalKind::terminate())?, interrupt: taken(SignalKind::interrupt())? })
+        let (terminate, interrupt) = (taken(SignalKind::terminate())?, taken(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt, hangup: Some(taken(SignalKind::hangup())?) })
     }
 
     async fn received(&mut self) {
@@ -250,6 +254,7 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     let (metrics, metrics_listeners) =
         open_all(metrics, "metrics", |address, error| NodeError::ListenMetrics { address, error })?;
     let metrics_per_object = topology.metrics.per_object;
+    let reloader = reload::Reloader::new(Arc::clone(&broker), topology_file.clone());
     let facts = NodeFacts { amqp, http, metrics, metrics_per_object, data, topology: topology_file };
 
     let connections = Arc::new(tokio::sync::Mutex::new(JoinSet::new()));
@@ -284,6 +289,9 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     accepting.spawn(sampler::run(Arc::clone(&broker)));
     accepting.spawn(timer::run(Arc::clone(&broker.timer)));
     accepting.spawn(disk_watch.run(Arc::clone(&broker)));
+    if let Some(hangup) = signals.hangup.take() {
+        accepting.spawn(reloader.run(hangup));
+    }
     say(NotifyState::Ready);
     let failure = tokio::select! {
         biased;
