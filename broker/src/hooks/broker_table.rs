@@ -124,12 +124,6 @@ fn write_log(script: &str, gate: &LogGate, level: &str, text: &LuaString) -> mlu
 
 const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
-/// What `broker.` can be followed by.
-pub(super) const NAMES: [&str; 6] = ["drop", "reject", "dead_letter", "now", "log", "shared"];
-
-/// What `broker.shared.` can be followed by.
-pub(super) const SHARED_NAMES: [&str; 3] = ["get", "set", "add"];
-
 /// A reason ends up in a reply text, which has 255 bytes for everything.
 const REASON_BYTES_MAX: usize = 180;
 

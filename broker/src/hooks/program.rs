@@ -51,6 +51,11 @@ impl Program {
         }
     }
 
+    /// The names of the files that the script requires.
+    pub(super) fn modules(&self) -> impl Iterator<Item = &str> {
+        self.modules.keys().map(String::as_str)
+    }
+
     /// Runs the script in a sealed sandbox, and gives what it returns.
     pub(super) fn run(&self, sandbox: &Sandbox) -> mlua::Result<Value> {
         sandbox.load(&self.script)?.call(())

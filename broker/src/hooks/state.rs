@@ -91,12 +91,6 @@ impl State {
         &self.clock
     }
 
-    /// The interpreter itself, for whoever lets people type into it.
-    #[allow(dead_code)]
-    pub(super) fn sandbox(&self) -> &Sandbox {
-        &self.sandbox
-    }
-
     /// Calls the function for the point as `decl` says. Whatever happens, the interpreter keeps nothing of what it was given.
     #[inline]
     pub(super) fn call(&self, point: Point, decl: &HookDecl, given: Given<'_>) -> Result<Decision, Failure> {

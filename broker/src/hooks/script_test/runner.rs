@@ -35,7 +35,7 @@ struct TestFile<'a> {
 }
 
 /// The script under test, as `publish` and its like get at it.
-pub(super) struct Bench {
+pub(in crate::hooks) struct Bench {
     decl: HookDecl,
     script: Script,
     /// The interpreter of the running test, made when it is needed.
@@ -96,7 +96,7 @@ impl<'a> TestFile<'a> {
 }
 
 impl Bench {
-    fn load(script: &Path) -> Result<Self, HookError> {
+    pub(in crate::hooks) fn load(script: &Path) -> Result<Self, HookError> {
         let name = script.file_stem().unwrap_or_default().to_string_lossy();
         let decl = HookDecl {
             time_limit: HOOK_TIME_LIMIT,
@@ -108,7 +108,7 @@ impl Bench {
         Ok(Self { decl, script, hook, is_testing: Cell::new(false), hook_error, ahead: Cell::default() })
     }
 
-    fn begin(&self) {
+    pub(in crate::hooks) fn begin(&self) {
         self.is_testing.set(true);
         self.hook_error.take();
         self.hook.take();
@@ -119,6 +119,15 @@ impl Bench {
     fn end(&self) -> Option<HookError> {
         self.is_testing.set(false);
         self.hook_error.take()
+    }
+
+    /// The last error of the hook since somebody asked.
+    pub(in crate::hooks) fn take_error(&self) -> Option<HookError> {
+        self.hook_error.take()
+    }
+
+    pub(in crate::hooks) fn points(&self) -> &[Point] {
+        &self.script.points
     }
 
     /// Moves the clock of the hook on.
@@ -169,7 +178,7 @@ impl Bench {
 }
 
 /// Adds `test`, `expect`, `advance`, and `publish` and its like.
-fn add_names(
+pub(in crate::hooks) fn add_names(
     sandbox: &Sandbox,
     bench: &Rc<Bench>,
     declared: &Rc<RefCell<Vec<(String, Function)>>>,
@@ -199,7 +208,7 @@ fn folder_of(file: &Path) -> &Path {
 }
 
 /// For a whole test. Tests may loop over many messages.
-const TEST_TIME_LIMIT: Duration = Duration::from_secs(5);
+pub(in crate::hooks) const TEST_TIME_LIMIT: Duration = Duration::from_secs(5);
 
 const TEST_MEMORY_BYTES: usize = 8 * MEMORY_LIMIT_BYTES_DEFAULT;
 
