@@ -1,10 +1,11 @@
 //! Wiring: the only place that knows every module, the order of the start and the order of the end.
 //!
 //! Start: plugins, storage and what it kept, hooks, users, vhosts with their topology, definitions to import, listeners (semantics 27.7: who connects finds everything in its place).
-//! End, on SIGTERM or SIGINT: listeners close, clients get connection.close 320 and a deadline, the store takes what is left, then the
+//! SIGHUP reads the topology file again (`reload`). End, on SIGTERM or SIGINT: listeners close, clients get connection.close 320 and a deadline, the store takes what is left, then the
 //! process ends.
 
 mod definitions;
+mod reload;
 mod store;
 mod world;
 
@@ -25,7 +26,7 @@ use self::world::{Comes, World};
 use crate::access::Mechanism;
 use crate::amqp::{Identity, Limits};
 use crate::events::{Events, follow_log};
-use crate::hooks::{HookError, HookSet};
+use crate::hooks::{HookError, Hooks};
 use crate::management::prometheus::Pages;
 use crate::management::{self, Management, NodeFacts};
 use crate::message;
@@ -203,12 +204,15 @@ pub enum End {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Asks for a reload; `reload` takes it when there is something to reload.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
     fn new() -> Result<Self, NodeError> {
         let taken = |kind| signal(kind).map_err(NodeError::Signals);
-        Ok(Self { terminate: taken(SignalKind::terminate())?, interrupt: taken(SignalKind::interrupt())? })
+        let (terminate, interrupt) = (taken(SignalKind::terminate())?, taken(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt, hangup: Some(taken(SignalKind::hangup())?) })
     }
 
     async fn received(&mut self) {
@@ -250,6 +254,7 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     let (metrics, metrics_listeners) =
         open_all(metrics, "metrics", |address, error| NodeError::ListenMetrics { address, error })?;
     let metrics_per_object = topology.metrics.per_object;
+    let reloader = reload::Reloader::new(Arc::clone(&broker), topology_file.clone());
     let facts = NodeFacts { amqp, http, metrics, metrics_per_object, data, topology: topology_file };
 
     let connections = Arc::new(tokio::sync::Mutex::new(JoinSet::new()));
@@ -284,6 +289,9 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     accepting.spawn(sampler::run(Arc::clone(&broker)));
     accepting.spawn(timer::run(Arc::clone(&broker.timer)));
     accepting.spawn(disk_watch.run(Arc::clone(&broker)));
+    if let Some(hangup) = signals.hangup.take() {
+        accepting.spawn(reloader.run(hangup));
+    }
     say(NotifyState::Ready);
     let failure = tokio::select! {
         biased;
@@ -358,7 +366,7 @@ pub fn build(
     recovery: Recovery,
     clock: Clock,
 ) -> Result<Arc<Broker>, NodeError> {
-    let hooks = HookSet::load(&topology.hooks).map_err(NodeError::Hooks)?;
+    let hooks = Arc::new(Hooks::load(&topology.hooks).map_err(NodeError::Hooks)?);
     // Where nothing is written to disk, moving messages to the store would gain nothing.
     let queue_memory = topology
         .limits
@@ -387,6 +395,7 @@ pub fn build(
         bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
         quorum_queues: topology.node.quorum_queues,
         events: events.clone(),
+        hooks: Arc::clone(&hooks),
     };
     let comes = if topology.definitions.is_some() { Comes::Definitions } else { Comes::Nothing };
     let World { access, vhosts } = world::assemble(topology, comes, shared, ledger, definitions, &mut backlogs)?;
@@ -421,7 +430,7 @@ pub fn build(
         access: Arc::new(access.telling(events.clone())),
         events,
         vhosts,
-        hooks: Arc::new(hooks),
+        hooks,
         committer: Arc::clone(committer),
         transactions: Transactions::new(topology.limits.transaction_bytes_max, alarms.memory_watermark_bytes()),
         consumer_max_per_channel: topology.limits.consumer_max_per_channel,

@@ -11,6 +11,7 @@ mod commands;
 mod ending;
 mod exclusive;
 mod happened;
+mod hooks;
 mod opening;
 mod publishing;
 mod replies;
@@ -32,6 +33,7 @@ use hashbrown::HashMap;
 use self::actor::Actor;
 use self::ending::Ending;
 use self::exclusive::ExclusiveQueues;
+use self::hooks::SessionHooks;
 pub use self::opening::LoginRefused;
 use self::replies::Pending;
 use self::sources::{Remains, Source};
@@ -125,6 +127,7 @@ pub struct Session {
     shared_credit: Arc<SharedCredit>,
     /// Bytes of it to be given back.
     owed_shared_bytes: usize,
+    hooks: SessionHooks,
     exclusive_queues: ExclusiveQueues,
     /// Replies that wait for the reply consumers of all channels.
     reply_backlog: Arc<Backlog>,
@@ -173,6 +176,7 @@ impl Session {
             owing: Vec::new(),
             shared_credit: Arc::new(SharedCredit::new(SHARED_CREDIT_BYTES)),
             owed_shared_bytes: 0,
+            hooks: SessionHooks::default(),
             exclusive_queues: ExclusiveQueues::default(),
             reply_backlog: Arc::default(),
             transaction_bytes: 0,
