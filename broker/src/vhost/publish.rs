@@ -16,7 +16,7 @@ use super::declare::{Authority, TOPIC};
 use super::error::{Error, Kind};
 use super::held::{Held, Holder, Why};
 use super::{QueueRecord, Vhost, reply_to};
-use crate::access::{Permission, TopicPermission};
+use crate::access::{Permission, Resource, TopicPermission};
 use crate::hooks::{HookChain, HookSet, Outcome, Publish};
 use crate::message::{Marks, Message, Parts};
 use crate::metrics::exchanges::Pair;
@@ -527,7 +527,7 @@ impl Publisher {
         // The default exchange has a name for permissions only (semantics 12.4).
         let permission_name = if name.is_empty() { "amq.default" } else { name };
         let vhost = context.vhost.name.to_string();
-        if !by.permits(Permission::Write, permission_name) {
+        if !by.permits(Permission::Write, Resource::Exchange, permission_name) {
             return Err(Error::Refused {
                 permission: Permission::Write,
                 kind: Kind::Exchange,
