@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use super::super::declare::{Authority, TOPIC};
 use super::super::error::{Error, Kind};
 use super::{Context, Publisher, not_found};
-use crate::access::{Permission, TopicPermission};
+use crate::access::{Permission, Resource, TopicPermission};
 use crate::hooks::HookChain;
 use crate::message::Parts;
 use crate::routing::Exchange;
@@ -103,7 +103,7 @@ impl Publisher {
         // The default exchange has a name for permissions only (semantics 12.4).
         let permission_name = if name.is_empty() { "amq.default" } else { name };
         let vhost = context.vhost.name.to_string();
-        if !by.permits(Permission::Write, permission_name) {
+        if !by.permits(Permission::Write, Resource::Exchange, permission_name) {
             return Err(Error::Refused {
                 permission: Permission::Write,
                 kind: Kind::Exchange,
