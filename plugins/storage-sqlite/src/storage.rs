@@ -6,6 +6,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -29,7 +30,10 @@ use crate::writer::{Writer, failed_before};
 pub struct SqliteStorage {
     /// Before what they use, so that they end first.
     reads: Threads,
-    writer: Mutex<Writer>,
+    /// Gives room back to the disk, in between.
+    tidy: Threads,
+    is_ending: Arc<AtomicBool>,
+    writer: Arc<Mutex<Writer>>,
     shared: Arc<Shared>,
     folder: PathBuf,
     _lock: File,
@@ -67,12 +71,33 @@ impl SqliteStorage {
             shared.readers().push(reader);
         }
         let reads = Threads::start("sqlite-read", READERS, usize::MAX).map_err(|error| disk(error.to_string()))?;
-        Ok(Self { reads, writer: Mutex::new(writer), shared, folder: folder.to_path_buf(), _lock: lock })
+        let tidy = Threads::start("sqlite-tidy", 1, 1).map_err(|error| disk(error.to_string()))?;
+        let (is_ending, writer) = (Arc::default(), Arc::new(Mutex::new(writer)));
+        Ok(Self { reads, tidy, is_ending, writer, shared, folder: folder.to_path_buf(), _lock: lock })
     }
 
     /// A panic with the writer leaves nobody knowing what state it is in.
     fn write<T>(&self, work: impl FnOnce(&mut Writer) -> Result<T, StorageError>) -> Result<T, StorageError> {
         self.writer.lock().map_or_else(|_| Err(failed_before("a panic while writing")), |mut writer| work(&mut writer))
+    }
+}
+
+impl SqliteStorage {
+    /// After something was forgotten.
+    fn forgotten(&self, done: Result<bool, StorageError>) -> Result<(), StorageError> {
+        if done? {
+            let (writer, is_ending) = (Arc::clone(&self.writer), Arc::clone(&self.is_ending));
+            let step = move || writer.lock().is_ok_and(|mut writer| writer.give_back());
+            // One that is refused finds another in the queue.
+            drop(self.tidy.run(move || while !is_ending.load(Ordering::Relaxed) && step() {}));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for SqliteStorage {
+    fn drop(&mut self) {
+        self.is_ending.store(true, Ordering::Relaxed);
     }
 }
 
@@ -104,11 +129,11 @@ impl Storage for SqliteStorage {
     }
 
     async fn settle(&self, ranges: &[Settle]) -> Result<(), StorageError> {
-        self.write(|writer| writer.settle(ranges))
+        self.forgotten(self.write(|writer| writer.settle(ranges).map(|()| writer.has_much_to_spare())))
     }
 
     async fn delete_queue(&self, queue: QueueKey) -> Result<(), StorageError> {
-        self.write(|writer| writer.delete_queue(queue))
+        self.forgotten(self.write(|writer| writer.delete_queue(queue).map(|()| writer.has_much_to_spare())))
     }
 
     async fn read(&self, wanted: Wanted) -> Result<Vec<StoredMessage>, StorageError> {

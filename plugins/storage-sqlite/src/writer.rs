@@ -264,6 +264,33 @@ impl Writer {
         Ok(done)
     }
 
+    /// Whether so much of the file is spare that a part is to go back to the disk: others wait for it when the disk is low.
+    pub(crate) fn has_much_to_spare(&self) -> bool {
+        let count = |pragma: &str| -> rusqlite::Result<u64> {
+            let mut asked = self.connection.prepare_cached(pragma)?;
+            asked.query_row([], |row| Ok(row.get::<_, i64>(0)?.unsigned_abs()))
+        };
+        let counts = count("PRAGMA freelist_count").and_then(|spare| Ok((spare, count("PRAGMA page_count")?)));
+        // What cannot be told now will be told at the next commit.
+        self.failure.is_none() && counts.is_ok_and(|(spare, all)| spare >= self.wal_pages_max && spare >= all / 2)
+    }
+
+    /// Gives a part of what is spare back to the disk; false when that is all, or does not go.
+    pub(crate) fn give_back(&mut self) -> bool {
+        if !self.has_much_to_spare() {
+            return false;
+        }
+        let sql = format!("PRAGMA incremental_vacuum({GIVE_BACK_PAGES})");
+        match self.connection.execute_batch(&sql) {
+            // The file gets shorter when the log has been carried over.
+            Ok(()) => self.checkpoint(Checkpoint::Passive).is_ok(),
+            Err(error) => {
+                self.refused("giving room back to the disk", &error);
+                false
+            }
+        }
+    }
+
     /// What the broker is told of an error; all but a want of room is final.
     fn refused(&mut self, doing: &str, error: &rusqlite::Error) -> StorageError {
         let told = told(doing, error);
@@ -493,5 +520,7 @@ const ENTRY_BYTES: usize = 64;
 const LITTLE_BYTES: u64 = 64 << 10;
 /// Beyond this, entries share pages.
 const ENTRY_PAGES_MAX: u64 = 10_000;
+/// As many pages are given back in one transaction, so that others have a turn.
+const GIVE_BACK_PAGES: u32 = 1024;
 /// As many messages are forgotten in one transaction, so that the log stays short and others have a turn.
 const FORGET_MAX: u64 = 2_000;

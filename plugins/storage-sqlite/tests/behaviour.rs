@@ -193,3 +193,22 @@ fn a_process_that_was_killed_leaves_its_last_append() {
     let storage = open(&copy);
     assert_eq!(seqs(read(&*storage, 1, 0)), [1]);
 }
+
+#[test]
+fn drained_database_gives_its_room_back() {
+    let folder = Folder::new();
+    let storage = try_open(&folder.0, json!({ "wal_bytes": 1 << 20 })).unwrap();
+    let body = vec![7; 100_000];
+    for seq in 0..100 {
+        append(&*storage, &[(1, seq)], &body).unwrap();
+    }
+    let length = || folder.file().metadata().unwrap().len();
+    assert!(length() > 5_000_000, "{}", length());
+    settle(&*storage, 1, 0, 98);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while length() > 3_000_000 {
+        assert!(std::time::Instant::now() < deadline, "the file still has {} bytes", length());
+        std::thread::yield_now();
+    }
+    assert_eq!(read(&*storage, 1, 0).unwrap().first().unwrap().body, body);
+}
