@@ -280,8 +280,14 @@ impl Writer {
         if !self.has_much_to_spare() {
             return false;
         }
-        let sql = format!("PRAGMA incremental_vacuum({GIVE_BACK_PAGES})");
-        match self.connection.execute_batch(&sql) {
+        let vacuumed = || -> rusqlite::Result<()> {
+            // Each row is a page.
+            let mut vacuum = self.connection.prepare(&format!("PRAGMA incremental_vacuum({GIVE_BACK_PAGES})"))?;
+            let mut rows = vacuum.query([])?;
+            while rows.next()?.is_some() {}
+            Ok(())
+        };
+        match vacuumed() {
             // The file gets shorter when the log has been carried over.
             Ok(()) => self.checkpoint(Checkpoint::Passive).is_ok(),
             Err(error) => {

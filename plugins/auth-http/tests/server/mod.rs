@@ -1,29 +1,30 @@
 //! A web server on a free port of the loopback, which answers each request as a test wants and remembers it.
 
 #![allow(dead_code, reason = "each test that includes this uses a part")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 /// What came.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Request {
+pub(crate) struct Request {
     /// GET or POST.
-    pub method: String,
+    pub(crate) method: String,
     /// Without a query.
-    pub path: String,
+    pub(crate) path: String,
     /// The query, or the body of a form.
-    pub form: String,
+    pub(crate) form: String,
     /// Lines of the head, in small letters.
-    pub head: Vec<String>,
+    pub(crate) head: Vec<String>,
 }
 
 /// What is to be written in return; nothing more comes on that connection.
 #[derive(Debug, Clone)]
-pub enum Reply {
+pub(crate) enum Reply {
     /// A body with this status.
     Body(u16, String),
     /// These bytes, whatever they mean.
@@ -36,13 +37,13 @@ pub enum Reply {
 
 impl Reply {
     /// Status 200 with this text.
-    pub fn ok(text: &str) -> Self {
+    pub(crate) fn ok(text: &str) -> Self {
         Self::Body(200, text.to_owned())
     }
 }
 
 /// Ends with the value.
-pub struct Server {
+pub(crate) struct Server {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
     has_ended: Arc<AtomicBool>,
@@ -51,12 +52,12 @@ pub struct Server {
 
 impl Server {
     /// Answers each request by `answer`.
-    pub fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         Self::start_with(answer, |stream| Some(Box::new(stream)))
     }
 
     /// The same behind a layer such as TLS.
-    pub fn start_with(
+    pub(crate) fn start_with(
         answer: impl Fn(&Request) -> Reply + Send + Sync + 'static,
         layer: impl Fn(TcpStream) -> Option<Box<dyn Stream>> + Send + Sync + 'static,
     ) -> Self {
@@ -84,17 +85,17 @@ impl Server {
     }
 
     /// `http://127.0.0.1:port` and a path.
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
     /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Everything that has come so far.
-    pub fn requests(&self) -> Vec<Request> {
+    pub(crate) fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
     }
 }
@@ -109,7 +110,7 @@ impl Drop for Server {
 }
 
 /// A connection, or what stands before one.
-pub trait Stream: Read + Write + Send {}
+pub(crate) trait Stream: Read + Write + Send {}
 
 impl<T: Read + Write + Send> Stream for T {}
 
@@ -137,7 +138,7 @@ fn serve(stream: Box<dyn Stream>, requests: &Mutex<Vec<Request>>, answer: &(dyn 
                 let mut written = out.write_all(head).and_then(|()| out.flush());
                 let (_sender, never) = std::sync::mpsc::channel::<()>();
                 while written.is_ok() {
-                    drop(never.recv_timeout(std::time::Duration::from_millis(20)));
+                    let _ = never.recv_timeout(std::time::Duration::from_millis(20));
                     written = out.write_all(b"a").and_then(|()| out.flush());
                 }
                 written
@@ -172,9 +173,4 @@ fn read(stream: &mut impl BufRead) -> Option<Request> {
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let form = if query.is_empty() { String::from_utf8(body).ok()? } else { query.to_owned() };
     Some(Request { method, path: path.to_owned(), form, head })
-}
-
-/// Ends a connection without a word.
-pub fn reset(stream: &TcpStream) {
-    drop(stream.shutdown(Shutdown::Both));
 }
