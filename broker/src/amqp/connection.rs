@@ -178,6 +178,7 @@ const SETTLED_KEEP_MAX: usize = 4096;
 pub struct Connection {
     identity: Arc<Identity>,
     limits: Arc<Limits>,
+    offers_external: bool,
     state: State,
     handshake_until: Instant,
     frame_max_bytes: u32,
@@ -235,9 +236,15 @@ impl Connection {
             is_blocked: false,
             confirmed: Vec::new(),
             sizes: BodySizes::default(),
+            offers_external: false,
             identity,
             limits,
         }
+    }
+
+    /// The client has a verified certificate that names a user. Call it before the first byte.
+    pub fn offer_external(&mut self) {
+        self.offers_external = true;
     }
 
     /// What the client said of itself.
@@ -423,11 +430,12 @@ impl Connection {
         match handshake::hello(bytes) {
             Hello::Amqp { version_minor } => {
                 let server_properties = self.identity.server_properties();
+                let mechanisms = self.identity.mechanisms(self.offers_external);
                 let start = ConnectionStart {
                     version_major: 0,
                     version_minor,
                     server_properties: plugin_api::value::TableRef::new(&server_properties),
-                    mechanisms: self.identity.mechanisms.as_bytes(),
+                    mechanisms: mechanisms.as_bytes(),
                     locales: b"en_US",
                 };
                 frame::write_method(self.out.tail(), 0, start);
