@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use plugin_api::auth::AuthBackend;
 use plugin_api::storage::Durability;
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
@@ -23,7 +24,7 @@ use tokio::task::JoinSet;
 
 pub use self::definitions::{DefinitionsError, Offline};
 use self::world::{Comes, World};
-use crate::access::Mechanism;
+use crate::access::{Backend, INTERNAL, Mechanism};
 use crate::amqp::{Identity, Limits};
 use crate::events::{Events, follow_log};
 use crate::hooks::{HookError, Hooks};
@@ -31,7 +32,7 @@ use crate::management::prometheus::Pages;
 use crate::management::{self, Management, NodeFacts};
 use crate::message;
 use crate::metrics::Metrics;
-use crate::plugin_host::{LoadError, LoadRequest, Registry, TypeError};
+use crate::plugin_host::{AuthWanted, LoadError, LoadRequest, Registry, TypeError};
 use crate::runtime::alarms::{self, Alarms};
 use crate::runtime::broker::Parts;
 use crate::runtime::broker_exchanges;
@@ -45,7 +46,7 @@ use crate::runtime::transactions::Transactions;
 use crate::runtime::{Broker, Clock, Shells};
 use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
 use crate::topology::apply::ApplyError;
-use crate::topology::schema::{Topology, VhostDecl};
+use crate::topology::schema::{AuthBackendDecl, Topology, VhostDecl};
 use crate::vhost::{Numbers, Shared};
 
 /// What to run.
@@ -355,6 +356,20 @@ fn load_plugins(topology: &Topology, folders: &[PathBuf]) -> Result<Registry, No
     Ok(registry)
 }
 
+fn auth_backends(topology: &Topology, registry: &Registry) -> Result<Vec<Backend>, NodeError> {
+    let open = |decl: &AuthBackendDecl| {
+        let AuthBackendDecl { kind, name, config, timeout, authorization, isolation } = decl;
+        let asked: Option<Arc<dyn AuthBackend>> = if kind == INTERNAL {
+            None
+        } else {
+            let (base, timeout, isolation) = (topology.folder.as_deref(), *timeout, *isolation);
+            Some(registry.auth_backend(&AuthWanted { name, kind, config, base, timeout, isolation })?)
+        };
+        Ok(Backend { name: name.clone(), asked, authorization: authorization.clone() })
+    };
+    topology.auth.iter().map(open).collect()
+}
+
 /// Everything between the store and the listeners: hooks, users, vhosts with what the topology declares.
 ///
 /// # Errors
@@ -367,6 +382,7 @@ pub fn build(
     clock: Clock,
 ) -> Result<Arc<Broker>, NodeError> {
     let hooks = Arc::new(Hooks::load(&topology.hooks).map_err(NodeError::Hooks)?);
+    let backends = auth_backends(topology, &registry)?;
     // Where nothing is written to disk, moving messages to the store would gain nothing.
     let queue_memory = topology
         .limits
@@ -427,7 +443,7 @@ pub fn build(
         identity: Arc::new(identity),
         limits: Arc::new(limits),
         connections_max: topology.limits.connections_max,
-        access: Arc::new(access.telling(events.clone())),
+        access: Arc::new(access.telling(events.clone()).with_backends(backends)),
         events,
         vhosts,
         hooks,

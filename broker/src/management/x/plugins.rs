@@ -26,6 +26,7 @@ fn plugin(status: &PluginStatus) -> Json {
         "sha256": status.sha256,
         "exchange_types": status.exchange_types,
         "storages": status.storages,
+        "auth_backends": status.auth_backends,
         "faults": status.faults,
         "last_fault": status.last_fault,
     })

@@ -42,6 +42,7 @@ impl Session {
                 self.broker.metrics.logins.add(Protocol::Amqp091, true);
                 mechanism.clone_into(&mut self.mechanism);
                 self.actor = Some(Actor::new(user, Arc::clone(&self.broker.access), self.number));
+                self.set_expiry(now);
                 self.conn.authenticated();
             }
             Err(LoginRefused { user, reason, is_malformed }) => {
@@ -58,6 +59,9 @@ impl Session {
     }
 
     pub(super) fn on_open(&mut self, now: Instant, name: &str) {
+        if self.defers_open(name) {
+            return;
+        }
         match self.open(name) {
             Ok(vhost) => {
                 if let Some(actor) = &mut self.actor {

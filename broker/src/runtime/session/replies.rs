@@ -115,6 +115,7 @@ impl Session {
                 self.on_delivery_timed_out(now, SourceId(source), timeout_ms);
             }
             Notice::LimitLifted { channel } => self.on_limit_lifted(ChannelId(channel)),
+            Notice::Judged => self.on_judged(now),
             Notice::AlarmsCleared => self.conn.unblock(now),
             Notice::CloseConnection { reason } => self.on_forced_close(now, reason),
         }
