@@ -12,7 +12,7 @@ mod world;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -249,7 +249,7 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     let NodeOptions { topology, listen, http, metrics, topology_file, data, plugin_dirs } = options;
     let data = data.or_else(|| topology.storage.data.clone());
     let mut signals = Signals::new()?;
-    let registry = Arc::new(load_plugins(&topology, &plugin_dirs)?);
+    let registry = Arc::new(load_plugins(&topology, &plugin_dirs, data.as_deref())?);
     let (storage, recovery) = tokio::select! {
         recovered = store::recover(&registry, &topology.storage, data.clone()) => recovered?,
         () = signals.received() => {
@@ -346,8 +346,11 @@ fn say(state: NotifyState<'_>) {
     }
 }
 
-fn load_plugins(topology: &Topology, folders: &[PathBuf]) -> Result<Registry, NodeError> {
+fn load_plugins(topology: &Topology, folders: &[PathBuf], data: Option<&Path>) -> Result<Registry, NodeError> {
     let mut registry = Registry::builtin()?;
+    if let Some(data) = data {
+        registry.keep_data_in(data);
+    }
     for plugin in &topology.plugins {
         let request =
             LoadRequest { path: plugin.path.clone(), sha256: plugin.sha256.clone(), config: plugin.config.clone() };
