@@ -13,6 +13,9 @@ mod check;
 #[path = "../../examples/plugins/auth-ldap/tests/directory/mod.rs"]
 mod directory;
 mod example;
+mod faults;
+mod kit;
+mod older;
 mod panics;
 mod refusals;
 mod storages;
