@@ -96,3 +96,12 @@ fn directory_that_does_not_answer_properly_is_an_error_in_time() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     assert!(login(&*open(gone), "ann", "secret").is_err());
 }
+
+#[test]
+fn conformance() {
+    let (server, _) = start(directory);
+    plugin_api::testing::auth_backends(&auth_ldap::PLUGIN)
+        .config(json!({ "server": server.to_string(), "user": "uid=${username},ou=people,dc=example" }))
+        .user("ann", "secret")
+        .run();
+}

@@ -33,12 +33,14 @@ pub(crate) fn start(behaviour: Behaviour) -> (SocketAddr, Arc<AtomicU32>) {
     (address, count)
 }
 
-/// Messages of the tests are short, so that each length is one byte.
+/// Understands lengths of one byte alone, and hangs up on whoever sends a name that is longer.
 fn serve(mut stream: TcpStream, behaviour: Behaviour) -> std::io::Result<()> {
     loop {
         let mut head = [0; 2];
         stream.read_exact(&mut head)?;
-        assert!(head[0] == 0x30 && head[1] < 0x80, "{head:?}");
+        if head[0] != 0x30 || head[1] >= 0x80 {
+            return Ok(());
+        }
         let mut message = vec![0; usize::from(head[1])];
         stream.read_exact(&mut message)?;
         let (number, tag) = (message[2], message[3]);
