@@ -349,6 +349,11 @@ impl Vhost {
         (settings, applied)
     }
 
+    /// What confirms wait for in queues that were declared without a durability of their own.
+    pub fn durability(&self) -> Durability {
+        self.durability
+    }
+
     /// The exchange of that name.
     pub fn exchange(&self, name: &str) -> Option<Arc<Exchange>> {
         self.tables.read().exchanges.get(name).cloned()
