@@ -1,5 +1,6 @@
 //! What a plugin offers, and the macro that makes a crate a plugin.
 
+use crate::auth::AuthType;
 use crate::exchange::ExchangeType;
 use crate::storage::StorageType;
 
@@ -8,13 +9,14 @@ use crate::storage::StorageType;
 pub struct Plugin {
     pub(crate) exchange_types: Vec<Box<dyn ExchangeType>>,
     pub(crate) storages: Vec<Box<dyn StorageType>>,
+    pub(crate) auth_backends: Vec<Box<dyn AuthType>>,
 }
 
 impl Plugin {
     /// A plugin that offers nothing yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { exchange_types: Vec::new(), storages: Vec::new() }
+        Self { exchange_types: Vec::new(), storages: Vec::new(), auth_backends: Vec::new() }
     }
 
     /// Offers an exchange type.
@@ -28,6 +30,13 @@ impl Plugin {
     #[must_use]
     pub fn storage(mut self, storage: impl StorageType) -> Self {
         self.storages.push(Box::new(storage));
+        self
+    }
+
+    /// Offers a kind of auth backend.
+    #[must_use]
+    pub fn auth_backend(mut self, backend: impl AuthType) -> Self {
+        self.auth_backends.push(Box::new(backend));
         self
     }
 }
@@ -50,7 +59,8 @@ impl Plugin {
 /// # fn main() {}
 /// ```
 ///
-/// A plugin of storages says `storages: [Disk]`; what a storage is configured with reaches it when it is opened.
+/// A plugin of storages says `storages: [Disk]`, one of auth backends `auth_backends: [Ldap]`; what a storage or a backend
+/// is configured with reaches it when it is opened.
 ///
 /// A plugin with a configuration gives a function instead, which is called each time that the plugin is loaded:
 ///
@@ -86,6 +96,12 @@ macro_rules! export_plugin {
         $crate::export_plugin!(|config: &$crate::config::Config| {
             config.expect_empty()?;
             Ok($crate::Plugin::new()$(.storage($storage))+)
+        });
+    };
+    (auth_backends: [$($backend:expr),+ $(,)?]) => {
+        $crate::export_plugin!(|config: &$crate::config::Config| {
+            config.expect_empty()?;
+            Ok($crate::Plugin::new()$(.auth_backend($backend))+)
         });
     };
     ($register:expr) => {

@@ -3,17 +3,22 @@
 //! Used by the broker and by [`crate::testing`]. Which file a plugin comes from, whether it may be loaded, and what
 //! happens after a panic is decided elsewhere; here a call is made and its end is told.
 
+mod auth;
 mod storage;
 
 use std::ffi::c_void;
 use std::fmt;
 
+pub use auth::{AskError, GuestAuthBackend, GuestAuthType};
 pub use storage::GuestStorageType;
 
+use super::auth::AuthTypeTable;
 use super::deliveries::RawDeliveries;
 use super::exchange::{ExchangeTypeTable, MessageView};
 use super::host::HostTable;
-use super::plugin::{EntryFn, ITEM_EXCHANGE_TYPE, ITEM_STORAGE_TYPE, LinkedPlugin, PluginItem, PluginTable};
+use super::plugin::{
+    EntryFn, ITEM_AUTH_TYPE, ITEM_EXCHANGE_TYPE, ITEM_STORAGE_TYPE, LinkedPlugin, PluginItem, PluginTable,
+};
 use super::raw::{RawBytes, TextSink, status};
 use super::routes::RawRoutes;
 use super::storage::StorageTypeTable;
@@ -87,6 +92,8 @@ pub struct Guest {
     pub exchange_types: Vec<GuestExchangeType>,
     /// The kinds of storage that it offers.
     pub storages: Vec<GuestStorageType>,
+    /// The kinds of auth backends that it offers.
+    pub auth_types: Vec<GuestAuthType>,
     /// Names of items of a kind that this host does not know.
     pub unknown_items: Vec<String>,
 }
@@ -122,7 +129,12 @@ impl Guest {
         if table.item_size < size_of::<PluginItem>() {
             return Err(broken("its items are too short"));
         }
-        let mut guest = Self { exchange_types: Vec::new(), storages: Vec::new(), unknown_items: Vec::new() };
+        let mut guest = Self {
+            exchange_types: Vec::new(),
+            storages: Vec::new(),
+            auth_types: Vec::new(),
+            unknown_items: Vec::new(),
+        };
         for index in 0..table.items_count {
             // SAFETY: the table has so many items of that size, each at least as long as this host's.
             let item = unsafe { &*table.items.byte_add(index * table.item_size) };
@@ -146,6 +158,17 @@ impl Guest {
             // SAFETY: the table is of this kind and at least as long as this host's.
             let table = unsafe { *table };
             self.storages.push(GuestStorageType { table, handle: Handle(item.handle), name, description });
+            return Ok(());
+        }
+        if item.kind == ITEM_AUTH_TYPE {
+            let table: *const AuthTypeTable = item.table.cast();
+            // SAFETY: as above.
+            if table.is_null() || unsafe { (*table).size as usize } < size_of::<AuthTypeTable>() {
+                return Err(broken("the table of an auth backend is too short"));
+            }
+            // SAFETY: as above.
+            let table = unsafe { *table };
+            self.auth_types.push(GuestAuthType { table, handle: Handle(item.handle), name, description });
             return Ok(());
         }
         if item.kind != ITEM_EXCHANGE_TYPE {

@@ -2,6 +2,7 @@
 //!
 //! While the driver carries a method out, the frames of its channel are held, so that answers keep their order.
 
+use super::closing::NO_METHOD;
 use super::*;
 
 impl Connection {

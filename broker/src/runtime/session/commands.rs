@@ -336,7 +336,7 @@ impl Session {
         queue: Arc<QueueRecord>,
         mut subscription: Subscription,
     ) -> SourceId {
-        let shares_credit = self.next_share_bytes() < super::CONSUMER_CREDIT_BYTES_MIN;
+        let shares_credit = self.next_share_bytes() < super::sources::CONSUMER_CREDIT_BYTES_MIN;
         let shared_credit = shares_credit.then(|| Arc::clone(&self.shared_credit));
         let source = self.new_source(channel, Arc::clone(&queue), true, subscription.no_ack);
         subscription.source = source;

@@ -102,7 +102,10 @@ impl Session {
                 }
             }
             Notice::Reply { channel, reply } => self.on_reply(now, ChannelId(channel), reply),
-            Notice::ConsumerCancelled { source } => self.on_consumer_cancelled(SourceId(source)),
+            Notice::ConsumerCancelled { source, has_queue_ended } => {
+                self.on_consumer_cancelled(SourceId(source), has_queue_ended);
+            }
+            Notice::QueueEnded { source } => self.leave_remains(SourceId(source)),
             Notice::DeliveryTimedOut { source, timeout_ms } => {
                 self.on_delivery_timed_out(now, SourceId(source), timeout_ms);
             }
@@ -152,12 +155,13 @@ impl Session {
         }
     }
 
-    fn on_consumer_cancelled(&mut self, id: SourceId) {
+    fn on_consumer_cancelled(&mut self, id: SourceId, has_queue_ended: bool) {
         let Some(source) = self.sources.get_mut(&id) else { return };
         let channel = source.channel;
         // Who deletes a queue that it consumes from itself hears delete-ok first, as RabbitMQ's channels do. Clients close
         // their connection when they hear of the cancellation, and would miss the answer.
         if let Some(state) = self.channels.get_mut(&channel.0)
+            && has_queue_ended
             && state.pending.as_ref().is_some_and(|pending| pending.method() == QueueDelete::ID)
         {
             state.cancelled.push(id);
@@ -166,8 +170,6 @@ impl Session {
         if std::mem::take(&mut source.is_consumer) {
             self.consumer_count -= 1;
         }
-        // The queue is gone. What the client has of it may stay unsettled for ever.
-        source.stats = None;
         self.remove_consumer_statistics(channel, id.0);
         if let Some(tag) = self.conn.remove_consumer(channel, id) {
             self.tell_consumer_deleted(channel, id, &tag);
@@ -175,7 +177,12 @@ impl Session {
                 self.conn.send(channel, BasicCancel { consumer_tag: &tag, nowait: true });
             }
         }
-        self.forget_source_if_idle(id);
+        if has_queue_ended {
+            // What the client has of it may stay unsettled for ever.
+            self.leave_remains(id);
+        } else {
+            self.forget_source_if_idle(id);
+        }
     }
 
     /// Tells each queue of the channel's consumers. Whoever is told first is served first, so the first is another one each time.
@@ -208,7 +215,7 @@ impl Session {
                 if !is_waiting {
                     let state = self.channels.get_mut(&channel.0);
                     for id in state.map(|state| std::mem::take(&mut state.cancelled)).unwrap_or_default() {
-                        self.on_consumer_cancelled(id);
+                        self.on_consumer_cancelled(id, true);
                     }
                     self.conn.resume(channel);
                 }

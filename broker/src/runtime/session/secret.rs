@@ -47,7 +47,7 @@ impl Outlet for Cancelled {
     fn post(&self, notice: Notice) {
         match notice {
             Notice::Reply { reply: Reply::Cancelled, .. } => {
-                self.of.post(Notice::ConsumerCancelled { source: self.source.0 });
+                self.of.post(Notice::ConsumerCancelled { source: self.source.0, has_queue_ended: false });
             }
             other => self.of.post(other),
         }

@@ -5,21 +5,31 @@
 //! by [`Publisher::flush`], one post per queue. A publish of a transaction is checked and routed when it comes ([`Publisher::hold`]) and
 //! put into the batches when the transaction is committed ([`Publisher::publish_held`]).
 
+mod batch;
+mod properties;
+mod target;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 use plugin_api::exchange::Wish;
 use plugin_api::message::Properties;
-use plugin_api::value::ValueRef;
 
-use super::declare::{Authority, TOPIC};
+use self::batch::{Batch, put_one};
+pub(super) use self::properties::{ExtraKeys, extra_keys, hiding_bcc};
+use self::properties::{check_expiration, check_user_id};
+pub use self::properties::{extra_keys_of, without_bcc};
+pub use self::target::Counts;
+use self::target::Target;
+use super::declare::Authority;
 use super::error::{Error, Kind};
 use super::held::{Held, Holder, Why};
 use super::{QueueRecord, Vhost, reply_to};
-use crate::access::{Permission, TopicPermission};
+use crate::access::Permission;
 use crate::hooks::{HookChain, HookSet, Outcome, Publish};
-use crate::message::{Marks, Message, Parts};
-use crate::metrics::exchanges::Pair;
+use crate::message::{Message, Parts};
 use crate::queue::{Incoming, Input, Outlet};
 use crate::routing::{self, Exchange};
 
@@ -29,10 +39,6 @@ const ROUTES_MAX: usize = 4096;
 const ROUTES_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// What a remembered route takes beside its key and its queues, about.
 const ROUTE_OVERHEAD_BYTES: usize = 128;
-/// So many exchanges are remembered.
-const EXCHANGES_MAX: usize = 256;
-/// The longest expiration: ten years in milliseconds (semantics 12.5).
-const EXPIRATION_MAX_MS: u64 = 315_360_000_000;
 
 /// What became of a publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,107 +114,6 @@ struct Routed {
     held: Vec<Held>,
     message: Arc<Message>,
 }
-
-/// An exchange that was published to.
-#[derive(Debug)]
-struct Target {
-    exchange: Arc<Exchange>,
-    /// What the user may publish to it; none where every key is allowed.
-    topics: Option<Arc<TopicPermission>>,
-    hooks: Option<Arc<HookChain>>,
-    routes: HashMap<Box<str>, Arc<[usize]>>,
-    /// The key of the last publish and where it led; most publishers stay with one.
-    last: Option<(Box<str>, Arc<[usize]>)>,
-    /// Publishes that nobody has counted yet, all of one channel.
-    spent: Counts,
-}
-
-/// Publishes of one channel to one exchange, for its statistics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Where they came from.
-    pub channel: u16,
-    /// How many.
-    pub received: u64,
-    /// Of these, those that want a confirm.
-    pub confirming: u64,
-    /// Copies that went to queues.
-    pub copies: u64,
-}
-
-impl Target {
-    fn forget_routes(&mut self) {
-        self.routes = HashMap::new();
-        self.last = None;
-    }
-
-    /// Where a key led before.
-    #[inline]
-    fn remembered(&mut self, routing_key: &str) -> Option<Arc<[usize]>> {
-        match &self.last {
-            Some((key, places)) if **key == *routing_key => Some(Arc::clone(places)),
-            _ => self.routes.get(routing_key).map(Arc::clone),
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Batch {
-    queue: Arc<QueueRecord>,
-    messages: Vec<Incoming>,
-    /// Where its messages come from; the last one first looked at.
-    sources: Vec<BatchSource>,
-    last_source: usize,
-}
-
-/// An exchange that sends messages to a queue.
-#[derive(Debug)]
-struct BatchSource {
-    exchange: u64,
-    pair: Arc<Pair>,
-    /// Not added to the pair yet.
-    count: u64,
-}
-
-impl Batch {
-    fn new(queue: Arc<QueueRecord>) -> Self {
-        Self { queue, messages: Vec::new(), sources: Vec::new(), last_source: 0 }
-    }
-
-    /// A message comes from this exchange.
-    #[inline]
-    fn count(&mut self, exchange: &Exchange) {
-        match self.sources.get_mut(self.last_source) {
-            Some(source) if source.exchange == exchange.number => source.count += 1,
-            _ => self.count_other(exchange),
-        }
-    }
-
-    fn count_other(&mut self, exchange: &Exchange) {
-        let known = self.sources.iter().position(|source| source.exchange == exchange.number);
-        self.last_source = known.unwrap_or_else(|| {
-            if self.sources.len() >= BATCH_SOURCES_MAX {
-                self.spend();
-                self.sources.clear();
-            }
-            let pair = exchange.stats.pair(self.queue.number);
-            self.sources.push(BatchSource { exchange: exchange.number, pair, count: 0 });
-            self.sources.len() - 1
-        });
-        if let Some(source) = self.sources.get_mut(self.last_source) {
-            source.count += 1;
-        }
-    }
-
-    fn spend(&mut self) {
-        for source in &mut self.sources {
-            source.pair.add(std::mem::take(&mut source.count));
-        }
-    }
-}
-
-/// A queue's batch remembers so many exchanges.
-const BATCH_SOURCES_MAX: usize = 16;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -405,19 +310,6 @@ impl Publisher {
         }
     }
 
-    /// The exchange's place among the targets; most publishers stay with one.
-    #[inline]
-    fn target_place(&mut self, context: &Context<'_>, by: &mut dyn Authority, name: &str) -> Result<usize, Error> {
-        if self.targets.get(self.last_target).is_some_and(|target| *target.exchange.name == *name) {
-            return Ok(self.last_target);
-        }
-        self.last_target = match self.target_of.get(name) {
-            Some(&place) => place,
-            None => self.find_target(context, by, name)?,
-        };
-        Ok(self.last_target)
-    }
-
     /// Publishes since the last call, while the vhost is traced.
     pub fn take_traces(&mut self) -> Vec<Trace> {
         std::mem::take(&mut self.traces)
@@ -440,125 +332,6 @@ impl Publisher {
         if self.is_stale || self.batches.len() > ROUTES_MAX {
             self.forget();
         }
-    }
-
-    /// What was published since the last call, by exchange and channel; complete after [`Self::flush`].
-    pub fn take_counts(&mut self) -> Vec<(Arc<Exchange>, Counts)> {
-        std::mem::take(&mut self.spent)
-    }
-
-    /// Where the last publish went.
-    #[inline]
-    pub fn last_exchange(&self) -> Option<&Arc<Exchange>> {
-        self.targets.get(self.last_target).map(|target| &target.exchange)
-    }
-
-    /// Counts a publish to the target that was found last.
-    #[inline]
-    fn count(&mut self, channel: u16, number: u64, copies: usize) {
-        let Some(target) = self.targets.get_mut(self.last_target) else { return };
-        if target.spent.received == 0 {
-            self.counting.push(self.last_target);
-            target.spent.channel = channel;
-        } else if target.spent.channel != channel {
-            let spent = std::mem::replace(&mut target.spent, Counts { channel, ..Counts::default() });
-            let exchange = Arc::clone(&target.exchange);
-            self.spend(&exchange, spent);
-            // The borrow ended with the call.
-            return self.count_more(number, copies);
-        }
-        target.spent.received += 1;
-        target.spent.confirming += u64::from(number != 0);
-        target.spent.copies += copies as u64;
-    }
-
-    fn count_more(&mut self, number: u64, copies: usize) {
-        if let Some(Target { spent, .. }) = self.targets.get_mut(self.last_target) {
-            spent.received += 1;
-            spent.confirming += u64::from(number != 0);
-            spent.copies += copies as u64;
-        }
-    }
-
-    fn spend(&mut self, exchange: &Arc<Exchange>, counts: Counts) {
-        match self.spent.last_mut() {
-            Some((last, sum)) if last.number == exchange.number && sum.channel == counts.channel => {
-                sum.received += counts.received;
-                sum.confirming += counts.confirming;
-                sum.copies += counts.copies;
-            }
-            _ => self.spent.push((Arc::clone(exchange), counts)),
-        }
-    }
-
-    fn spend_targets(&mut self) {
-        for place in std::mem::take(&mut self.counting) {
-            let Some(target) = self.targets.get_mut(place) else { continue };
-            let counts = std::mem::take(&mut target.spent);
-            let exchange = Arc::clone(&target.exchange);
-            self.spend(&exchange, counts);
-        }
-    }
-
-    fn forget_if_changed(&mut self, context: &Context<'_>) {
-        let generation = context.vhost.generation();
-        if self.vhost_generation != generation || self.access_generation != context.access_generation {
-            self.vhost_generation = generation;
-            self.access_generation = context.access_generation;
-            self.is_traced = context.vhost.is_traced();
-            self.forget();
-        }
-    }
-
-    /// Routes are forgotten; batches stay until they are flushed.
-    fn forget(&mut self) {
-        self.spend_targets();
-        self.targets.clear();
-        self.target_of.clear();
-        self.routes_bytes = 0;
-        self.is_stale = !self.filled.is_empty();
-        if !self.is_stale {
-            self.batches.clear();
-            self.place_of.clear();
-        }
-    }
-
-    fn find_target(&mut self, context: &Context<'_>, by: &mut dyn Authority, name: &str) -> Result<usize, Error> {
-        // The default exchange has a name for permissions only (semantics 12.4).
-        let permission_name = if name.is_empty() { "amq.default" } else { name };
-        let vhost = context.vhost.name.to_string();
-        if !by.permits(Permission::Write, permission_name) {
-            return Err(Error::Refused {
-                permission: Permission::Write,
-                kind: Kind::Exchange,
-                name: permission_name.into(),
-                vhost,
-                user: by.user().into(),
-            });
-        }
-        let exchange = context.vhost.exchange(name).ok_or_else(|| not_found(context, name))?;
-        if exchange.spec.internal {
-            return Err(Error::InternalExchange { name: name.into(), vhost });
-        }
-        if self.targets.len() >= EXCHANGES_MAX {
-            self.spend_targets();
-            self.targets.clear();
-            self.target_of.clear();
-            self.routes_bytes = 0;
-        }
-        let topics = if exchange.spec.kind == TOPIC { by.topic_permission(name) } else { None };
-        let hooks = context.hooks.chain(&vhost, name);
-        let place = self.targets.len();
-        self.target_of.insert(Arc::clone(&exchange.name), place);
-        self.targets.push(Target {
-            exchange,
-            topics,
-            hooks,
-            routes: HashMap::new(),
-            last: None,
-            spent: Counts::default(),
-        });
-        Ok(place)
     }
 
     fn route(
@@ -656,51 +429,8 @@ impl Publisher {
     }
 }
 
-#[inline]
-fn put_one(batches: &mut [Batch], filled: &mut Vec<usize>, place: usize, exchange: &Exchange, incoming: Incoming) {
-    let batch = &mut batches[place];
-    if batch.messages.is_empty() {
-        filled.push(place);
-    }
-    batch.count(exchange);
-    batch.messages.push(incoming);
-}
-
 fn not_found(context: &Context<'_>, name: &str) -> Error {
     Error::NotFound { kind: Kind::Exchange, name: name.into(), vhost: context.vhost.name.to_string() }
-}
-
-/// Semantics 12.6.
-fn check_user_id(properties: Properties<'_>, by: &dyn Authority) -> Result<(), Error> {
-    match properties.user_id() {
-        Some(user_id) if !user_id.is_empty() && user_id != by.user().as_bytes() && !by.may_impersonate() => {
-            Err(Error::Message(format!(
-                "user_id property set to '{}' but authenticated user was '{}'",
-                String::from_utf8_lossy(user_id),
-                by.user()
-            )))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Digits for at most ten years in milliseconds. The reasons are RabbitMQ's terms for what is wrong.
-fn check_expiration(text: &str) -> Result<(), Error> {
-    let digits_end = text.bytes().skip(1).position(|byte| !byte.is_ascii_digit()).map_or(text.len(), |end| end + 1);
-    let (number, rest) = text.split_at_checked(digits_end).unwrap_or((text, ""));
-    let digits = number.strip_prefix('-').unwrap_or(number);
-    let reason = if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        "no_integer".to_owned()
-    } else if !rest.is_empty() {
-        format!("{{leftover_string,\"{rest}\"}}")
-    } else if number != digits {
-        format!("{{value_negative,{number}}}")
-    } else if digits.parse::<u64>().is_ok_and(|ms| ms <= EXPIRATION_MAX_MS) {
-        return Ok(());
-    } else {
-        format!("{{value_too_large,{number}}}")
-    };
-    Err(Error::Message(format!("invalid expiration '{text}': {reason}")))
 }
 
 enum Hooked {
@@ -736,160 +466,6 @@ fn run_hooks(hooks: &HookChain, context: &Context<'_>, by: &dyn Authority, messa
         Outcome::Reject { hook, reason } => {
             tracing::debug!(vhost = %context.vhost.name, exchange = message.exchange(), hook, reason, "hook rejected a message");
             Hooked::Ends(Published::Rejected)
-        }
-    }
-}
-
-#[derive(Clone, Debug, Default)]
-pub(super) struct ExtraKeys {
-    /// Those of CC, then those of BCC.
-    pub(super) keys: Vec<String>,
-    open_count: usize,
-    has_bcc: bool,
-}
-
-impl ExtraKeys {
-    /// Those that everybody may see.
-    pub(super) fn open_keys(&self) -> impl Iterator<Item = &str> {
-        self.keys.iter().take(self.open_count).map(String::as_str)
-    }
-}
-
-/// The routing keys in the headers CC and BCC (semantics 11.12); none for the common message.
-pub(super) fn extra_keys(properties: Properties<'_>) -> Result<Option<ExtraKeys>, Error> {
-    let Some(headers) = properties.headers() else { return Ok(None) };
-    let mut extra: Option<ExtraKeys> = None;
-    for name in ["CC", "BCC"] {
-        let Some(value) = headers.get(name) else { continue };
-        let ValueRef::Array(values) = value else {
-            let kind = value.to_owned().map_or("unknown", |value| value.type_name());
-            return Err(Error::Message(format!("invalid message: {{unacceptable_type_in_header,\"{name}\",{kind}}}")));
-        };
-        let extra = extra.get_or_insert_default();
-        extra.has_bcc |= name == "BCC";
-        for value in values.iter().flatten() {
-            if let ValueRef::LongString(key) = value
-                && let Ok(key) = std::str::from_utf8(key)
-                && key.len() <= 255
-            {
-                extra.keys.push(key.to_owned());
-                extra.open_count += usize::from(name == "CC");
-            }
-        }
-    }
-    Ok(extra)
-}
-
-/// The routing keys that a message has beside its own, in the headers CC and BCC (semantics 11.12).
-///
-/// # Errors
-/// A header that is no list.
-pub fn extra_keys_of(message: &Message) -> Result<Vec<String>, Error> {
-    Ok(extra_keys(message.properties())?.map(|extra| extra.keys).unwrap_or_default())
-}
-
-/// The message as queues keep it: one with a BCC header is marked, so that whoever hands it out takes the header away. Until then dead
-/// letters go by it (semantics 20.3).
-pub(super) fn hiding_bcc(message: &Arc<Message>) -> Arc<Message> {
-    if message.properties().headers().is_none_or(|headers| headers.get("BCC").is_none()) {
-        return Arc::clone(message);
-    }
-    Message::marked(message.parts(), message.body(), message.marks().and(Marks::HIDES_BCC))
-}
-
-/// The same message without its BCC header, which nobody but the broker may see.
-///
-/// # Errors
-/// The properties cannot be read.
-pub fn without_bcc(message: &Arc<Message>) -> Result<Arc<Message>, Error> {
-    if message.properties().headers().is_none_or(|headers| headers.get("BCC").is_none()) {
-        return Ok(Arc::clone(message));
-    }
-    let mut properties =
-        message.properties().to_owned().map_err(|error| Error::Message(format!("invalid message: {error}")))?;
-    if let Some(headers) = &mut properties.headers {
-        headers.remove("BCC");
-    }
-    let encoded = properties.encode();
-    let marks = message.marks().without(Marks::HIDES_BCC);
-    Ok(Message::marked(Parts { properties: &encoded, ..message.parts() }, message.body(), marks))
-}
-
-#[cfg(test)]
-mod tests {
-    use plugin_api::exchange::{BindingSpec, DestinationKind};
-
-    use super::super::declare::{Operator, QueueSpec};
-    use super::super::held::tests::NoHolder;
-    use super::super::{Change, Ledger, Numbers, QueueFactory, Shared};
-    use super::*;
-    use crate::plugin_host::Registry;
-    use crate::queue::{self, Handle};
-
-    /// Queues that keep nothing, and a ledger that does not either.
-    #[derive(Debug)]
-    struct Nothing;
-
-    impl Handle for Nothing {
-        fn post(&self, _: Input) {}
-    }
-
-    impl Ledger for Nothing {
-        fn record(&self, _: &str, _: Vec<Change>) {}
-    }
-
-    impl QueueFactory for Nothing {
-        fn create(
-            &self,
-            _: &Arc<Vhost>,
-            _: &Arc<str>,
-            _: u64,
-            _: queue::Options,
-            _: queue::Restored,
-        ) -> Arc<dyn Handle> {
-            Arc::new(Self)
-        }
-    }
-
-    #[test]
-    fn routes_to_many_queues_take_bounded_memory() {
-        let registry = Arc::new(Registry::builtin().unwrap());
-        let numbers = Arc::new(Numbers::starting_at(1));
-        let shared = Shared {
-            registry,
-            factory: Arc::new(Nothing),
-            ledger: Arc::new(Nothing),
-            holder: Arc::new(NoHolder),
-            numbers,
-            first_seq: 1,
-            bindings_per_queue_max: usize::MAX,
-            quorum_queues: crate::vhost::quorum::QuorumQueues::Local,
-            events: crate::events::Events::default(),
-        };
-        let vhost = Vhost::new("/", shared, queue::Durability::Synced).unwrap();
-        for number in 0..1000 {
-            let name = format!("q{number}");
-            let spec = QueueSpec { name: name.clone(), ..QueueSpec::default() };
-            vhost.declare_queue(&mut Operator, spec, || unreachable!("it has a name")).unwrap();
-            let binding = BindingSpec {
-                destination: name,
-                destination_kind: DestinationKind::Queue,
-                routing_key: String::new(),
-                arguments: plugin_api::value::Table::new(),
-            };
-            vhost.bind(&mut Operator, "amq.fanout", &binding).unwrap();
-        }
-        let hooks = HookSet::default();
-        let context = Context { vhost: &vhost, hooks: &hooks, access_generation: 1, reply_name: &|_| None };
-        let mut publisher = Publisher::default();
-        for number in 0..2000 {
-            let routing_key = format!("key{number}");
-            let parts = Parts { exchange: "amq.fanout", routing_key: &routing_key, properties: &[0, 0] };
-            let message = Message::new(parts, b"");
-            publisher.publish(&context, &mut Operator, 1, 0, None, message).unwrap();
-            let remembered = publisher.targets.iter().flat_map(|target| target.routes.values());
-            let bytes: usize = remembered.map(|places| size_of_val(&**places)).sum();
-            assert!(bytes <= ROUTES_BYTES_MAX, "{bytes} bytes after {number} keys");
         }
     }
 }
