@@ -5,7 +5,9 @@
 //! process ends.
 
 mod definitions;
+pub mod reload;
 mod store;
+mod topology;
 mod world;
 
 use std::io;
@@ -21,6 +23,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
 pub use self::definitions::{DefinitionsError, Offline};
+use self::reload::Reload;
+pub use self::topology::Planned;
 use self::world::{Comes, World};
 use crate::access::Mechanism;
 use crate::amqp::{Identity, Limits};
@@ -44,6 +48,7 @@ use crate::runtime::transactions::Transactions;
 use crate::runtime::{Broker, Clock, Shells};
 use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
 use crate::topology::apply::ApplyError;
+use crate::topology::plan::mark_at_start;
 use crate::topology::schema::{Topology, VhostDecl};
 use crate::vhost::{Numbers, Shared};
 
@@ -64,6 +69,8 @@ pub struct NodeOptions {
     pub data: Option<PathBuf>,
     /// Folders whose plugins are loaded.
     pub plugin_dirs: Vec<PathBuf>,
+    /// Gives what the topology file says, whenever it is to be read again.
+    pub reload: Option<reload::Source>,
 }
 
 /// Why the node did not start, or ended.
@@ -203,18 +210,34 @@ pub enum End {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> Result<Self, NodeError> {
         let taken = |kind| signal(kind).map_err(NodeError::Signals);
-        Ok(Self { terminate: taken(SignalKind::terminate())?, interrupt: taken(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: taken(SignalKind::terminate())?,
+            interrupt: taken(SignalKind::interrupt())?,
+            hangup: taken(SignalKind::hangup())?,
+        })
     }
 
-    async fn received(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+    /// Comes back when the node is to end; a wish to read the topology file again is passed on.
+    async fn received(&mut self, reload: Option<&Arc<Reload>>) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => match reload {
+                    None => tracing::info!("SIGHUP: the broker is still starting, with the topology file as it is"),
+                    Some(reload) => {
+                        let reload = Arc::clone(reload);
+                        // Two of them follow each other by a lock of theirs.
+                        tokio::task::spawn_blocking(move || reload.run());
+                    }
+                },
+            }
         }
     }
 }
@@ -224,13 +247,13 @@ impl Signals {
 /// # Errors
 /// See [`NodeError`].
 pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
-    let NodeOptions { topology, listen, http, metrics, topology_file, data, plugin_dirs } = options;
+    let NodeOptions { topology, listen, http, metrics, topology_file, data, plugin_dirs, reload: source } = options;
     let data = data.or_else(|| topology.storage.data.clone());
     let mut signals = Signals::new()?;
     let registry = Arc::new(load_plugins(&topology, &plugin_dirs)?);
     let (storage, recovery) = tokio::select! {
         recovered = store::recover(&registry, &topology.storage, data.clone()) => recovered?,
-        () = signals.received() => {
+        () = signals.received(None) => {
             tracing::info!("told to stop while the store was being recovered; the next start does it again");
             return Ok(End::Recovering);
         }
@@ -241,6 +264,7 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     let committer = Committer::new(Arc::clone(&storage));
     let mut storing = store::StoreTasks::start(&committer);
     let broker = build(&topology, registry, &committer, recovery, Clock::default())?;
+    let reload = Reload::new(Arc::clone(&broker), source, topology.clone());
     let addresses = if listen.is_empty() { topology.listeners.amqp.clone() } else { listen };
     let (amqp, listeners) = open_all(addresses, "listening", |address, error| NodeError::Listen { address, error })?;
     let http = http.unwrap_or_else(|| topology.management.listen.clone());
@@ -287,7 +311,7 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     say(NotifyState::Ready);
     let failure = tokio::select! {
         biased;
-        () = signals.received() => None,
+        () = signals.received(Some(&reload)) => None,
         failure = committer.failed() => Some(failure),
         // None of them ends while the store works, so this one panicked. Without it nothing would be confirmed or loaded again.
         ended = storing.ended() => Some(ended),
@@ -304,7 +328,7 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     }
     // From here on nobody submits anything any more.
     connections.shutdown().await;
-    drop(broker);
+    drop((broker, reload));
     if failure.is_none() {
         store::flush(&committer).await;
     }
@@ -392,6 +416,9 @@ pub fn build(
     let World { access, vhosts } = world::assemble(topology, comes, shared, ledger, definitions, &mut backlogs)?;
     if let Some(decl) = &topology.definitions {
         definitions::import_at_start(decl, &access, &vhosts)?;
+    }
+    if !topology.sections.is_empty() {
+        mark_at_start(topology, &access, &vhosts);
     }
     // What became due meanwhile finds everything in its place.
     holder.start();

@@ -199,7 +199,7 @@ impl Offline {
     pub async fn export(self, vhost: Option<&str>) -> Result<Json, NodeError> {
         let registry = Arc::new(load_plugins(&self.topology(), &self.plugin_dirs)?);
         let (topology, data) = (self.topology(), self.data);
-        let (storage, definitions) = store::read_definitions(&registry, &topology.storage, &data).await?;
+        let (storage, definitions, _) = store::read_definitions(&registry, &topology.storage, &data).await?;
         let recovery = Recovery { definitions, first_number: 1, first_seq: 1, ..Recovery::default() };
         // Nobody runs this committer, so nothing of what the start would change is written.
         let ledger = StoreLedger::new(Committer::new(Arc::clone(&storage)));
@@ -220,12 +220,12 @@ impl Offline {
         Ok(exported)
     }
 
-    fn topology(&self) -> Topology {
+    pub(super) fn topology(&self) -> Topology {
         self.topology.clone().unwrap_or_default()
     }
 }
 
-fn assemble(
+pub(super) fn assemble(
     topology: &Topology,
     comes: world::Comes,
     registry: Arc<crate::plugin_host::Registry>,

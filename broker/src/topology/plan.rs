@@ -325,7 +325,9 @@ impl Object {
         }
     }
 
-    fn to_json(&self) -> Json {
+    /// For programs.
+    #[must_use]
+    pub fn to_json(&self) -> Json {
         match self {
             Self::Vhost(name) => json!({"kind": "vhost", "name": name}),
             Self::User(name) => json!({"kind": "user", "name": name}),

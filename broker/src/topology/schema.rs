@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
 };
 
-use plugin_api::{exchange::DestinationKind, value::Table};
+use plugin_api::{exchange::DestinationKind, message::PropertiesBuf, value::Table};
 
 use crate::{
     access::HashAlgorithm,
@@ -73,10 +73,8 @@ pub struct RouteTestDecl {
     pub exchange: String,
     /// With which key.
     pub routing_key: String,
-    /// With which headers.
-    pub headers: Table,
-    /// With which other properties, by their names in the protocol.
-    pub properties: Vec<(String, String)>,
+    /// With which properties, headers among them.
+    pub properties: PropertiesBuf,
     /// With which body.
     pub body: Vec<u8>,
     /// Whether it comes back when no queue takes it.

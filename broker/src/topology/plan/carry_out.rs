@@ -1,18 +1,20 @@
 //! Doing what a plan says, in its order. What fails ends it: what was done until then stays, and is said.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plugin_api::exchange::{BindingSpec, DestinationKind, ExchangeSpec};
 
 use super::{Action, BindingKey, Change, Object, Plan, Target, Wish, marks};
-use crate::access::UserUpdate;
+use crate::access::{Access, UserUpdate};
 use crate::origin::Origin;
 use crate::topology::schema::{
     BindingDecl, ExchangeDecl, PermissionDecl, TopicPermissionDecl, Topology, UserDecl, VhostDecl,
 };
+use crate::topology::snapshot::snapshot;
 use crate::vhost::Vhost;
 use crate::vhost::declare::{Operator, QueueSpec};
+use crate::vhost::registry::Vhosts;
 use crate::vhost::settings::VhostLimits;
 
 /// What became of a plan.
@@ -46,7 +48,7 @@ pub fn carry_out(plan: &Plan, topology: &Topology, target: &Target<'_>, wish: Wi
     if result.failed.is_none() && wish.origin == Origin::Topology {
         run.adopt();
     }
-    run.mark();
+    mark(topology, target.access, target.vhosts);
     result
 }
 
@@ -307,21 +309,15 @@ impl<'a> Run<'a> {
             }
         }
     }
-
-    /// Marks what the file declares and what it once declared, as far as it is there: what could not be removed can be removed another time.
-    fn mark(&self) {
-        let vhosts = self.target.vhosts;
-        let mut marks = marks::of(vhosts, &self.topology.owner);
-        marks.extend(marks::declared(self.topology));
-        let is_there = there(self.target);
-        marks.retain(|object| is_there.contains(object));
-        marks::write(vhosts, &self.topology.owner, &marks);
-    }
 }
 
-/// Everything that is there.
-fn there(target: &Target<'_>) -> BTreeSet<Object> {
-    marks::declared(&crate::topology::snapshot::snapshot(target.access, target.vhosts, None))
+/// Marks what the file declares and what it once declared, as far as it is there: what could not be removed can be removed another time.
+fn mark(topology: &Topology, access: &Access, vhosts: &Vhosts) {
+    let mut marks = marks::of(vhosts, &topology.owner);
+    marks.extend(marks::declared(topology));
+    let is_there = marks::declared(&snapshot(access, vhosts, None));
+    marks.retain(|object| is_there.contains(object));
+    marks::write(vhosts, &topology.owner, &marks);
 }
 
 fn declare_exchange(vhost: &Vhost, decl: &ExchangeDecl) -> Result<(), String> {
@@ -352,6 +348,6 @@ fn text(error: impl std::fmt::Display) -> String {
 }
 
 /// Marks what a file declares that was carried out at the start of the broker.
-pub fn mark_at_start(topology: &Topology, target: &Target<'_>) {
-    Run::new(&Plan::default(), topology, target, Wish::default()).mark();
+pub fn mark_at_start(topology: &Topology, access: &Access, vhosts: &Vhosts) {
+    mark(topology, access, vhosts);
 }

@@ -112,7 +112,10 @@ fn maps(fields: &mut Fields, prefix: &str, before: Option<&Map<String, Json>>, a
 
 pub(super) fn limits(before: VhostLimits, after: VhostLimits) -> Vec<Difference> {
     let mut fields = Fields::default();
-    maps(&mut fields, "", Some(&before.to_json()), &after.to_json());
+    let shown = |limits: VhostLimits| {
+        limits_to_json([("max_connections", limits.max_connections), ("max_queues", limits.max_queues)])
+    };
+    maps(&mut fields, "", Some(&shown(before)), &shown(after));
     fields.0
 }
 
