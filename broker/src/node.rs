@@ -4,10 +4,11 @@
 //! End, on SIGTERM or SIGINT: listeners close, clients get connection.close 320 and a deadline, the store takes what is left, then the
 //! process ends.
 
+pub mod apply_file;
 mod definitions;
-pub mod reload;
+mod offline;
+mod reload;
 mod store;
-mod topology;
 mod world;
 
 use std::io;
@@ -22,9 +23,10 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
+use self::apply_file::FileInForce;
 pub use self::definitions::{DefinitionsError, Offline};
-use self::reload::Reload;
-pub use self::topology::Planned;
+pub use self::offline::Planned;
+use self::reload::Reloader;
 use self::world::{Comes, World};
 use crate::access::Mechanism;
 use crate::amqp::{Identity, Limits};
@@ -70,7 +72,7 @@ pub struct NodeOptions {
     /// Folders whose plugins are loaded.
     pub plugin_dirs: Vec<PathBuf>,
     /// Gives what the topology file says, whenever it is to be read again.
-    pub reload: Option<reload::Source>,
+    pub reload: Option<apply_file::Source>,
 }
 
 /// Why the node did not start, or ended.
@@ -210,34 +212,21 @@ pub enum End {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    hangup: Signal,
+    /// Asks for the topology file to be read again; `reload` takes it.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
     fn new() -> Result<Self, NodeError> {
         let taken = |kind| signal(kind).map_err(NodeError::Signals);
-        Ok(Self {
-            terminate: taken(SignalKind::terminate())?,
-            interrupt: taken(SignalKind::interrupt())?,
-            hangup: taken(SignalKind::hangup())?,
-        })
+        let (terminate, interrupt) = (taken(SignalKind::terminate())?, taken(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt, hangup: Some(taken(SignalKind::hangup())?) })
     }
 
-    /// Comes back when the node is to end; a wish to read the topology file again is passed on.
-    async fn received(&mut self, reload: Option<&Arc<Reload>>) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => match reload {
-                    None => tracing::info!("SIGHUP: the broker is still starting, with the topology file as it is"),
-                    Some(reload) => {
-                        let reload = Arc::clone(reload);
-                        // Two of them follow each other by a lock of theirs.
-                        tokio::task::spawn_blocking(move || reload.run());
-                    }
-                },
-            }
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }
@@ -253,7 +242,7 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     let registry = Arc::new(load_plugins(&topology, &plugin_dirs)?);
     let (storage, recovery) = tokio::select! {
         recovered = store::recover(&registry, &topology.storage, data.clone()) => recovered?,
-        () = signals.received(None) => {
+        () = signals.received() => {
             tracing::info!("told to stop while the store was being recovered; the next start does it again");
             return Ok(End::Recovering);
         }
@@ -264,7 +253,7 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     let committer = Committer::new(Arc::clone(&storage));
     let mut storing = store::StoreTasks::start(&committer);
     let broker = build(&topology, registry, &committer, recovery, Clock::default())?;
-    let reload = Reload::new(Arc::clone(&broker), source, topology.clone());
+    let reloader = Reloader(FileInForce::new(Arc::clone(&broker), source, topology.clone()));
     let addresses = if listen.is_empty() { topology.listeners.amqp.clone() } else { listen };
     let (amqp, listeners) = open_all(addresses, "listening", |address, error| NodeError::Listen { address, error })?;
     let http = http.unwrap_or_else(|| topology.management.listen.clone());
@@ -308,10 +297,13 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     accepting.spawn(sampler::run(Arc::clone(&broker)));
     accepting.spawn(timer::run(Arc::clone(&broker.timer)));
     accepting.spawn(disk_watch.run(Arc::clone(&broker)));
+    if let Some(hangup) = signals.hangup.take() {
+        accepting.spawn(reloader.run(hangup));
+    }
     say(NotifyState::Ready);
     let failure = tokio::select! {
         biased;
-        () = signals.received(Some(&reload)) => None,
+        () = signals.received() => None,
         failure = committer.failed() => Some(failure),
         // None of them ends while the store works, so this one panicked. Without it nothing would be confirmed or loaded again.
         ended = storing.ended() => Some(ended),
@@ -328,7 +320,7 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     }
     // From here on nobody submits anything any more.
     connections.shutdown().await;
-    drop((broker, reload));
+    drop(broker);
     if failure.is_none() {
         store::flush(&committer).await;
     }

@@ -10,10 +10,13 @@ mod logging;
 mod man;
 mod plugins;
 mod progress;
+mod route;
 mod run;
 mod script;
 mod store;
+mod test;
 mod topology;
+mod without_broker;
 
 use std::{ffi::OsStr, io::Write as _, process::ExitCode};
 
@@ -55,6 +58,12 @@ enum Command {
     /// Write what a running broker has as a topology file
     #[command(long_about = topology::EXPORT_ABOUT)]
     Export(WithRemote<topology::ExportArgs>),
+    /// Say where a message would go and why, in a running broker or by a topology file alone
+    #[command(long_about = route::LONG_ABOUT)]
+    Route(WithRemote<route::RouteArgs>),
+    /// Run the tests of a topology file: which messages reach which queues
+    #[command(long_about = test::LONG_ABOUT)]
+    Test(test::TestArgs),
     /// Convert definitions.json to a topology file, and the schema for editors
     Topology(topology::TopologyArgs),
     /// Import and export definitions of a running broker or of a data folder as RabbitMQ does
@@ -119,6 +128,8 @@ Examples:
   broker --listen 127.0.0.1:5673 --log debug
   broker check topology.yaml         report all mistakes of the file
   broker plan topology.yaml          what the file would change; 'broker apply' does it
+  broker test topology.yaml          its tests: which messages reach which queues
+  broker route orders order.eu.new --explain               where a message goes, and why
   broker script test scripts/        run the tests beside the scripts
   broker definitions import definitions.json --data DIR    take over what a RabbitMQ exported
   broker list queues --sort messages --reverse             what a running broker has
@@ -179,6 +190,8 @@ impl Command {
             Self::Plan(WithRemote { args, remote }) => topology::plan(args, &remote),
             Self::Apply(WithRemote { args, remote }) => topology::apply(args, &remote),
             Self::Export(WithRemote { args, remote }) => topology::export(args, &remote),
+            Self::Route(WithRemote { args, remote }) => route::route(&args, &remote),
+            Self::Test(args) => test::test(&args),
             Self::Topology(args) => topology::topology(&args),
             Self::Definitions(args) => definitions::definitions(args),
             Self::Script(args) => script::script(&args),

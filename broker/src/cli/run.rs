@@ -10,7 +10,7 @@ use clap::Args;
 use super::{exit, logging};
 use crate::{
     config::{self, Diagnostic, parse_listen, parse_listen_at},
-    node::{self, End, NodeOptions, reload},
+    node::{self, End, NodeOptions, apply_file},
     plugin_host::Registry,
     topology::{
         check::Types,
@@ -135,7 +135,7 @@ pub(super) fn run(args: RunArgs) -> u8 {
     let topology = completed(topology, definitions.clone());
     let reload = args.topology.clone().map(|file| {
         let plugin_dirs = args.plugin_dir.clone();
-        reload::Source(Box::new(move || {
+        apply_file::Source(Box::new(move || {
             let lines = |diagnostics: &[Diagnostic]| diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>();
             let topology = read(&file, &plugin_dirs).map_err(|diagnostics| lines(&diagnostics))?;
             Ok(completed(topology, definitions.clone()))

@@ -75,6 +75,11 @@ impl HookChain {
         self.hooks().map(|(_, hook)| hook.decl.name.as_str())
     }
 
+    /// The same hooks, each as a chain of its own, for whoever wants to see what each of them does.
+    pub fn one_by_one(&self) -> impl Iterator<Item = Self> {
+        self.hooks.iter().map(|index| Self { set: Arc::clone(&self.set), hooks: Box::new([*index]) })
+    }
+
     /// Sends one publish through all hooks: what one changes is what the next one sees, and the first that drops or rejects
     /// ends it. Synchronous; takes at most the sum of the time limits. The interpreters belong to the calling thread.
     #[must_use]

@@ -1,127 +1,24 @@
-//! Reading the topology file again while the broker runs, on SIGHUP.
-//!
-//! All or nothing as far as that can be known beforehand: a file with a mistake, hooks that do not compile, or a step that would lose messages leave everything as it
-//! is, and the log says why. Then users, permissions, vhosts and what is in them become what the file says, as by `broker apply`; what the file no longer says of
-//! users, permissions, policies and limits is forgotten, as the next start would forget it. Exchanges, queues and bindings that left the file stay. What only
-//! a start reads is named in the log.
+//! When the topology file is read again: on SIGHUP.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
-use parking_lot::Mutex;
+use tokio::signal::unix::Signal;
 
-use crate::hooks::HookSet;
-use crate::origin::Origin;
-use crate::runtime::Broker;
-use crate::runtime::hands::BrokerHands;
-use crate::topology::plan::{Plan, Prune, Wish, carry_out};
-use crate::topology::schema::Topology;
-
-/// Reads the file; what is wrong with it comes as lines for people.
-pub struct Source(pub Box<dyn Fn() -> Result<Topology, Vec<String>> + Send + Sync>);
-
-impl std::fmt::Debug for Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Source")
-    }
-}
+use super::apply_file::FileInForce;
 
 /// See the module.
-#[derive(Debug)]
-pub struct Reload {
-    broker: Arc<Broker>,
-    source: Option<Source>,
-    /// What is in force: what was read last, but for what takes a restart.
-    running: Mutex<Topology>,
-}
+pub(super) struct Reloader(pub(super) FileInForce);
 
-/// How a reload went wrong.
-enum Failure {
-    /// Nothing was changed.
-    Refused(Vec<String>),
-    /// A step failed after others had been done.
-    Halfway { failed: String, done: Vec<String>, left: Vec<String> },
-}
-
-impl Reload {
-    /// For a broker that was started with `topology`; `source` gives what its file says now.
-    pub fn new(broker: Arc<Broker>, source: Option<Source>, topology: Topology) -> Arc<Self> {
-        Arc::new(Self { broker, source, running: Mutex::new(topology) })
-    }
-
-    /// Reads the file and does what it says. It waits for queues and scripts: call it off the event loop. What became of it is logged and counted.
-    pub fn run(&self) {
-        let Some(source) = &self.source else {
-            tracing::info!("SIGHUP: this broker has no topology file that could be read again");
-            return;
-        };
-        let mut running = self.running.lock();
-        let counts = &self.broker.reloads;
-        match self.change((source.0)(), &mut running) {
-            Ok(done) if done.is_empty() => {
-                counts.done.fetch_add(1, Relaxed);
-                tracing::info!("topology file read again: nothing has changed");
-            }
-            Ok(done) => {
-                counts.done.fetch_add(1, Relaxed);
-                done.iter().for_each(|step| tracing::info!("topology file: {step}"));
-                tracing::info!(changes = done.len(), "topology file read again");
-            }
-            Err(Failure::Refused(why)) => {
-                counts.refused.fetch_add(1, Relaxed);
-                why.iter().for_each(|line| tracing::error!("topology file: {line}"));
-                tracing::error!(mistakes = why.len(), "topology file refused; everything stays as it was");
-            }
-            Err(Failure::Halfway { failed, done, left }) => {
-                counts.failed.fetch_add(1, Relaxed);
-                done.iter().for_each(|step| tracing::info!("topology file: {step}"));
-                left.iter().for_each(|step| tracing::warn!("topology file: not tried: {step}"));
-                tracing::error!(
-                    "topology file: {failed}; what was done before stays, send SIGHUP again once this is mended"
-                );
+impl Reloader {
+    /// Waits for reasons to read it again, for ever.
+    pub(super) async fn run(self, mut hangup: Signal) {
+        let file = Arc::new(self.0);
+        while hangup.recv().await.is_some() {
+            let file = Arc::clone(&file);
+            // It reads files, compiles scripts and waits for queues.
+            if let Err(error) = tokio::task::spawn_blocking(move || file.read_again()).await {
+                tracing::error!(error = %error, "the topology file was not read to its end");
             }
         }
     }
-
-    fn change(&self, read: Result<Topology, Vec<String>>, running: &mut Topology) -> Result<Vec<String>, Failure> {
-        let topology = read.map_err(Failure::Refused)?;
-        let text = |errors: Vec<crate::hooks::HookError>| errors.iter().map(ToString::to_string).collect();
-        HookSet::load(&topology.hooks).map_err(|errors| Failure::Refused(text(errors)))?;
-        let _turn = self.broker.applying.lock();
-        let hands = BrokerHands(&self.broker);
-        let wish = Wish { prune: Prune::Settings, force: false, origin: Origin::Topology };
-        let plan = Plan::make(&topology, &hands.target(), wish);
-        let refusals = plan.refusals();
-        if !refusals.is_empty() {
-            return Err(Failure::Refused(refusals));
-        }
-        for note in &plan.notes {
-            tracing::warn!("topology file: {note}");
-        }
-        for section in needs_restart(running, &topology) {
-            tracing::warn!("topology file: '{section}' has changed, which takes a restart");
-        }
-        let result = carry_out(&plan, &topology, &hands.target(), wish);
-        if let Some(failed) = result.failed {
-            return Err(Failure::Halfway { failed, done: result.done, left: result.left });
-        }
-        *running = topology;
-        Ok(result.done)
-    }
-}
-
-/// The sections that differ and that only a start reads.
-fn needs_restart(running: &Topology, new: &Topology) -> Vec<&'static str> {
-    let differs = [
-        ("node", running.node != new.node),
-        ("listeners", running.listeners != new.listeners),
-        ("management", running.management != new.management),
-        ("metrics", running.metrics != new.metrics),
-        ("limits", running.limits != new.limits),
-        ("storage", running.storage != new.storage),
-        ("plugins", running.plugins != new.plugins),
-        ("definitions", running.definitions != new.definitions),
-        ("hooks", running.hooks != new.hooks),
-    ];
-    differs.into_iter().filter(|(_, differs)| *differs).map(|(section, _)| section).collect()
 }

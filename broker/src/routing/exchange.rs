@@ -323,6 +323,28 @@ impl Exchange {
         Ok(wish)
     }
 
+    /// All bindings, each with whether a message with any of `keys` matches it, and what the type wants beside. For people who ask: it goes through all of them.
+    ///
+    /// # Errors
+    /// The exchange's type has failed.
+    pub fn judged(
+        &self,
+        message: &View<'_>,
+        keys: &[&str],
+    ) -> Result<(Vec<(Identity, bool)>, Option<Wish>), TypeError> {
+        let state = self.state.read();
+        let Some(instance) = &state.instance else {
+            return Err(TypeError::Refused(format!("exchange type {} not found", self.spec.kind)));
+        };
+        let mut slots = Vec::new();
+        let wish = instance.route(message, keys, &mut slots)?;
+        let slots: hashbrown::HashSet<u32> = slots.into_iter().collect();
+        let judged = (0..)
+            .zip(&state.slots)
+            .filter_map(|(slot, binding)| Some((binding.as_ref()?.identity.clone(), slots.contains(&slot))));
+        Ok((judged.collect(), wish))
+    }
+
     /// Gives the exchange's type messages back that were kept over a restart, oldest first.
     pub fn restore_kept<'a>(&self, messages: impl Iterator<Item = &'a Message>) {
         let mut state = self.state.write();

@@ -15,6 +15,7 @@ mod explain;
 pub mod firehose;
 mod happened;
 pub mod held;
+pub mod json_properties;
 pub mod json_table;
 mod policies;
 pub mod policy;
