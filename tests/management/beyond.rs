@@ -1,6 +1,6 @@
 //! What RabbitMQ does not have: `/api/x/`.
 
-use super::broker;
+use super::{broker, m, payloads};
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -10,16 +10,6 @@ use tests::http::Http;
 fn publish(http: &Http, key: &str, payload: &str) {
     let body = json!({"properties": {"delivery_mode": 2}, "routing_key": key, "payload": payload, "payload_encoding": "string"});
     assert_eq!(http.post("/exchanges/%2F/amq.default/publish", &body).json()["routed"], json!(true));
-}
-
-fn payloads(messages: &Value) -> Vec<(String, bool)> {
-    let one =
-        |message: &Value| (message["payload"].as_str().unwrap().to_owned(), message["redelivered"].as_bool().unwrap());
-    messages.as_array().unwrap().iter().map(one).collect()
-}
-
-fn m(payload: &str, redelivered: bool) -> (String, bool) {
-    (payload.to_owned(), redelivered)
 }
 
 #[test]
