@@ -7,6 +7,7 @@ mod completion;
 mod contexts;
 mod messages;
 mod objects;
+mod topology;
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};

@@ -10,16 +10,42 @@ use super::{SECTIONS, TOP};
 /// The schema as text.
 #[must_use]
 pub fn json_schema() -> String {
-    let definitions: Map<String, Json> =
+    let mut definitions: Map<String, Json> =
         SECTIONS.iter().skip(1).map(|(name, section)| (slug(name), object(name, section.keys))).collect();
+    for section in ["users", "vhosts", "policies", "exchanges", "queues"] {
+        definitions.insert(format!("{section}_with_name"), with_name(section));
+    }
     let mut root = object("top", TOP.keys);
     if let Some(root) = root.as_object_mut() {
         root.insert("$schema".to_owned(), json!("http://json-schema.org/draft-07/schema#"));
         root.insert("title".to_owned(), json!("Topology of a broker"));
         root.insert("definitions".to_owned(), Json::Object(definitions));
     }
-    serde_json::to_string_pretty(&root).unwrap_or_default() + "\n"
+    let mut out = String::new();
+    write(&root, 0, &mut out);
+    out + "\n"
 }
+
+/// What fits on a line stays on one, so that people can read it and review a change.
+fn write(value: &Json, depth: usize, out: &mut String) {
+    let line = value.to_string();
+    let Json::Object(entries) = value else { return out.push_str(&line) };
+    if line.len() + 2 * depth <= LINE_CHARS {
+        return out.push_str(&line);
+    }
+    out.push_str("{\n");
+    for (index, (key, value)) in entries.iter().enumerate() {
+        out.push_str(&"  ".repeat(depth + 1));
+        out.push_str(&Json::from(key.as_str()).to_string());
+        out.push_str(": ");
+        write(value, depth + 1, out);
+        out.push_str(if index + 1 < entries.len() { ",\n" } else { "\n" });
+    }
+    out.push_str(&"  ".repeat(depth));
+    out.push('}');
+}
+
+const LINE_CHARS: usize = 140;
 
 /// A name that a reference can carry.
 fn slug(name: &str) -> String {
@@ -86,7 +112,7 @@ fn named(section: &str, short: &[&str]) -> Json {
     let by_name = json!({"type": "object", "additionalProperties": {"anyOf": body}});
     let single =
         json!({"type": "object", "additionalProperties": {"anyOf": body}, "minProperties": 1, "maxProperties": 1});
-    let items = json!({"type": "array", "items": {"anyOf": [text(), with_name(section), single]}});
+    let items = json!({"type": "array", "items": {"anyOf": [text(), of(&format!("{section}_with_name")), single]}});
     json!({"anyOf": [by_name, items, {"type": "null"}]})
 }
 
@@ -188,3 +214,6 @@ fn value(section: &str, key: &str) -> Json {
         _ => anything(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -623,4 +623,5 @@ fn tests_folder(name: &str) -> PathBuf {
     folder
 }
 
+mod includes;
 mod settings;
