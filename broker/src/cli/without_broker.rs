@@ -31,7 +31,7 @@ pub(super) enum Refused {
     /// There is no such user in the file.
     NoUser,
     /// As a broker would refuse it.
-    ByRules(Error),
+    ByRules(Box<Error>),
 }
 
 impl WithoutBroker {
@@ -83,6 +83,6 @@ impl WithoutBroker {
                 dry_run(&vhost, &self.hooks, &mut by, message, Asking::Freely)
             }
         };
-        run.map_err(Refused::ByRules)
+        run.map_err(|error| Refused::ByRules(Box::new(error)))
     }
 }

@@ -126,6 +126,15 @@ pub struct Unbound {
     pub result: Result<(), TypeError>,
 }
 
+/// What an exchange thinks of a message.
+#[derive(Debug)]
+pub struct Judged {
+    /// Its bindings, each with whether the message matches it.
+    pub bindings: Vec<(Identity, bool)>,
+    /// What its type wants beside.
+    pub wish: Option<Wish>,
+}
+
 /// What a bind changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
@@ -323,15 +332,11 @@ impl Exchange {
         Ok(wish)
     }
 
-    /// All bindings, each with whether a message with any of `keys` matches it, and what the type wants beside. For people who ask: it goes through all of them.
+    /// All bindings, each with whether a message with any of `keys` matches it. For people who ask: it goes through all of them.
     ///
     /// # Errors
     /// The exchange's type has failed.
-    pub fn judged(
-        &self,
-        message: &View<'_>,
-        keys: &[&str],
-    ) -> Result<(Vec<(Identity, bool)>, Option<Wish>), TypeError> {
+    pub fn judged(&self, message: &View<'_>, keys: &[&str]) -> Result<Judged, TypeError> {
         let state = self.state.read();
         let Some(instance) = &state.instance else {
             return Err(TypeError::Refused(format!("exchange type {} not found", self.spec.kind)));
@@ -342,7 +347,7 @@ impl Exchange {
         let judged = (0..)
             .zip(&state.slots)
             .filter_map(|(slot, binding)| Some((binding.as_ref()?.identity.clone(), slots.contains(&slot))));
-        Ok((judged.collect(), wish))
+        Ok(Judged { bindings: judged.collect(), wish })
     }
 
     /// Gives the exchange's type messages back that were kept over a restart, oldest first.

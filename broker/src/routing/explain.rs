@@ -10,7 +10,7 @@ use std::sync::Arc;
 use plugin_api::exchange::{DependsOn, DestinationKind, Wish};
 use plugin_api::message::Message as View;
 
-use super::exchange::{Exchange, Identity};
+use super::exchange::{Exchange, Identity, Judged};
 use super::walk::{Tables, route};
 use crate::plugin_host::TypeError;
 use crate::vhost::QueueRecord;
@@ -97,7 +97,7 @@ pub fn explain(
             outcome = Some(StepOutcome::DependsOnState);
         } else {
             match exchange.judged(message, keys) {
-                Ok((judged, wish)) => {
+                Ok(Judged { bindings: judged, wish }) => {
                     for (identity, is_match) in judged {
                         let end = (identity.destination_kind, Arc::<str>::from(&*identity.destination));
                         if is_match && !to.contains(&end) {

@@ -203,21 +203,17 @@ impl<'a> Run<'a> {
 
     /// Deletes it, makes it again, and binds it as it was bound.
     fn replace(&self, object: &Object) -> Result<(), String> {
-        let (vhost_name, is_end): (&str, Box<dyn Fn(&BindingDecl) -> bool>) = match object {
-            Object::Queue(vhost, name) => {
-                let is_end = move |binding: &BindingDecl| {
-                    binding.destination_kind == DestinationKind::Queue && binding.destination == *name
-                };
-                (vhost, Box::new(is_end))
+        let (Object::Queue(vhost_name, name) | Object::Exchange(vhost_name, name)) = object else {
+            return Err(format!("{object} cannot be replaced"));
+        };
+        let is_end = |binding: &BindingDecl| match object {
+            Object::Queue(..) => {
+                binding.destination_kind == DestinationKind::Queue && binding.destination == *name
             }
-            Object::Exchange(vhost, name) => {
-                let is_end = move |binding: &BindingDecl| {
-                    let is_to = binding.destination_kind == DestinationKind::Exchange && binding.destination == *name;
-                    is_to || binding.source == *name
-                };
-                (vhost, Box::new(is_end))
+            _ => {
+                let is_to = binding.destination_kind == DestinationKind::Exchange && binding.destination == *name;
+                is_to || binding.source == *name
             }
-            other => return Err(format!("{other} cannot be replaced")),
         };
         self.remove(object)?;
         self.put(object)?;

@@ -41,7 +41,8 @@ impl Fields {
         for name in names {
             let old = before.and_then(|before| before.get(&name));
             let new = after.get(&name);
-            if !same(old, new) && !(before.is_some() && is_equal(&name)) {
+            let is_same = same(old, new) || before.is_some() && is_equal(&name);
+            if !is_same {
                 self.add_value(&format!("arguments.{name}"), shown(old), shown(new));
             }
         }
