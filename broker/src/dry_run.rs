@@ -10,7 +10,7 @@ mod shown;
 use std::sync::Arc;
 
 pub use self::shown::to_json;
-use crate::access::{Access, Permission, TopicPermission, User};
+use crate::access::{Access, Permission, Resource, TopicPermission, User};
 use crate::hooks::{HookSet, Outcome, Publish};
 use crate::message::{Message, Parts};
 use crate::routing::explain::{Asking, Explanation};
@@ -40,6 +40,13 @@ pub enum HookOutcome {
     Dropped(String),
     /// It is refused, for this reason.
     Rejected(String),
+    /// It goes to the dead letters.
+    DeadLettered {
+        /// For this reason.
+        reason: String,
+        /// The exchange that gets it.
+        exchange: Option<String>,
+    },
 }
 
 /// See the module.
@@ -115,10 +122,11 @@ fn run_hooks(
             }
             Outcome::Drop { reason, .. } => HookOutcome::Dropped(reason),
             Outcome::Reject { reason, .. } => HookOutcome::Rejected(reason),
+            Outcome::DeadLetter { reason, exchange, .. } => HookOutcome::DeadLettered { reason, exchange },
         };
         let hook = single.names().next().unwrap_or_default().to_owned();
         let before = Arc::clone(&message);
-        let is_over = matches!(outcome, HookOutcome::Dropped(_) | HookOutcome::Rejected(_));
+        let is_over = !matches!(outcome, HookOutcome::Passed | HookOutcome::Rewritten(_));
         if let HookOutcome::Rewritten(after) = &outcome {
             message = Arc::clone(after);
         }
@@ -142,8 +150,8 @@ pub struct Publisher<'a> {
 }
 
 impl Authority for Publisher<'_> {
-    fn permits(&mut self, permission: Permission, name: &str) -> bool {
-        self.access.permits(&self.user, &self.vhost, permission, name)
+    fn permits(&mut self, permission: Permission, resource: Resource, name: &str) -> bool {
+        self.access.permits(&self.user, &self.vhost, permission, resource, name)
     }
 
     fn topic_permission(&mut self, exchange: &str) -> Option<Arc<TopicPermission>> {

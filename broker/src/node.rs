@@ -1,7 +1,7 @@
 //! Wiring: the only place that knows every module, the order of the start and the order of the end.
 //!
 //! Start: plugins, storage and what it kept, hooks, users, vhosts with their topology, definitions to import, listeners (semantics 27.7: who connects finds everything in its place).
-//! End, on SIGTERM or SIGINT: listeners close, clients get connection.close 320 and a deadline, the store takes what is left, then the
+//! SIGHUP reads the topology file again (`reload`). End, on SIGTERM or SIGINT: listeners close, clients get connection.close 320 and a deadline, the store takes what is left, then the
 //! process ends.
 
 pub mod apply_file;
@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use plugin_api::auth::AuthBackend;
 use plugin_api::storage::Durability;
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
@@ -28,15 +29,15 @@ pub use self::definitions::{DefinitionsError, Offline};
 pub use self::offline::Planned;
 use self::reload::Reloader;
 use self::world::{Comes, World};
-use crate::access::Mechanism;
+use crate::access::{Backend, INTERNAL, Mechanism};
 use crate::amqp::{Identity, Limits};
 use crate::events::{Events, follow_log};
-use crate::hooks::{HookError, HookSet};
+use crate::hooks::{HookError, Hooks};
 use crate::management::prometheus::Pages;
 use crate::management::{self, Management, NodeFacts};
 use crate::message;
 use crate::metrics::Metrics;
-use crate::plugin_host::{LoadError, LoadRequest, Registry, TypeError};
+use crate::plugin_host::{AuthWanted, LoadError, LoadRequest, Registry, TypeError};
 use crate::runtime::alarms::{self, Alarms};
 use crate::runtime::broker::Parts;
 use crate::runtime::broker_exchanges;
@@ -51,7 +52,7 @@ use crate::runtime::{Broker, Clock, Shells};
 use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
 use crate::topology::apply::ApplyError;
 use crate::topology::plan::mark_at_start;
-use crate::topology::schema::{Topology, VhostDecl};
+use crate::topology::schema::{AuthBackendDecl, Topology, VhostDecl};
 use crate::vhost::{Numbers, Shared};
 
 /// What to run.
@@ -212,7 +213,7 @@ pub enum End {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// Asks for the topology file to be read again; `reload` takes it.
+    /// Asks for a reload; `reload` takes it when there is something to reload.
     hangup: Option<Signal>,
 }
 
@@ -253,7 +254,8 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     let committer = Committer::new(Arc::clone(&storage));
     let mut storing = store::StoreTasks::start(&committer);
     let broker = build(&topology, registry, &committer, recovery, Clock::default())?;
-    let reloader = Reloader(FileInForce::new(Arc::clone(&broker), source, topology.clone()));
+    let file = FileInForce::new(Arc::clone(&broker), source, topology.clone());
+    let reloader = Reloader::new(Arc::clone(&broker), file);
     let addresses = if listen.is_empty() { topology.listeners.amqp.clone() } else { listen };
     let (amqp, listeners) = open_all(addresses, "listening", |address, error| NodeError::Listen { address, error })?;
     let http = http.unwrap_or_else(|| topology.management.listen.clone());
@@ -363,6 +365,20 @@ fn load_plugins(topology: &Topology, folders: &[PathBuf]) -> Result<Registry, No
     Ok(registry)
 }
 
+fn auth_backends(topology: &Topology, registry: &Registry) -> Result<Vec<Backend>, NodeError> {
+    let open = |decl: &AuthBackendDecl| {
+        let AuthBackendDecl { kind, name, config, timeout, authorization, isolation } = decl;
+        let asked: Option<Arc<dyn AuthBackend>> = if kind == INTERNAL {
+            None
+        } else {
+            let (base, timeout, isolation) = (topology.folder.as_deref(), *timeout, *isolation);
+            Some(registry.auth_backend(&AuthWanted { name, kind, config, base, timeout, isolation })?)
+        };
+        Ok(Backend { name: name.clone(), asked, authorization: authorization.clone() })
+    };
+    topology.auth.iter().map(open).collect()
+}
+
 /// Everything between the store and the listeners: hooks, users, vhosts with what the topology declares.
 ///
 /// # Errors
@@ -374,7 +390,8 @@ pub fn build(
     recovery: Recovery,
     clock: Clock,
 ) -> Result<Arc<Broker>, NodeError> {
-    let hooks = HookSet::load(&topology.hooks).map_err(NodeError::Hooks)?;
+    let hooks = Arc::new(Hooks::load(&topology.hooks).map_err(NodeError::Hooks)?);
+    let backends = auth_backends(topology, &registry)?;
     // Where nothing is written to disk, moving messages to the store would gain nothing.
     let queue_memory = topology
         .limits
@@ -403,6 +420,7 @@ pub fn build(
         bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
         quorum_queues: topology.node.quorum_queues,
         events: events.clone(),
+        hooks: Arc::clone(&hooks),
     };
     let comes = if topology.definitions.is_some() { Comes::Definitions } else { Comes::Nothing };
     let World { access, vhosts } = world::assemble(topology, comes, shared, ledger, definitions, &mut backlogs)?;
@@ -437,10 +455,10 @@ pub fn build(
         identity: Arc::new(identity),
         limits: Arc::new(limits),
         connections_max: topology.limits.connections_max,
-        access: Arc::new(access.telling(events.clone())),
+        access: Arc::new(access.telling(events.clone()).with_backends(backends)),
         events,
         vhosts,
-        hooks: Arc::new(hooks),
+        hooks,
         committer: Arc::clone(committer),
         transactions: Transactions::new(topology.limits.transaction_bytes_max, alarms.memory_watermark_bytes()),
         consumer_max_per_channel: topology.limits.consumer_max_per_channel,

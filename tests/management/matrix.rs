@@ -160,6 +160,7 @@ POST    /x/apply                                                 admin
 GET     /x/events                                                monitor
 GET     /x/plugins                                               monitor
 GET     /x/hooks                                                 monitor
+GET     /x/hooks/{hook}/records                                  monitor
 GET     /x/queues/{v}/{queue}/browse                             vhost
 POST    /x/queues/{v}/{queue}/move                               vhost
 ";

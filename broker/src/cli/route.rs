@@ -147,7 +147,9 @@ fn ends(answer: &Json) -> String {
     if !names.is_empty() {
         return names.iter().map(|name| format!("{}\n", harmless(name))).collect();
     }
-    let last = list(answer, "hooks").last().filter(|hook| matches!(hook["outcome"].as_str(), Some("drop" | "reject")));
+    let last = list(answer, "hooks")
+        .last()
+        .filter(|hook| matches!(hook["outcome"].as_str(), Some("drop" | "reject" | "dead_letter")));
     if let Some(hook) = last {
         return format!("hook {}\n", hook_end(hook));
     }
@@ -157,7 +159,11 @@ fn ends(answer: &Json) -> String {
 
 fn hook_end(hook: &Json) -> String {
     let text = |key: &str| harmless(hook[key].as_str().unwrap_or_default());
-    let verb = if hook["outcome"] == "drop" { "drops it" } else { "rejects it" };
+    let verb = match hook["outcome"].as_str() {
+        Some("drop") => "drops it".to_owned(),
+        Some("dead_letter") => format!("sends it to the dead letters of exchange '{}'", text("exchange")),
+        _ => "rejects it".to_owned(),
+    };
     format!("'{}' {verb}: {}", text("hook"), text("reason"))
 }
 
@@ -165,7 +171,7 @@ fn explained(answer: &Json) -> String {
     let mut out = String::new();
     for hook in list(answer, "hooks") {
         match hook["outcome"].as_str() {
-            Some("drop" | "reject") => {
+            Some("drop" | "reject" | "dead_letter") => {
                 let _ = writeln!(out, "hook {}", hook_end(hook));
             }
             Some("rewrite") => {

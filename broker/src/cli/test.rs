@@ -149,6 +149,12 @@ fn became(run: &DryRun, is_mandatory: bool) -> Became {
         return match run.hooks.last().map(|step| (&step.hook, &step.outcome)) {
             Some((hook, HookOutcome::Rejected(reason))) => Became::Rejected(format!("hook '{hook}': {reason}")),
             Some((hook, HookOutcome::Dropped(reason))) => Became::Dropped(format!("hook '{hook}': {reason}")),
+            Some((hook, HookOutcome::DeadLettered { reason, exchange })) => {
+                let exchange = exchange.as_deref().unwrap_or_default();
+                Became::Dropped(format!(
+                    "hook '{hook}' sends it to the dead letters of exchange '{exchange}': {reason}"
+                ))
+            }
             _ => Became::Dropped("a hook has ended it".to_owned()),
         };
     };

@@ -140,7 +140,8 @@ fn value(section: &str, key: &str) -> Json {
         ("top", "definitions") => json!({"anyOf": [of("definitions"), {"type": "string"}]}),
         ("top", "tests") => json!({"type": ["array", "null"], "items": of("tests")}),
         ("top", "include") => one_or_many(json!({"type": "string"})),
-        ("top" | "vhosts" | "exchanges", "hooks") => hooks(),
+        ("top" | "vhosts" | "exchanges" | "queues", "hooks") => hooks(),
+        ("top", "auth") => optional("auth"),
         ("bindings", "mixed_durability") => one_of(&["warn", "refuse"]),
         ("node", "quorum_queues") => one_of(&["local", "refuse"]),
         ("listeners", "amqp") | ("management" | "metrics", "listen") => {

@@ -7,6 +7,7 @@
 
 mod address;
 mod arguments;
+mod auth;
 mod bindings;
 mod diagnostic;
 mod environment;
@@ -32,7 +33,7 @@ use std::path::Path;
 pub(crate) use self::address::parse_listen_at;
 pub use self::{address::parse_listen, diagnostic::Diagnostic, json_schema::json_schema};
 use self::{
-    reader::{Hint, Places, Reader, Section},
+    reader::{Hint, Places, Reader, Section, folder_of},
     source::Source,
     yaml::Node,
 };
@@ -65,6 +66,7 @@ const TOP: Section = Section {
         "limits",
         "storage",
         "plugins",
+        "auth",
         "users",
         "hooks",
         "vhosts",
@@ -82,7 +84,6 @@ const TOP: Section = Section {
         ("policies", Hint::Instead("policies belong into a vhost: 'vhosts: { /: { policies: … } }'")),
         ("operator_policies", Hint::Instead("they belong into a vhost: 'vhosts: { /: { operator_policies: … } }'")),
         ("load_definitions", Hint::Instead("did you mean 'definitions'?")),
-        ("auth", Hint::NotYet),
         ("test", Hint::Instead("did you mean 'tests'?")),
         ("includes", Hint::Instead("did you mean 'include'?")),
     ],
@@ -214,6 +215,7 @@ fn topology(reader: &mut Reader<'_>, root: &Node) -> Topology {
     read("limits", settings::limits);
     read("storage", settings::storage);
     read("plugins", settings::plugins);
+    read("auth", auth::read);
     read("bindings", bindings_settings);
     read("definitions", settings::definitions);
     // Hooks of the broker come first, as they run first.
@@ -224,6 +226,7 @@ fn topology(reader: &mut Reader<'_>, root: &Node) -> Topology {
     read("tests", route_tests::read);
     read("owner", owner);
     topology.sections = TOP.keys.iter().copied().filter(|key| fields.get(key).is_some()).collect();
+    topology.folder = Some(folder_of(&reader.source.path));
     // What a file does not mention is as without a file; an empty section means none.
     topology.defaults = Defaults { users: fields.get("users").is_none(), vhosts: fields.get("vhosts").is_none() };
     if topology.defaults.vhosts {
@@ -266,6 +269,8 @@ const SECTIONS: &[(&str, &Section)] = &[
     ("limits", &settings::LIMITS),
     ("storage", &settings::STORAGE),
     ("plugins", &settings::PLUGIN),
+    ("auth", &auth::AUTH),
+    ("backends of auth", &auth::BACKEND),
     ("definitions", &settings::DEFINITIONS),
     ("users", &users::USER),
     ("password", &users::PASSWORD),

@@ -34,6 +34,9 @@ fn hook(step: &HookStep) -> Json {
         }),
         HookOutcome::Dropped(reason) => json!({"hook": hook, "outcome": "drop", "reason": reason}),
         HookOutcome::Rejected(reason) => json!({"hook": hook, "outcome": "reject", "reason": reason}),
+        HookOutcome::DeadLettered { reason, exchange } => {
+            json!({"hook": hook, "outcome": "dead_letter", "reason": reason, "exchange": exchange})
+        }
     }
 }
 

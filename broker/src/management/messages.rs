@@ -16,7 +16,7 @@ use super::reply::Reply;
 use crate::message::{Marks, Message, Parts};
 use crate::queue::{self, HolderId, Input, Notice, Settlement};
 use crate::vhost::firehose::Traced;
-use crate::vhost::json_properties::shown_properties;
+pub(super) use crate::vhost::json_properties::shown_properties;
 use crate::vhost::json_table::table_from_json;
 use crate::vhost::publish::{Context, Published, Publisher, without_bcc};
 use crate::vhost::{QueueRecord, Vhost};

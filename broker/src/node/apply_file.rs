@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 
-use crate::hooks::HookSet;
+use super::reload::tell;
 use crate::origin::Origin;
 use crate::runtime::Broker;
 use crate::runtime::hands::BrokerHands;
@@ -72,7 +72,10 @@ impl FileInForce {
             Err(Failure::Refused(why)) => {
                 counts.refused.fetch_add(1, Relaxed);
                 why.iter().for_each(|line| tracing::error!("topology file: {line}"));
-                tracing::error!(mistakes = why.len(), "topology file refused; everything stays as it was");
+                tracing::error!(
+                    mistakes = why.len(),
+                    "the topology file was not taken over; everything stays as it was"
+                );
             }
             Err(Failure::Halfway { failed, done, left }) => {
                 counts.failed.fetch_add(1, Relaxed);
@@ -87,8 +90,6 @@ impl FileInForce {
 
     fn change(&self, read: Result<Topology, Vec<String>>, running: &mut Topology) -> Result<Vec<String>, Failure> {
         let topology = read.map_err(Failure::Refused)?;
-        let text = |errors: Vec<crate::hooks::HookError>| errors.iter().map(ToString::to_string).collect();
-        HookSet::load(&topology.hooks).map_err(|errors| Failure::Refused(text(errors)))?;
         let _turn = self.broker.applying.lock();
         let hands = BrokerHands(&self.broker);
         let wish = Wish { prune: Prune::Settings, force: false, origin: Origin::Topology };
@@ -96,6 +97,12 @@ impl FileInForce {
         let refusals = plan.refusals();
         if !refusals.is_empty() {
             return Err(Failure::Refused(refusals));
+        }
+        // First, because they can still be refused: then nothing has been changed.
+        let hooks = self.broker.replace_hooks(&topology.hooks);
+        tell(&hooks);
+        if hooks.is_err() {
+            return Err(Failure::Refused(Vec::new()));
         }
         for note in &plan.notes {
             tracing::warn!("topology file: {note}");
@@ -123,7 +130,7 @@ fn needs_restart(running: &Topology, new: &Topology) -> Vec<&'static str> {
         ("storage", running.storage != new.storage),
         ("plugins", running.plugins != new.plugins),
         ("definitions", running.definitions != new.definitions),
-        ("hooks", running.hooks != new.hooks),
+        ("auth", running.auth != new.auth),
     ];
     differs.into_iter().filter(|(_, differs)| *differs).map(|(section, _)| section).collect()
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use plugin_api::abi::StampInfo;
+use plugin_api::abi::guest::Guest;
 
 /// What operators see of a plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct PluginStatus {
     pub exchange_types: Vec<String>,
     /// The kinds of storage it offers.
     pub storages: Vec<String>,
+    /// The kinds of auth backends it offers.
+    pub auth_backends: Vec<String>,
     /// The worst state that something of it is in.
     pub state: PluginState,
     /// How often it has panicked, or broken the rules of the ABI.
@@ -52,6 +56,7 @@ pub(super) struct Record {
     pub(super) sha256: Option<String>,
     pub(super) exchange_types: Vec<String>,
     pub(super) storages: Vec<String>,
+    pub(super) auth_backends: Vec<String>,
     faults: AtomicU64,
     last_fault: Mutex<Option<String>>,
     /// Exchanges and types that are no longer asked.
@@ -59,14 +64,16 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn new(name: String, version: String, exchange_types: Vec<String>, storages: Vec<String>) -> Self {
+    /// `stamp` says whose; `guest` what it offers.
+    pub(super) fn new(stamp: StampInfo, guest: &Guest) -> Self {
         Self {
-            name,
-            version,
+            name: stamp.crate_name,
+            version: stamp.version,
             path: None,
             sha256: None,
-            exchange_types,
-            storages,
+            exchange_types: guest.exchange_types.iter().map(|item| item.name().to_owned()).collect(),
+            storages: guest.storages.iter().map(|item| item.name().to_owned()).collect(),
+            auth_backends: guest.auth_types.iter().map(|item| item.name().to_owned()).collect(),
             faults: AtomicU64::new(0),
             last_fault: Mutex::new(None),
             failed: AtomicU32::new(0),
@@ -92,6 +99,7 @@ impl Record {
             sha256: self.sha256.clone(),
             exchange_types: self.exchange_types.clone(),
             storages: self.storages.clone(),
+            auth_backends: self.auth_backends.clone(),
             state,
             faults,
             last_fault: self.last_fault.lock().clone(),

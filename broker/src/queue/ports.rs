@@ -472,6 +472,8 @@ pub enum Notice {
         /// The channel.
         channel: u16,
     },
+    /// Auth backends have answered what the connection asked.
+    Judged,
     /// No alarm is raised any more (semantics 26.4).
     AlarmsCleared,
     /// The broker ends the connection (semantics 5.20).

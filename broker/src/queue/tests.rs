@@ -47,6 +47,7 @@ impl Outlet for Log {
             Notice::LimitLifted { .. } => "limit lifted".into(),
             Notice::CloseConnection { reason } => reason,
             Notice::AlarmsCleared => "alarms cleared".into(),
+            Notice::Judged => "judged".into(),
         };
         self.lines.lock().push(line);
     }

@@ -249,7 +249,10 @@ impl World {
                     assert_eq!(channel, CHANNEL);
                     lifted = true;
                 }
-                Notice::DeliveryTimedOut { .. } | Notice::CloseConnection { .. } | Notice::AlarmsCleared => {
+                Notice::DeliveryTimedOut { .. }
+                | Notice::CloseConnection { .. }
+                | Notice::AlarmsCleared
+                | Notice::Judged => {
                     panic!("no queue says that")
                 }
             }

@@ -385,7 +385,7 @@ async fn check_login(
 ) -> Result<Arc<User>, LoginRefused> {
     match Mechanism::parse(&login.mechanism) {
         Ok(mechanism) => {
-            let peer = Peer { is_loopback: peer.ip().to_canonical().is_loopback() };
+            let peer = Peer { address: peer.ip() };
             broker.access.login(mechanism, &login.response, peer).await.map_err(LoginRefused::from)
         }
         Err(error) => Err(LoginRefused { user: None, reason: error.to_string(), is_malformed: true }),

@@ -65,6 +65,7 @@ impl Scratch {
             bindings_per_queue_max: rules.bindings_per_queue_max,
             quorum_queues: rules.quorum_queues,
             events: Events::default(),
+            hooks: Arc::default(),
         };
         let vhosts = Vhosts::new(shared, BTreeMap::new());
         let mut errors = Vec::new();

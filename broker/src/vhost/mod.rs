@@ -8,6 +8,7 @@ pub mod arguments;
 pub mod broker_exchanges;
 pub mod dead_letter;
 pub mod declare;
+mod declare_hooks;
 mod deliver;
 pub mod erlang_term;
 pub mod error;
@@ -48,6 +49,7 @@ use self::quorum::QuorumQueues;
 use self::settings::{ParameterName, VhostLimits, VhostMetadata};
 use self::tables::Tables;
 use crate::events::Events;
+use crate::hooks::Hooks;
 use crate::metrics::node::QueueChurn;
 use crate::plugin_host::{Registry, TypeError};
 use crate::queue::{self, Durability};
@@ -201,6 +203,8 @@ pub struct Shared {
     pub quorum_queues: QuorumQueues,
     /// Where what happens is told.
     pub events: Events,
+    /// The hooks in force.
+    pub hooks: Arc<Hooks>,
 }
 
 /// See the module.
@@ -225,6 +229,7 @@ pub struct Vhost {
     generation: AtomicU64,
     cycles: Cycles,
     is_traced: AtomicBool,
+    hooks: Arc<Hooks>,
 }
 
 impl fmt::Debug for Vhost {
@@ -260,6 +265,7 @@ impl Vhost {
             bindings_per_queue_max,
             quorum_queues,
             events,
+            hooks,
         } = shared;
         let mut tables = Tables::default();
         tables.happened = Happened::new(events);
@@ -297,6 +303,7 @@ impl Vhost {
             generation: AtomicU64::new(1),
             cycles: Cycles::default(),
             is_traced: AtomicBool::new(false),
+            hooks,
         }))
     }
 
@@ -326,6 +333,11 @@ impl Vhost {
         drop(tables);
         self.forget_routes();
         changed
+    }
+
+    /// The hooks in force are others now: publishers ask again which are theirs, between two messages.
+    pub fn on_hooks_changed(&self) {
+        self.forget_routes();
     }
 
     fn forget_routes(&self) {

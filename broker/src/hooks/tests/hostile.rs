@@ -144,7 +144,7 @@ fn check_end(name: &str, end: End, outcome: &Outcome) {
     let reason = match outcome {
         Outcome::Reject { reason, .. } => reason.as_str(),
         Outcome::Rewrite { .. } | Outcome::Pass => "",
-        Outcome::Drop { .. } => "dropped",
+        Outcome::Drop { .. } | Outcome::DeadLetter { .. } => "ended",
     };
     let fits = match end {
         Time => reason == "time limit of 20ms reached",

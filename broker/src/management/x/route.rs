@@ -26,7 +26,7 @@ pub(in super::super) fn route(call: &Call) -> Answer {
     with_defaults(&mut fields);
     let message = messages::message(call, &exchange, &fields)?;
     let mut caller = Caller::new(call, &vhost);
-    let run = dry_run(&vhost, &call.broker().hooks, &mut caller, message, Asking::Carefully)
+    let run = dry_run(&vhost, &call.broker().hooks.current(), &mut caller, message, Asking::Carefully)
         .map_err(|error| ApiError::of_channel(&error))?;
     Ok(Reply::ok(to_json(&run, &vhost.name)))
 }

@@ -43,6 +43,7 @@ impl Session {
         self.flush_settled();
         let missing = self.detach(channel, &[channel]);
         let state = self.channels.entry(channel.0).or_default();
+        state.deferred = None;
         let is_answer_due = state.pending.take().is_some();
         self.pending_count -= usize::from(is_answer_due);
         state.ending = Some(Ending { missing, is_answer_due, error });

@@ -3,14 +3,16 @@
 //! Whoever drives a session feeds bytes ([`Session::on_bytes`]), tells it when its mailbox has news ([`Session::on_mail`]) and time has
 //! passed, and writes what is in [`Session::out`]. Everything else happens here and in the files beside: `opening` lets clients in, `commands`
 //! carries out methods, `publishing` takes messages, `sources` settles them, `replies` is what queues answer, `reply_to` answers to requests,
-//! `transactions` holds and commits, `secret` renews credentials, `ending` closes channels and the connection, `actor` judges permissions,
-//! `statistics` counts.
+//! `transactions` holds and commits, `secret` renews credentials, `judging` waits for auth backends, `ending` closes channels and the
+//! connection, `actor` judges permissions, `statistics` counts.
 
 mod actor;
 mod commands;
 mod ending;
 mod exclusive;
 mod happened;
+mod hooks;
+mod judging;
 mod opening;
 mod publishing;
 mod replies;
@@ -32,6 +34,8 @@ use hashbrown::HashMap;
 use self::actor::Actor;
 use self::ending::Ending;
 use self::exclusive::ExclusiveQueues;
+use self::hooks::SessionHooks;
+use self::judging::{Deferred, Renewal};
 pub use self::opening::LoginRefused;
 use self::replies::Pending;
 use self::sources::{Remains, Source};
@@ -74,6 +78,8 @@ struct ChannelSession {
     /// Whose turn it is to hear first that the limit has room.
     limit_turn: usize,
     pending: Option<Pending>,
+    /// Waits for an auth backend.
+    deferred: Option<Deferred>,
     /// Consumers to tell that they are cancelled, once the channel has its delete-ok.
     cancelled: Vec<SourceId>,
     sources: Vec<SourceId>,
@@ -111,6 +117,11 @@ pub struct Session {
     actor: Option<Actor>,
     vhost: Option<Arc<Vhost>>,
     login: Option<Login>,
+    /// The vhost that an auth backend is asked about.
+    opening: Option<String>,
+    renewal: Option<Renewal>,
+    /// When the credentials end.
+    expires_at: Option<Instant>,
     publisher: Publisher,
     channels: HashMap<u16, ChannelSession>,
     sources: HashMap<SourceId, Source>,
@@ -125,6 +136,7 @@ pub struct Session {
     shared_credit: Arc<SharedCredit>,
     /// Bytes of it to be given back.
     owed_shared_bytes: usize,
+    hooks: SessionHooks,
     exclusive_queues: ExclusiveQueues,
     /// Replies that wait for the reply consumers of all channels.
     reply_backlog: Arc<Backlog>,
@@ -163,6 +175,9 @@ impl Session {
             actor: None,
             vhost: None,
             login: None,
+            opening: None,
+            renewal: None,
+            expires_at: None,
             publisher: Publisher::default(),
             channels: HashMap::new(),
             sources: HashMap::new(),
@@ -173,6 +188,7 @@ impl Session {
             owing: Vec::new(),
             shared_credit: Arc::new(SharedCredit::new(SHARED_CREDIT_BYTES)),
             owed_shared_bytes: 0,
+            hooks: SessionHooks::default(),
             exclusive_queues: ExclusiveQueues::default(),
             reply_backlog: Arc::default(),
             transaction_bytes: 0,
@@ -246,7 +262,10 @@ impl Session {
 
     /// When to call [`Self::on_deadline`].
     pub fn deadline(&self) -> Option<Instant> {
-        self.conn.deadline()
+        match (self.conn.deadline(), self.expires_at) {
+            (Some(deadline), Some(expires_at)) => Some(deadline.min(expires_at)),
+            (deadline, expires_at) => deadline.or(expires_at),
+        }
     }
 
     /// Whether credentials wait to be checked.
@@ -280,6 +299,9 @@ impl Session {
     pub fn run(&mut self, now: Instant, input: &[u8]) -> usize {
         let mut rest = input;
         self.has_left_frames = false;
+        if let Some(actor) = &self.actor {
+            actor.lapse(|| self.broker.clock.wall_ms());
+        }
         while !self.has_much_unsent()
             && let Some(event) = self.conn.next_event(now, &mut rest)
         {
@@ -306,6 +328,10 @@ impl Session {
 
     /// Time has passed.
     pub fn on_deadline(&mut self, now: Instant) {
+        if self.expires_at.take_if(|at| *at <= now).is_some() {
+            tracing::warn!(connection = self.number, peer = %self.peer, "the credentials have expired");
+            self.on_forced_close(now, "credential expired".to_owned());
+        }
         if let Some(reason) = self.conn.on_deadline(now) {
             tracing::info!(connection = self.number, peer = %self.peer, reason, "closing connection");
         }
@@ -379,8 +405,13 @@ impl Session {
     fn on_event(&mut self, now: Instant, event: Event<'_>) {
         match event {
             Event::Publish { channel, flags, mode, parts, message } => {
+                let is_foreign = self.actor.as_ref().is_some_and(|actor| actor.is_foreign());
+                let kept = is_foreign.then(|| Arc::clone(&message));
                 if let Err(error) = self.on_publish(now, channel, flags, mode, parts, message) {
-                    self.fail(now, channel, error.in_method(crate::amqp::method::BasicPublish::ID));
+                    match kept.filter(|_| self.is_undecided(&error)) {
+                        Some(message) => self.defer(channel, Deferred::Publish { flags, mode, message }),
+                        None => self.fail(now, channel, error.in_method(crate::amqp::method::BasicPublish::ID)),
+                    }
                 }
             }
             Event::Settle { outcome, .. } => self.on_settle(outcome),
@@ -393,8 +424,10 @@ impl Session {
                 self.touch(channel.0);
                 self.flush_publishes();
                 self.flush_settled();
-                if let Err(error) = self.on_command(channel, &method) {
-                    self.fail(now, channel, error.in_method(method.id()));
+                match self.on_command(channel, &method) {
+                    Ok(()) => self.forget_unasked(),
+                    Err(error) if self.is_undecided(&error) => self.defer_method(channel, &method),
+                    Err(error) => self.fail(now, channel, error.in_method(method.id())),
                 }
             }
             Event::Authenticate { mechanism, response } => {
@@ -402,8 +435,8 @@ impl Session {
             }
             Event::Open { vhost } => self.on_open(now, vhost),
             Event::ChannelOpen { channel } => self.on_channel_open(now, channel),
-            Event::UpdateSecret { new_secret: _, reason } => {
-                if let Err(error) = self.on_update_secret(reason) {
+            Event::UpdateSecret { new_secret, reason } => {
+                if let Err(error) = self.on_update_secret(new_secret, reason) {
                     self.fail(now, ChannelId(0), error.in_method(crate::amqp::method::ConnectionUpdateSecret::ID));
                 }
             }

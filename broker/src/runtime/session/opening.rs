@@ -7,6 +7,7 @@ use super::Session;
 use super::actor::Actor;
 use crate::access::{LoginError, User};
 use crate::amqp::{ChannelId, ProtocolError, ReplyCode};
+use crate::hooks::Refusal;
 use crate::metrics::node::Protocol;
 use crate::runtime::census::Full;
 use crate::vhost::Vhost;
@@ -41,6 +42,7 @@ impl Session {
                 self.broker.metrics.logins.add(Protocol::Amqp091, true);
                 mechanism.clone_into(&mut self.mechanism);
                 self.actor = Some(Actor::new(user, Arc::clone(&self.broker.access), self.number));
+                self.set_expiry(now);
                 self.conn.authenticated();
             }
             Err(LoginRefused { user, reason, is_malformed }) => {
@@ -57,6 +59,9 @@ impl Session {
     }
 
     pub(super) fn on_open(&mut self, now: Instant, name: &str) {
+        if self.defers_open(name) {
+            return;
+        }
         match self.open(name) {
             Ok(vhost) => {
                 if let Some(actor) = &mut self.actor {
@@ -109,6 +114,11 @@ impl Session {
         }
         if vhost.has_ended() {
             return Err(refuse(format!("vhost {name} not found")));
+        }
+        if let Err(Refusal { hook, reason }) = self.ask_connect_hooks(&vhost) {
+            self.broker.census.leave(self.number);
+            let text = format!("access to vhost '{name}' refused for user '{user}' by hook '{hook}': {reason}");
+            return Err(refuse(text));
         }
         Ok(vhost)
     }

@@ -32,7 +32,7 @@ impl Session {
         let context = Context {
             vhost,
             hooks: &self.broker.hooks,
-            access_generation: self.broker.access.generation(),
+            access_generation: actor.generation(),
             reply_name: &|channel| channels.get(&channel)?.reply_consumer.as_ref().map(|(_, name)| Arc::clone(name)),
         };
         // A returned message goes back as it came, whatever a hook made of it (semantics 12.12).

@@ -62,7 +62,7 @@ impl Client {
         let response = b"\0guest\0guest";
         client.send(0, ConnectionStartOk { client_properties, mechanism: "PLAIN", response, locale: "en_US" });
         let login = client.session.take_login().expect("start-ok brings a login");
-        let user = block_on(broker.access.login(Mechanism::Plain, &login.response, Peer { is_loopback: true }));
+        let user = block_on(broker.access.login(Mechanism::Plain, &login.response, Peer::LOOPBACK));
         let user = user.map_err(LoginRefused::from);
         client.session.on_login(now, "PLAIN", user);
         client.send(0, ConnectionTuneOk { channel_max: 2047, frame_max: 131_072, heartbeat });

@@ -207,9 +207,7 @@ impl<'a> Run<'a> {
             return Err(format!("{object} cannot be replaced"));
         };
         let is_end = |binding: &BindingDecl| match object {
-            Object::Queue(..) => {
-                binding.destination_kind == DestinationKind::Queue && binding.destination == *name
-            }
+            Object::Queue(..) => binding.destination_kind == DestinationKind::Queue && binding.destination == *name,
             _ => {
                 let is_to = binding.destination_kind == DestinationKind::Exchange && binding.destination == *name;
                 is_to || binding.source == *name

@@ -108,44 +108,64 @@ impl Drop for Instance {
 }
 
 impl GuestAuthBackend {
-    /// As [`AuthBackend::login`], and says how it failed.
+    /// As [`AuthBackend::login`], and says how it failed. The future owns all it needs, as those of the questions below.
     ///
     /// # Errors
     /// See [`AskError`].
-    pub async fn ask_login(&self, login: &Login<'_>) -> Result<Answer<Identity>, AskError> {
-        identified(self.ask(&question::login(login))?.await?)
+    pub fn ask_login(
+        &self,
+        login: &Login<'_>,
+    ) -> impl Future<Output = Result<Answer<Identity>, AskError>> + Send + use<> {
+        let asked = self.ask(&question::login(login));
+        async move { identified(asked?.await?) }
     }
 
     /// As [`AuthBackend::renew`], and says how it failed.
     ///
     /// # Errors
     /// See [`AskError`].
-    pub async fn ask_renew(&self, renewal: &Renewal<'_>) -> Result<Answer<Identity>, AskError> {
-        identified(self.ask(&question::renewal(renewal))?.await?)
+    pub fn ask_renew(
+        &self,
+        renewal: &Renewal<'_>,
+    ) -> impl Future<Output = Result<Answer<Identity>, AskError>> + Send + use<> {
+        let asked = self.ask(&question::renewal(renewal));
+        async move { identified(asked?.await?) }
     }
 
     /// As [`AuthBackend::vhost`], and says how it failed.
     ///
     /// # Errors
     /// See [`AskError`].
-    pub async fn ask_vhost(&self, request: &VhostRequest<'_>) -> Result<Answer<()>, AskError> {
-        Ok(self.ask(&question::vhost(request))?.await?.map(drop))
+    pub fn ask_vhost(
+        &self,
+        request: &VhostRequest<'_>,
+    ) -> impl Future<Output = Result<Answer<()>, AskError>> + Send + use<> {
+        let asked = self.ask(&question::vhost(request));
+        async move { Ok(asked?.await?.map(drop)) }
     }
 
     /// As [`AuthBackend::resource`], and says how it failed.
     ///
     /// # Errors
     /// See [`AskError`].
-    pub async fn ask_resource(&self, request: &ResourceRequest<'_>) -> Result<Answer<()>, AskError> {
-        Ok(self.ask(&question::resource(request))?.await?.map(drop))
+    pub fn ask_resource(
+        &self,
+        request: &ResourceRequest<'_>,
+    ) -> impl Future<Output = Result<Answer<()>, AskError>> + Send + use<> {
+        let asked = self.ask(&question::resource(request));
+        async move { Ok(asked?.await?.map(drop)) }
     }
 
     /// As [`AuthBackend::topic`], and says how it failed.
     ///
     /// # Errors
     /// See [`AskError`].
-    pub async fn ask_topic(&self, request: &TopicRequest<'_>) -> Result<Answer<()>, AskError> {
-        Ok(self.ask(&question::topic(request))?.await?.map(drop))
+    pub fn ask_topic(
+        &self,
+        request: &TopicRequest<'_>,
+    ) -> impl Future<Output = Result<Answer<()>, AskError>> + Send + use<> {
+        let asked = self.ask(&question::topic(request));
+        async move { Ok(asked?.await?.map(drop)) }
     }
 
     fn ask(&self, question: &[u8]) -> Result<GuestFuture, AskError> {
