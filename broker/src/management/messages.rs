@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use plugin_api::message::{Properties, PropertiesBuf};
+use plugin_api::message::PropertiesBuf;
 use serde_json::{Map, Value as Json, json};
 
 use super::body::{Fields, integer, text, wrong};
@@ -16,7 +16,8 @@ use super::reply::Reply;
 use crate::message::{Marks, Message, Parts};
 use crate::queue::{self, HolderId, Input, Notice, Settlement};
 use crate::vhost::firehose::Traced;
-use crate::vhost::json_table::{table_from_json, table_to_json};
+pub(super) use crate::vhost::json_properties::shown_properties;
+use crate::vhost::json_table::table_from_json;
 use crate::vhost::publish::{Context, Published, Publisher, without_bcc};
 use crate::vhost::{QueueRecord, Vhost};
 
@@ -300,44 +301,10 @@ pub(super) fn shown(message: &Message, redelivered: bool, remaining: usize, shap
     })
 }
 
-/// Those that are set.
-pub(super) fn shown_properties(properties: Properties<'_>) -> Map<String, Json> {
-    let mut shown = Map::new();
-    let texts = [
-        ("content_type", properties.content_type()),
-        ("content_encoding", properties.content_encoding()),
-        ("correlation_id", properties.correlation_id()),
-        ("reply_to", properties.reply_to()),
-        ("expiration", properties.expiration()),
-        ("message_id", properties.message_id()),
-        ("type", properties.kind()),
-        ("user_id", properties.user_id()),
-        ("app_id", properties.app_id()),
-        ("cluster_id", properties.cluster_id()),
-    ];
-    for (name, value) in texts {
-        if let Some(value) = value {
-            shown.insert(name.to_owned(), json!(String::from_utf8_lossy(value)));
-        }
-    }
-    let numbers = [
-        ("delivery_mode", properties.delivery_mode().map(u64::from)),
-        ("priority", properties.priority().map(u64::from)),
-        ("timestamp", properties.timestamp()),
-    ];
-    for (name, value) in numbers {
-        if let Some(value) = value {
-            shown.insert(name.to_owned(), json!(value));
-        }
-    }
-    if let Some(headers) = properties.headers().and_then(|headers| headers.to_owned().ok()) {
-        shown.insert("headers".to_owned(), Json::Object(table_to_json(&headers)));
-    }
-    shown
-}
-
 #[cfg(test)]
 mod tests {
+    use plugin_api::message::Properties;
+
     use super::*;
 
     fn read(value: Json) -> Result<PropertiesBuf, ApiError> {
