@@ -170,7 +170,7 @@ fn off_is_nowhere_and_a_taken_port_says_what_to_change() {
 #[test]
 fn prefix_stands_before_each_path_and_headers_are_those_of_the_topology() {
     let topology = "management: { path_prefix: /rabbit/, hsts: 'max-age=60', csp: \"default-src 'self'\" }\n";
-    let (_broker, http) = super::broker_with(topology);
+    let (_broker, http) = broker_with(topology);
     let send = |path: &str| {
         let head = format!(
             "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Basic Z3Vlc3Q6Z3Vlc3Q=\r\n\r\n"
