@@ -1,20 +1,22 @@
 //! Wiring: the only place that knows every module, the order of the start and the order of the end.
 //!
 //! Start: plugins, storage and what it kept, hooks, users, vhosts with their topology, definitions to import, listeners (semantics 27.7: who connects finds everything in its place).
-//! End, on SIGTERM or SIGINT: listeners close, clients get connection.close 320 and a deadline, the store takes what is left, then the
+//! SIGHUP reads the topology file again (`reload`). End, on SIGTERM or SIGINT: listeners close, clients get connection.close 320 and a deadline, the store takes what is left, then the
 //! process ends.
 
 mod definitions;
 mod listeners;
+mod reload;
 mod store;
 mod world;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use plugin_api::auth::AuthBackend;
 use plugin_api::storage::Durability;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,15 +25,15 @@ use tokio::task::JoinSet;
 pub use self::definitions::{DefinitionsError, Offline};
 use self::listeners::{Given, Listeners, Open};
 use self::world::{Comes, World};
-use crate::access::Mechanism;
+use crate::access::{Backend, INTERNAL, Mechanism};
 use crate::amqp::{Identity, Limits};
 use crate::events::{Events, follow_log};
-use crate::hooks::{HookError, HookSet};
+use crate::hooks::{HookError, Hooks};
 use crate::management::prometheus::Pages;
 use crate::management::{self, Management, NodeFacts};
 use crate::message;
 use crate::metrics::Metrics;
-use crate::plugin_host::{LoadError, LoadRequest, Registry, TypeError};
+use crate::plugin_host::{AuthWanted, LoadError, LoadRequest, Registry, TypeError};
 use crate::runtime::alarms::{self, Alarms};
 use crate::runtime::broker::Parts;
 use crate::runtime::broker_exchanges;
@@ -46,7 +48,7 @@ use crate::runtime::{Broker, Clock, Shells};
 use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
 use crate::tls::{self, TlsError};
 use crate::topology::apply::ApplyError;
-use crate::topology::schema::{Topology, VhostDecl};
+use crate::topology::schema::{AuthBackendDecl, Topology, VhostDecl};
 use crate::vhost::{Numbers, Shared};
 
 /// What to run.
@@ -220,12 +222,15 @@ pub enum End {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Asks for a reload; `reload` takes it when there is something to reload.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
     fn new() -> Result<Self, NodeError> {
         let taken = |kind| signal(kind).map_err(NodeError::Signals);
-        Ok(Self { terminate: taken(SignalKind::terminate())?, interrupt: taken(SignalKind::interrupt())? })
+        let (terminate, interrupt) = (taken(SignalKind::terminate())?, taken(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt, hangup: Some(taken(SignalKind::hangup())?) })
     }
 
     async fn received(&mut self) {
@@ -244,7 +249,7 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     let NodeOptions { topology, listen, http, metrics, topology_file, data, plugin_dirs } = options;
     let data = data.or_else(|| topology.storage.data.clone());
     let mut signals = Signals::new()?;
-    let registry = Arc::new(load_plugins(&topology, &plugin_dirs)?);
+    let registry = Arc::new(load_plugins(&topology, &plugin_dirs, data.as_deref())?);
     let (storage, recovery) = tokio::select! {
         recovered = store::recover(&registry, &topology.storage, data.clone()) => recovered?,
         () = signals.received() => {
@@ -260,6 +265,7 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     let broker = build(&topology, registry, &committer, recovery, Clock::default())?;
     let open = Listeners::open(&topology, Given { amqp: listen, http, metrics })?;
     let metrics_per_object = topology.metrics.per_object;
+    let reloader = reload::Reloader::new(Arc::clone(&broker), topology_file.clone());
     let facts = NodeFacts { listeners: open.facts, metrics_per_object, data, topology: topology_file };
 
     let connections = Arc::new(tokio::sync::Mutex::new(JoinSet::new()));
@@ -297,6 +303,9 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     accepting.spawn(sampler::run(Arc::clone(&broker)));
     accepting.spawn(timer::run(Arc::clone(&broker.timer)));
     accepting.spawn(disk_watch.run(Arc::clone(&broker)));
+    if let Some(hangup) = signals.hangup.take() {
+        accepting.spawn(reloader.run(hangup));
+    }
     say(NotifyState::Ready);
     let failure = tokio::select! {
         biased;
@@ -337,8 +346,11 @@ fn say(state: NotifyState<'_>) {
     }
 }
 
-fn load_plugins(topology: &Topology, folders: &[PathBuf]) -> Result<Registry, NodeError> {
+fn load_plugins(topology: &Topology, folders: &[PathBuf], data: Option<&Path>) -> Result<Registry, NodeError> {
     let mut registry = Registry::builtin()?;
+    if let Some(data) = data {
+        registry.keep_data_in(data);
+    }
     for plugin in &topology.plugins {
         let request =
             LoadRequest { path: plugin.path.clone(), sha256: plugin.sha256.clone(), config: plugin.config.clone() };
@@ -360,6 +372,20 @@ fn load_plugins(topology: &Topology, folders: &[PathBuf]) -> Result<Registry, No
     Ok(registry)
 }
 
+fn auth_backends(topology: &Topology, registry: &Registry) -> Result<Vec<Backend>, NodeError> {
+    let open = |decl: &AuthBackendDecl| {
+        let AuthBackendDecl { kind, name, config, timeout, authorization, isolation } = decl;
+        let asked: Option<Arc<dyn AuthBackend>> = if kind == INTERNAL {
+            None
+        } else {
+            let (base, timeout, isolation) = (topology.folder.as_deref(), *timeout, *isolation);
+            Some(registry.auth_backend(&AuthWanted { name, kind, config, base, timeout, isolation })?)
+        };
+        Ok(Backend { name: name.clone(), asked, authorization: authorization.clone() })
+    };
+    topology.auth.iter().map(open).collect()
+}
+
 /// Everything between the store and the listeners: hooks, users, vhosts with what the topology declares.
 ///
 /// # Errors
@@ -371,7 +397,8 @@ pub fn build(
     recovery: Recovery,
     clock: Clock,
 ) -> Result<Arc<Broker>, NodeError> {
-    let hooks = HookSet::load(&topology.hooks).map_err(NodeError::Hooks)?;
+    let hooks = Arc::new(Hooks::load(&topology.hooks).map_err(NodeError::Hooks)?);
+    let backends = auth_backends(topology, &registry)?;
     // Where nothing is written to disk, moving messages to the store would gain nothing.
     let queue_memory = topology
         .limits
@@ -400,6 +427,7 @@ pub fn build(
         bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
         quorum_queues: topology.node.quorum_queues,
         events: events.clone(),
+        hooks: Arc::clone(&hooks),
     };
     let comes = if topology.definitions.is_some() { Comes::Definitions } else { Comes::Nothing };
     let World { access, vhosts } = world::assemble(topology, comes, shared, ledger, definitions, &mut backlogs)?;
@@ -431,10 +459,10 @@ pub fn build(
         identity: Arc::new(identity),
         limits: Arc::new(limits),
         connections_max: topology.limits.connections_max,
-        access: Arc::new(access.telling(events.clone())),
+        access: Arc::new(access.telling(events.clone()).with_backends(backends)),
         events,
         vhosts,
-        hooks: Arc::new(hooks),
+        hooks,
         committer: Arc::clone(committer),
         transactions: Transactions::new(topology.limits.transaction_bytes_max, alarms.memory_watermark_bytes()),
         consumer_max_per_channel: topology.limits.consumer_max_per_channel,

@@ -8,6 +8,7 @@
 
 pub mod abi;
 pub mod auth;
+pub mod blocking;
 pub mod config;
 pub mod error;
 pub mod exchange;

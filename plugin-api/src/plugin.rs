@@ -1,5 +1,6 @@
 //! What a plugin offers, and the macro that makes a crate a plugin.
 
+use crate::auth::AuthType;
 use crate::exchange::ExchangeType;
 use crate::storage::StorageType;
 
@@ -8,13 +9,14 @@ use crate::storage::StorageType;
 pub struct Plugin {
     pub(crate) exchange_types: Vec<Box<dyn ExchangeType>>,
     pub(crate) storages: Vec<Box<dyn StorageType>>,
+    pub(crate) auth_backends: Vec<Box<dyn AuthType>>,
 }
 
 impl Plugin {
     /// A plugin that offers nothing yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { exchange_types: Vec::new(), storages: Vec::new() }
+        Self { exchange_types: Vec::new(), storages: Vec::new(), auth_backends: Vec::new() }
     }
 
     /// Offers an exchange type.
@@ -28,6 +30,13 @@ impl Plugin {
     #[must_use]
     pub fn storage(mut self, storage: impl StorageType) -> Self {
         self.storages.push(Box::new(storage));
+        self
+    }
+
+    /// Offers a kind of auth backend.
+    #[must_use]
+    pub fn auth_backend(mut self, backend: impl AuthType) -> Self {
+        self.auth_backends.push(Box::new(backend));
         self
     }
 }
@@ -50,7 +59,8 @@ impl Plugin {
 /// # fn main() {}
 /// ```
 ///
-/// A plugin of storages says `storages: [Disk]`; what a storage is configured with reaches it when it is opened.
+/// A plugin of storages says `storages: [Disk]`, one of auth backends `auth_backends: [Ldap]`; what a storage or a backend
+/// is configured with reaches it when it is opened.
 ///
 /// A plugin with a configuration gives a function instead, which is called each time that the plugin is loaded:
 ///
@@ -77,18 +87,24 @@ impl Plugin {
 #[macro_export]
 macro_rules! export_plugin {
     (exchange_types: [$($exchange_type:expr),+ $(,)?]) => {
-        $crate::export_plugin!(|config: &$crate::config::Config| {
+        $crate::export_plugin!(@ $crate::abi::offers::EXCHANGE_TYPES, |config: &$crate::config::Config| {
             config.expect_empty()?;
             Ok($crate::Plugin::new()$(.exchange_type($exchange_type))+)
         });
     };
     (storages: [$($storage:expr),+ $(,)?]) => {
-        $crate::export_plugin!(|config: &$crate::config::Config| {
+        $crate::export_plugin!(@ $crate::abi::offers::STORAGES, |config: &$crate::config::Config| {
             config.expect_empty()?;
             Ok($crate::Plugin::new()$(.storage($storage))+)
         });
     };
-    ($register:expr) => {
+    (auth_backends: [$($backend:expr),+ $(,)?]) => {
+        $crate::export_plugin!(@ $crate::abi::offers::AUTH_BACKENDS, |config: &$crate::config::Config| {
+            config.expect_empty()?;
+            Ok($crate::Plugin::new()$(.auth_backend($backend))+)
+        });
+    };
+    (@ $offers:expr, $register:expr) => {
         /// This crate as a plugin, for a broker that links it in.
         pub static PLUGIN: $crate::abi::LinkedPlugin = {
             // Not `#[no_mangle]` with one name for all plugins: two of them linked into one binary would become one.
@@ -112,9 +128,13 @@ macro_rules! export_plugin {
                 env!("CARGO_PKG_VERSION"),
                 cfg!(panic = "unwind"),
                 cfg!(debug_assertions),
+                $offers,
             );
 
             $crate::abi::LinkedPlugin::new(&STAMP, entry)
         };
+    };
+    ($register:expr) => {
+        $crate::export_plugin!(@ 0, $register);
     };
 }

@@ -174,7 +174,8 @@ fn declaring_consuming_and_deleting_for_ever_leaves_nothing() {
     };
     let mut connection = open(&broker);
     (0..1000).for_each(|_| round(&mut connection));
-    check_growth(&broker, 10, || (0..3000).for_each(|_| round(&mut connection)));
+    // The tags of what nobody acks stay known, and nothing else of their queues does.
+    check_growth(&broker, 4, || (0..3000).for_each(|_| round(&mut connection)));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What RabbitMQ does not have: `/api/x/`.
 
-use super::broker;
+use super::{broker, m, payloads};
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -10,16 +10,6 @@ use tests::http::Http;
 fn publish(http: &Http, key: &str, payload: &str) {
     let body = json!({"properties": {"delivery_mode": 2}, "routing_key": key, "payload": payload, "payload_encoding": "string"});
     assert_eq!(http.post("/exchanges/%2F/amq.default/publish", &body).json()["routed"], json!(true));
-}
-
-fn payloads(messages: &Value) -> Vec<(String, bool)> {
-    let one =
-        |message: &Value| (message["payload"].as_str().unwrap().to_owned(), message["redelivered"].as_bool().unwrap());
-    messages.as_array().unwrap().iter().map(one).collect()
-}
-
-fn m(payload: &str, redelivered: bool) -> (String, bool) {
-    (payload.to_owned(), redelivered)
 }
 
 #[test]
@@ -143,6 +133,13 @@ fn plugins_and_hooks_say_how_they_fare() {
         (&hooks[0]["calls"], &hooks[0]["rewritten"], &hooks[0]["scope"]["vhost"]),
         (&json!(1), &json!(1), &json!("/"))
     );
+    let records = http.get("/x/hooks/hook/records");
+    let record = &records[0];
+    assert_eq!((&record["point"], &record["result"]), (&json!("on_publish"), &json!("rewritten")));
+    let (before, after) = (&record["before"], &record["after"]);
+    assert_eq!((&before["routing_key"], &after["routing_key"]), (&json!("q"), &json!("other")));
+    assert_eq!((&before["user"], &before["payload_bytes"]), (&json!("guest"), &json!(1)));
+    assert_eq!(http.try_send("GET", "/x/hooks/nothing/records", b"").map(|answer| answer.status), Ok(404));
     let answer = http.post("/x/route", &json!({"routing_key": "q"})).json();
     assert_eq!((&answer["hooks"][0]["outcome"], &answer["queues"][0]["name"]), (&json!("rewrite"), &json!("other")));
     assert_eq!(answer["hooks"][0]["before"]["routing_key"], "q");

@@ -34,3 +34,16 @@ fn broker_with(topology: &str) -> (BrokerProcess, Http) {
     let http = Http::new(broker.http());
     (broker, http)
 }
+
+/// Of messages that were got or browsed: payload, and whether it is marked as redelivered.
+fn payloads(messages: &serde_json::Value) -> Vec<(String, bool)> {
+    let one = |message: &serde_json::Value| {
+        (message["payload"].as_str().unwrap().to_owned(), message["redelivered"].as_bool().unwrap())
+    };
+    messages.as_array().unwrap().iter().map(one).collect()
+}
+
+/// One of [`payloads`].
+fn m(payload: &str, redelivered: bool) -> (String, bool) {
+    (payload.to_owned(), redelivered)
+}

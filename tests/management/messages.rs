@@ -1,6 +1,6 @@
 //! Publishing and getting.
 
-use super::{broker, broker_with};
+use super::{broker, broker_with, m, payloads};
 use serde_json::{Value, json};
 use tests::http::Http;
 
@@ -15,14 +15,7 @@ fn get(http: &Http, mode: &str, count: i64) -> Vec<(String, bool)> {
     let body = json!({"count": count, "ackmode": mode, "encoding": "auto"});
     let answer = http.post("/queues/%2F/q/get", &body);
     assert_eq!(answer.status, 200, "{}", answer.text());
-    let messages = answer.json();
-    let one =
-        |message: &Value| (message["payload"].as_str().unwrap().to_owned(), message["redelivered"].as_bool().unwrap());
-    messages.as_array().unwrap().iter().map(one).collect()
-}
-
-fn m(payload: &str, redelivered: bool) -> (String, bool) {
-    (payload.to_owned(), redelivered)
+    payloads(&answer.json())
 }
 
 #[test]

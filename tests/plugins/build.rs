@@ -22,11 +22,27 @@ pub(crate) const BUILT_IN: [&str; 9] = [
 /// The storages that are part of the binary, as crates.
 pub(crate) const STORAGES: [&str; 2] = ["storage-memory", "storage-log"];
 
-/// Builds the plugins of the workspace as files, and says where the one of this crate is.
+/// The storages that come as files alone, as crates.
+pub(crate) const FILE_STORAGES: [&str; 1] = ["storage-sqlite"];
+
+/// The auth backends, which come as files alone, as crates.
+pub(crate) const AUTH_BACKENDS: [&str; 2] = ["auth-http", "auth-jwt"];
+
+/// Builds the plugins of the workspace that are part of the binary as files, and says where the one of this crate is.
 pub(crate) fn built_in(name: &str) -> PathBuf {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let packages = BUILT_IN.iter().chain(&STORAGES).flat_map(|name| ["-p", name]);
+        cargo(&repository(), packages.collect::<Vec<_>>().as_slice());
+    });
+    library(name)
+}
+
+/// Builds the plugins of the workspace that come as files alone, and says where the one of this crate is.
+pub(crate) fn file_only(name: &str) -> PathBuf {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let packages = FILE_STORAGES.iter().chain(&AUTH_BACKENDS).flat_map(|name| ["-p", name]);
         cargo(&repository(), packages.collect::<Vec<_>>().as_slice());
     });
     library(name)
@@ -83,11 +99,22 @@ fn library(name: &str) -> PathBuf {
 }
 
 fn cargo(folder: &Path, arguments: &[&str]) {
+    run(folder, "build", arguments);
+}
+
+fn run(folder: &Path, what: &str, arguments: &[&str]) {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.arg("build").args(arguments).arg("--target-dir").arg(target()).current_dir(folder);
+    command.arg(what).args(arguments).arg("--target-dir").arg(target()).current_dir(folder);
     // Small files: each inspection reads all of one.
     command.env("CARGO_PROFILE_DEV_STRIP", "debuginfo");
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Runs the tests of a crate that stands alone, builds it, and says where its library is.
+pub(crate) fn tested(folder: &Path, name: &str) -> PathBuf {
+    run(folder, "test", &["--offline"]);
+    run(folder, "build", &["--offline"]);
+    library(name)
 }

@@ -4,11 +4,18 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod auth;
+mod backends;
 mod boot;
 mod build;
 mod built_in;
 mod check;
 mod example;
+mod faults;
+mod kit;
+mod older;
 mod panics;
 mod refusals;
 mod storages;
+#[path = "../../plugins/auth-http/tests/server/mod.rs"]
+mod web_server;

@@ -169,7 +169,7 @@ impl MachineTransport {
     fn log_in(&mut self, login: &Login) {
         let result = match Mechanism::parse(&login.mechanism) {
             Ok(mechanism) => {
-                let login = self.world.broker.access.login(mechanism, &login.response, Peer { is_loopback: true });
+                let login = self.world.broker.access.login(mechanism, &login.response, Peer::LOOPBACK);
                 match std::pin::pin!(login).poll(&mut Context::from_waker(Waker::noop())) {
                     Poll::Ready(result) => result.map_err(LoginRefused::from),
                     Poll::Pending => panic!("internal users are judged without waiting"),

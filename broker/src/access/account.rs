@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::foreign::ForeignTopics;
 use super::{PasswordHash, Pattern, Permission, User};
 use crate::origin::Origin;
 use crate::topology::schema::{PasswordDecl, PermissionDecl, TopicPermissionDecl, UserDecl, UserLimitsDecl};
@@ -49,10 +50,17 @@ pub struct StoredAccounts {
 
 /// What a user may do with one topic exchange, by routing key (semantics 25.7).
 #[derive(Debug)]
-pub struct TopicPermission {
-    decl: TopicPermissionDecl,
-    write: Pattern,
-    read: Pattern,
+pub struct TopicPermission(Topics);
+
+#[derive(Debug)]
+enum Topics {
+    Internal {
+        decl: TopicPermissionDecl,
+        write: Pattern,
+        read: Pattern,
+    },
+    /// A backend says it, key by key.
+    Foreign(ForeignTopics),
 }
 
 /// What a user may do in one vhost, by name.
@@ -99,13 +107,13 @@ impl Account {
 
     pub(super) fn restored(record: UserRecord) -> Self {
         let UserRecord { name, password, tags, loopback_only, limits } = record;
-        let user = Arc::new(User { name, tags, loopback_only });
+        let user = Arc::new(User { name, tags, loopback_only, foreign: None });
         let (permissions, topic_permissions) = (BTreeMap::new(), BTreeMap::new());
         Self { user, password, limits, origin: Origin::Runtime, permissions, topic_permissions }
     }
 
     pub(super) fn record(&self) -> UserRecord {
-        let User { name, tags, loopback_only } = User::clone(&self.user);
+        let User { name, tags, loopback_only, .. } = User::clone(&self.user);
         UserRecord { name, password: self.password.clone(), tags, loopback_only, limits: self.limits }
     }
 
@@ -138,7 +146,7 @@ impl Account {
     }
 
     pub(super) fn topic_permission_decls(&self) -> impl Iterator<Item = &TopicPermissionDecl> {
-        self.topic_permissions.values().map(|(entry, _)| &entry.decl)
+        self.topic_permissions.values().filter_map(|(entry, _)| entry.decl())
     }
 
     pub(super) fn topic_permission_origin(&self, vhost: &str, exchange: &str) -> Option<Origin> {
@@ -172,8 +180,8 @@ impl Account {
         let is_meant = |decl: &TopicPermissionDecl| {
             decl.vhost == vhost && exchange.is_none_or(|exchange| decl.exchange == exchange)
         };
-        let removed = self.topic_permissions.extract_if(.., |_, (entry, _)| is_meant(&entry.decl));
-        removed.map(|(_, (entry, origin))| (entry.decl.clone(), origin)).collect()
+        let removed = self.topic_permissions.extract_if(.., |_, (entry, _)| entry.decl().is_some_and(is_meant));
+        removed.filter_map(|(_, (entry, origin))| Some((entry.decl()?.clone(), origin))).collect()
     }
 }
 
@@ -202,16 +210,29 @@ impl Permissions {
 impl TopicPermission {
     fn new(decl: &TopicPermissionDecl, user: &str) -> Self {
         let compile = |pattern: &str| Pattern::new(&expanded(pattern, user, &decl.vhost)).unwrap_or(Pattern::NOTHING);
-        Self { write: compile(&decl.write), read: compile(&decl.read), decl: decl.clone() }
+        Self(Topics::Internal { write: compile(&decl.write), read: compile(&decl.read), decl: decl.clone() })
+    }
+
+    pub(super) const fn foreign(topics: ForeignTopics) -> Self {
+        Self(Topics::Foreign(topics))
+    }
+
+    /// As it was declared; none where a backend says it.
+    const fn decl(&self) -> Option<&TopicPermissionDecl> {
+        match &self.0 {
+            Topics::Internal { decl, .. } => Some(decl),
+            Topics::Foreign(_) => None,
+        }
     }
 
     /// Whether a routing key may be published with (write) or bound with (read).
     #[must_use]
     pub fn permits(&self, permission: Permission, routing_key: &str) -> bool {
-        match permission {
-            Permission::Write => self.write.matches(routing_key),
-            Permission::Read => self.read.matches(routing_key),
-            Permission::Configure => true,
+        match (&self.0, permission) {
+            (Topics::Internal { write, .. }, Permission::Write) => write.matches(routing_key),
+            (Topics::Internal { read, .. }, Permission::Read) => read.matches(routing_key),
+            (Topics::Foreign(topics), permission) => topics.permits(permission.into(), routing_key),
+            (Topics::Internal { .. }, Permission::Configure) => true,
         }
     }
 

@@ -3,7 +3,7 @@
 //! The cache belongs to one connection; it is emptied whenever a user or permission changed anywhere, so that a revoked
 //! permission takes effect at once (RabbitMQ keeps its answers until the client reconnects).
 
-use super::{Access, Permission, User};
+use super::{Access, Permission, Resource, User};
 
 /// A small cache over [`Access::permits`].
 #[derive(Debug, Default)]
@@ -21,6 +21,7 @@ pub struct Decisions {
 #[derive(Debug)]
 struct Entry {
     permission: Permission,
+    resource: Resource,
     name: String,
     is_permitted: bool,
 }
@@ -36,23 +37,35 @@ impl Decisions {
     }
 
     /// The same answer as [`Access::permits`], from memory where possible.
-    pub fn permits(&mut self, access: &Access, user: &User, vhost: &str, permission: Permission, name: &str) -> bool {
+    pub fn permits(
+        &mut self,
+        access: &Access,
+        user: &User,
+        vhost: &str,
+        permission: Permission,
+        resource: Resource,
+        name: &str,
+    ) -> bool {
+        // Answers of backends are kept with their users.
+        if user.foreign.is_some() {
+            return access.permits(user, vhost, permission, resource, name);
+        }
         // Read before the question is answered: a change in between makes the answer old at once, never too new.
         let generation = access.generation();
         if self.generation != generation || self.user != user.name || self.vhost != vhost {
             self.start_over(generation, user, vhost);
         }
         if let Some(entry) = self.entries.get(self.last)
-            && entry.answers(permission, name)
+            && entry.answers(permission, resource, name)
         {
             return entry.is_permitted;
         }
-        if let Some(at) = self.entries.iter().position(|entry| entry.answers(permission, name)) {
+        if let Some(at) = self.entries.iter().position(|entry| entry.answers(permission, resource, name)) {
             self.last = at;
             return self.entries.get(at).is_some_and(|entry| entry.is_permitted);
         }
-        let is_permitted = access.permits(user, vhost, permission, name);
-        self.keep(Entry { permission, name: name.to_owned(), is_permitted });
+        let is_permitted = access.permits(user, vhost, permission, resource, name);
+        self.keep(Entry { permission, resource, name: name.to_owned(), is_permitted });
         is_permitted
     }
 
@@ -77,8 +90,8 @@ impl Decisions {
 }
 
 impl Entry {
-    fn answers(&self, permission: Permission, name: &str) -> bool {
-        self.permission == permission && self.name == name
+    fn answers(&self, permission: Permission, resource: Resource, name: &str) -> bool {
+        self.permission == permission && self.resource == resource && self.name == name
     }
 }
 
@@ -102,8 +115,8 @@ mod tests {
                 let name = format!("q{number}{}", if number % 3 == 0 { "x" } else { "" });
                 for permission in [Permission::Configure, Permission::Write, Permission::Read] {
                     assert_eq!(
-                        decisions.permits(&access, &app, "/", permission, &name),
-                        access.permits(&app, "/", permission, &name),
+                        decisions.permits(&access, &app, "/", permission, Resource::Queue, &name),
+                        access.permits(&app, "/", permission, Resource::Queue, &name),
                         "round {round}, {permission} {name}"
                     );
                 }
@@ -116,21 +129,21 @@ mod tests {
     fn change_of_permissions_takes_effect_at_once() {
         let (access, app) = access();
         let mut decisions = Decisions::new();
-        assert!(decisions.permits(&access, &app, "/", Permission::Write, "orders"));
+        assert!(decisions.permits(&access, &app, "/", Permission::Write, Resource::Exchange, "orders"));
         access.set_permission("app", &permission("/", "", "", "")).unwrap();
-        assert!(!decisions.permits(&access, &app, "/", Permission::Write, "orders"));
+        assert!(!decisions.permits(&access, &app, "/", Permission::Write, Resource::Exchange, "orders"));
         access.set_permission("app", &permission("/", "", "orders", "")).unwrap();
-        assert!(decisions.permits(&access, &app, "/", Permission::Write, "orders"));
+        assert!(decisions.permits(&access, &app, "/", Permission::Write, Resource::Exchange, "orders"));
         access.remove_user("app");
-        assert!(!decisions.permits(&access, &app, "/", Permission::Write, "orders"));
+        assert!(!decisions.permits(&access, &app, "/", Permission::Write, Resource::Exchange, "orders"));
     }
 
     #[test]
     fn another_vhost_gets_its_own_answers() {
         let (access, app) = access();
         let mut decisions = Decisions::new();
-        assert!(decisions.permits(&access, &app, "/", Permission::Write, "orders"));
-        assert!(!decisions.permits(&access, &app, "other", Permission::Write, "orders"));
-        assert!(decisions.permits(&access, &app, "/", Permission::Write, "orders"));
+        assert!(decisions.permits(&access, &app, "/", Permission::Write, Resource::Exchange, "orders"));
+        assert!(!decisions.permits(&access, &app, "other", Permission::Write, Resource::Exchange, "orders"));
+        assert!(decisions.permits(&access, &app, "/", Permission::Write, Resource::Exchange, "orders"));
     }
 }

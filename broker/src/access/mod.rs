@@ -6,8 +6,10 @@
 //! Rules are those of RabbitMQ's pages "Access Control" and "Password Hashing".
 
 mod account;
+mod chain;
 mod changes;
 mod decisions;
+mod foreign;
 mod happened;
 mod password;
 mod pattern;
@@ -16,6 +18,7 @@ mod sasl;
 use std::{
     collections::HashMap,
     fmt,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -23,12 +26,17 @@ use std::{
 };
 
 use parking_lot::RwLock;
+pub use plugin_api::auth::Resource;
 
 use self::account::Account;
+use self::chain::Chain;
+use self::foreign::ForeignTopics;
 pub use self::{
     account::{StoredAccounts, TopicPermission, UserRecord, UserUpdate},
+    chain::{Backend, INTERNAL},
     changes::{AccessError, Change, Ledger, TAGS_MAX, USERS_MAX},
     decisions::Decisions,
+    foreign::{Foreign, Question},
     password::{HashAlgorithm, HashError, PasswordHash},
     pattern::{PATTERN_BYTES_MAX, Pattern, PatternError},
     sasl::{EXTERNAL, Mechanism, MechanismError},
@@ -46,6 +54,7 @@ pub struct Access {
     /// The users are there because nobody has said anything of users.
     has_defaults: AtomicBool,
     events: Events,
+    chain: Chain,
 }
 
 /// Who says that the declared users are there.
@@ -66,13 +75,29 @@ pub struct User {
     pub tags: Vec<String>,
     /// Whether this user may log in only from the broker's own machine.
     pub loopback_only: bool,
+    /// Who is asked what this user may do; none is the broker itself.
+    pub foreign: Option<Arc<Foreign>>,
+}
+
+impl User {
+    /// A user that a backend has let in.
+    fn foreign(backend: usize, identity: plugin_api::auth::Identity, peer: IpAddr) -> Self {
+        let (name, tags) = (identity.user.clone(), identity.tags.clone());
+        let foreign = Some(Arc::new(Foreign::new(backend, identity, peer)));
+        Self { name, tags, loopback_only: false, foreign }
+    }
 }
 
 /// Where a login comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Whether the client's address is a loopback address.
-    pub is_loopback: bool,
+    /// The client's address.
+    pub address: IpAddr,
+}
+
+impl Peer {
+    /// From the broker's own machine.
+    pub const LOOPBACK: Self = Self { address: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST) };
 }
 
 /// What a permission entry allows for the names that match.
@@ -120,6 +145,8 @@ pub enum Refusal {
     NoPassword,
     /// Right password, but the user may connect from the broker's machine only.
     NotFromLoopback,
+    /// An auth backend refused, or could not decide; its reason has been logged.
+    Backend,
 }
 
 /// The longest user name that is kept from a login attempt: the limit of a short string, as everywhere in AMQP.
@@ -136,6 +163,7 @@ impl Access {
             ledger: None,
             has_defaults: AtomicBool::new(false),
             events: Events::default(),
+            chain: Chain::default(),
         }
     }
 
@@ -186,10 +214,10 @@ impl Access {
         access
     }
 
-    /// Checks the response of a SASL mechanism.
+    /// Checks the response of a SASL mechanism: asks the backends in their order.
     ///
-    /// The same amount of hashing is done whether the user exists or not, so that the time of the answer tells nothing
-    /// about names. It is asynchronous because other backends than the internal one will wait for a network.
+    /// Of the internal users the same amount of hashing is done whether the user exists or not, so that the time of the answer tells
+    /// nothing about names. Other backends wait for a network.
     ///
     /// # Errors
     /// [`LoginError::Malformed`] for a response of the wrong shape, [`LoginError::Refused`] for everything else.
@@ -198,51 +226,65 @@ impl Access {
             .credentials(response)
             .map_err(|error| LoginError::Malformed { mechanism, reason: error.reason() })?;
         let name = std::str::from_utf8(credentials.user).ok();
-        let account = name.and_then(|name| self.accounts.read().get(name).map(Arc::clone));
-        let refused = |reason| LoginError::Refused { user: printable_name(credentials.user), reason };
+        self.login_by_chain(name, credentials.password, peer.address.to_canonical())
+            .await
+            .map_err(|reason| LoginError::Refused { user: printable_name(credentials.user), reason })
+    }
 
-        let is_right = PasswordHash::verify(account.as_ref().and_then(|a| a.password.as_ref()), credentials.password);
-        let account = account.ok_or_else(|| refused(Refusal::UnknownUser))?;
-        if credentials.password.is_empty() {
-            return Err(refused(Refusal::BlankPassword));
+    fn internal_login(&self, name: Option<&str>, password: &[u8], peer: IpAddr) -> Result<Arc<User>, Refusal> {
+        let account = name.and_then(|name| self.accounts.read().get(name).map(Arc::clone));
+        let is_right = PasswordHash::verify(account.as_ref().and_then(|a| a.password.as_ref()), password);
+        let account = account.ok_or(Refusal::UnknownUser)?;
+        if password.is_empty() {
+            return Err(Refusal::BlankPassword);
         }
         if account.password.is_none() {
-            return Err(refused(Refusal::NoPassword));
+            return Err(Refusal::NoPassword);
         }
         if !is_right {
-            return Err(refused(Refusal::WrongPassword));
+            return Err(Refusal::WrongPassword);
         }
-        if account.user.loopback_only && !peer.is_loopback {
-            return Err(refused(Refusal::NotFromLoopback));
+        if account.user.loopback_only && !peer.is_loopback() {
+            return Err(Refusal::NotFromLoopback);
         }
         Ok(Arc::clone(&account.user))
     }
 
-    /// Lets in whom a verified certificate names. There is no password to check; the user has to exist (semantics 4.3).
+    /// Lets in whom a verified certificate names. There is no password to check; the user has to be one of the broker's own, where those may log
+    /// in at all (semantics 4.3). Other backends are not asked: they know users by their passwords.
     ///
     /// # Errors
     /// [`LoginError::Refused`] for a user that does not exist, or may come from the broker's own machine only.
     pub fn login_external(&self, name: &str, peer: Peer) -> Result<Arc<User>, LoginError> {
         let refused = |reason| LoginError::Refused { user: printable_name(name.as_bytes()), reason };
-        let user = self.user(name).ok_or_else(|| refused(Refusal::UnknownUser))?;
-        if user.loopback_only && !peer.is_loopback {
-            return Err(refused(Refusal::NotFromLoopback));
-        }
-        Ok(user)
+        self.login_without_password(name, peer.address.to_canonical()).map_err(refused)
     }
 
-    /// Whether the user has a permission entry for this vhost, whatever it allows.
+    /// Whether the user has a permission entry for this vhost, whatever it allows. For users of a backend see [`Foreign::permits`].
     #[must_use]
     pub fn may_enter(&self, user: &User, vhost: &str) -> bool {
-        self.permissions(&user.name, vhost).is_some()
+        match &user.foreign {
+            None => self.permissions(&user.name, vhost).is_some(),
+            Some(foreign) => {
+                foreign.forget_if_changed(self.generation());
+                foreign.permits(Question::Vhost(vhost.to_owned()))
+            }
+        }
     }
 
-    /// Whether one permission of the user covers a name: one regex search.
+    /// Whether one permission of the user covers a name: one regex search. For users of a backend see [`Foreign::permits`].
     ///
     /// The caller passes `amq.default` for the default exchange. A user that was removed meanwhile has no permission.
     #[must_use]
-    pub fn permits(&self, user: &User, vhost: &str, permission: Permission, name: &str) -> bool {
-        self.permissions(&user.name, vhost).is_some_and(|entry| entry.pattern(permission).matches(name))
+    pub fn permits(&self, user: &User, vhost: &str, permission: Permission, resource: Resource, name: &str) -> bool {
+        match &user.foreign {
+            None => self.permissions(&user.name, vhost).is_some_and(|entry| entry.pattern(permission).matches(name)),
+            Some(foreign) => {
+                foreign.forget_if_changed(self.generation());
+                let (vhost, name, permission) = (vhost.to_owned(), name.to_owned(), permission.into());
+                foreign.permits(Question::Resource { vhost, resource, name, permission })
+            }
+        }
     }
 
     /// Changes whenever a user or a permission changed; for caches such as [`Decisions`].
@@ -283,6 +325,10 @@ impl Access {
     /// (semantics 25.7).
     #[must_use]
     pub fn topic_permission(&self, user: &User, vhost: &str, exchange: &str) -> Option<Arc<TopicPermission>> {
+        if let Some(user) = &user.foreign {
+            let (user, vhost, exchange) = (Arc::clone(user), vhost.to_owned(), exchange.to_owned());
+            return Some(Arc::new(TopicPermission::foreign(ForeignTopics { user, vhost, exchange })));
+        }
         self.accounts.read().get(&user.name)?.topic_permission(vhost, exchange)
     }
 
@@ -341,6 +387,28 @@ impl fmt::Debug for Access {
     }
 }
 
+impl From<Permission> for plugin_api::auth::Permission {
+    fn from(permission: Permission) -> Self {
+        match permission {
+            Permission::Configure => Self::Configure,
+            Permission::Write => Self::Write,
+            Permission::Read => Self::Read,
+        }
+    }
+}
+
+impl From<plugin_api::auth::Permission> for Permission {
+    fn from(permission: plugin_api::auth::Permission) -> Self {
+        use plugin_api::auth::Permission as Asked;
+
+        match permission {
+            Asked::Configure => Self::Configure,
+            Asked::Write => Self::Write,
+            Asked::Read => Self::Read,
+        }
+    }
+}
+
 impl fmt::Display for Permission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -358,6 +426,7 @@ impl fmt::Display for Refusal {
             Self::WrongPassword => "wrong password",
             Self::BlankPassword => "blank password",
             Self::NoPassword => "the user has no password, so password login is impossible",
+            Self::Backend => "no auth backend accepts it",
             Self::NotFromLoopback => "this user may connect from the broker's own machine only (loopback_only)",
         })
     }

@@ -26,7 +26,8 @@ pub(super) fn permission(vhost: &str, configure: &str, write: &str, read: &str) 
 
 /// `login` never waits in the internal backend, so that one poll must be enough.
 fn login(access: &Access, response: &[u8], is_loopback: bool) -> Result<Arc<User>, LoginError> {
-    let future = std::pin::pin!(access.login(Mechanism::Plain, response, Peer { is_loopback }));
+    let peer = if is_loopback { Peer::LOOPBACK } else { Peer { address: IpAddr::from([192, 0, 2, 1]) } };
+    let future = std::pin::pin!(access.login(Mechanism::Plain, response, peer));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match future.poll(&mut context) {
         std::task::Poll::Ready(result) => result,
@@ -104,7 +105,7 @@ fn permissions_are_per_vhost_and_kind() {
     let app = access.user("app").unwrap();
     assert!(access.may_enter(&app, "/") && access.may_enter(&app, "empty") && !access.may_enter(&app, "other"));
     let check = |vhost, kind, name, expected| {
-        assert_eq!(access.permits(&app, vhost, kind, name), expected, "{kind} {name} in {vhost}");
+        assert_eq!(access.permits(&app, vhost, kind, Resource::Queue, name), expected, "{kind} {name} in {vhost}");
     };
     check("/", Permission::Configure, "app.q", true);
     check("/", Permission::Configure, "other", false);
@@ -119,9 +120,9 @@ fn permissions_are_per_vhost_and_kind() {
 fn broken_pattern_denies_and_the_others_work() {
     let access = Access::new(&[user("app", &[permission("/", "(", ".*", "[")])]);
     let app = access.user("app").unwrap();
-    assert!(!access.permits(&app, "/", Permission::Configure, "("));
-    assert!(access.permits(&app, "/", Permission::Write, "x"));
-    assert!(!access.permits(&app, "/", Permission::Read, "["));
+    assert!(!access.permits(&app, "/", Permission::Configure, Resource::Queue, "("));
+    assert!(access.permits(&app, "/", Permission::Write, Resource::Queue, "x"));
+    assert!(!access.permits(&app, "/", Permission::Read, Resource::Queue, "["));
 }
 
 /// Keeps what it is told.
@@ -316,7 +317,7 @@ fn the_file_wins_for_what_it_names_and_the_rest_stays() {
     assert_eq!(told.take(), expected, "the store forgets what the file names");
     assert!(login(&access, b"\0app\0app-password", false).is_ok());
     let app = access.user("app").unwrap();
-    assert!(access.permits(&app, "/", Permission::Write, "x") && access.may_enter(&app, "later"));
+    assert!(access.permits(&app, "/", Permission::Write, Resource::Queue, "x") && access.may_enter(&app, "later"));
     assert!(access.user("other").is_some());
     assert_eq!(access.origin_of("app"), Some(Origin::Topology));
 }

@@ -10,10 +10,14 @@
 //! it returns nothing, carries out each event before it asks for the next, and answers through the methods below it.
 
 mod channels;
+mod closing;
 mod deliveries;
+mod event;
+mod opening;
 mod transactions;
 
 pub use self::deliveries::{ChannelGauges, Confirmed, Delivery};
+pub use self::event::{Event, Outcome};
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,115 +29,15 @@ use super::channel::content::{self, Assembled};
 use super::channel::transaction::{Committed, Transaction};
 use super::channel::{Channel, Consumer, Mode, State as ChannelState};
 use super::frame::{self, Frame, FrameKind};
-use super::handshake::Tuned;
-use super::handshake::{self, Client, Hello, Identity, Limits};
+use super::handshake::{self, Client, Identity, Limits};
 use super::heartbeat::{Due, Heartbeat};
 use super::method::*;
 use super::out::OutBuffer;
-use super::reply_code::{ProtocolError, ReplyCode, Scope};
+use super::reply_code::{ProtocolError, ReplyCode};
 use super::wire::WireError;
-use super::{ChannelId, Outstanding, PublishFlags, PublishMode, SourceId};
+use super::{ChannelId, Outstanding, PublishFlags, SourceId};
 use crate::message::{Arriving, Message, Parts};
 use crate::metrics::sizes::BodySizes;
-
-/// What the driver has to carry out.
-#[derive(Debug)]
-pub enum Event<'i> {
-    /// The peer speaks something else; worth a line in the log. The connection has answered and ended.
-    WrongProtocol(&'static str),
-    /// Check the credentials; answer with [`Connection::authenticated`] or [`Connection::refuse_login`].
-    Authenticate {
-        /// The SASL mechanism, as the client named it.
-        mechanism: &'i str,
-        /// Its response, unread.
-        response: &'i [u8],
-    },
-    /// Enter a vhost; answer with [`Connection::opened`], or fail.
-    Open {
-        /// The name as the client sent it.
-        vhost: &'i str,
-    },
-    /// The client has a new secret, such as a token in place of one that expires: judge it, then [`Connection::secret_updated`], or fail
-    /// (semantics 4.12).
-    UpdateSecret {
-        /// Unread.
-        new_secret: &'i [u8],
-        /// The client's words, for the log.
-        reason: &'i str,
-    },
-    /// A method that is not the connection's own business.
-    Command {
-        /// Where to answer.
-        channel: ChannelId,
-        /// What to do.
-        method: Method<'i>,
-    },
-    /// A whole message.
-    Publish {
-        /// Where it came from.
-        channel: ChannelId,
-        /// What the method said.
-        flags: PublishFlags,
-        /// What the publisher is promised.
-        mode: PublishMode,
-        /// Names and properties where they stand in the input, when the whole message did. The message has them, too, but it has
-        /// just been written, and reading it at once would wait for the caches.
-        parts: Option<Parts<'i>>,
-        /// Names, properties and body.
-        message: Arc<Message>,
-    },
-    /// Deliveries that the client has settled; which ones stands in [`Connection::settled`].
-    Settle {
-        /// Where they had been delivered.
-        channel: ChannelId,
-        /// What is to become of them.
-        outcome: Outcome,
-    },
-    /// tx.commit: publish what was held and settle what stands in [`Connection::take_held_settlements`], and say by
-    /// [`Connection::commit`] how many answers that will bring.
-    Commit {
-        /// Where.
-        channel: ChannelId,
-    },
-    /// tx.rollback: drop what was held. The client has its answer already.
-    Rollback {
-        /// Where.
-        channel: ChannelId,
-    },
-    /// The client opens a channel: answer with [`Connection::channel_opened`], or fail.
-    ChannelOpen {
-        /// Which.
-        channel: ChannelId,
-    },
-    /// The client closes a channel: stop its consumers, give its unacked messages back, then [`Connection::close_channel_ok`].
-    ChannelClose {
-        /// Which.
-        channel: ChannelId,
-    },
-    /// The client closes the connection: stop everything, then [`Connection::close_ok`].
-    Close,
-    /// The client broke a rule. Channel scope: clean up as for [`Event::ChannelClose`], then [`Connection::close_channel`].
-    /// Connection scope: stop everything, then [`Connection::close`].
-    Failed {
-        /// Where.
-        channel: ChannelId,
-        /// What.
-        error: ProtocolError,
-    },
-    /// The handshake broke a rule that has no answer on the wire: a reason for the log (semantics 5.12).
-    Refused(String),
-}
-
-/// What settling does with a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It was processed.
-    Ack,
-    /// It goes back to its place.
-    Requeue,
-    /// It is thrown away.
-    Discard,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -424,33 +328,6 @@ impl Connection {
         Some(reason)
     }
 
-    fn on_header<'i>(&mut self, input: &mut &'i [u8]) -> Option<Event<'i>> {
-        let (&bytes, rest) = input.split_first_chunk::<8>()?;
-        *input = rest;
-        match handshake::hello(bytes) {
-            Hello::Amqp { version_minor } => {
-                let server_properties = self.identity.server_properties();
-                let mechanisms = self.identity.mechanisms(self.offers_external);
-                let start = ConnectionStart {
-                    version_major: 0,
-                    version_minor,
-                    server_properties: plugin_api::value::TableRef::new(&server_properties),
-                    mechanisms: mechanisms.as_bytes(),
-                    locales: b"en_US",
-                };
-                frame::write_method(self.out.tail(), 0, start);
-                self.state = State::AwaitStartOk;
-                None
-            }
-            Hello::Other(what) => {
-                self.out.tail().extend_from_slice(&handshake::PROTOCOL_HEADER);
-                self.state = State::Ended;
-                *input = &[];
-                Some(Event::WrongProtocol(what))
-            }
-        }
-    }
-
     fn on_frame<'i>(&mut self, now: Instant, frame: Frame<'i>, raw: &[u8]) -> Option<Event<'i>> {
         match (frame.kind, frame.channel) {
             (FrameKind::Heartbeat, 0) => None,
@@ -471,219 +348,6 @@ impl Connection {
             }
         }
     }
-
-    /// Ends the connection over a broken rule: by the driver's clean-up and a close frame when it is open, in silence before.
-    fn fail<'i>(
-        &mut self,
-        now: Instant,
-        channel: ChannelId,
-        error: ProtocolError,
-        framing: Framing,
-    ) -> Option<Event<'i>> {
-        match self.state {
-            State::Open if error.code.scope() == Scope::Channel && channel.0 != 0 => {
-                self.stop_channel(channel);
-                Some(Event::Failed { channel, error })
-            }
-            State::Open => {
-                self.state = State::Stopping;
-                self.is_framing_lost = framing == Framing::Lost;
-                Some(Event::Failed { channel: ChannelId(0), error })
-            }
-            // Our close is on its way, whatever else the peer says.
-            State::AwaitCloseOk { until, .. } => {
-                self.state = State::AwaitCloseOk { until, is_deaf: framing == Framing::Lost };
-                None
-            }
-            // Nobody is left to hear of it.
-            State::Closed { .. } => {
-                self.state = State::Ended;
-                None
-            }
-            _ => {
-                self.state = State::Silent { until: now + handshake::SILENCE };
-                Some(Event::Refused(error.to_string()))
-            }
-        }
-    }
-
-    // Channel 0
-
-    fn on_connection_method<'i>(&mut self, now: Instant, payload: &'i [u8]) -> Option<Event<'i>> {
-        let method = match Method::decode(payload) {
-            Ok(method) => method,
-            Err(error) => return self.fail(now, ChannelId(0), decode_error(error), Framing::Kept),
-        };
-        match (self.state, method) {
-            (State::AwaitStartOk, Method::ConnectionStartOk(start_ok)) => {
-                self.client = Client::from_properties(start_ok.client_properties);
-                self.state = State::Authenticating;
-                Some(Event::Authenticate { mechanism: start_ok.mechanism, response: start_ok.response })
-            }
-            (State::AwaitTuneOk, Method::ConnectionTuneOk(tune_ok)) => self.on_tune_ok(now, tune_ok),
-            (State::AwaitOpen, Method::ConnectionOpen(open)) => {
-                self.state = State::Opening;
-                Some(Event::Open { vhost: open.virtual_host })
-            }
-            (State::AwaitCloseOk { .. }, Method::ConnectionCloseOk(_)) => {
-                self.state = State::Ended;
-                None
-            }
-            // Both sides closed at once: answer, and go on waiting for the answer to ours (semantics 3.16).
-            (State::AwaitCloseOk { .. } | State::Closed { .. }, Method::ConnectionClose(_)) => {
-                frame::write_method(self.out.tail(), 0, ConnectionCloseOk {});
-                None
-            }
-            (State::AwaitCloseOk { .. } | State::Closed { .. }, _) => None,
-            (State::Open, Method::ConnectionClose(_)) => {
-                self.state = State::Stopping;
-                Some(Event::Close)
-            }
-            (_, Method::ConnectionClose(_)) => {
-                frame::write_method(self.out.tail(), 0, ConnectionCloseOk {});
-                self.state = State::Ended;
-                None
-            }
-            (State::Open, Method::ConnectionUpdateSecret(update)) => {
-                Some(Event::UpdateSecret { new_secret: update.new_secret, reason: update.reason })
-            }
-            (state, method) => {
-                let text = format!("unexpected method in connection state {}", state_name(state));
-                let error = ProtocolError::new(ReplyCode::ChannelError, text).in_method(method.id());
-                self.fail(now, ChannelId(0), error, Framing::Kept)
-            }
-        }
-    }
-
-    fn on_tune_ok<'i>(&mut self, now: Instant, tune_ok: ConnectionTuneOk) -> Option<Event<'i>> {
-        if let Err(error) = handshake::check_tune(&self.limits, &tune_ok) {
-            // This one has an answer although the connection is not open (semantics 5.2).
-            let error = error.in_method(ConnectionTune::ID);
-            let reason = error.to_string();
-            self.close(now, &error);
-            return Some(Event::Refused(reason));
-        }
-        self.frame_max_bytes = tune_ok.frame_max;
-        self.channel_max = tune_ok.channel_max;
-        self.heartbeat_secs = tune_ok.heartbeat;
-        self.state = State::AwaitOpen;
-        None
-    }
-
-    /// What client and server have agreed on; before that, what the server offers.
-    pub fn tuned(&self) -> Tuned {
-        Tuned {
-            channel_max: self.channel_max,
-            frame_max_bytes: self.frame_max_bytes,
-            heartbeat_secs: self.heartbeat_secs,
-        }
-    }
-
-    /// The credentials are good.
-    pub fn authenticated(&mut self) {
-        if self.state != State::Authenticating {
-            return;
-        }
-        let tune = ConnectionTune {
-            channel_max: self.limits.channel_max,
-            frame_max: self.limits.frame_max_bytes,
-            heartbeat: self.limits.heartbeat_secs,
-        };
-        frame::write_method(self.out.tail(), 0, tune);
-        self.state = State::AwaitTuneOk;
-    }
-
-    /// The credentials are not good: a close frame for clients that understand it, and silence (semantics 4.6, 4.7).
-    pub fn refuse_login(&mut self, now: Instant, mechanism: &str) {
-        if self.client.authentication_failure_close {
-            let text = format!(
-                "ACCESS_REFUSED - Login was refused using authentication mechanism {mechanism}. For details see the broker logfile."
-            );
-            let close = ConnectionClose {
-                reply_code: ReplyCode::AccessRefused as u16,
-                reply_text: &text,
-                class_id: 0,
-                method_id: 0,
-            };
-            frame::write_method(self.out.tail(), 0, close);
-            self.state = State::AwaitCloseOk { until: now + handshake::SILENCE, is_deaf: false };
-        } else {
-            self.refuse_silently(now);
-        }
-    }
-
-    /// The handshake cannot go on and the wire has no word for it (semantics 5.12).
-    pub fn refuse_silently(&mut self, now: Instant) {
-        self.state = State::Silent { until: now + handshake::SILENCE };
-    }
-
-    /// The vhost was entered.
-    pub fn opened(&mut self, now: Instant) {
-        if self.state != State::Opening {
-            return;
-        }
-        frame::write_method(self.out.tail(), 0, ConnectionOpenOk { known_hosts: "" });
-        self.state = State::Open;
-        self.heartbeat.start(now, self.heartbeat_secs);
-    }
-
-    /// The new secret is good.
-    pub fn secret_updated(&mut self) {
-        if self.state == State::Open {
-            frame::write_method(self.out.tail(), 0, ConnectionUpdateSecretOk {});
-        }
-    }
-
-    /// Everything is stopped: answer the client's close, and leave it to the client to close the socket.
-    pub fn close_ok(&mut self, now: Instant) {
-        frame::write_method(self.out.tail(), 0, ConnectionCloseOk {});
-        self.forget_channels();
-        self.held_bytes = 0;
-        self.state = State::Closed { until: now + handshake::SILENCE };
-    }
-
-    /// Sends connection.close and waits for the answer, but not for ever (semantics 3.15).
-    pub fn close(&mut self, now: Instant, error: &ProtocolError) {
-        if matches!(self.state, State::AwaitCloseOk { .. } | State::Closed { .. } | State::Silent { .. } | State::Ended)
-        {
-            return;
-        }
-        let text = error.reply_text();
-        let method = error.method.unwrap_or(NO_METHOD);
-        let close = ConnectionClose {
-            reply_code: error.code as u16,
-            reply_text: &text,
-            class_id: method.class,
-            method_id: method.method,
-        };
-        frame::write_method(self.out.tail(), 0, close);
-        self.forget_channels();
-        self.held_bytes = 0;
-        let is_deaf = self.is_framing_lost;
-        let heartbeat = std::time::Duration::from_secs(u64::from(self.heartbeat_secs));
-        let wait =
-            if is_deaf || heartbeat.is_zero() { handshake::SILENCE } else { heartbeat.min(handshake::CLOSE_WAIT_MAX) };
-        self.state = State::AwaitCloseOk { until: now + wait, is_deaf };
-    }
-
-    fn forget_channels(&mut self) {
-        self.channels.clear();
-        self.arriving = Arriving::default();
-    }
-
-    /// The driver failed an event of the whole connection, such as an open.
-    pub fn stop(&mut self) {
-        if matches!(self.state, State::Open | State::Opening) {
-            self.state = State::Stopping;
-        }
-    }
-
-    /// Closes the socket of a connection that is closed, without waiting for the client to do it.
-    pub fn cut_if_closed(&mut self) {
-        if self.is_closed() {
-            self.state = State::Ended;
-        }
-    }
 }
 
 /// Whether more frames can be told apart behind an error.
@@ -692,9 +356,6 @@ enum Framing {
     Kept,
     Lost,
 }
-
-/// Class and method of a close that belongs to no method (semantics 5.14).
-const NO_METHOD: MethodId = MethodId { class: 0, method: 0 };
 
 fn decode_error(error: MethodError) -> ProtocolError {
     match error {
@@ -710,18 +371,5 @@ fn decode_error(error: MethodError) -> ProtocolError {
             let text = format!("cannot decode method {}.{}: {cause}", id.class, id.method);
             ProtocolError::new(ReplyCode::FrameError, text).in_method(id)
         }
-    }
-}
-
-fn state_name(state: State) -> &'static str {
-    match state {
-        State::Header => "pre_init",
-        State::AwaitStartOk => "starting",
-        State::Authenticating => "securing",
-        State::AwaitTuneOk => "tuning",
-        State::AwaitOpen | State::Opening => "opening",
-        State::Open => "running",
-        State::Stopping | State::AwaitCloseOk { .. } => "closing",
-        State::Closed { .. } | State::Silent { .. } | State::Ended => "closed",
     }
 }

@@ -8,6 +8,7 @@ mod client;
 mod definitions;
 mod logging;
 mod man;
+mod plugin;
 mod plugins;
 mod progress;
 mod run;
@@ -49,6 +50,8 @@ enum Command {
     Definitions(definitions::DefinitionsArgs),
     /// Work with Lua hook scripts
     Script(script::ScriptArgs),
+    /// Write, inspect and list plugins
+    Plugin(plugin::PluginArgs),
     /// Look at a data folder without changing it
     Store(store::StoreArgs),
     /// List queues, connections and whatever else a running broker has
@@ -106,6 +109,7 @@ Examples:
   broker --topology topology.yaml    everything as declared in the file
   broker --listen 127.0.0.1:5673 --log debug
   broker check topology.yaml         report all mistakes of the file
+  broker plugin new exchange-weather --kind exchange       a crate that is a plugin
   broker script test scripts/        run the tests beside the scripts
   broker definitions import definitions.json --data DIR    take over what a RabbitMQ exported
   broker list queues --sort messages --reverse             what a running broker has
@@ -161,6 +165,7 @@ impl Command {
             Self::Check(args) => check::check(&args),
             Self::Definitions(args) => definitions::definitions(args),
             Self::Script(args) => script::script(&args),
+            Self::Plugin(args) => plugin::plugin(&args),
             Self::Store(args) => store::store(&args),
             Self::List(WithRemote { args, remote }) => client::list::list(&args, &remote),
             Self::Declare(WithRemote { args, remote }) => client::declare::declare(&args, &remote),

@@ -7,6 +7,7 @@
 
 mod address;
 mod arguments;
+mod auth;
 mod bindings;
 mod diagnostic;
 mod environment;
@@ -64,6 +65,7 @@ const TOP: Section = Section {
         "limits",
         "storage",
         "plugins",
+        "auth",
         "users",
         "hooks",
         "vhosts",
@@ -79,7 +81,6 @@ const TOP: Section = Section {
         ("operator_policies", Hint::Instead("they belong into a vhost: 'vhosts: { /: { operator_policies: … } }'")),
         ("load_definitions", Hint::Instead("did you mean 'definitions'?")),
         ("ssl", Hint::Instead("did you mean 'tls'?")),
-        ("auth", Hint::NotYet),
         ("tests", Hint::NotYet),
         ("include", Hint::NotYet),
         ("includes", Hint::NotYet),
@@ -195,6 +196,7 @@ fn topology(reader: &mut Reader<'_>, root: &Node) -> Topology {
     read("limits", settings::limits);
     read("storage", settings::storage);
     read("plugins", settings::plugins);
+    read("auth", auth::read);
     read("bindings", bindings_settings);
     read("definitions", settings::definitions);
     if let Some(node) = fields.get("tls") {
@@ -209,6 +211,7 @@ fn topology(reader: &mut Reader<'_>, root: &Node) -> Topology {
     read("hooks", hooks::of_broker);
     read("vhosts", vhosts::read);
     read("users", users::read);
+    topology.folder = Some(reader.folder.clone());
     // What a file does not mention is as without a file; an empty section means none.
     topology.defaults = Defaults { users: fields.get("users").is_none(), vhosts: fields.get("vhosts").is_none() };
     if topology.defaults.vhosts {
@@ -240,6 +243,8 @@ const SECTIONS: &[(&str, &Section)] = &[
     ("limits", &settings::LIMITS),
     ("storage", &settings::STORAGE),
     ("plugins", &settings::PLUGIN),
+    ("auth", &auth::AUTH),
+    ("backends of auth", &auth::BACKEND),
     ("definitions", &settings::DEFINITIONS),
     ("users", &users::USER),
     ("password", &users::PASSWORD),

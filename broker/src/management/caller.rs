@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::call::Call;
-use crate::access::{Access, Permission, TopicPermission, User};
+use crate::access::{Access, Permission, Resource, TopicPermission, User};
 use crate::vhost::Vhost;
 use crate::vhost::declare::Authority;
 
@@ -23,8 +23,8 @@ impl Caller {
 }
 
 impl Authority for Caller {
-    fn permits(&mut self, permission: Permission, name: &str) -> bool {
-        self.access.permits(&self.user, &self.vhost, permission, name)
+    fn permits(&mut self, permission: Permission, resource: Resource, name: &str) -> bool {
+        self.access.permits(&self.user, &self.vhost, permission, resource, name)
     }
 
     fn topic_permission(&mut self, exchange: &str) -> Option<Arc<TopicPermission>> {

@@ -128,11 +128,26 @@ async fn answer(
         body,
         api,
     };
-    Ok(carry_out(call, operation.run).await?)
+    Ok(judged(call, operation.run, verb).await?)
 }
 
-async fn carry_out(call: Call, run: Run) -> Answer {
+/// Carries a request out. Where it failed for want of an answer of an auth backend, it is carried out again when the answer is there; what only
+/// shows things may have shown too little.
+async fn judged(call: Call, run: Run, verb: Verb) -> Answer {
     let call = Arc::new(call);
+    for _ in 0..JUDGED_MAX {
+        let answer = carry_out(Arc::clone(&call), run).await;
+        let is_undecided = call.user.foreign.as_ref().is_some_and(|foreign| foreign.has_unasked());
+        if !is_undecided || answer.is_ok() && verb != Verb::Get {
+            return answer;
+        }
+        let access = Arc::clone(&call.broker().access);
+        access.judge(&call.user).await;
+    }
+    carry_out(call, run).await
+}
+
+async fn carry_out(call: Arc<Call>, run: Run) -> Answer {
     let broker = Arc::clone(call.broker());
     let answered = async {
         let reply = match run {
@@ -160,6 +175,9 @@ async fn carry_out(call: Call, run: Run) -> Answer {
     let late = |_| Err(ApiError::unavailable("the request took too long"));
     tokio::time::timeout(ANSWER_DEADLINE, answered).await.unwrap_or_else(late)
 }
+
+/// No request looks up permissions in more steps than this.
+const JUDGED_MAX: usize = 8;
 
 /// Reads a body that keeps its limit.
 async fn read(body: Body, headers: &HeaderMap, limit: usize) -> Result<Bytes, ApiError> {

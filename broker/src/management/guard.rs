@@ -65,8 +65,10 @@ enum Credentials {
         user: String,
         password: String,
     },
-    /// Something that nobody here can read, such as a token.
-    Foreign,
+    /// A token.
+    Bearer(String),
+    /// Something that nobody here can read.
+    Unreadable,
 }
 
 impl Management {
@@ -80,21 +82,27 @@ impl Management {
         named_user: &str,
     ) -> Result<Arc<User>, Refused> {
         if who == Who::Everyone {
-            return Ok(Arc::new(User { name: String::new(), tags: Vec::new(), loopback_only: false }));
+            return Ok(Arc::new(User { name: String::new(), tags: Vec::new(), loopback_only: false, foreign: None }));
         }
         let user = match credentials(headers) {
             Credentials::None => return Err(Refused::NoCredentials),
-            Credentials::Foreign => return Err(Refused::Error(ApiError::bad_credentials())),
+            // A password without a name, for backends that take tokens.
+            Credentials::Bearer(token) if self.broker.access.has_foreign_backends() => {
+                self.login(peer.ip(), "", &token).await?
+            }
+            Credentials::Bearer(_) | Credentials::Unreadable => {
+                return Err(Refused::Error(ApiError::bad_credentials()));
+            }
             Credentials::Basic { user, password } => self.login(peer.ip(), &user, &password).await?,
         };
-        let may = |result: Result<(), ApiError>| result.map_err(Refused::Error);
-        may(permits(
-            who,
-            &user,
-            &self.broker.access,
-            vhost.filter(|name| self.broker.vhost(name).is_some()),
-            named_user,
-        ))?;
+        let vhost = vhost.filter(|name| self.broker.vhost(name).is_some());
+        let access = &self.broker.access;
+        let mut permitted = permits(who, &user, access, vhost, named_user);
+        if permitted.is_err() && user.foreign.as_ref().is_some_and(|foreign| foreign.has_unasked()) {
+            access.judge(&user).await;
+            permitted = permits(who, &user, access, vhost, named_user);
+        }
+        permitted.map_err(Refused::Error)?;
         Ok(user)
     }
 
@@ -102,7 +110,7 @@ impl Management {
     pub(super) async fn login(&self, address: IpAddr, name: &str, password: &str) -> Result<Arc<User>, ApiError> {
         let admission = self.attempts.admit(address, name).await;
         let response = [b"\0", name.as_bytes(), b"\0", password.as_bytes()].concat();
-        let peer = Peer { is_loopback: address.to_canonical().is_loopback() };
+        let peer = Peer { address };
         let (access, runtime) = (Arc::clone(&self.broker.access), tokio::runtime::Handle::current());
         let result =
             tokio::task::spawn_blocking(move || runtime.block_on(access.login(Mechanism::Plain, &response, peer)));
@@ -164,10 +172,15 @@ fn permits(who: Who, user: &User, access: &Access, vhost: Option<&str>, named_us
 
 fn credentials(headers: &HeaderMap) -> Credentials {
     let Some(value) = headers.get(AUTHORIZATION) else { return Credentials::None };
-    let Ok(value) = value.to_str() else { return Credentials::Foreign };
+    let Ok(value) = value.to_str() else { return Credentials::Unreadable };
     let (scheme, rest) = value.split_once(' ').unwrap_or((value, ""));
     if !scheme.eq_ignore_ascii_case("basic") {
-        return if scheme.eq_ignore_ascii_case("bearer") { Credentials::Foreign } else { Credentials::None };
+        let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+        return match rest.trim() {
+            token if is_bearer && !token.contains('\0') => Credentials::Bearer(token.to_owned()),
+            _ if is_bearer => Credentials::Unreadable,
+            _ => Credentials::None,
+        };
     }
     let decoded = STANDARD.decode(rest.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     match decoded.as_deref().and_then(|pair| pair.split_once(':')) {
@@ -175,7 +188,7 @@ fn credentials(headers: &HeaderMap) -> Credentials {
         Some((user, password)) if !user.contains('\0') && !password.contains('\0') => {
             Credentials::Basic { user: user.to_owned(), password: password.to_owned() }
         }
-        _ => Credentials::Foreign,
+        _ => Credentials::Unreadable,
     }
 }
 
@@ -197,10 +210,10 @@ mod tests {
         check(Some("Basic Z3Vlc3Q6Z3Vlc3Q="), basic("guest", "guest"));
         check(Some("basic YTpiOmM="), basic("a", "b:c"));
         check(Some("Basic Og=="), basic("", ""));
-        check(Some("Basic !"), Credentials::Foreign);
-        check(Some("Basic Z3Vlc3Q="), Credentials::Foreign);
-        check(Some("Basic YQBiOmM="), Credentials::Foreign);
-        check(Some("Bearer x"), Credentials::Foreign);
+        check(Some("Basic !"), Credentials::Unreadable);
+        check(Some("Basic Z3Vlc3Q="), Credentials::Unreadable);
+        check(Some("Basic YQBiOmM="), Credentials::Unreadable);
+        check(Some("Bearer x"), Credentials::Bearer("x".into()));
         check(Some("Digest x"), Credentials::None);
     }
 

@@ -16,7 +16,7 @@ use super::{lists, paths};
 use crate::access::{HashAlgorithm, PasswordHash, User};
 
 fn shown(user: &User) -> Json {
-    json!({"name": user.name, "tags": user.tags, "is_internal_user": true})
+    json!({"name": user.name, "tags": user.tags, "is_internal_user": user.foreign.is_none()})
 }
 
 pub(super) fn whoami(call: &Call) -> Answer {

@@ -90,7 +90,7 @@ pub(super) fn put(call: &Call) -> Answer {
     let is_traced = fields.flag("tracing")?;
     let has_changed = old.as_ref() != Some(&metadata);
     let (vhost, is_new, changed) = broker.vhosts.create(name, has_changed.then_some(metadata))?;
-    if is_new {
+    if is_new && call.user.foreign.is_none() {
         // Nobody can remove the user in between and be surprised: it has just been asked for its permissions.
         broker.access.set_permission(&call.user.name, &PermissionDecl::all(name))?;
     }

@@ -91,6 +91,10 @@ pub enum LoadError {
     UnknownStorage { name: String, known: Vec<String> },
     #[error("storage '{name}' refused to start: {reason}")]
     StorageRefused { name: String, reason: String },
+    #[error("there is no auth backend of the kind '{kind}': use one of {}", .known.join(", "))]
+    UnknownAuthBackend { kind: String, known: Vec<String> },
+    #[error("auth backend '{name}' refused to start: {reason}: correct its `config` in the topology file")]
+    AuthRefused { name: String, reason: String },
 }
 
 impl LoadError {

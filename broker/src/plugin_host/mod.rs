@@ -5,6 +5,7 @@
 //! name. Calls go through [`ExchangeTypeHandle`] and [`ExchangeInstance`], which count panics and stop asking what panics
 //! again and again. What an exchange is and where its bindings lead is no business of this module.
 
+mod auth;
 pub mod builtin;
 mod error;
 mod exchange;
@@ -15,10 +16,11 @@ mod log;
 mod register;
 mod status;
 
+pub use auth::{AuthCounts, AuthInstance, FAULTS_MAX, Isolation, QUESTIONS_MAX, REST};
 pub use error::LoadError;
 pub use exchange::{ExchangeInstance, ExchangeTypeHandle, PANICS_MAX, TypeError};
 pub use layers::{ExchangeLayers, ExchangeTypes};
-pub use register::{LoadRequest, Loaded, Registry};
+pub use register::{AuthWanted, LoadRequest, Loaded, Registry};
 pub use status::{PluginState, PluginStatus};
 
 #[cfg(test)]

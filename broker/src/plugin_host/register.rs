@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use plugin_api::abi::guest::{CallError, Guest, GuestStorageType, Linkage};
 use plugin_api::abi::{HostTable, LinkedPlugin};
+use plugin_api::auth::AuthSpec;
 use plugin_api::config::Config;
 use plugin_api::storage::{Storage, StorageSpec};
 use tracing::warn;
 
+use super::auth::{AuthInstance, AuthKind, Isolation};
 use super::inspect::inspect;
-use super::log::PluginLog;
+use super::log::PluginServices;
 use super::status::Record;
 use super::{ExchangeTypeHandle, LoadError, PluginStatus, builtin, loader};
 
@@ -21,7 +24,10 @@ use super::{ExchangeTypeHandle, LoadError, PluginStatus, builtin, loader};
 pub struct Registry {
     exchange_types: BTreeMap<String, Arc<ExchangeTypeHandle>>,
     storages: BTreeMap<String, StorageKind>,
+    auth_types: BTreeMap<String, AuthKind>,
     plugins: Vec<Arc<Record>>,
+    /// Where plugins have their folders.
+    data: Option<PathBuf>,
 }
 
 /// A kind of storage, and the plugin that it comes from.
@@ -54,6 +60,25 @@ pub struct Loaded {
     pub exchange_types: Vec<String>,
     /// The kinds of storage it offers.
     pub storages: Vec<String>,
+    /// The kinds of auth backends it offers.
+    pub auth_backends: Vec<String>,
+}
+
+/// An auth backend that somebody wants opened.
+#[derive(Debug, Clone)]
+pub struct AuthWanted<'a> {
+    /// Its name, for people.
+    pub name: &'a str,
+    /// Which kind.
+    pub kind: &'a str,
+    /// What it is given; null for nothing.
+    pub config: &'a serde_json::Value,
+    /// Where relative paths in that begin.
+    pub base: Option<&'a Path>,
+    /// How long a question may take.
+    pub timeout: Duration,
+    /// Which threads poll it.
+    pub isolation: Isolation,
 }
 
 impl Registry {
@@ -61,6 +86,11 @@ impl Registry {
     #[must_use]
     pub fn empty() -> Self {
         Self::default()
+    }
+
+    /// Plugins that are loaded from now on have folders of their own below this one.
+    pub fn keep_data_in(&mut self, folder: &Path) {
+        self.data = Some(folder.to_path_buf());
     }
 
     /// A registry of what is part of the binary.
@@ -81,9 +111,11 @@ impl Registry {
     /// What the plugin says against it, or a name that is taken; nothing of it is added then.
     pub fn link(&mut self, plugin: &LinkedPlugin, config: &Config) -> Result<(), LoadError> {
         let stamp = plugin.stamp().info();
-        let host = HostTable::leak(Box::new(PluginLog::new(&stamp.crate_name)), Linkage::LinkedIn);
+        let services = PluginServices::new(&stamp.crate_name, self.data.clone());
+        let figures = services.figures();
+        let host = HostTable::leak(Box::new(services), Linkage::LinkedIn);
         let guest = Guest::linked(plugin, host, config).map_err(|error| loader::refused(&stamp.crate_name, error))?;
-        let record = Record::new(stamp.crate_name, stamp.version, names(&guest), storage_names(&guest));
+        let record = Record::new(stamp, &guest, figures);
         self.add(guest, record)
     }
 
@@ -97,15 +129,18 @@ impl Registry {
         if stamp.is_debug_build && !cfg!(debug_assertions) {
             warn!(plugin = stamp.crate_name, "plugin is a debug build and slow; build it with --release");
         }
-        let guest = loader::load(inspected, &Config::new(request.config.clone()))?;
+        let services = PluginServices::new(&stamp.crate_name, self.data.clone());
+        let figures = services.figures();
+        let guest = loader::load(inspected, &Config::new(request.config.clone()), services)?;
+        let record = Record::new(stamp, &guest, figures);
         let loaded = Loaded {
-            name: stamp.crate_name.clone(),
-            version: stamp.version.clone(),
+            name: record.name.clone(),
+            version: record.version.clone(),
             path: request.path.clone(),
-            exchange_types: names(&guest),
-            storages: storage_names(&guest),
+            exchange_types: record.exchange_types.clone(),
+            storages: record.storages.clone(),
+            auth_backends: record.auth_backends.clone(),
         };
-        let record = Record::new(stamp.crate_name, stamp.version, names(&guest), storage_names(&guest));
         self.add(guest, record.loaded_from(request.path.clone(), sha256))?;
         Ok(loaded)
     }
@@ -157,6 +192,34 @@ impl Registry {
         })
     }
 
+    /// Opens an auth backend.
+    ///
+    /// # Errors
+    /// When there is no such kind, or it refuses its configuration.
+    pub fn auth_backend(&self, wanted: &AuthWanted<'_>) -> Result<Arc<AuthInstance>, LoadError> {
+        let AuthWanted { name, kind, config, base, timeout, isolation } = *wanted;
+        let Some(auth_type) = self.auth_types.get(kind) else {
+            let known = ["internal"].into_iter().map(str::to_owned).chain(self.auth_types.keys().cloned()).collect();
+            return Err(LoadError::UnknownAuthBackend { kind: kind.to_owned(), known });
+        };
+        let refused = |reason: String| LoadError::AuthRefused { name: name.to_owned(), reason };
+        let spec = AuthSpec { config: Config::new(config.clone()), base: base.map(Path::to_path_buf) };
+        let guest = auth_type.guest.open(&spec).map_err(|error| {
+            if !matches!(error, CallError::Refused(_)) {
+                auth_type.plugin.fault(&error.to_string());
+            }
+            refused(error.to_string())
+        })?;
+        let instance = AuthInstance::new(name, guest, Arc::clone(&auth_type.plugin), timeout, isolation);
+        instance.map(Arc::new).map_err(|error| refused(error.to_string()))
+    }
+
+    /// The kinds of auth backends that plugins offer, sorted.
+    #[must_use]
+    pub fn auth_backend_kinds(&self) -> Vec<String> {
+        self.auth_types.keys().cloned().collect()
+    }
+
     /// How all plugins fare, in the order they were loaded.
     #[must_use]
     pub fn status(&self) -> Vec<PluginStatus> {
@@ -165,7 +228,12 @@ impl Registry {
 
     /// Adds everything that a plugin offers, or nothing.
     fn add(&mut self, guest: Guest, record: Record) -> Result<(), LoadError> {
-        for (kind, names) in [(EXCHANGE_TYPE, &record.exchange_types), (STORAGE, &record.storages)] {
+        let offers = [
+            (EXCHANGE_TYPE, &record.exchange_types),
+            (STORAGE, &record.storages),
+            (AUTH_BACKEND, &record.auth_backends),
+        ];
+        for (kind, names) in offers {
             for (index, name) in names.iter().enumerate() {
                 self.check_name(kind, name, &record)?;
                 if names.iter().take(index).any(|other| other == name) {
@@ -187,6 +255,10 @@ impl Registry {
             let kind = StorageKind { guest, plugin: Arc::clone(&plugin) };
             self.storages.insert(kind.guest.name().to_owned(), kind);
         }
+        for guest in guest.auth_types {
+            let kind = AuthKind { guest, plugin: Arc::clone(&plugin) };
+            self.auth_types.insert(kind.guest.name().to_owned(), kind);
+        }
         self.plugins.push(plugin);
         Ok(())
     }
@@ -196,26 +268,20 @@ impl Registry {
         if name.is_empty() || name.len() > 255 || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return Err(LoadError::BadName { plugin, kind, name: owned });
         }
-        let owner = if kind == STORAGE {
-            self.storages.get(name).map(|other| other.plugin.title())
-        } else {
-            self.exchange_types.get(name).map(|other| other.plugin_title())
+        let owner = match kind {
+            STORAGE => self.storages.get(name).map(|other| other.plugin.title()),
+            AUTH_BACKEND if name == "internal" => Some("the broker itself".to_owned()),
+            AUTH_BACKEND => self.auth_types.get(name).map(|other| other.plugin.title()),
+            _ => self.exchange_types.get(name).map(|other| other.plugin_title()),
         };
         owner.map_or(Ok(()), |owner| Err(LoadError::Duplicate { plugin, kind, name: owned, owner }))
     }
 }
 
-fn names(guest: &Guest) -> Vec<String> {
-    guest.exchange_types.iter().map(|exchange_type| exchange_type.name().to_owned()).collect()
-}
-
-fn storage_names(guest: &Guest) -> Vec<String> {
-    guest.storages.iter().map(|storage| storage.name().to_owned()).collect()
-}
-
 /// What sentences call the kinds of things that plugins offer.
 const EXCHANGE_TYPE: &str = "exchange type";
 const STORAGE: &str = "storage";
+const AUTH_BACKEND: &str = "auth backend";
 
 fn libraries(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();

@@ -4,9 +4,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use plugin_api::abi::StampInfo;
+use plugin_api::abi::guest::Guest;
+
+use super::log::Figures;
 
 /// What operators see of a plugin.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PluginStatus {
     /// The name of its crate.
     pub name: String,
@@ -20,6 +24,10 @@ pub struct PluginStatus {
     pub exchange_types: Vec<String>,
     /// The kinds of storage it offers.
     pub storages: Vec<String>,
+    /// The kinds of auth backends it offers.
+    pub auth_backends: Vec<String>,
+    /// The figures that it shows, by name.
+    pub figures: Vec<(String, f64)>,
     /// The worst state that something of it is in.
     pub state: PluginState,
     /// How often it has panicked, or broken the rules of the ABI.
@@ -52,6 +60,8 @@ pub(super) struct Record {
     pub(super) sha256: Option<String>,
     pub(super) exchange_types: Vec<String>,
     pub(super) storages: Vec<String>,
+    pub(super) auth_backends: Vec<String>,
+    figures: Figures,
     faults: AtomicU64,
     last_fault: Mutex<Option<String>>,
     /// Exchanges and types that are no longer asked.
@@ -59,14 +69,17 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn new(name: String, version: String, exchange_types: Vec<String>, storages: Vec<String>) -> Self {
+    /// `stamp` says whose; `guest` what it offers.
+    pub(super) fn new(stamp: StampInfo, guest: &Guest, figures: Figures) -> Self {
         Self {
-            name,
-            version,
+            name: stamp.crate_name,
+            version: stamp.version,
             path: None,
             sha256: None,
-            exchange_types,
-            storages,
+            exchange_types: guest.exchange_types.iter().map(|item| item.name().to_owned()).collect(),
+            storages: guest.storages.iter().map(|item| item.name().to_owned()).collect(),
+            auth_backends: guest.auth_types.iter().map(|item| item.name().to_owned()).collect(),
+            figures,
             faults: AtomicU64::new(0),
             last_fault: Mutex::new(None),
             failed: AtomicU32::new(0),
@@ -92,6 +105,8 @@ impl Record {
             sha256: self.sha256.clone(),
             exchange_types: self.exchange_types.clone(),
             storages: self.storages.clone(),
+            auth_backends: self.auth_backends.clone(),
+            figures: self.figures.lock().iter().map(|(name, value)| (name.clone(), *value)).collect(),
             state,
             faults,
             last_fault: self.last_fault.lock().clone(),

@@ -596,8 +596,12 @@ impl Queue {
     }
 
     fn end(&mut self, effects: &mut Effects) {
-        for holder in self.consumers.holders().filter(|holder| holder.consumer.is_some()) {
-            let notice = Notice::ConsumerCancelled { source: holder.id.source };
+        for holder in self.consumers.holders() {
+            let source = holder.id.source;
+            let notice = match holder.consumer {
+                Some(_) => Notice::ConsumerCancelled { source, has_queue_ended: true },
+                None => Notice::QueueEnded { source },
+            };
             effects.notices.push((Arc::clone(&holder.outlet), notice));
         }
         for holder in self.consumers.holders() {

@@ -452,6 +452,13 @@ pub enum Notice {
     ConsumerCancelled {
         /// Its source number.
         source: u32,
+        /// The queue is not there any more, so nobody needs to hear what becomes of the deliveries.
+        has_queue_ended: bool,
+    },
+    /// The queue has ended, and somebody who is no consumer has messages of it: nobody needs to hear what becomes of them.
+    QueueEnded {
+        /// Its source number.
+        source: u32,
     },
     /// A delivery has been unacked for too long (semantics 13.29).
     DeliveryTimedOut {
@@ -465,6 +472,8 @@ pub enum Notice {
         /// The channel.
         channel: u16,
     },
+    /// Auth backends have answered what the connection asked.
+    Judged,
     /// No alarm is raised any more (semantics 26.4).
     AlarmsCleared,
     /// The broker ends the connection (semantics 5.20).

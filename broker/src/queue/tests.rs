@@ -42,10 +42,12 @@ impl Outlet for Log {
             }
             Notice::Reply { reply, .. } => format!("{reply:?}"),
             Notice::DeliveryTimedOut { source, timeout_ms } => format!("{source} timed out after {timeout_ms}"),
-            Notice::ConsumerCancelled { source } => format!("cancelled {source}"),
+            Notice::ConsumerCancelled { source, .. } => format!("cancelled {source}"),
+            Notice::QueueEnded { source } => format!("ended for {source}"),
             Notice::LimitLifted { .. } => "limit lifted".into(),
             Notice::CloseConnection { reason } => reason,
             Notice::AlarmsCleared => "alarms cleared".into(),
+            Notice::Judged => "judged".into(),
         };
         self.lines.lock().push(line);
     }

@@ -412,7 +412,7 @@ async fn check_login(
     by_certificate: Option<&str>,
     peer: SocketAddr,
 ) -> Result<Arc<User>, LoginRefused> {
-    let peer = Peer { is_loopback: peer.ip().to_canonical().is_loopback() };
+    let peer = Peer { address: peer.ip() };
     // Whoever has no such certificate is not offered the mechanism, and it is as unknown as any other.
     if let Some(name) = by_certificate
         && login.mechanism == EXTERNAL

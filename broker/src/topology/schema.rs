@@ -5,13 +5,15 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
 use plugin_api::{exchange::DestinationKind, value::Table};
 
 use crate::{
-    access::HashAlgorithm,
+    access::{HashAlgorithm, INTERNAL},
     hooks::HookDecl,
+    plugin_host::Isolation,
     queue::Durability,
     vhost::{
         PREDECLARED,
@@ -41,6 +43,8 @@ pub struct Topology {
     pub storage: StorageDecl,
     /// Plugin files to load, in order.
     pub plugins: Vec<PluginDecl>,
+    /// Who is asked about logins, in order.
+    pub auth: Vec<AuthBackendDecl>,
     /// Internal users with their permissions.
     pub users: Vec<UserDecl>,
     /// Hooks of all scopes, in the order in which they run within one scope.
@@ -53,6 +57,8 @@ pub struct Topology {
     pub definitions: Option<DefinitionsDecl>,
     /// What is not said here, and therefore only there where nothing has been stored.
     pub defaults: Defaults,
+    /// Where the file is; none without one.
+    pub folder: Option<PathBuf>,
 }
 
 /// Which sections a file leaves out.
@@ -250,6 +256,41 @@ pub struct PluginDecl {
     pub config: serde_json::Value,
 }
 
+/// One entry of `auth.backends`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AuthBackendDecl {
+    /// `internal`, or what a plugin offers.
+    pub kind: String,
+    /// Unique among the backends; the kind unless something else is said.
+    pub name: String,
+    /// Handed to the backend as it is.
+    pub config: serde_json::Value,
+    /// After that, a question counts as refused.
+    pub timeout: Duration,
+    /// Who says what the users that it lets in may do; empty is itself, several must all agree.
+    pub authorization: Vec<String>,
+    /// Which threads run it.
+    pub isolation: Isolation,
+}
+
+impl AuthBackendDecl {
+    /// A backend of this kind with everything else as it is when nothing is said.
+    #[must_use]
+    pub fn new(kind: &str) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            name: kind.to_owned(),
+            config: serde_json::Value::Null,
+            timeout: AUTH_TIMEOUT,
+            authorization: Vec::new(),
+            isolation: Isolation::default(),
+        }
+    }
+}
+
+/// How long a question to an auth backend may take unless the file says otherwise.
+const AUTH_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// One user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserDecl {
@@ -438,12 +479,14 @@ impl Default for Topology {
             limits: LimitsDecl::default(),
             storage: StorageDecl::default(),
             plugins: Vec::new(),
+            auth: vec![AuthBackendDecl::new(INTERNAL)],
             users: vec![UserDecl::guest(&vhosts)],
             hooks: Vec::new(),
             vhosts,
             bindings_mixed_durability: MixedDurability::default(),
             definitions: None,
             defaults: Defaults { users: true, vhosts: true },
+            folder: None,
         }
     }
 }

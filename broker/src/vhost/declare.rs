@@ -18,14 +18,14 @@ use super::queue_settings::Declared;
 use super::reply_to::is_reply_name;
 use super::tables::Tables;
 use super::{Changed, QueueRecord, Vhost};
-use crate::access::{Permission, TopicPermission};
+use crate::access::{Permission, Resource, TopicPermission};
 use crate::queue;
 use crate::routing::exchange::{ALTERNATE_EXCHANGE, Bound, Exchange};
 
 /// On whose behalf something is changed.
 pub trait Authority {
     /// Whether the permission is there; `name` is never the default exchange.
-    fn permits(&mut self, permission: Permission, name: &str) -> bool;
+    fn permits(&mut self, permission: Permission, resource: Resource, name: &str) -> bool;
     /// What the user may do with a topic exchange by routing key; none where everything is allowed (semantics 25.7).
     fn topic_permission(&mut self, exchange: &str) -> Option<Arc<TopicPermission>>;
     /// For errors.
@@ -34,6 +34,10 @@ pub trait Authority {
     fn may_impersonate(&self) -> bool;
     /// Whose exclusive queues may be used.
     fn connection(&self) -> Option<u64>;
+    /// Whether it is the operator himself, whom no hook has to watch.
+    fn is_operator(&self) -> bool {
+        false
+    }
 }
 
 /// The operator: a topology file, a command.
@@ -41,7 +45,7 @@ pub trait Authority {
 pub struct Operator;
 
 impl Authority for Operator {
-    fn permits(&mut self, _: Permission, _: &str) -> bool {
+    fn permits(&mut self, _: Permission, _: Resource, _: &str) -> bool {
         true
     }
 
@@ -59,6 +63,10 @@ impl Authority for Operator {
 
     fn connection(&self) -> Option<u64> {
         None
+    }
+
+    fn is_operator(&self) -> bool {
+        true
     }
 }
 
@@ -82,11 +90,18 @@ const RESERVED_PREFIX: &str = "amq.";
 /// The exchange type that has topic permissions.
 pub(super) const TOPIC: &str = "topic";
 
+const fn resource(kind: Kind) -> Resource {
+    match kind {
+        Kind::Exchange => Resource::Exchange,
+        Kind::Queue => Resource::Queue,
+    }
+}
+
 impl Vhost {
     fn permit(&self, by: &mut dyn Authority, permission: Permission, kind: Kind, name: &str) -> Result<(), Error> {
         // The default exchange has a name for permissions only (semantics 25.5).
         let name = if kind == Kind::Exchange && name.is_empty() { "amq.default" } else { name };
-        if by.permits(permission, name) {
+        if by.permits(permission, resource(kind), name) {
             return Ok(());
         }
         let (name, user) = (name.to_owned(), by.user().to_owned());
@@ -122,7 +137,8 @@ impl Vhost {
 
     /// Looking needs any one permission; the refusal speaks of configure (semantics 25.4).
     fn permit_any(&self, by: &mut dyn Authority, kind: Kind, name: &str) -> Result<(), Error> {
-        if by.permits(Permission::Read, name) || by.permits(Permission::Write, name) {
+        let of = resource(kind);
+        if by.permits(Permission::Read, of, name) || by.permits(Permission::Write, of, name) {
             return Ok(());
         }
         self.permit(by, Permission::Configure, kind, name)
@@ -140,6 +156,7 @@ impl Vhost {
             return Err(Error::DefaultExchange);
         }
         self.permit(by, Permission::Configure, Kind::Exchange, &spec.name)?;
+        self.ask_hooks_of_exchange(by, &spec)?;
         let mut tables = self.open_tables()?;
         if let Some(existing) = tables.exchanges.get(spec.name.as_str()) {
             return self.compare_exchange(&spec, &existing.spec).map(|()| self.unchanged(existing.spec.durable));
@@ -310,6 +327,7 @@ impl Vhost {
         self.permit(by, Permission::Configure, Kind::Queue, &spec.name)?;
         // An exclusive queue is never durable, whatever the client says (semantics 9.5).
         spec.durable &= !spec.exclusive;
+        self.ask_hooks_of_queue(by, &spec)?;
         let owner = if spec.exclusive { by.connection() } else { None };
         let mut tables = self.open_tables()?;
         if let Some(existing) = tables.queues.get(spec.name.as_str()) {
@@ -596,6 +614,7 @@ mod tests {
             bindings_per_queue_max: BINDINGS_MAX,
             quorum_queues: QuorumQueues::Local,
             events: crate::events::Events::default(),
+            hooks: Arc::default(),
         };
         Vhost::new("/", shared, durability).unwrap()
     }

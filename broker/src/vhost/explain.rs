@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Vhost;
 use super::declare::{Authority, TOPIC};
 use super::error::{Error, Kind};
-use crate::access::Permission;
+use crate::access::{Permission, Resource};
 use crate::message::Message;
 use crate::routing::Exchange;
 use crate::routing::explain::{Explanation, explain};
@@ -23,7 +23,7 @@ impl Vhost {
     ) -> Result<Arc<Exchange>, Error> {
         let (vhost, user) = (self.name.to_string(), by.user().to_owned());
         let permission_name = if name.is_empty() { "amq.default" } else { name };
-        if !by.permits(Permission::Write, permission_name) {
+        if !by.permits(Permission::Write, Resource::Exchange, permission_name) {
             let (permission, kind, name) = (Permission::Write, Kind::Exchange, permission_name.to_owned());
             return Err(Error::Refused { permission, kind, name, vhost, user });
         }

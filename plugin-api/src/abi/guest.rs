@@ -3,24 +3,30 @@
 //! Used by the broker and by [`crate::testing`]. Which file a plugin comes from, whether it may be loaded, and what
 //! happens after a panic is decided elsewhere; here a call is made and its end is told.
 
+mod auth;
 mod storage;
 
 use std::ffi::c_void;
 use std::fmt;
+use std::path::PathBuf;
 
+pub use auth::{AskError, GuestAuthBackend, GuestAuthType};
 pub use storage::GuestStorageType;
 
+use super::auth::AuthTypeTable;
 use super::deliveries::RawDeliveries;
 use super::exchange::{ExchangeTypeTable, MessageView};
 use super::host::HostTable;
-use super::plugin::{EntryFn, ITEM_EXCHANGE_TYPE, ITEM_STORAGE_TYPE, LinkedPlugin, PluginItem, PluginTable};
+use super::plugin::{
+    EntryFn, ITEM_AUTH_TYPE, ITEM_EXCHANGE_TYPE, ITEM_STORAGE_TYPE, LinkedPlugin, PluginItem, PluginTable,
+};
 use super::raw::{RawBytes, TextSink, status};
 use super::routes::RawRoutes;
 use super::storage::StorageTypeTable;
 use super::{ABI_MAJOR, ABI_MINOR, spec};
 use crate::config::Config;
 use crate::exchange::{AskedPer, BindingSpec, DependsOn, ExchangeSpec, Wish};
-use crate::host::Level;
+use crate::host::{Level, Metric};
 use crate::message::Message;
 use crate::value::Table;
 
@@ -53,6 +59,12 @@ pub trait HostServices: Send + Sync + 'static {
     fn log_is_enabled(&self, level: Level, target: &str) -> bool;
     /// Takes a log line.
     fn log(&self, level: Level, target: &str, text: &str);
+    /// The plugin's own folder, which is made if it is not there.
+    fn data_folder(&self) -> Option<PathBuf> {
+        None
+    }
+    /// Takes a figure.
+    fn metric(&self, _kind: Metric, _name: &str, _value: f64) {}
 }
 
 /// Whether a plugin shares the host's standard library.
@@ -76,6 +88,8 @@ impl HostTable {
             context: Box::into_raw(Box::new(services)).cast(),
             log_is_enabled,
             log,
+            data_folder,
+            metric,
         }))
     }
 }
@@ -87,6 +101,8 @@ pub struct Guest {
     pub exchange_types: Vec<GuestExchangeType>,
     /// The kinds of storage that it offers.
     pub storages: Vec<GuestStorageType>,
+    /// The kinds of auth backends that it offers.
+    pub auth_types: Vec<GuestAuthType>,
     /// Names of items of a kind that this host does not know.
     pub unknown_items: Vec<String>,
 }
@@ -122,7 +138,12 @@ impl Guest {
         if table.item_size < size_of::<PluginItem>() {
             return Err(broken("its items are too short"));
         }
-        let mut guest = Self { exchange_types: Vec::new(), storages: Vec::new(), unknown_items: Vec::new() };
+        let mut guest = Self {
+            exchange_types: Vec::new(),
+            storages: Vec::new(),
+            auth_types: Vec::new(),
+            unknown_items: Vec::new(),
+        };
         for index in 0..table.items_count {
             // SAFETY: the table has so many items of that size, each at least as long as this host's.
             let item = unsafe { &*table.items.byte_add(index * table.item_size) };
@@ -146,6 +167,17 @@ impl Guest {
             // SAFETY: the table is of this kind and at least as long as this host's.
             let table = unsafe { *table };
             self.storages.push(GuestStorageType { table, handle: Handle(item.handle), name, description });
+            return Ok(());
+        }
+        if item.kind == ITEM_AUTH_TYPE {
+            let table: *const AuthTypeTable = item.table.cast();
+            // SAFETY: as above.
+            if table.is_null() || unsafe { (*table).size as usize } < size_of::<AuthTypeTable>() {
+                return Err(broken("the table of an auth backend is too short"));
+            }
+            // SAFETY: as above.
+            let table = unsafe { *table };
+            self.auth_types.push(GuestAuthType { table, handle: Handle(item.handle), name, description });
             return Ok(());
         }
         if item.kind != ITEM_EXCHANGE_TYPE {
@@ -398,6 +430,22 @@ unsafe extern "C" fn log(context: *mut c_void, level: u32, target: RawBytes, tex
     unwinds_not(|| {
         services.log(Level::from_number(level), &String::from_utf8_lossy(target), &String::from_utf8_lossy(text));
     });
+}
+
+unsafe extern "C" fn data_folder(context: *mut c_void, path: *const TextSink) {
+    // SAFETY: as in `log`; the sink is the plugin's and lives until this returns.
+    let services = unsafe { &*context.cast::<Box<dyn HostServices>>() };
+    if let Some(folder) = unwinds_not(|| services.data_folder()) {
+        // SAFETY: as above.
+        unsafe { TextSink::give(path, folder.as_os_str().as_encoded_bytes()) };
+    }
+}
+
+unsafe extern "C" fn metric(context: *mut c_void, kind: u32, name: RawBytes, value: f64) {
+    // SAFETY: as in `log`.
+    let (services, name) = unsafe { (&*context.cast::<Box<dyn HostServices>>(), name.get()) };
+    let kind = if kind == Metric::Counter as u32 { Metric::Counter } else { Metric::Gauge };
+    unwinds_not(|| services.metric(kind, &String::from_utf8_lossy(name), value));
 }
 
 /// A panic of the host must not unwind into the plugin.

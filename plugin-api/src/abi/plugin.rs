@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 
+use super::auth::{self, AuthTypeTable};
 use super::exchange::{ExchangeTypeTable, TypeHandle};
 use super::guard::{guard, install_panic_hook};
 use super::host::{self, HostTable};
@@ -82,6 +83,9 @@ pub const ITEM_EXCHANGE_TYPE: u32 = 1;
 /// The item is a kind of storage; its table is a [`StorageTypeTable`].
 pub const ITEM_STORAGE_TYPE: u32 = 2;
 
+/// The item is a kind of auth backend; its table is an [`AuthTypeTable`]. Since 2.3.
+pub const ITEM_AUTH_TYPE: u32 = 3;
+
 /// The whole entry function; what [`crate::export_plugin!`] writes into the plugin's crate only calls it.
 ///
 /// # Safety
@@ -122,7 +126,9 @@ pub unsafe fn run_entry(
 /// Moves everything to where it stays for the life of the process.
 fn table(stamp: &'static Stamp, plugin: Plugin) -> *const PluginTable {
     let exchange_types = plugin.exchange_types.into_iter().map(exchange_type_item);
-    let items: Vec<PluginItem> = exchange_types.chain(plugin.storages.into_iter().map(storage_type_item)).collect();
+    let storages = plugin.storages.into_iter().map(storage_type_item);
+    let auth_backends = plugin.auth_backends.into_iter().map(auth_type_item);
+    let items: Vec<PluginItem> = exchange_types.chain(storages).chain(auth_backends).collect();
     let items = Box::leak(items.into_boxed_slice());
     Box::leak(Box::new(PluginTable {
         size: size_of::<PluginTable>() as u32,
@@ -155,6 +161,17 @@ fn storage_type_item(storage_type: storage::TypeHandle) -> PluginItem {
         description: leak(storage_type.description()),
         table: std::ptr::from_ref(Box::leak(Box::new(StorageTypeTable::new()))).cast(),
         handle: Box::into_raw(Box::new(storage_type)).cast(),
+    }
+}
+
+fn auth_type_item(auth_type: auth::TypeHandle) -> PluginItem {
+    PluginItem {
+        kind: ITEM_AUTH_TYPE,
+        reserved: 0,
+        name: leak(auth_type.name()),
+        description: leak(auth_type.description()),
+        table: std::ptr::from_ref(Box::leak(Box::new(AuthTypeTable::new()))).cast(),
+        handle: Box::into_raw(Box::new(auth_type)).cast(),
     }
 }
 

@@ -9,8 +9,8 @@ pub(crate) const WORD: usize = size_of::<usize>();
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct RawBytes {
-    start: *const u8,
-    length: usize,
+    pub(crate) start: *const u8,
+    pub(crate) length: usize,
 }
 
 const _: () = assert!(size_of::<RawBytes>() == 2 * WORD);
@@ -37,8 +37,8 @@ impl RawBytes {
 #[derive(Debug)]
 #[repr(C)]
 pub struct TextSink {
-    context: *mut c_void,
-    write: unsafe extern "C" fn(context: *mut c_void, text: RawBytes),
+    pub(crate) context: *mut c_void,
+    pub(crate) write: unsafe extern "C" fn(context: *mut c_void, text: RawBytes),
 }
 
 const _: () = assert!(size_of::<TextSink>() == 2 * WORD);
@@ -60,6 +60,24 @@ impl TextSink {
         }
     }
 
+    /// A sink that takes an answer, up to [`ANSWER_BYTES_MAX`].
+    pub(crate) const fn of_answer(out: &mut Vec<u8>) -> Self {
+        Self { context: std::ptr::from_mut(out).cast(), write: append_answer }
+    }
+
+    /// Gives an answer to a sink, if there is one.
+    ///
+    /// # Safety
+    /// As for [`Self::tell`].
+    pub(crate) unsafe fn give(sink: *const Self, bytes: &[u8]) {
+        // SAFETY: as in `tell`; function and context are a pair.
+        unsafe {
+            if let Some(sink) = sink.as_ref() {
+                (sink.write)(sink.context, RawBytes::new(bytes));
+            }
+        }
+    }
+
     pub(crate) fn write(&self, text: &str) {
         // SAFETY: `write` and `context` come from the host as a pair, and the sink does not outlive the call.
         unsafe { (self.write)(self.context, RawBytes::new(text.as_bytes())) };
@@ -69,13 +87,25 @@ impl TextSink {
 unsafe extern "C" fn append_text(context: *mut c_void, text: RawBytes) {
     // SAFETY: `TextSink::new` made the context from a vector that outlives the sink, and the text is the plugin's for
     // the time of this call.
-    let (out, text) = unsafe { (&mut *context.cast::<Vec<u8>>(), text.get()) };
-    let room = TEXT_BYTES_MAX.saturating_sub(out.len());
-    out.extend(text.iter().take(room));
+    unsafe { append(context, text, TEXT_BYTES_MAX) };
+}
+
+unsafe extern "C" fn append_answer(context: *mut c_void, answer: RawBytes) {
+    // SAFETY: as in `append_text`.
+    unsafe { append(context, answer, ANSWER_BYTES_MAX) };
+}
+
+unsafe fn append(context: *mut c_void, bytes: RawBytes, bytes_max: usize) {
+    // SAFETY: as in `append_text`.
+    let (out, bytes) = unsafe { (&mut *context.cast::<Vec<u8>>(), bytes.get()) };
+    let room = bytes_max.saturating_sub(out.len());
+    out.extend(bytes.iter().take(room));
 }
 
 /// The longest text a plugin may answer with. Clients see at most 255 bytes of it; the rest is for logs.
 const TEXT_BYTES_MAX: usize = 16 * 1024;
+/// The longest answer of an auth backend; what is cut off is no answer, and so a refusal.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
 /// How a call ended; anything else counts as a defect of the plugin.
 pub(crate) mod status {

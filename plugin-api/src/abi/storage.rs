@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 
 use super::guard::{guard, panic_text};
 use super::raw::{RawBytes, TextSink, WORD, status};
+use super::runtime;
 use super::waker::RawHostWaker;
 use crate::config::Config;
 use crate::error::Invalid;
@@ -262,6 +263,7 @@ unsafe extern "C" fn open(
     // SAFETY: see above.
     unsafe {
         guard(sink, || {
+            let _entered = runtime::enter();
             let config = serde_json::from_slice(config.get())
                 .map_err(|error| Invalid::new(format!("the broker's config is no JSON: {error}")))?;
             let folder = (has_folder != 0).then(|| path(folder.get()));
@@ -459,6 +461,7 @@ unsafe extern "C" fn poll(
     sink: *const TextSink,
 ) -> u32 {
     let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _entered = runtime::enter();
         // SAFETY: see above; the future is ours alone, the waker lives until this returns.
         let (future, waker) = unsafe { (&mut *future.cast::<PluginFuture<'_>>(), RawHostWaker::borrow(&waker)) };
         match future.as_mut().poll(&mut Context::from_waker(&waker)) {
@@ -491,6 +494,7 @@ unsafe extern "C" fn drop_future(future: *mut c_void, sink: *const TextSink) -> 
     // SAFETY: see above; the host does not use the future again.
     unsafe {
         guard(sink, || {
+            let _entered = runtime::enter();
             drop(Box::from_raw(future.cast::<PluginFuture<'_>>()));
             Ok(())
         })
@@ -501,6 +505,7 @@ unsafe extern "C" fn close(instance: *mut c_void, sink: *const TextSink) -> u32 
     // SAFETY: see above; the host does not use the instance again.
     unsafe {
         guard(sink, || {
+            let _entered = runtime::enter();
             drop(Box::from_raw(instance.cast::<Instance>()));
             Ok(())
         })
@@ -515,6 +520,7 @@ where
     // SAFETY: as for all thunks.
     unsafe {
         guard(sink, || {
+            let _entered = runtime::enter();
             let made: PluginFuture<'a> = Box::pin(make());
             *future = Box::into_raw(Box::new(made)).cast();
             Ok(())
@@ -585,13 +591,13 @@ pub(crate) const unsafe fn slice<'a, T>(start: *const T, count: usize) -> &'a [T
 }
 
 #[cfg(unix)]
-fn path(bytes: &[u8]) -> std::path::PathBuf {
+pub(crate) fn path(bytes: &[u8]) -> std::path::PathBuf {
     use std::os::unix::ffi::OsStrExt;
 
     std::ffi::OsStr::from_bytes(bytes).into()
 }
 
 #[cfg(not(unix))]
-fn path(bytes: &[u8]) -> std::path::PathBuf {
+pub(crate) fn path(bytes: &[u8]) -> std::path::PathBuf {
     String::from_utf8_lossy(bytes).into_owned().into()
 }

@@ -73,7 +73,7 @@ impl World {
 
     fn log_in(&self, session: &mut Session, login: &broker::runtime::session::Login) {
         let Ok(mechanism) = Mechanism::parse(&login.mechanism) else { return };
-        let checked = self.broker.access.login(mechanism, &login.response, Peer { is_loopback: true });
+        let checked = self.broker.access.login(mechanism, &login.response, Peer::LOOPBACK);
         if let Poll::Ready(Ok(user)) = pin!(checked).poll(&mut Context::from_waker(Waker::noop())) {
             session.on_login(self.now, &login.mechanism, Ok(user));
         }

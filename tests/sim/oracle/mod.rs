@@ -17,7 +17,7 @@ mod single_active;
 mod transactions;
 mod ttl;
 
-use crate::facts::Facts;
+use crate::facts::{DeliveryId, Facts};
 use crate::history::Event;
 
 /// One promise.
@@ -52,4 +52,15 @@ pub(crate) fn all() -> Vec<Box<dyn Oracle>> {
         Box::new(transactions::Transactions),
         Box::new(ttl::Ttl::default()),
     ]
+}
+
+/// Follows what is drained: starts `drained` anew or ends it, and says which delivery an event is.
+fn delivered_while<T: Default>(drained: &mut Option<T>, event: &Event) -> Option<DeliveryId> {
+    match event {
+        Event::Draining => *drained = Some(T::default()),
+        Event::Drained => *drained = None,
+        Event::Delivered(id) => return Some(*id),
+        _ => {}
+    }
+    None
 }

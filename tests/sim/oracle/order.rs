@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Oracle;
+use super::{Oracle, delivered_while};
 use crate::facts::{ChannelId, ConsumerId, Facts, PublishId, Taker};
 use crate::history::Event;
 use crate::plan::QueueIndex;
@@ -22,18 +22,7 @@ impl Oracle for Order {
     }
 
     fn judge(&mut self, facts: &Facts, event: &Event) -> Result<(), String> {
-        let id = match event {
-            Event::Draining => {
-                self.drained = Some(BTreeMap::new());
-                return Ok(());
-            }
-            Event::Drained => {
-                self.drained = None;
-                return Ok(());
-            }
-            Event::Delivered(id) => *id,
-            _ => return Ok(()),
-        };
+        let Some(id) = delivered_while(&mut self.drained, event) else { return Ok(()) };
         let delivery = facts.delivery(id);
         let Taker::Consumer(consumer) = delivery.taker else { return Ok(()) };
         // Messages die in any order.

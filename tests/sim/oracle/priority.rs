@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Oracle;
+use super::{Oracle, delivered_while};
 use crate::facts::Facts;
 use crate::history::Event;
 use crate::plan::QueueIndex;
@@ -21,18 +21,7 @@ impl Oracle for Priority {
     }
 
     fn judge(&mut self, facts: &Facts, event: &Event) -> Result<(), String> {
-        let id = match event {
-            Event::Draining => {
-                self.drained = Some(BTreeMap::new());
-                return Ok(());
-            }
-            Event::Drained => {
-                self.drained = None;
-                return Ok(());
-            }
-            Event::Delivered(id) => *id,
-            _ => return Ok(()),
-        };
+        let Some(id) = delivered_while(&mut self.drained, event) else { return Ok(()) };
         let delivery = facts.delivery(id);
         let plan = &facts.queue(delivery.queue).plan;
         let (Some(drained), Some(_)) = (&mut self.drained, plan.max_priority) else { return Ok(()) };

@@ -123,6 +123,10 @@ impl Stream {
     }
 
     fn is_permitted(&self) -> bool {
+        if let Some(foreign) = &self.call.user.foreign {
+            let now_ms = self.call.broker().clock.wall_ms();
+            return foreign.expires_at_ms().is_none_or(|at| at > now_ms);
+        }
         let user = self.call.broker().access.user(&self.call.user.name);
         user.is_some_and(|user| super::super::guard::Tags::of(&user.tags).is_monitor)
     }
@@ -136,8 +140,20 @@ impl Stream {
         match &event.vhost {
             _ if key.starts_with("alarm.") || key.starts_with("connection.") || key.starts_with("channel.") => true,
             _ if key.starts_with("user.") || key.starts_with("permission.") || key.starts_with("topic.") => false,
-            Some(vhost) => self.call.may_enter(vhost),
+            Some(vhost) => {
+                let may_enter = self.call.may_enter(vhost);
+                self.ask_backend();
+                may_enter
+            }
             None => false,
+        }
+    }
+
+    /// What a backend has not answered yet hides events until it has.
+    fn ask_backend(&self) {
+        if self.call.user.foreign.as_ref().is_some_and(|foreign| foreign.has_unasked()) {
+            let call = self.call.again();
+            drop(tokio::spawn(async move { call.broker().access.judge(&call.user).await }));
         }
     }
 }

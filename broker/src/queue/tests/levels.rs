@@ -60,7 +60,7 @@ fn counts_purge_and_delete_go_over_all_levels() {
     bench.publish_at(3, &["d"]).publish_at(4, &["e"]);
     bench.input(Input::Delete { if_unused: false, if_empty: true, reply_to: Some(reply_to.clone()) });
     bench.input(Input::Delete { if_unused: false, if_empty: false, reply_to: Some(reply_to) });
-    bench.expect(&["NotEmpty", "Deleted(2)"]);
+    bench.expect(&["NotEmpty", "ended for 1", "Deleted(2)"]);
 }
 
 #[test]

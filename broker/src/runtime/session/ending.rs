@@ -43,6 +43,7 @@ impl Session {
         self.flush_settled();
         let missing = self.detach(channel, &[channel]);
         let state = self.channels.entry(channel.0).or_default();
+        state.deferred = None;
         let is_answer_due = state.pending.take().is_some();
         self.pending_count -= usize::from(is_answer_due);
         state.ending = Some(Ending { missing, is_answer_due, error });
@@ -63,7 +64,10 @@ impl Session {
                 self.tell_channel_closed(*channel, consumer_count);
             }
             for id in sources {
-                let Some(source) = self.sources.remove(&id) else { continue };
+                let Some(source) = self.sources.remove(&id) else {
+                    self.remains.remove(&id);
+                    continue;
+                };
                 self.consumer_count -= usize::from(source.is_consumer);
                 let place = *place_of.entry(source.queue.number).or_insert_with(|| {
                     queues.push((source.queue, Vec::new()));
@@ -200,6 +204,7 @@ impl Session {
         self.let_go();
         self.tell_connection_closed();
         self.sources.clear();
+        self.remains.clear();
         self.channels.clear();
         self.broker.metrics.connections.close(&self.stats);
         self.broker.forget(self.number);

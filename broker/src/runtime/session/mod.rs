@@ -1,18 +1,24 @@
 //! One client: the connection machine joined with a vhost and its queues, without a socket.
 //!
 //! Whoever drives a session feeds bytes ([`Session::on_bytes`]), tells it when its mailbox has news ([`Session::on_mail`]) and time has
-//! passed, and writes what is in [`Session::out`]. Everything else happens here and in the files beside: `commands` carries out methods,
-//! `replies` what queues answer, `reply_to` answers to requests, `transactions` holds and commits, `secret` renews credentials, `ending`
-//! closes channels and the connection, `actor` judges permissions, `statistics` counts.
+//! passed, and writes what is in [`Session::out`]. Everything else happens here and in the files beside: `opening` lets clients in, `commands`
+//! carries out methods, `publishing` takes messages, `sources` settles them, `replies` is what queues answer, `reply_to` answers to requests,
+//! `transactions` holds and commits, `secret` renews credentials, `judging` waits for auth backends, `ending` closes channels and the
+//! connection, `actor` judges permissions, `statistics` counts.
 
 mod actor;
 mod commands;
 mod ending;
 mod exclusive;
 mod happened;
+mod hooks;
+mod judging;
+mod opening;
+mod publishing;
 mod replies;
 mod reply_to;
 mod secret;
+mod sources;
 mod statistics;
 mod transactions;
 
@@ -28,36 +34,30 @@ use hashbrown::HashMap;
 use self::actor::Actor;
 use self::ending::Ending;
 use self::exclusive::ExclusiveQueues;
+use self::hooks::SessionHooks;
+use self::judging::{Deferred, Renewal};
+pub use self::opening::LoginRefused;
 use self::replies::Pending;
-use self::statistics::{ConfirmSource, SourceStats};
+use self::sources::{Remains, Source};
+use self::statistics::ConfirmSource;
 use self::transactions::HeldPublishes;
 use super::broker::Broker;
-use super::census::Full;
 use super::mailbox::Mailbox;
-use crate::access::{LoginError, User};
 use crate::amqp::out::OutBuffer;
-use crate::amqp::{
-    ChannelId, Connection, Event, Outcome, Outstanding, ProtocolError, PublishFlags, PublishMode, ReplyCode, SourceId,
-};
-use crate::message::{Message, Parts};
-use crate::metrics::node::Protocol;
+use crate::amqp::{ChannelId, Connection, Event, SourceId};
 use crate::metrics::{ChannelStats, ConnectionStats, Connections};
-use crate::queue::{ChannelLimit, HolderId, Input, Notice, Outlet, ReplyTo, Settlement, SharedCredit};
+use crate::queue::{ChannelLimit, Notice, Outlet, SharedCredit};
 use crate::tls::Secured;
-use crate::vhost::firehose::Traced;
-use crate::vhost::publish::{Context, Published, Publisher, Trace, without_bcc};
+use crate::vhost::Vhost;
+use crate::vhost::publish::Publisher;
 use crate::vhost::reply_to::Backlog;
-use crate::vhost::{QueueRecord, Vhost};
 
 /// While more bytes than this wait to be written, nothing is read and no frame looked at: a client that does not read its answers gets
 /// no more work done.
 const UNSENT_BYTES_MAX: usize = 1024 * 1024;
 /// Below this many unsent bytes, consumers get their credit back.
 const UNSENT_BYTES_LOW: usize = 128 * 1024;
-/// Bytes that may be on their way to a consumer; later consumers of a connection get smaller shares.
-const CONSUMER_CREDIT_BYTES: usize = 1024 * 1024;
-/// The smallest share. Consumers that get no more have [`SHARED_CREDIT_BYTES`] together.
-const CONSUMER_CREDIT_BYTES_MIN: usize = 16 * 1024;
+
 /// Bytes that may be on their way to all those consumers of a connection whose shares would be too small.
 const SHARED_CREDIT_BYTES: usize = 1024 * 1024;
 
@@ -70,31 +70,6 @@ pub struct Login {
     pub response: Vec<u8>,
 }
 
-/// A consumer or getter of this connection.
-#[derive(Debug)]
-struct Source {
-    channel: ChannelId,
-    queue: Arc<QueueRecord>,
-    is_consumer: bool,
-    no_ack: bool,
-    /// Deliveries that the client has not settled.
-    outstanding: usize,
-    /// Settled in this turn, to be told to the queue.
-    settled: Vec<u64>,
-    settlement: Settlement,
-    /// Bytes delivered since credit was given back.
-    owed_bytes: usize,
-    credit_bytes: usize,
-    stats: Option<SourceStats>,
-}
-
-impl Source {
-    /// Enough to tell its queue.
-    fn owes_much(&self) -> bool {
-        self.owed_bytes > 0 && self.owed_bytes * 2 >= self.credit_bytes
-    }
-}
-
 /// What the session knows of a channel beside its machine.
 #[derive(Debug, Default)]
 struct ChannelSession {
@@ -104,6 +79,8 @@ struct ChannelSession {
     /// Whose turn it is to hear first that the limit has room.
     limit_turn: usize,
     pending: Option<Pending>,
+    /// Waits for an auth backend.
+    deferred: Option<Deferred>,
     /// Consumers to tell that they are cancelled, once the channel has its delete-ok.
     cancelled: Vec<SourceId>,
     sources: Vec<SourceId>,
@@ -143,9 +120,16 @@ pub struct Session {
     actor: Option<Actor>,
     vhost: Option<Arc<Vhost>>,
     login: Option<Login>,
+    /// The vhost that an auth backend is asked about.
+    opening: Option<String>,
+    renewal: Option<Renewal>,
+    /// When the credentials end.
+    expires_at: Option<Instant>,
     publisher: Publisher,
     channels: HashMap<u16, ChannelSession>,
     sources: HashMap<SourceId, Source>,
+    /// What is left of consumers whose queues have ended.
+    remains: HashMap<SourceId, Remains>,
     next_source: u32,
     consumer_count: usize,
     /// Sources with settled deliveries that their queues have not been told of.
@@ -155,6 +139,7 @@ pub struct Session {
     shared_credit: Arc<SharedCredit>,
     /// Bytes of it to be given back.
     owed_shared_bytes: usize,
+    hooks: SessionHooks,
     exclusive_queues: ExclusiveQueues,
     /// Replies that wait for the reply consumers of all channels.
     reply_backlog: Arc<Backlog>,
@@ -194,15 +179,20 @@ impl Session {
             actor: None,
             vhost: None,
             login: None,
+            opening: None,
+            renewal: None,
+            expires_at: None,
             publisher: Publisher::default(),
             channels: HashMap::new(),
             sources: HashMap::new(),
+            remains: HashMap::new(),
             next_source: 1,
             consumer_count: 0,
             settling: Vec::new(),
             owing: Vec::new(),
             shared_credit: Arc::new(SharedCredit::new(SHARED_CREDIT_BYTES)),
             owed_shared_bytes: 0,
+            hooks: SessionHooks::default(),
             exclusive_queues: ExclusiveQueues::default(),
             reply_backlog: Arc::default(),
             transaction_bytes: 0,
@@ -289,7 +279,10 @@ impl Session {
 
     /// When to call [`Self::on_deadline`].
     pub fn deadline(&self) -> Option<Instant> {
-        self.conn.deadline()
+        match (self.conn.deadline(), self.expires_at) {
+            (Some(deadline), Some(expires_at)) => Some(deadline.min(expires_at)),
+            (deadline, expires_at) => deadline.or(expires_at),
+        }
     }
 
     /// Whether credentials wait to be checked.
@@ -323,6 +316,9 @@ impl Session {
     pub fn run(&mut self, now: Instant, input: &[u8]) -> usize {
         let mut rest = input;
         self.has_left_frames = false;
+        if let Some(actor) = &self.actor {
+            actor.lapse(|| self.broker.clock.wall_ms());
+        }
         while !self.has_much_unsent()
             && let Some(event) = self.conn.next_event(now, &mut rest)
         {
@@ -349,6 +345,10 @@ impl Session {
 
     /// Time has passed.
     pub fn on_deadline(&mut self, now: Instant) {
+        if self.expires_at.take_if(|at| *at <= now).is_some() {
+            tracing::warn!(connection = self.number, peer = %self.peer, "the credentials have expired");
+            self.on_forced_close(now, "credential expired".to_owned());
+        }
         if let Some(reason) = self.conn.on_deadline(now) {
             tracing::info!(connection = self.number, peer = %self.peer, reason, "closing connection");
         }
@@ -422,8 +422,13 @@ impl Session {
     fn on_event(&mut self, now: Instant, event: Event<'_>) {
         match event {
             Event::Publish { channel, flags, mode, parts, message } => {
+                let is_foreign = self.actor.as_ref().is_some_and(|actor| actor.is_foreign());
+                let kept = is_foreign.then(|| Arc::clone(&message));
                 if let Err(error) = self.on_publish(now, channel, flags, mode, parts, message) {
-                    self.fail(now, channel, error.in_method(crate::amqp::method::BasicPublish::ID));
+                    match kept.filter(|_| self.is_undecided(&error)) {
+                        Some(message) => self.defer(channel, Deferred::Publish { flags, mode, message }),
+                        None => self.fail(now, channel, error.in_method(crate::amqp::method::BasicPublish::ID)),
+                    }
                 }
             }
             Event::Settle { outcome, .. } => self.on_settle(outcome),
@@ -436,8 +441,10 @@ impl Session {
                 self.touch(channel.0);
                 self.flush_publishes();
                 self.flush_settled();
-                if let Err(error) = self.on_command(channel, &method) {
-                    self.fail(now, channel, error.in_method(method.id()));
+                match self.on_command(channel, &method) {
+                    Ok(()) => self.forget_unasked(),
+                    Err(error) if self.is_undecided(&error) => self.defer_method(channel, &method),
+                    Err(error) => self.fail(now, channel, error.in_method(method.id())),
                 }
             }
             Event::Authenticate { mechanism, response } => {
@@ -445,8 +452,8 @@ impl Session {
             }
             Event::Open { vhost } => self.on_open(now, vhost),
             Event::ChannelOpen { channel } => self.on_channel_open(now, channel),
-            Event::UpdateSecret { new_secret: _, reason } => {
-                if let Err(error) = self.on_update_secret(reason) {
+            Event::UpdateSecret { new_secret, reason } => {
+                if let Err(error) = self.on_update_secret(new_secret, reason) {
                     self.fail(now, ChannelId(0), error.in_method(crate::amqp::method::ConnectionUpdateSecret::ID));
                 }
             }
@@ -459,333 +466,6 @@ impl Session {
             Event::Refused(reason) => {
                 tracing::warn!(connection = self.number, peer = %self.peer, reason, "refused connection");
             }
-        }
-    }
-
-    /// The credentials were checked.
-    pub fn on_login(&mut self, now: Instant, mechanism: &str, result: Result<Arc<User>, LoginRefused>) {
-        match result {
-            Ok(user) => {
-                self.tell_authentication(mechanism, Some(&user.name), None);
-                self.broker.metrics.logins.add(Protocol::Amqp091, true);
-                mechanism.clone_into(&mut self.mechanism);
-                self.actor = Some(Actor::new(user, Arc::clone(&self.broker.access), self.number));
-                self.conn.authenticated();
-            }
-            Err(LoginRefused { user, reason, is_malformed }) => {
-                self.tell_authentication(mechanism, user.as_deref(), Some(&reason));
-                self.broker.metrics.logins.add(Protocol::Amqp091, false);
-                tracing::warn!(connection = self.number, peer = %self.peer, mechanism, reason, "login refused");
-                if is_malformed {
-                    self.conn.refuse_silently(now);
-                } else {
-                    self.conn.refuse_login(now, mechanism);
-                }
-            }
-        }
-    }
-
-    fn on_open(&mut self, now: Instant, name: &str) {
-        match self.open(name) {
-            Ok(vhost) => {
-                if let Some(actor) = &mut self.actor {
-                    actor.enter(&vhost.name);
-                    let client_name = self.conn.client().connection_name.as_deref().unwrap_or_default();
-                    tracing::info!(connection = self.number, peer = %self.peer, user = actor.name(), vhost = name, name = client_name, "connection opened");
-                }
-                self.vhost = Some(vhost);
-                self.conn.opened(now);
-                self.tell_connection_created();
-                self.open_statistics(now);
-            }
-            Err(error) => {
-                let error = error.in_method(crate::amqp::method::ConnectionOpen::ID);
-                tracing::warn!(connection = self.number, peer = %self.peer, error = %error, "refused connection");
-                self.conn.close(now, &error);
-            }
-        }
-    }
-
-    /// The checks of semantics 3.10.
-    fn open(&self, name: &str) -> Result<Arc<Vhost>, ProtocolError> {
-        let refuse = |text: String| ProtocolError::new(ReplyCode::NotAllowed, text);
-        let Some(actor) = &self.actor else { return Err(refuse("not authenticated".into())) };
-        if let Some(max) = self.broker.connections_max
-            && self.broker.connection_count() > max as usize
-        {
-            return Err(refuse(format!("connection refused: node connection limit ({max}) is reached")));
-        }
-        let vhost = self.broker.vhost(name).ok_or_else(|| refuse(format!("vhost {name} not found")))?;
-        let user = actor.name();
-        let limits = self.broker.access.limits_of(user);
-        self.broker.census.enter(self.number, (user, limits), (&vhost.name, vhost.limits())).map_err(|full| {
-            refuse(match full {
-                Full::Vhost(limit) => {
-                    format!("access to vhost '{name}' refused for user '{user}': connection limit ({limit}) is reached")
-                }
-                Full::User(limit) => {
-                    format!("connection refused for user '{user}': user connection limit ({limit}) is reached")
-                }
-            })
-        })?;
-        let is_refused = !actor.may_enter(name);
-        // Looked at when this connection is counted: whoever deletes a vhost closes those that are.
-        if is_refused || vhost.has_ended() {
-            self.broker.census.leave(self.number);
-        }
-        if is_refused {
-            return Err(refuse(format!("access to vhost '{name}' refused for user '{user}'")));
-        }
-        if vhost.has_ended() {
-            return Err(refuse(format!("vhost {name} not found")));
-        }
-        Ok(vhost)
-    }
-
-    /// The user's limit counts the channels of all its connections (semantics 5.7).
-    fn on_channel_open(&mut self, now: Instant, channel: ChannelId) {
-        let Some(actor) = &self.actor else { return };
-        let limits = self.broker.access.limits_of(actor.name());
-        match self.broker.census.open_channel(self.number, limits.max_channels) {
-            Ok(()) => {
-                self.channels.entry(channel.0).or_default().is_counted = true;
-                self.open_channel_statistics(now, channel);
-                self.conn.channel_opened(channel);
-                self.tell_channel_created(channel);
-            }
-            Err(limit) => {
-                let text = format!(
-                    "number of channels opened for user '{}' has reached the maximum allowed user limit of {limit}",
-                    actor.name()
-                );
-                self.fail(now, channel, ProtocolError::new(ReplyCode::NotAllowed, text));
-            }
-        }
-    }
-
-    // Publishing and settling
-
-    fn on_publish(
-        &mut self,
-        now: Instant,
-        channel: ChannelId,
-        flags: PublishFlags,
-        mode: PublishMode,
-        parts: Option<Parts<'_>>,
-        message: Arc<Message>,
-    ) -> Result<(), ProtocolError> {
-        // The publish that meets an alarm is still processed; the socket is left unread behind it (semantics 26.5).
-        if let Some(reason) = self.broker.alarms.reason() {
-            self.conn.block(now, reason);
-        }
-        let (Some(vhost), Some(actor)) = (&self.vhost, &mut self.actor) else { return Ok(()) };
-        if flags.immediate {
-            return Err(ProtocolError::new(ReplyCode::NotImplemented, "immediate=true"));
-        }
-        let channels = &self.channels;
-        let context = Context {
-            vhost,
-            hooks: &self.broker.hooks,
-            access_generation: self.broker.access.generation(),
-            reply_name: &|channel| channels.get(&channel)?.reply_consumer.as_ref().map(|(_, name)| Arc::clone(name)),
-        };
-        // A returned message goes back as it came, whatever a hook made of it (semantics 12.12).
-        let original = flags.mandatory.then(|| Arc::clone(&message));
-        let number = match mode {
-            PublishMode::Plain => 0,
-            PublishMode::Confirm(number) => number,
-            PublishMode::Transaction(number) => {
-                let held = self.publisher.hold(&context, actor, channel.0, number, parts, message)?;
-                return self.hold_publish(channel, held, original);
-            }
-        };
-        let published = self.publisher.publish(&context, actor, channel.0, number, parts, message)?;
-        if published == Published::Unroutable {
-            if let Some(exchange) = self.publisher.last_exchange().cloned() {
-                self.count_unroutable(&exchange, channel.0, original.is_some());
-            }
-            if let Some(original) = original {
-                self.return_unroutable(channel, &original)?;
-            }
-        }
-        if number != 0 {
-            let source = self.confirm_source(channel.0);
-            match published {
-                Published::Routed(queue_count) => self.conn.expect_confirms(channel, number, queue_count, source),
-                Published::Unroutable | Published::Dropped => self.conn.expect_confirms(channel, number, 0, source),
-                Published::Rejected => self.conn.confirm(channel, number..=number, false)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Hands a mandatory message back that nobody takes (semantics 12.7).
-    fn return_unroutable(&mut self, channel: ChannelId, original: &Arc<Message>) -> Result<(), ProtocolError> {
-        let message = without_bcc(original)?;
-        self.conn.return_message(channel, ReplyCode::NoRoute, &message);
-        Ok(())
-    }
-
-    fn flush_publishes(&mut self) {
-        if self.publisher.is_filled() {
-            let mailbox = &self.mailbox;
-            self.publisher.flush(&self.outlet, |bytes| mailbox.publishes_posted(bytes));
-            self.count_publishes();
-            for Trace { channel, message, queues } in self.publisher.take_traces() {
-                if let Some((vhost, by)) = self.traced(channel) {
-                    vhost.trace_publish(by, &message, &queues);
-                }
-            }
-        }
-    }
-
-    /// What the firehose says of a channel.
-    fn traced(&self, channel: u16) -> Option<(&Vhost, Traced<'_>)> {
-        let (vhost, actor) = (self.vhost.as_deref()?, self.actor.as_ref()?);
-        let node = &self.broker.identity.cluster_name;
-        Some((vhost, Traced { node, connection: &self.name, channel, user: actor.name() }))
-    }
-
-    fn on_settle(&mut self, outcome: Outcome) {
-        for index in 0..self.conn.settled().len() {
-            let Some(&outstanding) = self.conn.settled().get(index) else { break };
-            self.settle(outstanding, outcome);
-        }
-    }
-
-    /// Notes down that a delivery is settled; its queue is told by [`Self::flush_settled`].
-    fn settle(&mut self, outstanding: Outstanding, outcome: Outcome) {
-        let settlement = match outcome {
-            Outcome::Requeue => Settlement::Requeue,
-            Outcome::Ack => Settlement::Remove,
-            Outcome::Discard => Settlement::Reject,
-        };
-        let Some(source) = self.sources.get_mut(&outstanding.source) else { return };
-        if source.settlement != settlement && !source.settled.is_empty() {
-            post_settled(&self.stats, outstanding.source, source);
-        }
-        source.settlement = settlement;
-        if source.settled.is_empty() {
-            self.settling.push(outstanding.source);
-        }
-        source.settled.push(outstanding.ticket);
-        source.outstanding -= 1;
-    }
-
-    fn flush_settled(&mut self) {
-        for id in std::mem::take(&mut self.settling) {
-            if let Some(source) = self.sources.get_mut(&id) {
-                post_settled(&self.stats, id, source);
-                let channel = source.channel;
-                self.touch(channel.0);
-                self.forget_source_if_idle(id);
-            }
-        }
-    }
-
-    fn forget_source_if_idle(&mut self, id: SourceId) {
-        let Some(source) = self.sources.get(&id) else { return };
-        if source.is_consumer || source.outstanding > 0 {
-            return;
-        }
-        let (channel, queue) = (source.channel, source.queue.number);
-        self.sources.remove(&id);
-        if let Some(channel) = self.channels.get_mut(&channel.0) {
-            channel.sources.retain(|&source| source != id);
-            if channel.getters.get(&queue) == Some(&id) {
-                channel.getters.remove(&queue);
-            }
-        }
-    }
-
-    /// Gives consumers the credit back that was written to the socket.
-    fn return_credit(&mut self) {
-        for id in std::mem::take(&mut self.owing) {
-            if let Some(source) = self.sources.get_mut(&id) {
-                let bytes = std::mem::take(&mut source.owed_bytes) as i64;
-                let holder = HolderId { connection: self.number, source: id.0 };
-                source.queue.handle.post(Input::Credit { holder, bytes });
-            }
-        }
-        let bytes = std::mem::take(&mut self.owed_shared_bytes);
-        if bytes > 0 {
-            self.shared_credit.give_back(bytes);
-            while let Some(source) = self.shared_credit.next_waiting() {
-                if let Some(state) = self.sources.get(&SourceId(source)) {
-                    let holder = HolderId { connection: self.number, source };
-                    state.queue.handle.post(Input::Credit { holder, bytes: 0 });
-                }
-            }
-        }
-    }
-
-    fn new_source(&mut self, channel: ChannelId, queue: Arc<QueueRecord>, is_consumer: bool, no_ack: bool) -> SourceId {
-        // Each basic.get that is acked makes a new source, so in a long life the numbers come round.
-        while self.sources.contains_key(&SourceId(self.next_source)) {
-            self.next_source = self.next_source.wrapping_add(1);
-        }
-        let id = SourceId(self.next_source);
-        self.next_source = self.next_source.wrapping_add(1);
-        let source = Source {
-            stats: self.source_stats(channel, &queue),
-            channel,
-            queue,
-            is_consumer,
-            no_ack,
-            outstanding: 0,
-            settled: Vec::new(),
-            settlement: Settlement::Remove,
-            owed_bytes: 0,
-            credit_bytes: self.next_share_bytes().max(CONSUMER_CREDIT_BYTES_MIN),
-        };
-        self.sources.insert(id, source);
-        self.channels.entry(channel.0).or_default().sources.push(id);
-        id
-    }
-
-    /// The first gets all, the second half, the third a third: together they have little more than the first.
-    fn next_share_bytes(&self) -> usize {
-        CONSUMER_CREDIT_BYTES / (1 + self.consumer_count)
-    }
-
-    fn reply_to(&self, channel: ChannelId) -> ReplyTo {
-        ReplyTo { outlet: Arc::clone(&self.outlet), channel: channel.0 }
-    }
-
-    fn holder(&self, source: SourceId) -> HolderId {
-        HolderId { connection: self.number, source: source.0 }
-    }
-}
-
-fn post_settled(connection: &ConnectionStats, id: SourceId, source: &mut Source) {
-    if source.settled.is_empty() {
-        return;
-    }
-    let holder = HolderId { connection: connection.number, source: id.0 };
-    if let Some(stats) = &source.stats {
-        stats.settled(connection, source.settlement, source.settled.len());
-    }
-    let tickets = std::mem::take(&mut source.settled);
-    source.queue.handle.post(Input::Settle { holder, tickets, settlement: source.settlement });
-}
-
-/// Why a login was refused.
-#[derive(Clone, Debug)]
-pub struct LoginRefused {
-    /// The user that it was for, if the response says so.
-    pub user: Option<String>,
-    /// For the log.
-    pub reason: String,
-    /// The response could not be read: that has no answer on the wire (semantics 4.1, 4.5).
-    pub is_malformed: bool,
-}
-
-impl From<LoginError> for LoginRefused {
-    fn from(error: LoginError) -> Self {
-        let reason = error.to_string();
-        match error {
-            LoginError::Malformed { .. } => Self { user: None, reason, is_malformed: true },
-            LoginError::Refused { user, .. } => Self { user: Some(user), reason, is_malformed: false },
         }
     }
 }

@@ -9,7 +9,7 @@ use plugin_api::value::Table;
 use super::Session;
 use crate::amqp::connection::Delivery;
 use crate::amqp::method::*;
-use crate::amqp::{ChannelId, Outstanding, ProtocolError, ReplyCode, SourceId};
+use crate::amqp::{ChannelId, Outcome, Outstanding, ProtocolError, ReplyCode, SourceId};
 use crate::message::Message;
 use crate::metrics::Stat;
 use crate::metrics::connections::ConsumerFacts;
@@ -57,6 +57,8 @@ pub(super) enum Pending {
     Get {
         source: SourceId,
         name: Arc<str>,
+        /// Whether the client does without an ack.
+        no_ack: bool,
     },
     /// The store has yet to keep what was changed.
     Stored {
@@ -91,6 +93,9 @@ impl Session {
                 if takes_shared_credit {
                     self.owed_shared_bytes += bytes;
                 }
+                if self.has_deliver_hooks() {
+                    return self.on_hooked_deliveries(now, SourceId(source), &deliveries, bytes);
+                }
                 self.on_delivered(SourceId(source), &deliveries, bytes, redelivered);
             }
             Notice::Confirmed { numbers, is_taken } => {
@@ -102,17 +107,27 @@ impl Session {
                 }
             }
             Notice::Reply { channel, reply } => self.on_reply(now, ChannelId(channel), reply),
-            Notice::ConsumerCancelled { source } => self.on_consumer_cancelled(SourceId(source)),
+            Notice::ConsumerCancelled { source, has_queue_ended } => {
+                self.on_consumer_cancelled(SourceId(source), has_queue_ended);
+            }
+            Notice::QueueEnded { source } => self.leave_remains(SourceId(source)),
             Notice::DeliveryTimedOut { source, timeout_ms } => {
                 self.on_delivery_timed_out(now, SourceId(source), timeout_ms);
             }
             Notice::LimitLifted { channel } => self.on_limit_lifted(ChannelId(channel)),
+            Notice::Judged => self.on_judged(now),
             Notice::AlarmsCleared => self.conn.unblock(now),
             Notice::CloseConnection { reason } => self.on_forced_close(now, reason),
         }
     }
 
-    fn on_delivered(&mut self, id: SourceId, deliveries: &[queue::Delivery], bytes: usize, redelivered: u64) {
+    pub(super) fn on_delivered(
+        &mut self,
+        id: SourceId,
+        deliveries: &[queue::Delivery],
+        bytes: usize,
+        redelivered: u64,
+    ) {
         // A source that is gone was detached: its queue has the messages back already, or will.
         let Some(source) = self.sources.get_mut(&id) else { return };
         if !source.no_ack {
@@ -152,12 +167,13 @@ impl Session {
         }
     }
 
-    fn on_consumer_cancelled(&mut self, id: SourceId) {
+    fn on_consumer_cancelled(&mut self, id: SourceId, has_queue_ended: bool) {
         let Some(source) = self.sources.get_mut(&id) else { return };
         let channel = source.channel;
         // Who deletes a queue that it consumes from itself hears delete-ok first, as RabbitMQ's channels do. Clients close
         // their connection when they hear of the cancellation, and would miss the answer.
         if let Some(state) = self.channels.get_mut(&channel.0)
+            && has_queue_ended
             && state.pending.as_ref().is_some_and(|pending| pending.method() == QueueDelete::ID)
         {
             state.cancelled.push(id);
@@ -166,8 +182,6 @@ impl Session {
         if std::mem::take(&mut source.is_consumer) {
             self.consumer_count -= 1;
         }
-        // The queue is gone. What the client has of it may stay unsettled for ever.
-        source.stats = None;
         self.remove_consumer_statistics(channel, id.0);
         if let Some(tag) = self.conn.remove_consumer(channel, id) {
             self.tell_consumer_deleted(channel, id, &tag);
@@ -175,7 +189,12 @@ impl Session {
                 self.conn.send(channel, BasicCancel { consumer_tag: &tag, nowait: true });
             }
         }
-        self.forget_source_if_idle(id);
+        if has_queue_ended {
+            // What the client has of it may stay unsettled for ever.
+            self.leave_remains(id);
+        } else {
+            self.forget_source_if_idle(id);
+        }
     }
 
     /// Tells each queue of the channel's consumers. Whoever is told first is served first, so the first is another one each time.
@@ -208,7 +227,7 @@ impl Session {
                 if !is_waiting {
                     let state = self.channels.get_mut(&channel.0);
                     for id in state.map(|state| std::mem::take(&mut state.cancelled)).unwrap_or_default() {
-                        self.on_consumer_cancelled(id);
+                        self.on_consumer_cancelled(id, true);
                     }
                     self.conn.resume(channel);
                 }
@@ -290,7 +309,17 @@ impl Session {
                 }
                 self.forget_source_if_idle(source);
             }
-            (Pending::Get { source, .. }, Reply::Got { ticket, redelivered, message, remaining, no_ack, .. }) => {
+            (
+                Pending::Get { source, no_ack, .. },
+                Reply::Got { ticket, redelivered, message, remaining, no_ack: is_settled, .. },
+            ) => {
+                let message = match self.hook_got(source, redelivered, message)? {
+                    Ok(message) => message,
+                    Err(outcome) => return self.get_next(channel, source, (ticket, is_settled, outcome), no_ack),
+                };
+                if no_ack && !is_settled {
+                    self.settle_for_client(source, ticket, Outcome::Ack);
+                }
                 let outstanding = (!no_ack).then_some(Outstanding { source, ticket });
                 if let Some(state) = self.sources.get_mut(&source) {
                     state.outstanding += usize::from(!no_ack);
@@ -321,6 +350,23 @@ impl Session {
                 return Err(ProtocolError::new(ReplyCode::InternalError, text));
             }
         }
+        Ok(())
+    }
+
+    /// A hook has taken a message away that basic.get was to have: it gets the next one.
+    fn get_next(
+        &mut self,
+        channel: ChannelId,
+        source: SourceId,
+        (ticket, is_settled, outcome): (u64, bool, Outcome),
+        no_ack: bool,
+    ) -> Result<(), ProtocolError> {
+        let Some(queue) = self.sources.get(&source).map(|state| Arc::clone(&state.queue)) else { return Ok(()) };
+        if !is_settled {
+            self.settle_for_client(source, ticket, outcome);
+            self.flush_settled();
+        }
+        self.get_from(channel, &queue, no_ack);
         Ok(())
     }
 

@@ -62,7 +62,7 @@ impl Client {
         let response = b"\0guest\0guest";
         client.send(0, ConnectionStartOk { client_properties, mechanism: "PLAIN", response, locale: "en_US" });
         let login = client.session.take_login().expect("start-ok brings a login");
-        let user = block_on(broker.access.login(Mechanism::Plain, &login.response, Peer { is_loopback: true }));
+        let user = block_on(broker.access.login(Mechanism::Plain, &login.response, Peer::LOOPBACK));
         let user = user.map_err(LoginRefused::from);
         client.session.on_login(now, "PLAIN", user);
         client.send(0, ConnectionTuneOk { channel_max: 2047, frame_max: 131_072, heartbeat });
@@ -315,6 +315,47 @@ fn numbers_of_sources_that_come_round_leave_living_ones_alone() {
     told.retain(|line| line.starts_with('c'));
     told.sort();
     assert!(told.len() == 2 && told[0].starts_with("c0") && told[1].starts_with("c1"), "{told:?}");
+}
+
+#[test]
+fn deliveries_of_a_queue_that_has_ended_may_be_settled_late() {
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.declare("q");
+    client.consume("q", "c");
+    client.publish("q", b"m1");
+    client.publish("q", b"m2");
+    client.told();
+    client.send(1, QueueDelete { ticket: 0, queue: "q", if_unused: false, if_empty: false, nowait: false });
+    assert_eq!(client.told(), ["1 queue.delete-ok", "1 basic.cancel"]);
+    assert!(client.session.sources.is_empty(), "nothing holds the queue any more");
+    // The number of the consumer that has gone is not given to another while its deliveries are unsettled.
+    client.session.next_source = 1;
+    client.declare("q");
+    client.consume("q", "d");
+    client.publish("q", b"m3");
+    client.send(1, BasicAck { delivery_tag: 2, multiple: true });
+    assert!(client.session.remains.is_empty(), "all of it is settled");
+    let told = client.told();
+    assert_eq!(told.last().map(String::as_str), Some("d 3"), "{told:?}");
+    let source = client.session.sources.values().next().expect("the second consumer");
+    assert_eq!(source.outstanding, 1);
+    client.send(1, BasicAck { delivery_tag: 1, multiple: false });
+    assert_eq!(client.told(), ["1 closed PRECONDITION_FAILED - unknown delivery tag 1"]);
+}
+
+#[test]
+fn what_was_got_from_a_queue_that_has_ended_may_be_settled_late() {
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.declare("q");
+    client.publish("q", b"m");
+    client.send(1, BasicGet { ticket: 0, queue: "q", no_ack: false });
+    client.send(1, QueueDelete { ticket: 0, queue: "q", if_unused: false, if_empty: false, nowait: false });
+    client.told();
+    assert!(client.session.sources.is_empty(), "nothing holds the queue any more");
+    client.send(1, BasicNack { delivery_tag: 1, multiple: false, requeue: true });
+    assert!(client.told().is_empty() && client.session.remains.is_empty());
 }
 
 #[test]

@@ -39,10 +39,10 @@ fn replies_to_a_requester_that_does_not_read_are_bounded_and_then_refused() {
     assert!(replier.session.wants_input(), "the replier can go on with others");
     let kept = taken * BODY_BYTES;
     assert!(
-        kept > BACKLOG_BYTES_MAX / 2 && kept < BACKLOG_BYTES_MAX + 2 * super::super::CONSUMER_CREDIT_BYTES,
+        kept > BACKLOG_BYTES_MAX / 2 && kept < BACKLOG_BYTES_MAX + 2 * super::super::sources::CONSUMER_CREDIT_BYTES,
         "{kept}"
     );
-    assert!(requester.session.out().len() < 2 * super::super::CONSUMER_CREDIT_BYTES);
+    assert!(requester.session.out().len() < 2 * super::super::sources::CONSUMER_CREDIT_BYTES);
 
     // It reads after all: everything that was taken comes, in order, and there is room again.
     let mut seen = 0;

@@ -1,0 +1,242 @@
+//! An auth backend from a file in a running broker: what it says holds, who waits for it waits alone, and whatever goes wrong with it
+//! is a refusal and no more.
+
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use serde_json::Value as Json;
+use tests::broker_process::{BrokerOptions, BrokerProcess};
+use tests::http::Http;
+use tests::scenario::connection::{Connection, Login};
+use tests::temp::TempDir;
+use tests::transport::Target;
+use tests::wire::{Field, spec};
+
+use crate::build;
+
+struct Running {
+    broker: BrokerProcess,
+    folder: TempDir,
+}
+
+fn start(name: &str) -> Running {
+    let folder = TempDir::new(name);
+    let plugin = build::copied(&build::stand_alone("tests/fixtures/auth-scripted"), name);
+    let mut text = format!("plugins: [{}]\n", plugin.display());
+    text.push_str("auth:\n  backends:\n    - internal\n");
+    let _ = writeln!(text, "    - {{ kind: scripted, timeout: 500ms, config: {{ gate: gate }} }}");
+    let _ = writeln!(text, "    - {{ kind: scripted, name: patient, timeout: 30s, config: {{ gate: gate }} }}");
+    text.push_str("users: { guest: { password: guest, tags: [administrator], permissions: { /: all } } }\n");
+    text.push_str("vhosts: { /: {}, deny: {}, panics: {}, gate: {} }\n");
+    text = text.replace("permissions: { /: all }", "permissions: { /: { configure: .*, write: .*, read: .* } }");
+    let topology = folder.write("topology.yaml", &text);
+    let broker = BrokerOptions::default().topology(topology).http().start().expect("the broker starts");
+    Running { broker, folder }
+}
+
+fn text(text: &str) -> Field {
+    Field::String(text.as_bytes().to_vec())
+}
+
+impl Running {
+    fn connect(&self, user: &str, password: &str, vhost: &str) -> Result<Connection, String> {
+        let mut connection = Connection::new(self.broker.target().connect().unwrap());
+        connection.login(&Login { user: user.into(), password: password.into(), ..Login::guest(vhost) })?;
+        open_channel(&mut connection, 1);
+        Ok(connection)
+    }
+
+    fn open_gate(&self) {
+        self.folder.write("gate", "");
+    }
+
+    fn http(&self) -> Http {
+        Http::new(self.broker.http())
+    }
+
+    fn plugin(&self) -> Json {
+        let all = self.http().get("/x/plugins");
+        all.as_array().unwrap().iter().find(|plugin| plugin["name"] == "auth_scripted").unwrap().clone()
+    }
+}
+
+fn open_channel(connection: &mut Connection, channel: u16) {
+    connection.call(channel, "channel.open", &[]);
+    connection.wait_for(channel, "channel.open-ok").unwrap();
+}
+
+fn declare(connection: &mut Connection, channel: u16, queue: &str) {
+    connection.call(channel, "queue.declare", &[("queue", text(queue))]);
+}
+
+fn publish(connection: &mut Connection, channel: u16, exchange: &str, key: &str) {
+    let method = spec::by_name("basic.publish").unwrap();
+    let mut fields: Vec<Field> = method.arguments.iter().map(|(_, kind)| Field::default_of(*kind)).collect();
+    (fields[1], fields[2]) = (text(exchange), text(key));
+    connection.send_method(channel, method, &fields, Some((Vec::new(), b"m".to_vec())));
+}
+
+/// Code and text of what closes the channel; 0 for the connection.
+fn closed(connection: &mut Connection, channel: u16) -> (u64, String) {
+    let name = if channel == 0 { "connection.close" } else { "channel.close" };
+    let fields = connection.wait_for(channel, name).expect("it is closed");
+    match &fields[..2] {
+        [Field::Number(code), Field::String(text)] => (*code, String::from_utf8_lossy(text).into_owned()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn backend_from_a_file_decides_about_logins_and_permissions() {
+    let running = start("auth-decides");
+    running.broker.wait_for_log(|line| line.contains("the backend is open")).expect("the plugin's log is the broker's");
+    assert_eq!(running.plugin()["metrics"]["opened"], 2.0, "one for each backend of the file");
+    running.connect("guest", "guest", "/").expect("the broker's own user");
+    let refused = running.connect("app", "wrong", "/").err().expect("a wrong password");
+    assert!(refused.contains("reply-code=403"), "{refused}");
+    let refused = running.connect("app", "secret", "deny").err().expect("a vhost that the backend refuses");
+    assert!(refused.contains("access to vhost 'deny' refused for user 'app'"), "{refused}");
+    let mut app = running.connect("app", "secret", "/").expect("a user that only the backend knows");
+    declare(&mut app, 1, "spawn-q");
+    app.wait_for(1, "queue.declare-ok").expect("and the backend may use tokio");
+    let bind = [("queue", text("spawn-q")), ("exchange", text("amq.topic")), ("routing-key", text("#"))];
+    app.call(1, "queue.bind", &bind);
+    app.wait_for(1, "queue.bind-ok").unwrap();
+    app.call(1, "confirm.select", &[]);
+    app.wait_for(1, "confirm.select-ok").unwrap();
+    for _ in 0..3 {
+        publish(&mut app, 1, "amq.topic", "a.b");
+        app.wait_for(1, "basic.ack").unwrap();
+    }
+    publish(&mut app, 1, "amq.topic", "a.deny");
+    let refused =
+        "ACCESS_REFUSED - write access to topic 'a.deny' in exchange 'amq.topic' in vhost '/' refused for user 'app'";
+    assert_eq!(closed(&mut app, 1), (403, refused.to_owned()));
+    open_channel(&mut app, 2);
+    declare(&mut app, 2, "deny-q");
+    let refused = "ACCESS_REFUSED - configure access to queue 'deny-q' in vhost '/' refused for user 'app'";
+    assert_eq!(closed(&mut app, 2), (403, refused.to_owned()));
+    open_channel(&mut app, 3);
+    declare(&mut app, 3, "spawn-q");
+    app.wait_for(3, "queue.declare-ok").unwrap();
+}
+
+#[test]
+fn who_waits_for_a_backend_waits_alone_and_in_order() {
+    let running = start("auth-waits");
+    // Only the patient backend waits so long; a name that the first does not know.
+    let mut app = running
+        .connect("login-stranger", "secret", "/")
+        .err()
+        .map_or_else(|| panic!("a stranger is let in"), |_| running.connect("app", "secret", "/").unwrap());
+    open_channel(&mut app, 2);
+    // The channel waits until the time-out, with all that comes behind; another goes on.
+    let since = Instant::now();
+    publish(&mut app, 1, "", "spawn-q");
+    declare(&mut app, 1, "gate-q");
+    declare(&mut app, 1, "behind");
+    declare(&mut app, 2, "beside");
+    app.wait_for(2, "queue.declare-ok").expect("another channel");
+    let mut other = running.connect("other", "secret", "/").unwrap();
+    declare(&mut other, 1, "beside");
+    other.wait_for(1, "queue.declare-ok").expect("another connection");
+    let refused = closed(&mut app, 1);
+    assert!(refused.1.contains("configure access to queue 'gate-q'"), "{refused:?}");
+    assert!(since.elapsed() >= Duration::from_millis(450), "the time-out is the backend's");
+    // With the gate open, what was held comes in its order.
+    running.open_gate();
+    open_channel(&mut app, 3);
+    for queue in ["gate-q2", "behind"] {
+        declare(&mut app, 3, queue);
+    }
+    for queue in ["gate-q2", "behind"] {
+        let fields = app.wait_for(3, "queue.declare-ok").unwrap();
+        assert_eq!(fields[0], text(queue));
+    }
+}
+
+#[test]
+fn backend_that_panics_refuses_and_is_left_alone_for_a_while() {
+    let running = start("auth-panics");
+    let mut app = running.connect("app", "secret", "/").unwrap();
+    declare(&mut app, 1, "panic-q");
+    assert_eq!(closed(&mut app, 1).0, 403);
+    let plugin = running.plugin();
+    assert_eq!((&plugin["state"], &plugin["faults"]), (&Json::from("degraded"), &Json::from(1)), "{plugin}");
+    assert!(plugin["last_fault"].as_str().unwrap().starts_with("panicked: told to panic (at src/lib.rs:"), "{plugin}");
+    open_channel(&mut app, 2);
+    publish(&mut app, 2, "panic-x", "k");
+    assert_eq!(closed(&mut app, 2).0, 403);
+    open_channel(&mut app, 3);
+    publish(&mut app, 3, "amq.topic", "panic");
+    assert_eq!(closed(&mut app, 3).0, 403);
+    let refused = running.connect("app", "secret", "panics").err().unwrap();
+    assert!(refused.contains("530") || refused.contains("refused"), "{refused}");
+    let refused = running.connect("login-panic", "secret", "/").err().unwrap();
+    assert!(refused.contains("403"), "{refused}");
+    // Three times in a row, and it is not asked for a while.
+    for channel in 4..7 {
+        open_channel(&mut app, channel);
+        declare(&mut app, channel, &format!("panic-{channel}"));
+        assert_eq!(closed(&mut app, channel).0, 403);
+    }
+    assert_eq!(running.plugin()["state"], "failed");
+    open_channel(&mut app, 7);
+    declare(&mut app, 7, "fine");
+    assert_eq!(closed(&mut app, 7).0, 403);
+    running.connect("guest", "guest", "/").expect("the broker goes on");
+}
+
+#[test]
+fn backend_that_blocks_its_thread_holds_up_nobody_else() {
+    let running = start("auth-blocks");
+    let mut app = running.connect("app", "secret", "/").unwrap();
+    declare(&mut app, 1, "block-q");
+    assert_eq!(closed(&mut app, 1).0, 403, "after the time-out");
+    // The first backend's thread is gone for good; the second has one of its own.
+    let mut guest = running.connect("guest", "guest", "/").unwrap();
+    declare(&mut guest, 1, "q");
+    guest.wait_for(1, "queue.declare-ok").unwrap();
+    let mut app = running.connect("app", "secret", "/").expect("the backend behind it lets the user in");
+    declare(&mut app, 1, "q2");
+    app.wait_for(1, "queue.declare-ok").unwrap();
+}
+
+/// Semantics 4.12 and 4.13.
+#[test]
+fn credentials_expire_and_may_be_renewed() {
+    let running = start("auth-expires");
+    let mut app = running.connect("app", "300", "/").unwrap();
+    assert_eq!(closed(&mut app, 0), (320, "CONNECTION_FORCED - credential expired".to_owned()));
+
+    let update = |connection: &mut Connection, secret: &str| {
+        connection.call(0, "connection.update-secret", &[("new-secret", text(secret)), ("reason", text("test"))]);
+    };
+    let mut app = running.connect("app", "60000", "/").unwrap();
+    update(&mut app, "secret");
+    app.wait_for(0, "connection.update-secret-ok").unwrap();
+    update(&mut app, "300");
+    app.wait_for(0, "connection.update-secret-ok").unwrap();
+    assert_eq!(closed(&mut app, 0).0, 320, "the new secret's time counts");
+
+    for secret in ["wrong", "mallory:secret", "panic"] {
+        let mut app = running.connect("app", "secret", "/").unwrap();
+        update(&mut app, secret);
+        let refused = "NOT_ALLOWED - New secret was refused by one of the backends";
+        assert_eq!(closed(&mut app, 0), (530, refused.to_owned()), "{secret}");
+    }
+}
+
+#[test]
+fn logins_of_the_management_api_go_through_the_chain() {
+    let running = start("auth-http");
+    let admin = running.http().login("admin", "secret");
+    let user = admin.get("/whoami");
+    assert_eq!((&user["name"], &user["tags"][0]), (&Json::from("admin"), &Json::from("administrator")));
+    assert_eq!(running.http().login("admin", "wrong").send("GET", "/whoami", b"").status, 401);
+    assert_eq!(running.http().login("app", "secret").send("GET", "/whoami", b"").status, 401, "no tag");
+    assert_eq!(admin.put("/queues/%2F/allowed", &serde_json::json!({})), 201);
+    assert!(admin.put("/queues/%2F/deny", &serde_json::json!({})) >= 400);
+    let names: Vec<Json> = admin.get("/vhosts").as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
+    assert!(names.contains(&Json::from("/")), "{names:?}");
+}
