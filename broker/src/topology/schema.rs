@@ -222,6 +222,12 @@ pub struct ManagementDecl {
     pub cors_max_age_secs: u32,
     /// The longest body of a request.
     pub body_bytes_max: usize,
+    /// What stands before each path, such as `/rabbit`; empty or with a slash at its beginning and none at its end.
+    pub path_prefix: String,
+    /// The header `strict-transport-security` of each answer, such as `max-age=31536000`.
+    pub hsts: Option<String>,
+    /// The header `content-security-policy` of each answer, instead of one that allows nothing.
+    pub csp: Option<String>,
 }
 
 /// `metrics`: what Prometheus scrapes.
@@ -566,6 +572,9 @@ impl Default for ManagementDecl {
             // RabbitMQ's values.
             cors_max_age_secs: 1800,
             body_bytes_max: 20_000_000,
+            path_prefix: String::new(),
+            hsts: None,
+            csp: None,
         }
     }
 }
