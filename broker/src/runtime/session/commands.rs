@@ -412,7 +412,8 @@ impl Session {
         });
         self.wait(channel, Pending::Get { source, name: Arc::clone(&queue.name), no_ack });
         // What hooks may have to send on must not be forgotten when it is handed out.
-        let has_hooks = self.sources.get(&source).is_some_and(|source| source.hooks.chain.is_some());
+        let has_hooks =
+            self.has_deliver_hooks() && self.sources.get(&source).is_some_and(|source| source.hooks.chain.is_some());
         let (holder, reply_to) = (self.holder(source), self.reply_to(channel));
         queue.handle.post(Input::Get { holder, no_ack: no_ack && !has_hooks, reply_to });
     }

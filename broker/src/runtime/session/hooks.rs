@@ -2,7 +2,8 @@
 //!
 //! A delivery that a hook takes away is settled in the consumer's name as soon as it comes, so its queue counts it no longer against the
 //! prefetch and sends the next; tags are given only to what is written. A consumer without acks, on a queue with hooks, is one with acks to its queue: the
-//! session acks what it has written. So a hook's dead letters are there to be sent on.
+//! session acks what it has written. So a hook's dead letters are there to be sent on; only a consumer without acks that was there before its queue
+//! had hooks has nothing left to send on.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -57,11 +58,13 @@ impl Session {
 
     /// The hooks of a new source. `client_acks` says whether the client settles what it gets.
     pub(super) fn source_hooks(&mut self, queue: &QueueRecord, client_acks: bool) -> SourceHooks {
+        // Read before the chain: a set that comes in between is seen as one that came later.
+        let generation = self.broker.hooks.generation();
         let chain = self.deliver_chain(queue);
         self.hooks.is_any |= chain.is_some();
         // Before the first source nobody has looked.
         if self.sources.is_empty() {
-            self.hooks.generation = self.broker.hooks.generation();
+            self.hooks.generation = generation;
         }
         SourceHooks { acks_for_client: chain.is_some() && !client_acks, chain }
     }
