@@ -268,7 +268,7 @@ impl Client {
         };
         client.send(0, start_ok);
         let login = client.session.take_login().expect("start-ok brings a login");
-        let user = broker.access.login(Mechanism::Plain, &login.response, Peer { is_loopback: true });
+        let user = broker.access.login(Mechanism::Plain, &login.response, Peer::LOOPBACK);
         let user = now_or_never(user).map_err(LoginRefused::from);
         client.session.on_login(now, "PLAIN", user);
         client.send(0, ConnectionTuneOk { channel_max: 2047, frame_max: 131_072, heartbeat: 0 });

@@ -6,6 +6,7 @@
 
 pub mod apply_file;
 mod definitions;
+mod listeners;
 mod offline;
 mod reload;
 mod store;
@@ -13,19 +14,19 @@ mod world;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use plugin_api::auth::AuthBackend;
 use plugin_api::storage::Durability;
 use sd_notify::NotifyState;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
 use self::apply_file::FileInForce;
 pub use self::definitions::{DefinitionsError, Offline};
+use self::listeners::{Given, Listeners, Open};
 pub use self::offline::Planned;
 use self::reload::Reloader;
 use self::world::{Comes, World};
@@ -50,6 +51,7 @@ use crate::runtime::timer::{self, Timer};
 use crate::runtime::transactions::Transactions;
 use crate::runtime::{Broker, Clock, Shells};
 use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
+use crate::tls::{self, TlsError};
 use crate::topology::apply::ApplyError;
 use crate::topology::plan::mark_at_start;
 use crate::topology::schema::{AuthBackendDecl, Topology, VhostDecl};
@@ -126,6 +128,21 @@ pub enum NodeError {
         /// Why.
         error: io::Error,
     },
+    /// An address cannot be listened on.
+    #[error(
+        "cannot listen on {address} for {what}: {error}; stop the program that has the port (see it with: ss -ltnp), or name another address in the topology"
+    )]
+    ListenTls {
+        /// The protocol.
+        what: &'static str,
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// Certificates or keys cannot be used.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     /// The data folder's contents cannot be used.
     #[error("{0}")]
     Recover(#[from] RecoverError),
@@ -187,10 +204,10 @@ impl NodeError {
             Self::Hooks(_) | Self::Apply(_) => 65,
             Self::Definitions(DefinitionsError::Read { .. } | DefinitionsError::NoVhost(_)) => 66,
             Self::Definitions(_) => 65,
-            Self::Listen { .. } | Self::ListenHttp { .. } | Self::ListenMetrics { .. } => 69,
+            Self::Listen { .. } | Self::ListenHttp { .. } | Self::ListenMetrics { .. } | Self::ListenTls { .. } => 69,
             Self::ExchangeType(_) | Self::Signals(_) => 71,
             Self::Store(_) | Self::Recover(_) => 74,
-            Self::Data { .. } | Self::Plugin(_) => 78,
+            Self::Data { .. } | Self::Plugin(_) | Self::Tls(_) => 78,
         }
     }
 }
@@ -240,7 +257,7 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     let NodeOptions { topology, listen, http, metrics, topology_file, data, plugin_dirs, reload: source } = options;
     let data = data.or_else(|| topology.storage.data.clone());
     let mut signals = Signals::new()?;
-    let registry = Arc::new(load_plugins(&topology, &plugin_dirs)?);
+    let registry = Arc::new(load_plugins(&topology, &plugin_dirs, data.as_deref())?);
     let (storage, recovery) = tokio::select! {
         recovered = store::recover(&registry, &topology.storage, data.clone()) => recovered?,
         () = signals.received() => {
@@ -254,24 +271,17 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     let committer = Committer::new(Arc::clone(&storage));
     let mut storing = store::StoreTasks::start(&committer);
     let broker = build(&topology, registry, &committer, recovery, Clock::default())?;
+    let open = Listeners::open(&topology, Given { amqp: listen, http, metrics })?;
+    let metrics_per_object = topology.metrics.per_object;
     let file = FileInForce::new(Arc::clone(&broker), source, topology.clone());
     let reloader = Reloader::new(Arc::clone(&broker), file);
-    let addresses = if listen.is_empty() { topology.listeners.amqp.clone() } else { listen };
-    let (amqp, listeners) = open_all(addresses, "listening", |address, error| NodeError::Listen { address, error })?;
-    let http = http.unwrap_or_else(|| topology.management.listen.clone());
-    let (http, http_listeners) =
-        open_all(http, "management API", |address, error| NodeError::ListenHttp { address, error })?;
-    let metrics = metrics.unwrap_or_else(|| topology.metrics.listen.clone());
-    let (metrics, metrics_listeners) =
-        open_all(metrics, "metrics", |address, error| NodeError::ListenMetrics { address, error })?;
-    let metrics_per_object = topology.metrics.per_object;
-    let facts = NodeFacts { amqp, http, metrics, metrics_per_object, data, topology: topology_file };
+    let facts = NodeFacts { listeners: open.facts, metrics_per_object, data, topology: topology_file };
 
     let connections = Arc::new(tokio::sync::Mutex::new(JoinSet::new()));
     let mut accepting = JoinSet::new();
     let reached = if topology.listeners.proxy_protocol { Reached::ThroughProxy } else { Reached::Directly };
-    for listener in listeners {
-        accepting.spawn(listener::accept(Arc::clone(&broker), listener, reached, Arc::clone(&connections)));
+    for Open { listener, tls } in open.amqp {
+        accepting.spawn(listener::accept(Arc::clone(&broker), listener, reached, tls, Arc::clone(&connections)));
     }
     let with = |has: fn(&VhostDecl) -> bool| -> Vec<String> {
         topology.vhosts.iter().filter(|vhost| has(vhost)).map(|vhost| vhost.name.clone()).collect()
@@ -286,15 +296,18 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
         accepting.spawn(broker_exchanges::publish_log(Arc::clone(&broker), follow_log(), vhosts));
     }
     let management = Management::new(Arc::clone(&broker), topology.management.clone(), facts);
-    for listener in http_listeners {
-        accepting.spawn(management::serve(Arc::clone(&management), listener));
+    for Open { listener, tls } in open.http {
+        accepting.spawn(management::serve(Arc::clone(&management), listener, tls));
     }
     drop(management);
     let pages = Pages::new(Arc::clone(&broker), metrics_per_object);
-    for listener in metrics_listeners {
-        accepting.spawn(management::prometheus::serve(Arc::clone(&pages), listener));
+    for Open { listener, tls } in open.metrics {
+        accepting.spawn(management::prometheus::serve(Arc::clone(&pages), listener, tls));
     }
     drop(pages);
+    if !open.servers.is_empty() {
+        accepting.spawn(tls::watch(open.servers));
+    }
     accepting.spawn(watch_memory(Arc::clone(&broker)));
     accepting.spawn(sampler::run(Arc::clone(&broker)));
     accepting.spawn(timer::run(Arc::clone(&broker.timer)));
@@ -342,8 +355,11 @@ fn say(state: NotifyState<'_>) {
     }
 }
 
-fn load_plugins(topology: &Topology, folders: &[PathBuf]) -> Result<Registry, NodeError> {
+fn load_plugins(topology: &Topology, folders: &[PathBuf], data: Option<&Path>) -> Result<Registry, NodeError> {
     let mut registry = Registry::builtin()?;
+    if let Some(data) = data {
+        registry.keep_data_in(data);
+    }
     for plugin in &topology.plugins {
         let request =
             LoadRequest { path: plugin.path.clone(), sha256: plugin.sha256.clone(), config: plugin.config.clone() };
@@ -480,21 +496,4 @@ async fn watch_memory(broker: Arc<Broker>) {
         broker.on_memory(message::live_bytes());
         broker.committer.retry();
     }
-}
-
-/// Opens listeners and says in the log where they are.
-fn open_all(
-    addresses: Vec<SocketAddr>,
-    what: &'static str,
-    refused: impl Fn(SocketAddr, io::Error) -> NodeError,
-) -> Result<(Vec<SocketAddr>, Vec<TcpListener>), NodeError> {
-    let mut opened = (Vec::new(), Vec::new());
-    for address in addresses {
-        let listener = listener::open(address).map_err(|error| refused(address, error))?;
-        let address = listener.local_addr().map_err(|error| refused(address, error))?;
-        tracing::info!(address = %address, "{what}");
-        opened.0.push(address);
-        opened.1.push(listener);
-    }
-    Ok(opened)
 }

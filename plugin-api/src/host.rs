@@ -1,6 +1,7 @@
 //! What a plugin may ask of the broker.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use crate::abi;
 
@@ -39,4 +40,29 @@ pub fn log(level: Level, target: &str, text: impl fmt::Display) {
     if abi::log_is_enabled(level, target) {
         abi::log(level, target, &text.to_string());
     }
+}
+
+/// The folder that belongs to this plugin alone, below the broker's data folder; it is there. `None` when the broker keeps nothing, or in
+/// a test.
+#[must_use]
+pub fn data_folder() -> Option<PathBuf> {
+    abi::data_folder()
+}
+
+/// What a figure is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Metric {
+    /// Only rises; what is given is added.
+    Counter = 1,
+    /// Goes up and down; what is given takes its place.
+    Gauge = 2,
+}
+
+/// Shows a figure to operators: in `/api/x/plugins`, and to Prometheus as `broker_plugin_metric` with the plugin's name. At most 64 names are
+/// kept of a plugin; letters, digits and underscores only.
+///
+/// Takes a lock, so that a message's path should count for itself and tell the sum now and then.
+pub fn metric(kind: Metric, name: &str, value: f64) {
+    abi::metric(kind as u32, name, value);
 }

@@ -87,24 +87,24 @@ impl Plugin {
 #[macro_export]
 macro_rules! export_plugin {
     (exchange_types: [$($exchange_type:expr),+ $(,)?]) => {
-        $crate::export_plugin!(|config: &$crate::config::Config| {
+        $crate::export_plugin!(@ $crate::abi::offers::EXCHANGE_TYPES, |config: &$crate::config::Config| {
             config.expect_empty()?;
             Ok($crate::Plugin::new()$(.exchange_type($exchange_type))+)
         });
     };
     (storages: [$($storage:expr),+ $(,)?]) => {
-        $crate::export_plugin!(|config: &$crate::config::Config| {
+        $crate::export_plugin!(@ $crate::abi::offers::STORAGES, |config: &$crate::config::Config| {
             config.expect_empty()?;
             Ok($crate::Plugin::new()$(.storage($storage))+)
         });
     };
     (auth_backends: [$($backend:expr),+ $(,)?]) => {
-        $crate::export_plugin!(|config: &$crate::config::Config| {
+        $crate::export_plugin!(@ $crate::abi::offers::AUTH_BACKENDS, |config: &$crate::config::Config| {
             config.expect_empty()?;
             Ok($crate::Plugin::new()$(.auth_backend($backend))+)
         });
     };
-    ($register:expr) => {
+    (@ $offers:expr, $register:expr) => {
         /// This crate as a plugin, for a broker that links it in.
         pub static PLUGIN: $crate::abi::LinkedPlugin = {
             // Not `#[no_mangle]` with one name for all plugins: two of them linked into one binary would become one.
@@ -128,9 +128,13 @@ macro_rules! export_plugin {
                 env!("CARGO_PKG_VERSION"),
                 cfg!(panic = "unwind"),
                 cfg!(debug_assertions),
+                $offers,
             );
 
             $crate::abi::LinkedPlugin::new(&STAMP, entry)
         };
+    };
+    ($register:expr) => {
+        $crate::export_plugin!(@ 0, $register);
     };
 }

@@ -1,4 +1,4 @@
-//! Test kit for plugins: suites that any exchange type or storage must pass, a fake host, and small helpers.
+//! Test kit for plugins: suites that any exchange type, storage or auth backend must pass, a fake host, and small helpers.
 //!
 //! An exchange type, in `tests/conformance.rs` of its crate:
 //!
@@ -12,6 +12,7 @@
 //! The suites go through the same ABI as the broker does. They panic with a sentence about the rule that is broken. What
 //! a type's routing means is its own tests' business; the suites know only what the broker relies on.
 
+mod auth_suite;
 mod exchange_suite;
 mod fake_host;
 mod measure;
@@ -19,6 +20,7 @@ mod random;
 mod routes;
 mod storage_suite;
 
+pub use auth_suite::{AuthSuite, auth_backends, auth_types};
 pub use exchange_suite::{ExchangeSuite, exchange_types};
 pub use fake_host::FakeHost;
 pub use measure::{RouteBench, RouteMessage, nanos_per_call};

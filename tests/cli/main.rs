@@ -7,6 +7,7 @@ mod completion;
 mod contexts;
 mod messages;
 mod objects;
+mod scripts;
 mod topology;
 
 use std::io::Write as _;

@@ -27,7 +27,7 @@ fn start(name: &str) -> Running {
     let _ = writeln!(text, "    - {{ kind: scripted, timeout: 500ms, config: {{ gate: gate }} }}");
     let _ = writeln!(text, "    - {{ kind: scripted, name: patient, timeout: 30s, config: {{ gate: gate }} }}");
     text.push_str("users: { guest: { password: guest, tags: [administrator], permissions: { /: all } } }\n");
-    text.push_str("vhosts: { /: {}, denied: {}, panics: {}, gate: {} }\n");
+    text.push_str("vhosts: { /: {}, deny: {}, panics: {}, gate: {} }\n");
     text = text.replace("permissions: { /: all }", "permissions: { /: { configure: .*, write: .*, read: .* } }");
     let topology = folder.write("topology.yaml", &text);
     let broker = BrokerOptions::default().topology(topology).http().start().expect("the broker starts");
@@ -89,11 +89,13 @@ fn closed(connection: &mut Connection, channel: u16) -> (u64, String) {
 #[test]
 fn backend_from_a_file_decides_about_logins_and_permissions() {
     let running = start("auth-decides");
+    running.broker.wait_for_log(|line| line.contains("the backend is open")).expect("the plugin's log is the broker's");
+    assert_eq!(running.plugin()["metrics"]["opened"], 2.0, "one for each backend of the file");
     running.connect("guest", "guest", "/").expect("the broker's own user");
     let refused = running.connect("app", "wrong", "/").err().expect("a wrong password");
     assert!(refused.contains("reply-code=403"), "{refused}");
-    let refused = running.connect("app", "secret", "denied").err().expect("a vhost that the backend refuses");
-    assert!(refused.contains("access to vhost 'denied' refused for user 'app'"), "{refused}");
+    let refused = running.connect("app", "secret", "deny").err().expect("a vhost that the backend refuses");
+    assert!(refused.contains("access to vhost 'deny' refused for user 'app'"), "{refused}");
     let mut app = running.connect("app", "secret", "/").expect("a user that only the backend knows");
     declare(&mut app, 1, "spawn-q");
     app.wait_for(1, "queue.declare-ok").expect("and the backend may use tokio");
@@ -172,7 +174,16 @@ fn backend_that_panics_refuses_and_is_left_alone_for_a_while() {
     assert!(refused.contains("530") || refused.contains("refused"), "{refused}");
     let refused = running.connect("login-panic", "secret", "/").err().unwrap();
     assert!(refused.contains("403"), "{refused}");
+    // Three times in a row, and it is not asked for a while.
+    for channel in 4..7 {
+        open_channel(&mut app, channel);
+        declare(&mut app, channel, &format!("panic-{channel}"));
+        assert_eq!(closed(&mut app, channel).0, 403);
+    }
     assert_eq!(running.plugin()["state"], "failed");
+    open_channel(&mut app, 7);
+    declare(&mut app, 7, "fine");
+    assert_eq!(closed(&mut app, 7).0, 403);
     running.connect("guest", "guest", "/").expect("the broker goes on");
 }
 

@@ -99,11 +99,22 @@ fn library(name: &str) -> PathBuf {
 }
 
 fn cargo(folder: &Path, arguments: &[&str]) {
+    run(folder, "build", arguments);
+}
+
+fn run(folder: &Path, what: &str, arguments: &[&str]) {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.arg("build").args(arguments).arg("--target-dir").arg(target()).current_dir(folder);
+    command.arg(what).args(arguments).arg("--target-dir").arg(target()).current_dir(folder);
     // Small files: each inspection reads all of one.
     command.env("CARGO_PROFILE_DEV_STRIP", "debuginfo");
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Runs the tests of a crate that stands alone, builds it, and says where its library is.
+pub(crate) fn tested(folder: &Path, name: &str) -> PathBuf {
+    run(folder, "test", &["--offline"]);
+    run(folder, "build", &["--offline"]);
+    library(name)
 }

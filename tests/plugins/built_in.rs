@@ -88,6 +88,59 @@ fn agree(kind: &str, mut linked: ExchangeInstance, mut loaded: ExchangeInstance)
     assert_eq!(kept > 500, kind == "x-recent-history", "{kind}: {kept} messages are kept");
 }
 
+/// Each topology is small, so that a thousand of a kind meet what one large one would not.
+#[test]
+fn ten_thousand_random_topologies_route_alike() {
+    let linked = Registry::builtin().unwrap();
+    let mut loaded = Registry::empty();
+    for name in build::BUILT_IN {
+        let path = build::built_in(name);
+        loaded.load_file(&LoadRequest { path, ..LoadRequest::default() }).unwrap();
+    }
+    let kinds = loaded.exchange_type_names();
+    let mut routed = 0;
+    for seed in 0..10_000 {
+        let mut random = Random::new(seed);
+        let kind = random.pick(&kinds).clone();
+        let arguments = Table::new().with("x-delayed-type", "direct");
+        let spec = ExchangeSpec { kind: kind.clone(), arguments, ..ExchangeSpec::default() };
+        let open = |registry: &Registry| registry.exchange_type(&kind).unwrap().open(&spec).unwrap();
+        let (mut linked, mut loaded) = (open(&linked), open(&loaded));
+        let mut bound = BTreeSet::new();
+        for _ in 0..random.below(12) {
+            let slot = random.below(8);
+            let exchanges = [&mut linked, &mut loaded];
+            if bound.remove(&slot) {
+                exchanges.map(|exchange| exchange.unbind(slot).unwrap());
+                continue;
+            }
+            bound.insert(slot);
+            let routing_key = match kind.as_str() {
+                "x-consistent-hash" => (1 + random.below(3)).to_string(),
+                _ => key(&mut random, &["a", "b", "*", "#"]),
+            };
+            let queue = format!("q{slot}");
+            let binding = BindingSpec { arguments: table(&mut random), ..BindingSpec::to_queue(queue, routing_key) };
+            exchanges.map(|exchange| exchange.bind(slot, &binding).unwrap());
+        }
+        for _ in 0..4 {
+            let routing_key = key(&mut random, &["a", "b", "c"]);
+            let raw = PropertiesBuf { headers: Some(table(&mut random)), ..PropertiesBuf::default() }.encode();
+            let message = Message { properties: Properties::from_raw(&raw), ..Message::with_key(&routing_key) };
+            let ((ours, our_wish), (theirs, their_wish)) = (routes(&linked, &message), routes(&loaded, &message));
+            assert_eq!(our_wish, their_wish, "{kind}, seed {seed}: {message:?}");
+            if matches!(kind.as_str(), "x-random" | "x-local-random") {
+                assert_eq!(ours.len(), theirs.len(), "{kind}, seed {seed}");
+                assert!(ours.is_subset(&bound) && theirs.is_subset(&bound), "{kind}, seed {seed}");
+            } else {
+                assert_eq!(ours, theirs, "{kind}, seed {seed}: {message:?}");
+            }
+            routed += ours.len();
+        }
+    }
+    assert!(routed > 10_000, "the messages do take bindings ({routed})");
+}
+
 fn routes(exchange: &ExchangeInstance, message: &Message<'_>) -> (BTreeSet<u32>, Option<Wish>) {
     let mut out = Vec::new();
     let wish = exchange.route(message, &mut out).unwrap();

@@ -5,11 +5,19 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod auth;
+mod backends;
 mod boot;
 mod build;
 mod built_in;
 mod check;
+#[path = "../../examples/plugins/auth-ldap/tests/directory/mod.rs"]
+mod directory;
 mod example;
+mod faults;
+mod kit;
+mod older;
 mod panics;
 mod refusals;
 mod storages;
+#[path = "../../plugins/auth-http/tests/server/mod.rs"]
+mod web_server;

@@ -8,6 +8,7 @@ mod client;
 mod definitions;
 mod logging;
 mod man;
+mod plugin;
 mod plugins;
 mod progress;
 mod route;
@@ -70,6 +71,8 @@ enum Command {
     Definitions(definitions::DefinitionsArgs),
     /// Work with Lua hook scripts
     Script(script::ScriptArgs),
+    /// Write, inspect and list plugins
+    Plugin(plugin::PluginArgs),
     /// Look at a data folder without changing it
     Store(store::StoreArgs),
     /// List queues, connections and whatever else a running broker has
@@ -130,6 +133,7 @@ Examples:
   broker plan topology.yaml          what the file would change; 'broker apply' does it
   broker test topology.yaml          its tests: which messages reach which queues
   broker route orders order.eu.new --explain               where a message goes, and why
+  broker plugin new exchange-weather --kind exchange       a crate that is a plugin
   broker script test scripts/        run the tests beside the scripts
   broker definitions import definitions.json --data DIR    take over what a RabbitMQ exported
   broker list queues --sort messages --reverse             what a running broker has
@@ -195,6 +199,7 @@ impl Command {
             Self::Topology(args) => topology::topology(&args),
             Self::Definitions(args) => definitions::definitions(args),
             Self::Script(args) => script::script(&args),
+            Self::Plugin(args) => plugin::plugin(&args),
             Self::Store(args) => store::store(&args),
             Self::List(WithRemote { args, remote }) => client::list::list(&args, &remote),
             Self::Declare(WithRemote { args, remote }) => client::declare::declare(&args, &remote),

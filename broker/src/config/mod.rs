@@ -23,6 +23,7 @@ mod reader;
 mod route_tests;
 mod settings;
 mod source;
+mod tls;
 mod units;
 mod users;
 mod vhosts;
@@ -60,6 +61,7 @@ const TOP: Section = Section {
     what: "the file",
     keys: &[
         "node",
+        "tls",
         "listeners",
         "management",
         "metrics",
@@ -84,6 +86,7 @@ const TOP: Section = Section {
         ("policies", Hint::Instead("policies belong into a vhost: 'vhosts: { /: { policies: … } }'")),
         ("operator_policies", Hint::Instead("they belong into a vhost: 'vhosts: { /: { operator_policies: … } }'")),
         ("load_definitions", Hint::Instead("did you mean 'definitions'?")),
+        ("ssl", Hint::Instead("did you mean 'tls'?")),
         ("test", Hint::Instead("did you mean 'tests'?")),
         ("includes", Hint::Instead("did you mean 'include'?")),
     ],
@@ -209,6 +212,7 @@ fn topology(reader: &mut Reader<'_>, root: &Node) -> Topology {
         }
     };
     read("node", settings::node);
+    read("tls", tls::read);
     read("listeners", settings::listeners);
     read("management", management::read);
     read("metrics", metrics::read);
@@ -218,6 +222,14 @@ fn topology(reader: &mut Reader<'_>, root: &Node) -> Topology {
     read("auth", auth::read);
     read("bindings", bindings_settings);
     read("definitions", settings::definitions);
+    if let Some(node) = fields.get("tls") {
+        tls::check_use(reader, node, &topology);
+    }
+    let mut read = |key: &str, section: fn(&mut Reader<'_>, &Node, &mut Topology)| {
+        if let Some(node) = fields.get(key) {
+            section(reader, node, &mut topology);
+        }
+    };
     // Hooks of the broker come first, as they run first.
     read("hooks", hooks::of_broker);
     read("vhosts", vhosts::read);
@@ -264,6 +276,7 @@ const SECTIONS: &[(&str, &Section)] = &[
     ("bindings", &BINDINGS),
     ("node", &settings::NODE),
     ("listeners", &settings::LISTENERS),
+    ("tls", &tls::TLS),
     ("management", &management::MANAGEMENT),
     ("metrics", &metrics::METRICS),
     ("limits", &settings::LIMITS),

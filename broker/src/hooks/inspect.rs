@@ -73,15 +73,8 @@ pub fn measure(script: &Path, message: &Publish<'_>, time: Duration) -> Result<V
         })
     };
     let set = HookSet::load(&[decl(script)]).map_err(fallback)?;
-    let chain_of = |point: Point| {
-        let site = match point {
-            Point::Publish => Site::Exchange(message.exchange),
-            Point::Deliver | Point::DeadLetter | Point::Declare => Site::Queue("queue"),
-            Point::Connect => Site::Vhost,
-        };
-        Some((point, set.chain_at(point, message.vhost, site)?))
-    };
-    let measured = Point::ALL.into_iter().filter_map(chain_of).map(|(point, chain)| {
+    let chain = |point| Some((point, chain_of(&set, point, message)?));
+    let measured = Point::ALL.into_iter().filter_map(chain).map(|(point, chain)| {
         let nanos = best_round(&chain, point, message, time);
         let status = set.status().into_iter().find(|status| status.point == point);
         let counts = status.map(|status| status.counts).unwrap_or_default();
@@ -98,6 +91,24 @@ pub fn measure(script: &Path, message: &Publish<'_>, time: Duration) -> Result<V
         Measured { point, nanos, result }
     });
     Ok(measured.collect())
+}
+
+fn chain_of(set: &HookSet, point: Point, message: &Publish<'_>) -> Option<Arc<HookChain>> {
+    let site = match point {
+        Point::Publish => Site::Exchange(message.exchange),
+        Point::Deliver | Point::DeadLetter | Point::Declare => Site::Queue("queue"),
+        Point::Connect => Site::Vhost,
+    };
+    set.chain_at(point, message.vhost, site)
+}
+
+/// Calls the hooks of a point once; whether there are any.
+#[cfg(test)]
+pub(super) fn call_once(set: &HookSet, point: Point, message: &Publish<'_>) -> bool {
+    chain_of(set, point, message).is_some_and(|chain| {
+        call(&chain, point, message);
+        true
+    })
 }
 
 fn best_round(chain: &HookChain, point: Point, message: &Publish<'_>, time: Duration) -> f64 {

@@ -10,13 +10,13 @@ use plugin_api::config::Config;
 
 use super::LoadError;
 use super::inspect::Inspected;
-use super::log::PluginLog;
+use super::log::PluginServices;
 
 /// Opens the library for ever and calls its entry.
 ///
 /// # Errors
 /// When the dynamic linker refuses it, or the plugin does.
-pub(super) fn load(inspected: Inspected, config: &Config) -> Result<Guest, LoadError> {
+pub(super) fn load(inspected: Inspected, config: &Config, services: PluginServices) -> Result<Guest, LoadError> {
     let Inspected { path, stamp, file, .. } = inspected;
     let unlinkable = |error: libloading::Error, named: &PathBuf| LoadError::Unlinkable {
         path: path.clone(),
@@ -35,7 +35,7 @@ pub(super) fn load(inspected: Inspected, config: &Config) -> Result<Guest, LoadE
         *unsafe { library.get(stamp.entry_symbol().as_bytes()) }.map_err(|error| unlinkable(error, &named))?;
     // Never unloaded: threads, thread-locals and tables of the plugin outlive every use that could be counted.
     std::mem::forget(library);
-    let host = HostTable::leak(Box::new(PluginLog::new(&stamp.crate_name)), Linkage::Loaded);
+    let host = HostTable::leak(Box::new(services), Linkage::Loaded);
     // SAFETY: see the symbol above; the library stays.
     unsafe { Guest::enter(entry, host, config) }.map_err(|error| refused(&stamp.crate_name, error))
 }

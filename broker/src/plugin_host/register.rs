@@ -15,7 +15,7 @@ use tracing::warn;
 
 use super::auth::{AuthInstance, AuthKind, Isolation};
 use super::inspect::inspect;
-use super::log::PluginLog;
+use super::log::PluginServices;
 use super::status::Record;
 use super::{ExchangeTypeHandle, LoadError, PluginStatus, builtin, loader};
 
@@ -26,6 +26,8 @@ pub struct Registry {
     storages: BTreeMap<String, StorageKind>,
     auth_types: BTreeMap<String, AuthKind>,
     plugins: Vec<Arc<Record>>,
+    /// Where plugins have their folders.
+    data: Option<PathBuf>,
 }
 
 /// A kind of storage, and the plugin that it comes from.
@@ -86,6 +88,11 @@ impl Registry {
         Self::default()
     }
 
+    /// Plugins that are loaded from now on have folders of their own below this one.
+    pub fn keep_data_in(&mut self, folder: &Path) {
+        self.data = Some(folder.to_path_buf());
+    }
+
     /// A registry of what is part of the binary.
     ///
     /// # Errors
@@ -104,9 +111,11 @@ impl Registry {
     /// What the plugin says against it, or a name that is taken; nothing of it is added then.
     pub fn link(&mut self, plugin: &LinkedPlugin, config: &Config) -> Result<(), LoadError> {
         let stamp = plugin.stamp().info();
-        let host = HostTable::leak(Box::new(PluginLog::new(&stamp.crate_name)), Linkage::LinkedIn);
+        let services = PluginServices::new(&stamp.crate_name, self.data.clone());
+        let figures = services.figures();
+        let host = HostTable::leak(Box::new(services), Linkage::LinkedIn);
         let guest = Guest::linked(plugin, host, config).map_err(|error| loader::refused(&stamp.crate_name, error))?;
-        let record = Record::new(stamp, &guest);
+        let record = Record::new(stamp, &guest, figures);
         self.add(guest, record)
     }
 
@@ -120,8 +129,10 @@ impl Registry {
         if stamp.is_debug_build && !cfg!(debug_assertions) {
             warn!(plugin = stamp.crate_name, "plugin is a debug build and slow; build it with --release");
         }
-        let guest = loader::load(inspected, &Config::new(request.config.clone()))?;
-        let record = Record::new(stamp, &guest);
+        let services = PluginServices::new(&stamp.crate_name, self.data.clone());
+        let figures = services.figures();
+        let guest = loader::load(inspected, &Config::new(request.config.clone()), services)?;
+        let record = Record::new(stamp, &guest, figures);
         let loaded = Loaded {
             name: record.name.clone(),
             version: record.version.clone(),

@@ -7,8 +7,10 @@ use parking_lot::Mutex;
 use plugin_api::abi::StampInfo;
 use plugin_api::abi::guest::Guest;
 
+use super::log::Figures;
+
 /// What operators see of a plugin.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PluginStatus {
     /// The name of its crate.
     pub name: String,
@@ -24,6 +26,8 @@ pub struct PluginStatus {
     pub storages: Vec<String>,
     /// The kinds of auth backends it offers.
     pub auth_backends: Vec<String>,
+    /// The figures that it shows, by name.
+    pub figures: Vec<(String, f64)>,
     /// The worst state that something of it is in.
     pub state: PluginState,
     /// How often it has panicked, or broken the rules of the ABI.
@@ -57,6 +61,7 @@ pub(super) struct Record {
     pub(super) exchange_types: Vec<String>,
     pub(super) storages: Vec<String>,
     pub(super) auth_backends: Vec<String>,
+    figures: Figures,
     faults: AtomicU64,
     last_fault: Mutex<Option<String>>,
     /// Exchanges and types that are no longer asked.
@@ -65,7 +70,7 @@ pub(super) struct Record {
 
 impl Record {
     /// `stamp` says whose; `guest` what it offers.
-    pub(super) fn new(stamp: StampInfo, guest: &Guest) -> Self {
+    pub(super) fn new(stamp: StampInfo, guest: &Guest, figures: Figures) -> Self {
         Self {
             name: stamp.crate_name,
             version: stamp.version,
@@ -74,6 +79,7 @@ impl Record {
             exchange_types: guest.exchange_types.iter().map(|item| item.name().to_owned()).collect(),
             storages: guest.storages.iter().map(|item| item.name().to_owned()).collect(),
             auth_backends: guest.auth_types.iter().map(|item| item.name().to_owned()).collect(),
+            figures,
             faults: AtomicU64::new(0),
             last_fault: Mutex::new(None),
             failed: AtomicU32::new(0),
@@ -100,6 +106,7 @@ impl Record {
             exchange_types: self.exchange_types.clone(),
             storages: self.storages.clone(),
             auth_backends: self.auth_backends.clone(),
+            figures: self.figures.lock().iter().map(|(name, value)| (name.clone(), *value)).collect(),
             state,
             faults,
             last_fault: self.last_fault.lock().clone(),

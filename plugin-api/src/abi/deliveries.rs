@@ -11,8 +11,8 @@ use crate::message::Message;
 #[derive(Debug)]
 #[repr(C)]
 pub struct RawDeliveries {
-    context: *mut c_void,
-    push: unsafe extern "C" fn(context: *mut c_void, message: *const MessageView),
+    pub(crate) context: *mut c_void,
+    pub(crate) push: unsafe extern "C" fn(context: *mut c_void, message: *const MessageView),
 }
 
 const _: () = assert!(size_of::<RawDeliveries>() == 2 * WORD);

@@ -132,11 +132,11 @@ unsafe extern "C" fn no_bound(_: *mut c_void, _: u32, _: *const RawDeliveries, _
 #[derive(Debug)]
 #[repr(C)]
 pub struct MessageView {
-    size: usize,
-    exchange: RawBytes,
-    routing_key: RawBytes,
-    properties: RawBytes,
-    body: RawBytes,
+    pub(crate) size: usize,
+    pub(crate) exchange: RawBytes,
+    pub(crate) routing_key: RawBytes,
+    pub(crate) properties: RawBytes,
+    pub(crate) body: RawBytes,
 }
 
 const _: () = assert!(size_of::<MessageView>() == 9 * WORD);

@@ -8,6 +8,7 @@ mod storage;
 
 use std::ffi::c_void;
 use std::fmt;
+use std::path::PathBuf;
 
 pub use auth::{AskError, GuestAuthBackend, GuestAuthType};
 pub use storage::GuestStorageType;
@@ -25,7 +26,7 @@ use super::storage::StorageTypeTable;
 use super::{ABI_MAJOR, ABI_MINOR, spec};
 use crate::config::Config;
 use crate::exchange::{AskedPer, BindingSpec, DependsOn, ExchangeSpec, Wish};
-use crate::host::Level;
+use crate::host::{Level, Metric};
 use crate::message::Message;
 use crate::value::Table;
 
@@ -58,6 +59,12 @@ pub trait HostServices: Send + Sync + 'static {
     fn log_is_enabled(&self, level: Level, target: &str) -> bool;
     /// Takes a log line.
     fn log(&self, level: Level, target: &str, text: &str);
+    /// The plugin's own folder, which is made if it is not there.
+    fn data_folder(&self) -> Option<PathBuf> {
+        None
+    }
+    /// Takes a figure.
+    fn metric(&self, _kind: Metric, _name: &str, _value: f64) {}
 }
 
 /// Whether a plugin shares the host's standard library.
@@ -81,6 +88,8 @@ impl HostTable {
             context: Box::into_raw(Box::new(services)).cast(),
             log_is_enabled,
             log,
+            data_folder,
+            metric,
         }))
     }
 }
@@ -421,6 +430,22 @@ unsafe extern "C" fn log(context: *mut c_void, level: u32, target: RawBytes, tex
     unwinds_not(|| {
         services.log(Level::from_number(level), &String::from_utf8_lossy(target), &String::from_utf8_lossy(text));
     });
+}
+
+unsafe extern "C" fn data_folder(context: *mut c_void, path: *const TextSink) {
+    // SAFETY: as in `log`; the sink is the plugin's and lives until this returns.
+    let services = unsafe { &*context.cast::<Box<dyn HostServices>>() };
+    if let Some(folder) = unwinds_not(|| services.data_folder()) {
+        // SAFETY: as above.
+        unsafe { TextSink::give(path, folder.as_os_str().as_encoded_bytes()) };
+    }
+}
+
+unsafe extern "C" fn metric(context: *mut c_void, kind: u32, name: RawBytes, value: f64) {
+    // SAFETY: as in `log`.
+    let (services, name) = unsafe { (&*context.cast::<Box<dyn HostServices>>(), name.get()) };
+    let kind = if kind == Metric::Counter as u32 { Metric::Counter } else { Metric::Gauge };
+    unwinds_not(|| services.metric(kind, &String::from_utf8_lossy(name), value));
 }
 
 /// A panic of the host must not unwind into the plugin.

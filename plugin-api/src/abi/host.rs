@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use super::raw::{RawBytes, WORD};
+use super::raw::{RawBytes, TextSink, WORD};
 use crate::host::Level;
 
 /// The functions of the host. It lives as long as the process and grows at its end only.
@@ -18,9 +18,13 @@ pub struct HostTable {
     pub(crate) context: *mut c_void,
     pub(crate) log_is_enabled: unsafe extern "C" fn(context: *mut c_void, level: u32, target: RawBytes) -> u32,
     pub(crate) log: unsafe extern "C" fn(context: *mut c_void, level: u32, target: RawBytes, text: RawBytes),
+    /// Since 2.3, as all below. Leaves the path of the plugin's own folder in `path` after making it, or nothing.
+    pub(crate) data_folder: unsafe extern "C" fn(context: *mut c_void, path: *const TextSink),
+    /// Adds to a counter, or sets a gauge; see [`crate::host::Metric`].
+    pub(crate) metric: unsafe extern "C" fn(context: *mut c_void, kind: u32, name: RawBytes, value: f64),
 }
 
-const _: () = assert!(size_of::<HostTable>() == 16 + 3 * WORD);
+const _: () = assert!(size_of::<HostTable>() == 16 + 5 * WORD);
 
 // SAFETY: the functions may be called from any thread, which `guest::HostServices` requires of what stands behind them;
 // nothing in the table changes after it was made.
@@ -54,5 +58,26 @@ pub(crate) fn log(level: Level, target: &str, text: &str) {
         let (target, text) = (RawBytes::new(target.as_bytes()), RawBytes::new(text.as_bytes()));
         // SAFETY: function and context are from the same table, and the bytes are alive during the call.
         unsafe { (host.log)(host.context, level as u32, target, text) };
+    }
+}
+
+/// The host, if it has the functions of ABI 2.3.
+fn get_2_3() -> Option<&'static HostTable> {
+    get().filter(|host| host.size as usize >= size_of::<HostTable>())
+}
+
+pub(crate) fn data_folder() -> Option<std::path::PathBuf> {
+    let host = get_2_3()?;
+    let mut path = Vec::new();
+    let sink = TextSink::new(&mut path);
+    // SAFETY: function and context are from the same table, and the sink is alive during the call.
+    unsafe { (host.data_folder)(host.context, &raw const sink) };
+    (!path.is_empty()).then(|| super::storage::path(&path))
+}
+
+pub(crate) fn metric(kind: u32, name: &str, value: f64) {
+    if let Some(host) = get_2_3() {
+        // SAFETY: function and context are from the same table, and the name is alive during the call.
+        unsafe { (host.metric)(host.context, kind, RawBytes::new(name.as_bytes()), value) };
     }
 }

@@ -22,6 +22,7 @@ mod exchange;
 mod guard;
 pub mod guest;
 mod host;
+mod layout;
 mod plugin;
 mod question;
 mod raw;
@@ -36,14 +37,14 @@ pub use auth::AuthTypeTable;
 pub use deliveries::RawDeliveries;
 pub use exchange::{ExchangeTypeTable, MessageView};
 pub use host::HostTable;
-pub(crate) use host::{log, log_is_enabled};
+pub(crate) use host::{data_folder, log, log_is_enabled, metric};
 pub use plugin::{
     EntryFn, ITEM_AUTH_TYPE, ITEM_EXCHANGE_TYPE, ITEM_STORAGE_TYPE, LinkedPlugin, PluginItem, PluginTable, Register,
     run_entry,
 };
 pub use raw::{RawBytes, TextSink};
 pub use routes::RawRoutes;
-pub use stamp::{ENTRY_PREFIX, STAMP_SECTION, STAMP_SECTION_MACH_O, Stamp, StampError, StampInfo};
+pub use stamp::{ENTRY_PREFIX, STAMP_SECTION, STAMP_SECTION_MACH_O, Stamp, StampError, StampInfo, offers};
 pub use storage::{
     AnswerSink, RawAppend, RawMeta, RawRange, RawRecoveredQueue, RawStored, RawTarget, RawWanted, StorageTypeTable,
 };

@@ -9,8 +9,8 @@ pub(crate) const WORD: usize = size_of::<usize>();
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct RawBytes {
-    start: *const u8,
-    length: usize,
+    pub(crate) start: *const u8,
+    pub(crate) length: usize,
 }
 
 const _: () = assert!(size_of::<RawBytes>() == 2 * WORD);
@@ -37,8 +37,8 @@ impl RawBytes {
 #[derive(Debug)]
 #[repr(C)]
 pub struct TextSink {
-    context: *mut c_void,
-    write: unsafe extern "C" fn(context: *mut c_void, text: RawBytes),
+    pub(crate) context: *mut c_void,
+    pub(crate) write: unsafe extern "C" fn(context: *mut c_void, text: RawBytes),
 }
 
 const _: () = assert!(size_of::<TextSink>() == 2 * WORD);

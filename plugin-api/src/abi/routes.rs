@@ -10,20 +10,20 @@ use crate::exchange::{BindingSlot, Hold, Keep, Wish};
 #[derive(Debug)]
 #[repr(C)]
 pub struct RawRoutes {
-    slots: *mut u32,
-    count: usize,
-    capacity: usize,
-    context: *mut c_void,
+    pub(crate) slots: *mut u32,
+    pub(crate) count: usize,
+    pub(crate) capacity: usize,
+    pub(crate) context: *mut c_void,
     /// Makes room for so many more; 0 if it cannot.
-    grow: unsafe extern "C" fn(routes: *mut Self, additional: usize) -> u32,
+    pub(crate) grow: unsafe extern "C" fn(routes: *mut Self, additional: usize) -> u32,
     /// 1 when slots were lost for want of room.
-    overflowed: u32,
-    reserved: u32,
-    wish: *mut c_void,
+    pub(crate) overflowed: u32,
+    pub(crate) reserved: u32,
+    pub(crate) wish: *mut c_void,
     /// Since 2.1: puts the message off. Properties without bytes mean that it keeps its own.
-    hold: unsafe extern "C" fn(wish: *mut c_void, delay_ms: u64, properties: RawBytes),
+    pub(crate) hold: unsafe extern "C" fn(wish: *mut c_void, delay_ms: u64, properties: RawBytes),
     /// Since 2.2: has the message kept over a restart.
-    keep: unsafe extern "C" fn(wish: *mut c_void, count_max: u64, bytes_max: u64),
+    pub(crate) keep: unsafe extern "C" fn(wish: *mut c_void, count_max: u64, bytes_max: u64),
 }
 
 const _: () = assert!(size_of::<RawRoutes>() == 8 * WORD + 8);

@@ -18,17 +18,28 @@ const VERSION_BYTES: usize = 32;
 const UNWINDS: u32 = 1;
 const DEBUG_BUILD: u32 = 2;
 
+/// Kinds of things that a plugin offers, as bits of a stamp.
+pub mod offers {
+    /// Exchange types.
+    pub const EXCHANGE_TYPES: u32 = 1;
+    /// Storages.
+    pub const STORAGES: u32 = 2;
+    /// Auth backends.
+    pub const AUTH_BACKENDS: u32 = 4;
+}
+
 /// Plain bytes without pointers, in a section of its own.
 #[repr(C)]
 pub struct Stamp {
-    magic: [u8; 16],
-    size: u32,
-    abi_major: u16,
-    abi_minor: u16,
-    flags: u32,
-    reserved: u32,
-    crate_name: [u8; NAME_BYTES],
-    version: [u8; VERSION_BYTES],
+    pub(crate) magic: [u8; 16],
+    pub(crate) size: u32,
+    pub(crate) abi_major: u16,
+    pub(crate) abi_minor: u16,
+    pub(crate) flags: u32,
+    /// Since 2.3: bits of [`offers`]; 0 where the plugin says it only when it runs.
+    pub(crate) offers: u32,
+    pub(crate) crate_name: [u8; NAME_BYTES],
+    pub(crate) version: [u8; VERSION_BYTES],
 }
 
 const SIZE: usize = 128;
@@ -40,7 +51,7 @@ impl Stamp {
     /// # Panics
     /// At compile time, when the crate's name is longer than 64 bytes.
     #[must_use]
-    pub const fn new(crate_name: &str, version: &str, unwinds: bool, is_debug_build: bool) -> Self {
+    pub const fn new(crate_name: &str, version: &str, unwinds: bool, is_debug_build: bool, offers: u32) -> Self {
         assert!(crate_name.len() <= NAME_BYTES, "the name of a plugin's crate is at most 64 bytes long");
         Self {
             magic: MAGIC,
@@ -48,7 +59,7 @@ impl Stamp {
             abi_major: ABI_MAJOR,
             abi_minor: ABI_MINOR,
             flags: if unwinds { UNWINDS } else { 0 } | if is_debug_build { DEBUG_BUILD } else { 0 },
-            reserved: 0,
+            offers,
             crate_name: padded(crate_name),
             version: padded(version),
         }
@@ -62,6 +73,7 @@ impl Stamp {
             abi_minor: self.abi_minor,
             unwinds: self.flags & UNWINDS != 0,
             is_debug_build: self.flags & DEBUG_BUILD != 0,
+            offers: self.offers,
             crate_name: unpadded(&self.crate_name),
             version: unpadded(&self.version),
         }
@@ -79,6 +91,8 @@ pub struct StampInfo {
     pub unwinds: bool,
     /// Whether it was built without optimisation.
     pub is_debug_build: bool,
+    /// Bits of [`offers`]; 0 where that is not known before the plugin runs.
+    pub offers: u32,
     /// The crate's name with underscores, which the entry symbol ends with.
     pub crate_name: String,
     /// The crate's version.
@@ -116,12 +130,13 @@ impl StampInfo {
         if size < SIZE || size > bytes.len() {
             return Err(StampError::Damaged);
         }
-        let (flags, _reserved) = (u32::from_ne_bytes(take(&mut rest)?), take::<4>(&mut rest)?);
+        let (flags, offers) = (u32::from_ne_bytes(take(&mut rest)?), u32::from_ne_bytes(take(&mut rest)?));
         let info = Self {
             abi_major,
             abi_minor,
             unwinds: flags & UNWINDS != 0,
             is_debug_build: flags & DEBUG_BUILD != 0,
+            offers,
             crate_name: unpadded(&take::<NAME_BYTES>(&mut rest)?),
             version: unpadded(&take::<VERSION_BYTES>(&mut rest)?),
         };
@@ -185,7 +200,7 @@ mod tests {
         out.extend_from_slice(&stamp.abi_major.to_ne_bytes());
         out.extend_from_slice(&stamp.abi_minor.to_ne_bytes());
         out.extend_from_slice(&stamp.flags.to_ne_bytes());
-        out.extend_from_slice(&stamp.reserved.to_ne_bytes());
+        out.extend_from_slice(&stamp.offers.to_ne_bytes());
         out.extend_from_slice(&stamp.crate_name);
         out.extend_from_slice(&stamp.version);
         out
@@ -193,7 +208,7 @@ mod tests {
 
     #[test]
     fn stamp_reads_back_from_its_bytes() {
-        let stamp = Stamp::new("exchange_geo", "0.1.0", true, false);
+        let stamp = Stamp::new("exchange_geo", "0.1.0", true, false, offers::STORAGES);
         let wire = bytes(&stamp);
         assert_eq!(StampInfo::read_all(&wire), Ok(vec![stamp.info()]));
         assert_eq!(stamp.info().entry_symbol(), "broker_plugin_entry__exchange_geo");
@@ -202,7 +217,7 @@ mod tests {
 
     #[test]
     fn damaged_stamps_are_refused() {
-        let wire = bytes(&Stamp::new("exchange_geo", "0.1.0", true, true));
+        let wire = bytes(&Stamp::new("exchange_geo", "0.1.0", true, true, 0));
         for length in 1..wire.len() {
             assert_eq!(StampInfo::read_all(&wire[..length]), Err(StampError::Damaged), "cut at {length}");
         }

@@ -12,10 +12,10 @@ use super::raw::WORD;
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct RawHostWaker {
-    data: *mut c_void,
-    clone: unsafe extern "C" fn(data: *mut c_void) -> Self,
-    wake: unsafe extern "C" fn(data: *mut c_void),
-    drop: unsafe extern "C" fn(data: *mut c_void),
+    pub(crate) data: *mut c_void,
+    pub(crate) clone: unsafe extern "C" fn(data: *mut c_void) -> Self,
+    pub(crate) wake: unsafe extern "C" fn(data: *mut c_void),
+    pub(crate) drop: unsafe extern "C" fn(data: *mut c_void),
 }
 
 const _: () = assert!(size_of::<RawHostWaker>() == 4 * WORD);

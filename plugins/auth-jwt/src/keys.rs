@@ -158,8 +158,15 @@ impl Shared {
 
 fn read(path: &PathBuf) -> Result<Vec<u8>, String> {
     let failed = |error: std::io::Error| format!("'{}' cannot be read: {error}", path.display());
-    if path.metadata().map_err(failed)?.len() > KEYS_BYTES_MAX {
+    let found = path.metadata().map_err(failed)?;
+    if found.len() > KEYS_BYTES_MAX {
         return Err(format!("'{}' is longer than {KEYS_BYTES_MAX} bytes", path.display()));
+    }
+    // Whoever can change keys can make tokens.
+    #[cfg(unix)]
+    if std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o002 != 0 {
+        let path = path.display();
+        return Err(format!("'{path}' can be changed by every user: chmod o-w '{path}'"));
     }
     std::fs::read(path).map_err(failed)
 }

@@ -358,3 +358,26 @@ fn without_keys_nobody_gets_in() {
         assert!(error.starts_with("the issuer's keys are not known: "), "{reply:?}: {error}");
     }
 }
+
+#[test]
+fn file_that_everybody_may_change_gives_no_keys() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let issuer = Issuer::new();
+    let jwt = FromFile::new(&issuer.keys(), json!({}));
+    let file = jwt.folder.join("keys.json");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o646)).unwrap();
+    let error = jwt.login(&issuer.token(json!({}))).unwrap_err().text;
+    assert!(error.contains("can be changed by every user: chmod o-w"), "{error}");
+}
+
+#[test]
+fn conformance() {
+    let issuer = Issuer::new();
+    let jwt = FromFile::new(&issuer.keys(), json!({}));
+    plugin_api::testing::auth_backends(&auth_jwt::PLUGIN)
+        .config(json!({ "resource_server_id": "rabbitmq", "jwks_file": "keys.json" }))
+        .base(&jwt.folder)
+        .user("ada", issuer.token(json!({})))
+        .run();
+}

@@ -27,6 +27,7 @@ fn plugin(status: &PluginStatus) -> Json {
         "exchange_types": status.exchange_types,
         "storages": status.storages,
         "auth_backends": status.auth_backends,
+        "metrics": status.figures.iter().cloned().collect::<std::collections::BTreeMap<String, f64>>(),
         "faults": status.faults,
         "last_fault": status.last_fault,
     })

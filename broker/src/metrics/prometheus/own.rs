@@ -69,7 +69,9 @@ fn write_plugins(page: &mut Page, reader: &Reader<'_>) {
     page.family("plugin_info", Kind::Gauge, "What a plugin offers.");
     for plugin in &plugins {
         let exchanges = plugin.exchange_types.iter().map(|name| ("exchange", name));
-        for (kind, name) in exchanges.chain(plugin.storages.iter().map(|name| ("storage", name))) {
+        let storages = plugin.storages.iter().map(|name| ("storage", name));
+        let auth_backends = plugin.auth_backends.iter().map(|name| ("auth", name));
+        for (kind, name) in exchanges.chain(storages).chain(auth_backends) {
             let pairs = [("name", &*plugin.name), ("kind", kind), ("offers", name), ("version", &plugin.version)];
             page.series(&labels(&pairs), 1_u64);
         }
@@ -77,6 +79,12 @@ fn write_plugins(page: &mut Page, reader: &Reader<'_>) {
     page.family("plugin_faults_total", Kind::Counter, "Calls that the plugin failed in a way that it may not.");
     for plugin in &plugins {
         page.series(&labels(&[("name", &plugin.name)]), plugin.faults);
+    }
+    page.family("plugin_metric", Kind::Gauge, "What plugins count for themselves.");
+    for plugin in &plugins {
+        for (metric, value) in &plugin.figures {
+            page.series(&labels(&[("name", &plugin.name), ("metric", metric)]), *value);
+        }
     }
 }
 
