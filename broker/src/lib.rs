@@ -17,6 +17,7 @@ pub mod queue;
 pub mod routing;
 pub mod runtime;
 pub mod store;
+pub mod tls;
 pub mod topology;
 pub mod vhost;
 pub mod window;

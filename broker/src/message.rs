@@ -15,11 +15,45 @@ const OVERHEAD_BYTES: usize = 64;
 #[derive(Debug)]
 pub struct Message {
     /// `exchange ‖ routing key ‖ properties ‖ body`.
-    buffer: Box<[u8]>,
+    bytes: Bytes,
     exchange_end: u8,
     routing_key_end: u16,
     properties_end: u32,
     facts: Facts,
+}
+
+/// So many bytes stand in the message itself, so that a small one is a single allocation. With them a message is one and a half cache lines.
+const INLINE_BYTES: usize = 70;
+
+/// The bytes of a message.
+#[derive(Debug)]
+enum Bytes {
+    Inline { len: u8, bytes: [u8; INLINE_BYTES] },
+    Boxed(Box<[u8]>),
+}
+
+impl Bytes {
+    #[inline]
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            // The length was taken from what was copied in.
+            Self::Inline { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            Self::Boxed(bytes) => bytes,
+        }
+    }
+
+    /// None if there is too much for a message's own room.
+    #[inline]
+    fn inline(pieces: [&[u8]; 4]) -> Option<Self> {
+        let mut bytes = [0; INLINE_BYTES];
+        let mut len = 0;
+        for piece in pieces {
+            bytes.get_mut(len..len + piece.len())?.copy_from_slice(piece);
+            len += piece.len();
+        }
+        // At most INLINE_BYTES.
+        Some(Self::Inline { len: len as u8, bytes })
+    }
 }
 
 /// What is known of a message without reading its properties, as bits; the lowest are its [`Marks`].
@@ -31,6 +65,9 @@ impl Facts {
     const EXPIRES: Self = Self(0x20);
 
     fn of(properties: Properties<'_>) -> Self {
+        if properties.raw() == Properties::EMPTY.raw() {
+            return Self::default();
+        }
         let is_persistent = properties.delivery_mode() == Some(2);
         let expires = properties.expiration().is_some();
         Self((u8::from(is_persistent) * Self::PERSISTENT.0) | (u8::from(expires) * Self::EXPIRES.0))
@@ -165,10 +202,10 @@ impl Builder {
             routing_key_end: self.routing_key_end,
             properties_end: self.properties_end,
             facts: self.facts,
-            buffer: self.buffer.into_boxed_slice(),
+            bytes: Bytes::inline([&self.buffer, &[], &[], &[]])
+                .unwrap_or_else(|| Bytes::Boxed(self.buffer.into_boxed_slice())),
         };
-        live::add(message.weight() as i64);
-        Arc::new(message)
+        message.shared()
     }
 }
 
@@ -180,7 +217,31 @@ impl Drop for Message {
 
 impl Message {
     /// A message that is whole.
+    #[inline]
     pub fn new(parts: Parts<'_>, body: &[u8]) -> Arc<Self> {
+        let Parts { exchange, routing_key, properties } = parts;
+        if parts.len() + body.len() <= INLINE_BYTES
+            && let Some(bytes) = Bytes::inline([exchange.as_bytes(), routing_key.as_bytes(), properties, body])
+        {
+            // All of it is shorter than a short string may be.
+            let message = Self {
+                exchange_end: exchange.len() as u8,
+                routing_key_end: (exchange.len() + routing_key.len()) as u16,
+                properties_end: parts.len() as u32,
+                facts: Facts::of(Properties::from_raw(properties)),
+                bytes,
+            };
+            return message.shared();
+        }
+        Self::boxed(parts, body)
+    }
+
+    fn shared(self) -> Arc<Self> {
+        live::add(self.weight() as i64);
+        Arc::new(self)
+    }
+
+    fn boxed(parts: Parts<'_>, body: &[u8]) -> Arc<Self> {
         let mut builder = Builder::with_room(parts, body.len(), body.len());
         builder.push(body);
         builder.finish()
@@ -201,9 +262,14 @@ impl Message {
         is_sound.then(|| Self::new(parts, view.body))
     }
 
+    #[inline]
+    fn buffer(&self) -> &[u8] {
+        self.bytes.as_slice()
+    }
+
     fn text(&self, from: usize, to: usize) -> &str {
         // The builder copied both names from `&str`.
-        std::str::from_utf8(&self.buffer[from..to]).unwrap_or_default()
+        std::str::from_utf8(&self.buffer()[from..to]).unwrap_or_default()
     }
 
     /// The exchange that it was published to.
@@ -219,18 +285,25 @@ impl Message {
     /// Exchange and routing key as bytes.
     #[inline]
     pub fn raw_names(&self) -> (&[u8], &[u8]) {
-        let names = &self.buffer[..usize::from(self.routing_key_end)];
+        let names = &self.buffer()[..usize::from(self.routing_key_end)];
         names.split_at(usize::from(self.exchange_end))
     }
 
     /// Flags and values as on the wire.
     pub fn properties(&self) -> Properties<'_> {
-        Properties::from_raw(&self.buffer[usize::from(self.routing_key_end)..self.properties_end as usize])
+        Properties::from_raw(&self.buffer()[usize::from(self.routing_key_end)..self.properties_end as usize])
+    }
+
+    /// Properties as on the wire, and the payload.
+    #[inline]
+    pub fn content(&self) -> (&[u8], &[u8]) {
+        let content = self.buffer().get(usize::from(self.routing_key_end)..).unwrap_or_default();
+        content.split_at(self.properties_end as usize - usize::from(self.routing_key_end))
     }
 
     /// The payload.
     pub fn body(&self) -> &[u8] {
-        &self.buffer[self.properties_end as usize..]
+        &self.buffer()[self.properties_end as usize..]
     }
 
     /// Delivery mode 2 (semantics 12.8).
@@ -257,7 +330,7 @@ impl Message {
 
     /// What it counts for in credits and budgets, in bytes.
     pub fn weight(&self) -> usize {
-        self.buffer.len() + OVERHEAD_BYTES
+        self.buffer().len() + OVERHEAD_BYTES
     }
 
     /// As exchanges and hooks see it.
@@ -455,7 +528,7 @@ mod tests {
         let message = Message::marked(parts, b"", marks);
         assert_eq!(message.marks(), Marks::from_bits(marks.bits()));
         assert!(message.marks().has(Marks::SOLE_KEY) && !message.marks().has(Marks::HIDES_BCC));
-        assert_eq!(size_of::<Message>(), 24);
+        assert_eq!(size_of::<Message>(), 80);
     }
 
     #[test]

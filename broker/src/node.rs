@@ -1,10 +1,12 @@
 //! Wiring: the only place that knows every module, the order of the start and the order of the end.
 //!
 //! Start: plugins, storage and what it kept, hooks, users, vhosts with their topology, definitions to import, listeners (semantics 27.7: who connects finds everything in its place).
-//! End, on SIGTERM or SIGINT: listeners close, clients get connection.close 320 and a deadline, the store takes what is left, then the
+//! SIGHUP reads the topology file again (`reload`). End, on SIGTERM or SIGINT: listeners close, clients get connection.close 320 and a deadline, the store takes what is left, then the
 //! process ends.
 
 mod definitions;
+mod listeners;
+mod reload;
 mod store;
 mod world;
 
@@ -17,16 +19,16 @@ use std::time::Duration;
 use plugin_api::auth::AuthBackend;
 use plugin_api::storage::Durability;
 use sd_notify::NotifyState;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
 pub use self::definitions::{DefinitionsError, Offline};
+use self::listeners::{Given, Listeners, Open};
 use self::world::{Comes, World};
 use crate::access::{Backend, INTERNAL, Mechanism};
 use crate::amqp::{Identity, Limits};
 use crate::events::{Events, follow_log};
-use crate::hooks::{HookError, HookSet};
+use crate::hooks::{HookError, Hooks};
 use crate::management::prometheus::Pages;
 use crate::management::{self, Management, NodeFacts};
 use crate::message;
@@ -44,6 +46,7 @@ use crate::runtime::timer::{self, Timer};
 use crate::runtime::transactions::Transactions;
 use crate::runtime::{Broker, Clock, Shells};
 use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
+use crate::tls::{self, TlsError};
 use crate::topology::apply::ApplyError;
 use crate::topology::schema::{AuthBackendDecl, Topology, VhostDecl};
 use crate::vhost::{Numbers, Shared};
@@ -117,6 +120,21 @@ pub enum NodeError {
         /// Why.
         error: io::Error,
     },
+    /// An address cannot be listened on.
+    #[error(
+        "cannot listen on {address} for {what}: {error}; stop the program that has the port (see it with: ss -ltnp), or name another address in the topology"
+    )]
+    ListenTls {
+        /// The protocol.
+        what: &'static str,
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// Certificates or keys cannot be used.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     /// The data folder's contents cannot be used.
     #[error("{0}")]
     Recover(#[from] RecoverError),
@@ -178,10 +196,10 @@ impl NodeError {
             Self::Hooks(_) | Self::Apply(_) => 65,
             Self::Definitions(DefinitionsError::Read { .. } | DefinitionsError::NoVhost(_)) => 66,
             Self::Definitions(_) => 65,
-            Self::Listen { .. } | Self::ListenHttp { .. } | Self::ListenMetrics { .. } => 69,
+            Self::Listen { .. } | Self::ListenHttp { .. } | Self::ListenMetrics { .. } | Self::ListenTls { .. } => 69,
             Self::ExchangeType(_) | Self::Signals(_) => 71,
             Self::Store(_) | Self::Recover(_) => 74,
-            Self::Data { .. } | Self::Plugin(_) => 78,
+            Self::Data { .. } | Self::Plugin(_) | Self::Tls(_) => 78,
         }
     }
 }
@@ -204,12 +222,15 @@ pub enum End {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Asks for a reload; `reload` takes it when there is something to reload.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
     fn new() -> Result<Self, NodeError> {
         let taken = |kind| signal(kind).map_err(NodeError::Signals);
-        Ok(Self { terminate: taken(SignalKind::terminate())?, interrupt: taken(SignalKind::interrupt())? })
+        let (terminate, interrupt) = (taken(SignalKind::terminate())?, taken(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt, hangup: Some(taken(SignalKind::hangup())?) })
     }
 
     async fn received(&mut self) {
@@ -242,22 +263,16 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     let committer = Committer::new(Arc::clone(&storage));
     let mut storing = store::StoreTasks::start(&committer);
     let broker = build(&topology, registry, &committer, recovery, Clock::default())?;
-    let addresses = if listen.is_empty() { topology.listeners.amqp.clone() } else { listen };
-    let (amqp, listeners) = open_all(addresses, "listening", |address, error| NodeError::Listen { address, error })?;
-    let http = http.unwrap_or_else(|| topology.management.listen.clone());
-    let (http, http_listeners) =
-        open_all(http, "management API", |address, error| NodeError::ListenHttp { address, error })?;
-    let metrics = metrics.unwrap_or_else(|| topology.metrics.listen.clone());
-    let (metrics, metrics_listeners) =
-        open_all(metrics, "metrics", |address, error| NodeError::ListenMetrics { address, error })?;
+    let open = Listeners::open(&topology, Given { amqp: listen, http, metrics })?;
     let metrics_per_object = topology.metrics.per_object;
-    let facts = NodeFacts { amqp, http, metrics, metrics_per_object, data, topology: topology_file };
+    let reloader = reload::Reloader::new(Arc::clone(&broker), topology_file.clone());
+    let facts = NodeFacts { listeners: open.facts, metrics_per_object, data, topology: topology_file };
 
     let connections = Arc::new(tokio::sync::Mutex::new(JoinSet::new()));
     let mut accepting = JoinSet::new();
     let reached = if topology.listeners.proxy_protocol { Reached::ThroughProxy } else { Reached::Directly };
-    for listener in listeners {
-        accepting.spawn(listener::accept(Arc::clone(&broker), listener, reached, Arc::clone(&connections)));
+    for Open { listener, tls } in open.amqp {
+        accepting.spawn(listener::accept(Arc::clone(&broker), listener, reached, tls, Arc::clone(&connections)));
     }
     let with = |has: fn(&VhostDecl) -> bool| -> Vec<String> {
         topology.vhosts.iter().filter(|vhost| has(vhost)).map(|vhost| vhost.name.clone()).collect()
@@ -272,19 +287,25 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
         accepting.spawn(broker_exchanges::publish_log(Arc::clone(&broker), follow_log(), vhosts));
     }
     let management = Management::new(Arc::clone(&broker), topology.management.clone(), facts);
-    for listener in http_listeners {
-        accepting.spawn(management::serve(Arc::clone(&management), listener));
+    for Open { listener, tls } in open.http {
+        accepting.spawn(management::serve(Arc::clone(&management), listener, tls));
     }
     drop(management);
     let pages = Pages::new(Arc::clone(&broker), metrics_per_object);
-    for listener in metrics_listeners {
-        accepting.spawn(management::prometheus::serve(Arc::clone(&pages), listener));
+    for Open { listener, tls } in open.metrics {
+        accepting.spawn(management::prometheus::serve(Arc::clone(&pages), listener, tls));
     }
     drop(pages);
+    if !open.servers.is_empty() {
+        accepting.spawn(tls::watch(open.servers));
+    }
     accepting.spawn(watch_memory(Arc::clone(&broker)));
     accepting.spawn(sampler::run(Arc::clone(&broker)));
     accepting.spawn(timer::run(Arc::clone(&broker.timer)));
     accepting.spawn(disk_watch.run(Arc::clone(&broker)));
+    if let Some(hangup) = signals.hangup.take() {
+        accepting.spawn(reloader.run(hangup));
+    }
     say(NotifyState::Ready);
     let failure = tokio::select! {
         biased;
@@ -379,7 +400,7 @@ pub fn build(
     recovery: Recovery,
     clock: Clock,
 ) -> Result<Arc<Broker>, NodeError> {
-    let hooks = HookSet::load(&topology.hooks).map_err(NodeError::Hooks)?;
+    let hooks = Arc::new(Hooks::load(&topology.hooks).map_err(NodeError::Hooks)?);
     let backends = auth_backends(topology, &registry)?;
     // Where nothing is written to disk, moving messages to the store would gain nothing.
     let queue_memory = topology
@@ -409,6 +430,7 @@ pub fn build(
         bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
         quorum_queues: topology.node.quorum_queues,
         events: events.clone(),
+        hooks: Arc::clone(&hooks),
     };
     let comes = if topology.definitions.is_some() { Comes::Definitions } else { Comes::Nothing };
     let World { access, vhosts } = world::assemble(topology, comes, shared, ledger, definitions, &mut backlogs)?;
@@ -443,7 +465,7 @@ pub fn build(
         access: Arc::new(access.telling(events.clone()).with_backends(backends)),
         events,
         vhosts,
-        hooks: Arc::new(hooks),
+        hooks,
         committer: Arc::clone(committer),
         transactions: Transactions::new(topology.limits.transaction_bytes_max, alarms.memory_watermark_bytes()),
         consumer_max_per_channel: topology.limits.consumer_max_per_channel,
@@ -465,21 +487,4 @@ async fn watch_memory(broker: Arc<Broker>) {
         broker.on_memory(message::live_bytes());
         broker.committer.retry();
     }
-}
-
-/// Opens listeners and says in the log where they are.
-fn open_all(
-    addresses: Vec<SocketAddr>,
-    what: &'static str,
-    refused: impl Fn(SocketAddr, io::Error) -> NodeError,
-) -> Result<(Vec<SocketAddr>, Vec<TcpListener>), NodeError> {
-    let mut opened = (Vec::new(), Vec::new());
-    for address in addresses {
-        let listener = listener::open(address).map_err(|error| refused(address, error))?;
-        let address = listener.local_addr().map_err(|error| refused(address, error))?;
-        tracing::info!(address = %address, "{what}");
-        opened.0.push(address);
-        opened.1.push(listener);
-    }
-    Ok(opened)
 }

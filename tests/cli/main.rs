@@ -7,6 +7,7 @@ mod completion;
 mod contexts;
 mod messages;
 mod objects;
+mod scripts;
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};

@@ -8,6 +8,8 @@ mod declarations;
 mod definitions;
 mod events;
 mod heartbeats;
+mod hook_points;
+mod hook_reload;
 mod hooks;
 mod identity;
 mod lifecycle;

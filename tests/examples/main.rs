@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper that panics fails its test, which is what it is for")]
 
+mod tutorial;
+
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};

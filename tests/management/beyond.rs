@@ -133,6 +133,13 @@ fn plugins_and_hooks_say_how_they_fare() {
         (&hooks[0]["calls"], &hooks[0]["rewritten"], &hooks[0]["scope"]["vhost"]),
         (&json!(1), &json!(1), &json!("/"))
     );
+    let records = http.get("/x/hooks/hook/records");
+    let record = &records[0];
+    assert_eq!((&record["point"], &record["result"]), (&json!("on_publish"), &json!("rewritten")));
+    let (before, after) = (&record["before"], &record["after"]);
+    assert_eq!((&before["routing_key"], &after["routing_key"]), (&json!("q"), &json!("other")));
+    assert_eq!((&before["user"], &before["payload_bytes"]), (&json!("guest"), &json!(1)));
+    assert_eq!(http.try_send("GET", "/x/hooks/nothing/records", b"").map(|answer| answer.status), Ok(404));
     let answer = http.post("/x/route", &json!({"routing_key": "q"})).json();
     assert_eq!((&answer["hooks"][0]["outcome"], &answer["queues"][0]["name"]), (&json!("rewrite"), &json!("other")));
     assert_eq!(answer["hooks"][0]["before"]["routing_key"], "q");

@@ -157,6 +157,7 @@ POST    /x/route                                                 any
 GET     /x/events                                                monitor
 GET     /x/plugins                                               monitor
 GET     /x/hooks                                                 monitor
+GET     /x/hooks/{hook}/records                                  monitor
 GET     /x/queues/{v}/{queue}/browse                             vhost
 POST    /x/queues/{v}/{queue}/move                               vhost
 ";

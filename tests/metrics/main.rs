@@ -5,6 +5,7 @@
 
 mod contract;
 mod dashboard;
+mod hooks;
 mod page;
 mod pages;
 mod prometheus;

@@ -22,11 +22,27 @@ pub(crate) const BUILT_IN: [&str; 9] = [
 /// The storages that are part of the binary, as crates.
 pub(crate) const STORAGES: [&str; 2] = ["storage-memory", "storage-log"];
 
-/// Builds the plugins of the workspace as files, and says where the one of this crate is.
+/// The storages that come as files alone, as crates.
+pub(crate) const FILE_STORAGES: [&str; 1] = ["storage-sqlite"];
+
+/// The auth backends, which come as files alone, as crates.
+pub(crate) const AUTH_BACKENDS: [&str; 2] = ["auth-http", "auth-jwt"];
+
+/// Builds the plugins of the workspace that are part of the binary as files, and says where the one of this crate is.
 pub(crate) fn built_in(name: &str) -> PathBuf {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let packages = BUILT_IN.iter().chain(&STORAGES).flat_map(|name| ["-p", name]);
+        cargo(&repository(), packages.collect::<Vec<_>>().as_slice());
+    });
+    library(name)
+}
+
+/// Builds the plugins of the workspace that come as files alone, and says where the one of this crate is.
+pub(crate) fn file_only(name: &str) -> PathBuf {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let packages = FILE_STORAGES.iter().chain(&AUTH_BACKENDS).flat_map(|name| ["-p", name]);
         cargo(&repository(), packages.collect::<Vec<_>>().as_slice());
     });
     library(name)

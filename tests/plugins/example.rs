@@ -39,6 +39,25 @@ fn geo_exchange_is_loaded_and_routes() {
 }
 
 #[test]
+fn weighted_exchange_is_loaded_and_shares_out() {
+    let mut registry = Registry::builtin().unwrap();
+    let path = build::stand_alone("examples/plugins/exchange-weighted");
+    let loaded = registry.load_file(&LoadRequest { path, ..LoadRequest::default() }).unwrap();
+    assert_eq!(loaded.exchange_types, ["x-weighted"]);
+    let mut exchange = registry.exchange_type("x-weighted").unwrap().open(&ExchangeSpec::default()).unwrap();
+    for (slot, weight) in [(0, 95_i64), (1, 5)] {
+        let arguments = Table::new().with("weight", weight);
+        exchange.bind(slot, &BindingSpec { arguments, ..BindingSpec::to_queue("q", "") }).unwrap();
+    }
+    let mut out = Vec::new();
+    for _ in 0..1000 {
+        exchange.route(&Message::with_key(""), &mut out).unwrap();
+    }
+    let to_second = out.iter().filter(|slot| **slot == 1).count();
+    assert_eq!((out.len(), to_second.abs_diff(50) <= 2), (1000, true), "{to_second} of 1000");
+}
+
+#[test]
 fn config_that_nobody_wants_is_refused() {
     let path = build::stand_alone("examples/plugins/exchange-geo");
     let config = serde_json::json!({ "unit": "mile" });

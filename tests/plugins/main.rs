@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod auth;
+mod backends;
 mod boot;
 mod build;
 mod built_in;
@@ -16,3 +17,5 @@ mod older;
 mod panics;
 mod refusals;
 mod storages;
+#[path = "../../plugins/auth-http/tests/server/mod.rs"]
+mod web_server;

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 use tests::broker_process::{BrokerOptions, BrokerProcess, binary};
 use tests::crash::client::{Client, text};
-use tests::crash::lab::{End, Lab, Tamper};
+use tests::crash::lab::{End, Lab, StorageUnderTest, Tamper};
 use tests::crash::volume::{Access, FileSystem, Volume, is_without_mounts};
 use tests::temp::TempDir;
 use tests::wire::Field;
@@ -310,7 +310,7 @@ fn disk_that_fails_at_the_start_is_told_from_a_folder_that_is_wrong() {
         if is_filled {
             fill(&folder, &data);
         }
-        let lab = Lab::new(data.clone(), &[65536]);
+        let lab = Lab::new(data.clone(), &[65536], &StorageUnderTest::Embedded);
         let mut random = plugin_api::testing::Random::new(1);
         let End { code, errors } =
             lab.start_in_vain(&mut random, Some(&Tamper::FailSyncs { from: 1 }), PATIENCE).unwrap();

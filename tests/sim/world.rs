@@ -282,7 +282,7 @@ impl World {
         let meddler = self.defect.and_then(|defect| defect.meddler(Random::new(self.plan.seed ^ now_ms)));
         let link = Link::new(habits, random, meddler);
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        let serve = connection_task::serve(broker, BrokerEnd(Rc::clone(&link)), peer, None);
+        let serve = connection_task::serve(broker, BrokerEnd(Rc::clone(&link)), peer.into());
         let id = self.history.connect(index);
         let task = self.tasks.start(format!("connection {}", id.0), serve);
         self.wires.push(Wire { id, link: Rc::clone(&link), task, client: index });

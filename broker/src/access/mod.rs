@@ -39,7 +39,7 @@ pub use self::{
     foreign::{Foreign, Question},
     password::{HashAlgorithm, HashError, PasswordHash},
     pattern::{PATTERN_BYTES_MAX, Pattern, PatternError},
-    sasl::{Mechanism, MechanismError},
+    sasl::{EXTERNAL, Mechanism, MechanismError},
 };
 use crate::events::Events;
 use crate::origin::Origin;
@@ -248,6 +248,19 @@ impl Access {
             return Err(Refusal::NotFromLoopback);
         }
         Ok(Arc::clone(&account.user))
+    }
+
+    /// Lets in whom a verified certificate names. There is no password to check; the user has to exist (semantics 4.3).
+    ///
+    /// # Errors
+    /// [`LoginError::Refused`] for a user that does not exist, or may come from the broker's own machine only.
+    pub fn login_external(&self, name: &str, peer: Peer) -> Result<Arc<User>, LoginError> {
+        let refused = |reason| LoginError::Refused { user: printable_name(name.as_bytes()), reason };
+        let user = self.user(name).ok_or_else(|| refused(Refusal::UnknownUser))?;
+        if user.loopback_only && !peer.address.to_canonical().is_loopback() {
+            return Err(refused(Refusal::NotFromLoopback));
+        }
+        Ok(user)
     }
 
     /// Whether the user has a permission entry for this vhost, whatever it allows. For users of a backend see [`Foreign::permits`].

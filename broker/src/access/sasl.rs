@@ -16,6 +16,9 @@ pub enum Mechanism {
     Amqplain,
 }
 
+/// The mechanism of clients that TLS has verified: their certificates name the user, and the response means nothing (semantics 4.3).
+pub const EXTERNAL: &str = "EXTERNAL";
+
 /// The client asked for a mechanism that is not offered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown authentication mechanism '{0}'")]

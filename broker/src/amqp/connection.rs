@@ -82,6 +82,7 @@ const SETTLED_KEEP_MAX: usize = 4096;
 pub struct Connection {
     identity: Arc<Identity>,
     limits: Arc<Limits>,
+    offers_external: bool,
     state: State,
     handshake_until: Instant,
     frame_max_bytes: u32,
@@ -139,9 +140,15 @@ impl Connection {
             is_blocked: false,
             confirmed: Vec::new(),
             sizes: BodySizes::default(),
+            offers_external: false,
             identity,
             limits,
         }
+    }
+
+    /// The client has a verified certificate that names a user. Call it before the first byte.
+    pub fn offer_external(&mut self) {
+        self.offers_external = true;
     }
 
     /// What the client said of itself.

@@ -73,6 +73,21 @@ pub fn decode<'a>(input: &mut &'a [u8], frame_max_bytes: u32) -> Result<Option<F
     Ok(Some(Frame { kind, channel: u16::from_be_bytes([channel_high, channel_low]), payload }))
 }
 
+/// The payload of the frame that `input` begins with, cut off, if it is a sound one of this kind and channel. Of anything else
+/// [`decode`] knows what to say.
+#[inline]
+pub fn expect<'a>(input: &mut &'a [u8], kind: FrameKind, channel: u16, frame_max_bytes: u32) -> Option<&'a [u8]> {
+    let (&[found, high, low, size @ ..], rest) = input.split_first_chunk::<HEADER_BYTES>()?;
+    let size = u32::from_be_bytes(size);
+    if found != kind as u8 || [high, low] != channel.to_be_bytes() || (frame_max_bytes != 0 && size > frame_max_bytes) {
+        return None;
+    }
+    let (payload, rest) = rest.split_at_checked(size as usize)?;
+    let (&END, rest) = rest.split_first()? else { return None };
+    *input = rest;
+    Some(payload)
+}
+
 fn frame_error(kind: u8, payload: &[u8], cause: &str) -> ProtocolError {
     let shown = &payload[..payload.len().min(16)];
     let octets = shown.iter().map(u8::to_string).collect::<Vec<_>>().join(",");

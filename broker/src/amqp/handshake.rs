@@ -1,5 +1,6 @@
 //! What both sides say of themselves at the start, and the rules of tuning (semantics 2, 3, 5).
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use plugin_api::value::{Table, TableRef, Value, ValueRef};
@@ -70,6 +71,12 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// What one connection is offered. EXTERNAL is for peers whose verified certificate names a user: some clients take it wherever it stands
+    /// (semantics 33.5b).
+    pub(super) fn mechanisms(&self, offers_external: bool) -> Cow<'_, str> {
+        if offers_external { format!("{} EXTERNAL", self.mechanisms).into() } else { self.mechanisms.as_str().into() }
+    }
+
     /// The encoded server-properties (semantics 3.1).
     pub(super) fn server_properties(&self) -> Vec<u8> {
         let mut capabilities = Table::new();

@@ -1,4 +1,4 @@
-//! `hooks` of the broker, of a vhost and of an exchange.
+//! `hooks` of the broker, of a vhost, of an exchange and of a queue.
 
 use std::{path::Path, time::Duration};
 
@@ -15,33 +15,84 @@ use crate::{
     },
 };
 
-/// Hooks of the broker may name the vhost and exchange they are about, which reaches predeclared exchanges, too.
+/// Hooks of the broker may name the vhost, and the exchange or queue they are about, which reaches predeclared exchanges, too.
 pub(super) const BROKER_HOOK: Section = Section {
     what: "a hook",
-    keys: &["script", "name", "on_error", "time_limit", "memory_limit", "body", "vhost", "exchange"],
+    keys: &[
+        "script",
+        "name",
+        "on_error",
+        "time_limit",
+        "memory_limit",
+        "body",
+        "shadow",
+        "watch",
+        "dead_letter_exchange",
+        "vhost",
+        "exchange",
+        "queue",
+    ],
     hints: HINTS,
 };
 
 const VHOST_HOOK: Section = Section {
     what: "a hook of a vhost",
-    keys: &["script", "name", "on_error", "time_limit", "memory_limit", "body", "exchange"],
+    keys: &[
+        "script",
+        "name",
+        "on_error",
+        "time_limit",
+        "memory_limit",
+        "body",
+        "shadow",
+        "watch",
+        "dead_letter_exchange",
+        "exchange",
+        "queue",
+    ],
     hints: HINTS,
 };
 
 const EXCHANGE_HOOK: Section = Section {
     what: "a hook of an exchange",
-    keys: &["script", "name", "on_error", "time_limit", "memory_limit", "body"],
+    keys: &[
+        "script",
+        "name",
+        "on_error",
+        "time_limit",
+        "memory_limit",
+        "body",
+        "shadow",
+        "watch",
+        "dead_letter_exchange",
+    ],
     hints: HINTS,
+};
+
+const QUEUE_HOOK: Section = Section {
+    what: "a hook of a queue",
+    keys: &["script", "name", "on_error", "time_limit", "memory_limit", "body", "shadow", "watch"],
+    hints: QUEUE_HINTS,
 };
 
 const HINTS: &[(&str, Hint)] = &[
     ("path", Hint::Instead("did you mean 'script'?")),
     ("file", Hint::Instead("did you mean 'script'?")),
-    ("queue", Hint::NotYet),
-    ("shadow", Hint::NotYet),
+    ("dead_letter", Hint::Instead("did you mean 'dead_letter_exchange'?")),
 ];
 
-const ON_ERROR: &[(&str, OnError)] = &[("reject", OnError::Reject), ("pass", OnError::Pass), ("drop", OnError::Drop)];
+const QUEUE_HINTS: &[(&str, Hint)] = &[
+    ("path", Hint::Instead("did you mean 'script'?")),
+    ("file", Hint::Instead("did you mean 'script'?")),
+    ("dead_letter_exchange", Hint::Instead("what dies in a queue goes where its 'dead_letter' says")),
+];
+
+const ON_ERROR: &[(&str, OnError)] = &[
+    ("reject", OnError::Reject),
+    ("pass", OnError::Pass),
+    ("drop", OnError::Drop),
+    ("dead_letter", OnError::DeadLetter),
+];
 
 /// A hook that may take longer would hold up every connection on its thread.
 const TIME_LIMIT_MS_MAX: u64 = 1000;
@@ -65,6 +116,11 @@ pub(super) fn of_exchange(
 ) {
     let scope = Scope::Exchange { vhost: vhost.to_owned(), exchange: exchange.to_owned() };
     read(reader, node, &scope, &EXCHANGE_HOOK, hooks);
+}
+
+pub(super) fn of_queue(reader: &mut Reader<'_>, node: &Node, (vhost, queue): (&str, &str), hooks: &mut Vec<HookDecl>) {
+    let scope = Scope::Queue { vhost: vhost.to_owned(), queue: queue.to_owned() };
+    read(reader, node, &scope, &QUEUE_HOOK, hooks);
 }
 
 fn read(reader: &mut Reader<'_>, node: &Node, scope: &Scope, section: &Section, hooks: &mut Vec<HookDecl>) {
@@ -141,12 +197,17 @@ fn options(reader: &mut Reader<'_>, fields: &Fields<'_>, hook: &mut HookDecl) {
     if let Some(bytes) = fields.get("memory_limit").and_then(|node| reader.size(node, MEMORY_LIMIT_BYTES)) {
         hook.memory_limit_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     }
-    if let Some(body) = fields.get("body").and_then(|node| reader.flag(node)) {
-        hook.body = body;
+    for (key, flag) in [("body", &mut hook.body), ("shadow", &mut hook.shadow), ("watch", &mut hook.watch)] {
+        if let Some(is_set) = fields.get(key).and_then(|node| reader.flag(node)) {
+            *flag = is_set;
+        }
+    }
+    if let Some(exchange) = fields.get("dead_letter_exchange").and_then(|node| reader.text(node)) {
+        hook.dead_letter_exchange = Some(exchange);
     }
 }
 
-/// The scope with the vhost and exchange that the hook itself names.
+/// The scope with the vhost, exchange or queue that the hook itself names.
 fn narrowed(reader: &mut Reader<'_>, scope: &Scope, fields: &Fields<'_>, at: Item) -> Scope {
     let mut text = |key, part| {
         let node = fields.get(key)?;
@@ -155,6 +216,22 @@ fn narrowed(reader: &mut Reader<'_>, scope: &Scope, fields: &Fields<'_>, at: Ite
     };
     let vhost = text("vhost", Part::Vhost);
     let exchange = text("exchange", Part::Exchange);
+    let queue = text("queue", Part::Queue);
+    if let (Some(_), Some((_, span))) = (&exchange, &queue) {
+        reader.error(*span, "this hook names an exchange and a queue", "declare it twice");
+        return scope.clone();
+    }
+    if let Some((queue, span)) = queue {
+        let vhost = match (scope, vhost) {
+            (Scope::Vhost(vhost), _) => vhost.clone(),
+            (_, Some((vhost, _))) => vhost,
+            _ => {
+                reader.error(span, "this hook names a queue without its vhost", "add 'vhost: …'");
+                return Scope::Broker;
+            }
+        };
+        return Scope::Queue { vhost, queue };
+    }
     match (scope, vhost, exchange) {
         (Scope::Broker, Some((vhost, _)), None) => Scope::Vhost(vhost),
         (Scope::Broker, Some((vhost, _)), Some((exchange, _))) => Scope::Exchange { vhost, exchange },

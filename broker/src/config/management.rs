@@ -4,17 +4,19 @@ use std::net::SocketAddr;
 
 use super::address::parse_listen_at;
 use super::reader::{Hint, Reader, Section};
+use super::tls;
 use super::yaml::{Node, Plain, Value};
-use crate::topology::schema::{MANAGEMENT_PORT, Topology};
+use crate::topology::schema::{MANAGEMENT_PORT, MANAGEMENT_TLS_PORT, Topology};
 
 pub(super) const MANAGEMENT: Section = Section {
     what: "management",
-    keys: &["listen", "cors_allow_origins", "cors_max_age_secs", "body_bytes_max"],
+    keys: &["listen", "listen_tls", "tls", "cors_allow_origins", "cors_max_age_secs", "body_bytes_max"],
     hints: &[
         ("port", Hint::Instead("did you mean 'listen'? It takes ADDR:PORT")),
         ("address", Hint::Instead("did you mean 'listen'?")),
         ("http", Hint::Instead("did you mean 'listen'?")),
-        ("tls", Hint::NotYet),
+        ("https", Hint::Instead("did you mean 'listen_tls'?")),
+        ("ssl", Hint::Instead("did you mean 'tls'?")),
         ("path_prefix", Hint::NotYet),
     ],
 };
@@ -38,6 +40,10 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, topology: &mut Topology
     if let Some(node) = fields.get("listen") {
         listen_at(reader, node, MANAGEMENT_PORT, &mut topology.management.listen);
     }
+    if let Some(node) = fields.get("listen_tls") {
+        listen_at(reader, node, MANAGEMENT_TLS_PORT, &mut topology.management.listen_tls);
+    }
+    topology.management.tls = tls::of_section(reader, &fields, &topology.management.listen_tls, topology.tls.as_ref());
     if let Some(node) = fields.get("cors_allow_origins") {
         let origins = reader.items(node).iter().filter_map(|item| {
             let text = reader.text(item)?;

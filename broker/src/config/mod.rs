@@ -20,6 +20,7 @@ mod queues;
 mod reader;
 mod settings;
 mod source;
+mod tls;
 mod units;
 mod users;
 mod vhosts;
@@ -57,6 +58,7 @@ const TOP: Section = Section {
     what: "the file",
     keys: &[
         "node",
+        "tls",
         "listeners",
         "management",
         "metrics",
@@ -78,6 +80,7 @@ const TOP: Section = Section {
         ("policies", Hint::Instead("policies belong into a vhost: 'vhosts: { /: { policies: … } }'")),
         ("operator_policies", Hint::Instead("they belong into a vhost: 'vhosts: { /: { operator_policies: … } }'")),
         ("load_definitions", Hint::Instead("did you mean 'definitions'?")),
+        ("ssl", Hint::Instead("did you mean 'tls'?")),
         ("tests", Hint::NotYet),
         ("include", Hint::NotYet),
         ("includes", Hint::NotYet),
@@ -186,6 +189,7 @@ fn topology(reader: &mut Reader<'_>, root: &Node) -> Topology {
         }
     };
     read("node", settings::node);
+    read("tls", tls::read);
     read("listeners", settings::listeners);
     read("management", management::read);
     read("metrics", metrics::read);
@@ -195,6 +199,14 @@ fn topology(reader: &mut Reader<'_>, root: &Node) -> Topology {
     read("auth", auth::read);
     read("bindings", bindings_settings);
     read("definitions", settings::definitions);
+    if let Some(node) = fields.get("tls") {
+        tls::check_use(reader, node, &topology);
+    }
+    let mut read = |key: &str, section: fn(&mut Reader<'_>, &Node, &mut Topology)| {
+        if let Some(node) = fields.get(key) {
+            section(reader, node, &mut topology);
+        }
+    };
     // Hooks of the broker come first, as they run first.
     read("hooks", hooks::of_broker);
     read("vhosts", vhosts::read);
@@ -225,6 +237,7 @@ const SECTIONS: &[(&str, &Section)] = &[
     ("bindings", &BINDINGS),
     ("node", &settings::NODE),
     ("listeners", &settings::LISTENERS),
+    ("tls", &tls::TLS),
     ("management", &management::MANAGEMENT),
     ("metrics", &metrics::METRICS),
     ("limits", &settings::LIMITS),

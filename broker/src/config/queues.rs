@@ -3,11 +3,13 @@
 use plugin_api::value::{Table, Value as Argument};
 
 use super::{
+    hooks,
     reader::{Fields, Hint, Named, Reader, Section},
     vhosts::{friendly, set_flag},
     yaml::{Node, Value},
 };
 use crate::{
+    hooks::HookDecl,
     queue::{Durability, Overflow},
     topology::{check::Item, schema::QueueDecl},
     vhost::queue_arguments::{DEAD_LETTER_EXCHANGE, DURABILITY, QUEUE_TYPE},
@@ -31,12 +33,12 @@ pub(super) const QUEUE: Section = Section {
         "single_active_consumer",
         "consumer_timeout",
         "arguments",
+        "hooks",
     ],
     hints: &[
         ("message_ttl", Hint::Instead("did you mean 'ttl'?")),
         ("dead_letter_exchange", Hint::Instead("write 'dead_letter: EXCHANGE'")),
         ("dead_letter_routing_key", Hint::Instead("write 'dead_letter: { exchange: EXCHANGE, routing_key: KEY }'")),
-        ("hooks", Hint::NotYet),
         ("exclusive", Hint::Instead("an exclusive queue belongs to the connection that declares it")),
         ("bindings", Hint::Instead("bindings belong into the vhost, beside 'queues'")),
     ],
@@ -51,7 +53,13 @@ const MILLIS_MAX: u64 = 315_360_000_000;
 /// What a field table can carry.
 const NUMBER_MAX: u64 = i64::MAX as u64;
 
-pub(super) fn queue(reader: &mut Reader<'_>, named: &Named<'_>, item: Item) -> QueueDecl {
+pub(super) fn queue(
+    reader: &mut Reader<'_>,
+    named: &Named<'_>,
+    item: Item,
+    vhost: &str,
+    hook_decls: &mut Vec<HookDecl>,
+) -> QueueDecl {
     let mut queue = QueueDecl { name: named.name.clone(), durable: true, auto_delete: false, arguments: Table::new() };
     let Some(fields) = reader.named_fields(named, &QUEUE) else { return queue };
     set_flag(reader, &fields, "durable", &mut queue.durable);
@@ -100,6 +108,9 @@ pub(super) fn queue(reader: &mut Reader<'_>, named: &Named<'_>, item: Item) -> Q
     }
     if let Some(node) = fields.get("dead_letter") {
         dead_letter(reader, node, item, arguments);
+    }
+    if let Some(node) = fields.get("hooks") {
+        hooks::of_queue(reader, node, (vhost, &named.name), hook_decls);
     }
     queue
 }

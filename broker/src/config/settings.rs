@@ -4,12 +4,14 @@ use std::path::PathBuf;
 
 use super::{
     address::parse_listen,
+    management::listen_at,
     reader::{Hint, Reader, Section},
+    tls,
     yaml::{Node, Plain, Value},
 };
 use crate::topology::{
     check::{Item, Part},
-    schema::{DefinitionsDecl, LimitsDecl, PluginDecl, StorageDecl, Topology},
+    schema::{AMQPS_PORT, DefinitionsDecl, LimitsDecl, PluginDecl, StorageDecl, Topology},
 };
 use crate::vhost::quorum::QuorumQueues;
 
@@ -20,9 +22,10 @@ const QUORUM_QUEUES: [(&str, QuorumQueues); 2] = [("local", QuorumQueues::Local)
 
 pub(super) const LISTENERS: Section = Section {
     what: "listeners",
-    keys: &["amqp", "proxy_protocol"],
+    keys: &["amqp", "amqps", "proxy_protocol"],
     hints: &[
-        ("amqps", Hint::NotYet),
+        ("ssl", Hint::Instead("did you mean 'amqps'?")),
+        ("tls", Hint::Instead("it has a section of its own: 'tls: { certificate: …, key: … }'; addresses are 'amqps'")),
         ("http", Hint::Instead("it has a section of its own: 'management: { listen: … }'")),
         ("management", Hint::Instead("it has a section of its own: 'management: { listen: … }'")),
         ("metrics", Hint::Instead("it has a section of its own: 'metrics: { listen: … }'")),
@@ -117,6 +120,11 @@ pub(super) fn listeners(reader: &mut Reader<'_>, node: &Node, topology: &mut Top
     let Some(fields) = reader.fields(node, &LISTENERS) else { return };
     if let Some(node) = fields.get("proxy_protocol") {
         topology.listeners.proxy_protocol = reader.flag(node).unwrap_or(false);
+    }
+    if let Some(node) = fields.get("amqps") {
+        let listeners = &mut topology.listeners;
+        listen_at(reader, node, AMQPS_PORT, &mut listeners.amqps);
+        tls::check_listen(reader, node, &listeners.amqps, topology.tls.is_some());
     }
     let Some(node) = fields.get("amqp") else { return };
     if node.is_null() {

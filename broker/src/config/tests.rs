@@ -323,8 +323,9 @@ fn hooks_stand_where_they_belong() {
     std::fs::write(
         folder.join("topology.yaml"),
         "hooks:\n  - tenant.lua\n  - { script: tenant.lua, vhost: /, exchange: amq.topic }\n\
-         vhosts:\n  /:\n    hooks: { script: tenant.lua, name: audit, on_error: pass, time_limit: 2ms, memory_limit: 1MiB, body: true }\n\
-         \x20   exchanges: { orders: { type: topic, hooks: [tenant.lua] } }\n",
+         vhosts:\n  /:\n    hooks: { script: tenant.lua, name: audit, on_error: pass, time_limit: 2ms, memory_limit: 1MiB, body: true, dead_letter_exchange: dlx }\n\
+         \x20   exchanges: { dlx: fanout, orders: { type: topic, hooks: [tenant.lua] } }\n\
+         \x20   queues: { all: { hooks: [{ script: tenant.lua, shadow: true, watch: true, on_error: dead_letter }] } }\n",
     )
     .unwrap();
     let hooks = load(&folder.join("topology.yaml"), &environment).unwrap().topology.hooks;
@@ -336,13 +337,34 @@ fn hooks_stand_where_they_belong() {
             ("tenant", Scope::Broker),
             ("tenant-2", exchange("amq.topic")),
             ("audit", Scope::Vhost("/".to_owned())),
-            ("tenant-3", exchange("orders"))
+            ("tenant-3", exchange("orders")),
+            ("tenant-4", Scope::Queue { vhost: "/".to_owned(), queue: "all".to_owned() })
         ]
     );
+    let last = &hooks[4];
+    assert_eq!((last.on_error, last.shadow, last.watch, last.body), (OnError::DeadLetter, true, true, false));
     let audit = &hooks[2];
+    assert_eq!((audit.shadow, audit.watch, &audit.dead_letter_exchange), (false, false, &Some("dlx".to_owned())));
     assert_eq!((audit.on_error, audit.time_limit.as_millis()), (OnError::Pass, 2));
     assert_eq!((audit.memory_limit_bytes, audit.body), (1 << 20, true));
     assert_eq!(audit.script, folder.join("tenant.lua"));
+
+    for (text, cause) in [
+        ("hooks: [{ script: tenant.lua, queue: q }]", "this hook names a queue without its vhost"),
+        ("hooks: [{ script: tenant.lua, vhost: /, queue: q, exchange: x }]", "this hook names an exchange and a queue"),
+        (
+            "{hooks: [{ script: tenant.lua, vhost: /, queue: q }], vhosts: {/: {queues: [p]}}}",
+            "queue 'q' is not declared in vhost '/'",
+        ),
+        (
+            "vhosts: {/: {hooks: [{ script: tenant.lua, dead_letter_exchange: x }]}}",
+            "exchange 'x' is not declared in vhost '/'",
+        ),
+    ] {
+        std::fs::write(folder.join("topology.yaml"), text).unwrap();
+        let diagnostics = load(&folder.join("topology.yaml"), &environment).unwrap_err();
+        assert_eq!(diagnostics[0].cause, cause, "{text}");
+    }
 
     std::fs::write(folder.join("topology.yaml"), "hooks: [tennant.lua, .]").unwrap();
     let diagnostics = load(&folder.join("topology.yaml"), &environment).unwrap_err();
@@ -429,7 +451,7 @@ fn arguments_are_checked_as_a_declaration_checks_them() {
         ("overflow: wait", "1:41: 'wait' is not known here"),
         ("dead_letter: { routing_key: k }", "1:44: a dead-letter target needs an exchange"),
         ("ttl: 5s, arguments: { x-message-ttl: 5000 }", "1:36: 'ttl' and argument 'x-message-ttl' are the same thing"),
-        ("hooks: x", "1:31: 'hooks' of a queue is not supported by this version"),
+        ("hooks: x", "1:38: hook script 'x' does not exist"),
     ] {
         check_errors(&queue(body), &[expected]);
     }

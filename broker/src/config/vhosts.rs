@@ -108,7 +108,7 @@ fn read_vhost(
         for named in reader.named(node, &QUEUE) {
             let item = Item::Queue(at, vhost.queues.len());
             reader.place(item, Part::Whole, named.name_span);
-            let queue = queue(reader, &named, item);
+            let queue = queue(reader, &named, item, &vhost.name, hook_decls);
             vhost.queues.push(queue);
         }
     }

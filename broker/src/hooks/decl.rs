@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::point::Point;
+
 /// One script at one place, as declared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HookDecl {
@@ -11,9 +13,9 @@ pub struct HookDecl {
     pub name: String,
     /// The `.lua` file. `require` inside it sees the files of its folder.
     pub script: PathBuf,
-    /// Which publishes it sees.
+    /// What it sees.
     pub scope: Scope,
-    /// What happens to a message when the script fails.
+    /// What happens when the script fails.
     pub on_error: OnError,
     /// Wall time for one call. A call that has hardly run when its time is up, because the operating system gave the core to
     /// something else, gets it a second time.
@@ -22,6 +24,12 @@ pub struct HookDecl {
     pub memory_limit_bytes: usize,
     /// Whether the script may read message bodies with `msg:body()`. Off by default, because a body has to be copied for it.
     pub body: bool,
+    /// The script is called and what it decides is counted and recorded, but nothing comes of it.
+    pub shadow: bool,
+    /// The script is loaded anew when it, or a file beside it, changes.
+    pub watch: bool,
+    /// The exchange, in the vhost of the message, for publishes that the script, or a failure of it, sends to the dead letters.
+    pub dead_letter_exchange: Option<String>,
 }
 
 impl HookDecl {
@@ -36,44 +44,75 @@ impl HookDecl {
             time_limit: TIME_LIMIT_DEFAULT,
             memory_limit_bytes: MEMORY_LIMIT_BYTES_DEFAULT,
             body: false,
+            shadow: false,
+            watch: false,
+            dead_letter_exchange: None,
         }
     }
 }
 
-/// Which publishes a hook sees. A message passes the hooks of the broker, then those of its vhost, then those of its
-/// exchange; within one of the three, in the order of declaration.
+/// What a hook sees. A message passes the hooks of the broker, then those of its vhost, then those of its exchange or queue;
+/// within one of the three, in the order of declaration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
-    /// Every publish.
+    /// Everything.
     Broker,
-    /// Every publish in this vhost.
+    /// What happens in this vhost.
     Vhost(String),
-    /// Publishes to this exchange; the default exchange has the empty name.
+    /// Publishes to this exchange, and its declaration; the default exchange has the empty name.
     Exchange {
         /// The vhost of the exchange.
         vhost: String,
         /// The name of the exchange.
         exchange: String,
     },
+    /// Deliveries from this queue, what dies in it, and its declaration.
+    Queue {
+        /// The vhost of the queue.
+        vhost: String,
+        /// The name of the queue.
+        queue: String,
+    },
+}
+
+/// Where something happens that hooks may want to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Site<'a> {
+    /// At an exchange.
+    Exchange(&'a str),
+    /// At a queue.
+    Queue(&'a str),
+    /// In the vhost as a whole.
+    Vhost,
 }
 
 impl Scope {
-    /// Whether a publish to `exchange` in `vhost` is seen.
+    /// Whether what happens at `site` in `vhost` is seen.
     #[must_use]
-    pub fn covers(&self, vhost: &str, exchange: &str) -> bool {
+    pub fn covers(&self, vhost: &str, site: Site<'_>) -> bool {
         match self {
             Self::Broker => true,
             Self::Vhost(name) => name == vhost,
-            Self::Exchange { vhost: in_vhost, exchange: name } => in_vhost == vhost && name == exchange,
+            Self::Exchange { vhost: in_vhost, exchange } => in_vhost == vhost && site == Site::Exchange(exchange),
+            Self::Queue { vhost: in_vhost, queue } => in_vhost == vhost && site == Site::Queue(queue),
         }
     }
 
-    /// The place in the chain: broker, vhost, exchange.
-    pub(super) fn rank(&self) -> u8 {
+    /// Whether a hook at this place can be called at the point.
+    pub(super) const fn has(&self, point: Point) -> bool {
+        match self {
+            Self::Broker | Self::Vhost(_) => true,
+            Self::Exchange { .. } => matches!(point, Point::Publish | Point::Declare),
+            Self::Queue { .. } => matches!(point, Point::Deliver | Point::DeadLetter | Point::Declare),
+        }
+    }
+
+    /// The place in the chain: broker, vhost, exchange or queue.
+    pub(super) const fn rank(&self) -> u8 {
         match self {
             Self::Broker => 0,
             Self::Vhost(_) => 1,
-            Self::Exchange { .. } => 2,
+            Self::Exchange { .. } | Self::Queue { .. } => 2,
         }
     }
 }
@@ -84,21 +123,25 @@ impl fmt::Display for Scope {
             Self::Broker => f.write_str("broker"),
             Self::Vhost(vhost) => write!(f, "vhost '{vhost}'"),
             Self::Exchange { vhost, exchange } => write!(f, "exchange '{exchange}' in vhost '{vhost}'"),
+            Self::Queue { vhost, queue } => write!(f, "queue '{queue}' in vhost '{vhost}'"),
         }
     }
 }
 
-/// What happens to a message when its hook fails, whatever the failure: an error in the script, a budget that ran out, a
-/// return value that means nothing.
+/// What happens when a hook fails, whatever the failure: an error in the script, a budget that ran out, a return value that
+/// means nothing. What each of them means at which point is in the table of [`crate::hooks`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnError {
-    /// The publisher gets the error. The default: nothing passes unseen, nothing is lost silently.
+    /// Whoever publishes, consumes, connects or declares gets the error. The default: nothing passes unseen, nothing is lost
+    /// silently.
     #[default]
     Reject,
     /// The message goes on as it came to this hook.
     Pass,
     /// The message is dropped.
     Drop,
+    /// The message goes to the dead letters.
+    DeadLetter,
 }
 
 impl OnError {
@@ -109,6 +152,7 @@ impl OnError {
             Self::Reject => "reject",
             Self::Pass => "pass",
             Self::Drop => "drop",
+            Self::DeadLetter => "dead_letter",
         }
     }
 }

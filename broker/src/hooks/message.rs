@@ -36,6 +36,9 @@ impl Message {
             b"user" => view.user(lua),
             b"size" => Ok(Value::Number(view.body_bytes() as f64)),
             b"body" => Ok(Value::Function(self.body.clone())),
+            b"queue" => view.queue(lua),
+            b"redelivered" => Ok(view.redelivered()),
+            b"reason" => view.reason(lua),
             _ => match property(name) {
                 Some(index) => view.property(lua, index),
                 None => Err(unknown(name)),
@@ -53,7 +56,8 @@ impl Message {
         match name {
             b"routing_key" => view.set_routing_key(value),
             b"exchange" | b"vhost" => read_only("a message stays at the exchange it was published to"),
-            b"user" => read_only("it names the publisher"),
+            b"user" => read_only("it names who publishes or consumes"),
+            b"queue" | b"redelivered" | b"reason" => read_only("it says where the message comes from"),
             b"size" | b"body" => read_only("hooks do not change bodies"),
             _ => match property(name).and_then(|index| Some((index, FIELDS.get(index)?))) {
                 Some((index, field)) => field.fixed.map_or_else(|| view.set_property(index, value), read_only),
@@ -80,7 +84,13 @@ fn property(name: &[u8]) -> Option<usize> {
 #[cold]
 fn unknown(name: &[u8]) -> mlua::Error {
     let name = String::from_utf8_lossy(name);
-    let known = ["routing_key", "exchange", "vhost", "user", "size", "body"];
-    let names = known.into_iter().chain(FIELDS.iter().map(|field| field.name));
-    mlua::Error::runtime(format!("msg.{name} does not exist{}", did_you_mean(&name, names)))
+    mlua::Error::runtime(format!("msg.{name} does not exist{}", did_you_mean(&name, names())))
 }
+
+/// Everything that `msg.` can be followed by.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    NAMES.into_iter().chain(FIELDS.iter().map(|field| field.name))
+}
+
+/// What a message has beside its properties.
+const NAMES: [&str; 9] = ["routing_key", "exchange", "vhost", "user", "queue", "redelivered", "reason", "size", "body"];

@@ -18,7 +18,7 @@ use super::error::{ErrorKind, Failure};
 use super::sandbox::{Chunk, Sandbox, load};
 
 /// What is needed to run a script in any number of interpreters.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Program {
     script: Arc<Chunk>,
     /// The required files by name.
@@ -49,6 +49,11 @@ impl Program {
         if let Source::Folder { found, .. } = &require.source {
             self.modules = Arc::new(found.take());
         }
+    }
+
+    /// The names of the files that the script requires.
+    pub(super) fn modules(&self) -> impl Iterator<Item = &str> {
+        self.modules.keys().map(String::as_str)
     }
 
     /// Runs the script in a sealed sandbox, and gives what it returns.

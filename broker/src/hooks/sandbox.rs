@@ -10,7 +10,7 @@
 
 use std::rc::Rc;
 use std::sync::Once;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mlua::chunk::{ChunkMode, Compiler};
 use mlua::state::LuaOptions;
@@ -55,9 +55,21 @@ impl Sandbox {
 
     /// Adds a table that scripts can read and not change, and that answers unknown names with an error.
     pub(super) fn add_table(&self, name: &'static str, table: &Table) -> mlua::Result<()> {
-        table.set_metatable(Some(strict(&self.lua, name)?))?;
-        table.set_readonly(true);
+        self.protect(name, table)?;
         self.add(name, table)
+    }
+
+    /// Makes a table one that scripts can read and not change, and that answers unknown names with an error. `name` is how
+    /// scripts write it.
+    pub(super) fn protect(&self, name: &'static str, table: &Table) -> mlua::Result<()> {
+        table.set_metatable(Some(self.strict(name)?))?;
+        table.set_readonly(true);
+        Ok(())
+    }
+
+    /// The metatable for that.
+    pub(super) fn strict(&self, name: &'static str) -> mlua::Result<Table> {
+        strict(&self.lua, name)
     }
 
     /// Ends the additions: from here on nothing can change what scripts see. `memory_limit_bytes` counts what they allocate
@@ -95,13 +107,8 @@ impl Sandbox {
     /// Runs `call` within `time_limit`. An error, or time that ran out even if the script caught the error about it, is a
     /// failure.
     #[inline]
-    pub(super) fn run<R>(
-        &self,
-        now: Instant,
-        time_limit: Duration,
-        call: impl FnOnce() -> mlua::Result<R>,
-    ) -> Result<R, Failure> {
-        self.budget.start(now, time_limit);
+    pub(super) fn run<R>(&self, time_limit: Duration, call: impl FnOnce() -> mlua::Result<R>) -> Result<R, Failure> {
+        self.budget.start(time_limit);
         let result = call();
         if self.budget.stop() {
             return Err(self.time_limit_failure());

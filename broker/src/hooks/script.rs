@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::decl::HookDecl;
 use super::error::Failure;
+use super::point::Point;
 use super::program::Program;
+use super::shared::Store;
 use super::state::State;
 use super::status::{LogGate, SCRIPT_LINES_MAX};
 
@@ -16,22 +18,33 @@ pub(super) struct Script {
     pub(super) path: PathBuf,
     pub(super) memory_limit_bytes: usize,
     pub(super) program: Program,
+    /// Where the script wants to be called.
+    pub(super) points: Vec<Point>,
     /// For what the script writes with `broker.log`.
     pub(super) log: Arc<LogGate>,
+    /// For `broker.shared`.
+    pub(super) store: Arc<Store>,
 }
 
 impl Script {
-    pub(super) fn load(decl: &HookDecl) -> Result<Self, Failure> {
+    pub(super) fn load(decl: &HookDecl, store: Arc<Store>) -> Result<Self, Failure> {
         let (path, memory_limit_bytes) = (decl.script.clone(), decl.memory_limit_bytes);
         let program = Program::read(&path)?;
-        let mut script = Self { path, memory_limit_bytes, program, log: Arc::new(LogGate::new(SCRIPT_LINES_MAX)) };
+        let log = Arc::new(LogGate::new(SCRIPT_LINES_MAX));
+        let mut script = Self { path, memory_limit_bytes, program, points: Vec::new(), log, store };
         // The run is the check; worker threads make interpreters of their own.
-        State::check(&mut script)?;
+        let state = State::check(&mut script)?;
+        script.points = Point::ALL.into_iter().filter(|point| state.has(*point)).collect();
         Ok(script)
     }
 
     pub(super) fn is_of(&self, decl: &HookDecl) -> bool {
         self.path == decl.script && self.memory_limit_bytes == decl.memory_limit_bytes
+    }
+
+    /// Whether it says the same, file by file.
+    pub(super) fn is_same_as(&self, other: &Self) -> bool {
+        self.path == other.path && self.memory_limit_bytes == other.memory_limit_bytes && self.program == other.program
     }
 
     /// Where `require` looks.

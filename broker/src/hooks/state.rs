@@ -1,30 +1,40 @@
-//! One script in one interpreter, ready to be called: what a worker thread keeps for each hook it has met.
+//! One script in one interpreter, ready to be called: what a worker thread keeps for each script that it has met.
 
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
-use mlua::{AnyUserData, Function, Lua, LuaString, Value};
-use tracing::Level;
+use mlua::{AnyUserData, Function, IntoLuaMulti, Table, Value};
 
-use super::chain::Publish;
+use super::broker_table;
+use super::clock::Clock;
 use super::decl::HookDecl;
-use super::error::{ErrorKind, Failure, PRELUDE_CHUNK, did_you_mean, shorten};
+use super::error::{ErrorKind, Failure, did_you_mean};
+use super::facts::{Connecting, Declaring};
 use super::message::Message;
+use super::point::Point;
 use super::program::Program;
 use super::sandbox::Sandbox;
 use super::script::Script;
-use super::status::LogGate;
-use super::view::{Rewrite, Verdict, View};
+use super::view::{Origin, Publish, Rewrite, Verdict, VerdictKind, View};
 
 pub(super) struct State {
-    on_publish: Function,
+    functions: Functions,
     message: AnyUserData,
     view: Rc<View>,
-    /// Where the hook begins, for failures that have no line.
-    place: (Option<String>, Option<u32>),
+    clock: Rc<Clock>,
+    /// Metatables of what `on_connect` and `on_declare` are given.
+    client: Table,
+    declaration: Table,
     // Behind the handles into it.
     sandbox: Sandbox,
+}
+
+/// What a script is called with.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Given<'a> {
+    Message(&'a Publish<'a>, Option<&'a Origin<'a>>),
+    Connecting(&'a Connecting<'a>),
+    Declaring(&'a Declaring<'a>),
 }
 
 /// What a call that ended well wants.
@@ -33,6 +43,7 @@ pub(super) enum Decision {
     Pass(Rewrite),
     Drop(String),
     Reject(String),
+    DeadLetter(String),
 }
 
 impl State {
@@ -59,160 +70,182 @@ impl State {
 
     fn start(script: &Script, sandbox: Sandbox) -> Result<Self, Failure> {
         let broken = |error: mlua::Error| Failure::from_lua(&error);
-        let view = Rc::new(View::default());
-        add_broker(&sandbox, &view, script).map_err(broken)?;
+        let (view, clock) = (Rc::new(View::default()), Rc::new(Clock::default()));
+        broker_table::add(&sandbox, &view, &clock, script).map_err(broken)?;
         let message = Message::create(sandbox.lua(), &view).map_err(broken)?;
+        let client = sandbox.strict("client").map_err(broken)?;
+        let declaration = sandbox.strict("declaration").map_err(broken)?;
         sandbox.seal(script.memory_limit_bytes).map_err(broken)?;
-        let returned = sandbox.run(Instant::now(), LOAD_TIME_LIMIT, || script.program.run(&sandbox))?;
-        let on_publish = hooks_of(&returned)?;
-        let info = on_publish.info();
-        let place = (info.short_src, info.line_defined.and_then(|line| u32::try_from(line).ok()));
-        Ok(Self { on_publish, message, view, place, sandbox })
+        let returned = sandbox.run(LOAD_TIME_LIMIT, || script.program.run(&sandbox))?;
+        let functions = Functions::of(&returned)?;
+        Ok(Self { functions, message, view, clock, client, declaration, sandbox })
     }
 
-    /// Calls the hook that `decl` declares with one message. Whatever happens, the interpreter keeps nothing of the message.
+    /// Whether the script has a function for the point.
+    pub(super) fn has(&self, point: Point) -> bool {
+        self.functions.get(point).is_some()
+    }
+
+    /// The clock of this interpreter.
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Calls the function for the point as `decl` says. Whatever happens, the interpreter keeps nothing of what it was given.
     #[inline]
-    pub(super) fn on_publish(&self, now: Instant, decl: &HookDecl, publish: &Publish<'_>) -> Result<Decision, Failure> {
-        self.view.open(publish, decl.body);
-        let returned = self.sandbox.run(now, decl.time_limit, || self.on_publish.call::<(Value, Value)>(&self.message));
-        let decision = self.decide(returned);
+    pub(super) fn call(&self, point: Point, decl: &HookDecl, given: Given<'_>) -> Result<Decision, Failure> {
+        let Some(hook) = self.functions.get(point) else {
+            return Err(Failure::new(ErrorKind::Declaration, format!("the script has no {point} any more")));
+        };
+        let decision = match given {
+            Given::Message(message, origin) => {
+                self.view.open(point, message, origin, decl.body);
+                self.run(hook, point, decl, &self.message)
+            }
+            Given::Connecting(client) => {
+                self.view.begin(point);
+                self.with_table(client.table(self.sandbox.lua(), &self.client), hook, point, decl)
+            }
+            Given::Declaring(declaration) => {
+                self.view.begin(point);
+                self.with_table(declaration.table(self.sandbox.lua(), &self.declaration), hook, point, decl)
+            }
+        };
         self.view.close();
         self.sandbox.tidy();
         decision
     }
 
+    fn with_table(
+        &self,
+        table: mlua::Result<Table>,
+        hook: &Hook,
+        point: Point,
+        decl: &HookDecl,
+    ) -> Result<Decision, Failure> {
+        self.run(hook, point, decl, table.map_err(|error| Failure::from_lua(&error))?)
+    }
+
     #[inline]
-    fn decide(&self, returned: Result<(Value, Value), Failure>) -> Result<Decision, Failure> {
+    fn run(
+        &self,
+        hook: &Hook,
+        point: Point,
+        decl: &HookDecl,
+        argument: impl IntoLuaMulti,
+    ) -> Result<Decision, Failure> {
+        let returned = self.sandbox.run(decl.time_limit, || hook.function.call::<(Value, Value)>(argument));
+        match self.decide(returned, hook, point)? {
+            Decision::DeadLetter(_) if point == Point::Publish && decl.dead_letter_exchange.is_none() => {
+                Err(Failure::new(ErrorKind::Returned, NEEDS_DEAD_LETTER_EXCHANGE))
+            }
+            decision => Ok(decision),
+        }
+    }
+
+    #[inline]
+    fn decide(
+        &self,
+        returned: Result<(Value, Value), Failure>,
+        hook: &Hook,
+        point: Point,
+    ) -> Result<Decision, Failure> {
         if let Some(decision) = self.take_verdict(&returned) {
             return Ok(decision);
         }
         match returned? {
             (Value::Nil | Value::Boolean(true), Value::Nil) => Ok(Decision::Pass(self.view.take_rewrite())),
-            (Value::Boolean(false), Value::Nil) => Ok(Decision::Drop(DROPPED.to_owned())),
-            (returned, Value::Nil) => Err(self.wrong_return(&format!("returned a {}", returned.type_name()))),
-            _ => Err(self.wrong_return("returned more than one value")),
+            (Value::Boolean(false), Value::Nil) if point.has_message() => Ok(Decision::Drop(NO_REASON.to_owned())),
+            (Value::Boolean(false), Value::Nil) => Ok(Decision::Reject(NO_REASON.to_owned())),
+            (returned, Value::Nil) => Err(hook.wrong_return(point, &format!("returned a {}", returned.type_name()))),
+            _ => Err(hook.wrong_return(point, "returned more than one value")),
         }
     }
 
-    #[cold]
-    fn wrong_return(&self, what: &str) -> Failure {
-        let (chunk, line) = self.place.clone();
-        let text = format!("{ON_PUBLISH} {what}; return nothing or true to pass the message on, false to drop it");
-        Failure { chunk, line, kind: ErrorKind::Returned, text }
-    }
-
-    /// `broker.drop` and `broker.reject` end a call by an error; what counts is the verdict they left behind. A budget that
+    /// `broker.drop` and its like end a call by an error; what counts is the verdict they left behind. A budget that
     /// ran out is stronger: nobody knows what the script would have said in the end.
     #[inline]
     fn take_verdict(&self, returned: &Result<(Value, Value), Failure>) -> Option<Decision> {
-        let verdict = self.view.take_verdict()?;
+        let Verdict { kind, reason } = self.view.take_verdict()?;
         if returned.as_ref().is_err_and(|failure| failure.kind.spoils_state()) {
             return None;
         }
-        Some(match verdict {
-            Verdict::Drop(reason) => Decision::Drop(reason),
-            Verdict::Reject(reason) => Decision::Reject(reason),
+        Some(match kind {
+            VerdictKind::Drop => Decision::Drop(reason),
+            VerdictKind::Reject => Decision::Reject(reason),
+            VerdictKind::DeadLetter => Decision::DeadLetter(reason),
         })
     }
 }
 
-/// The hook in the table that a script returns.
-fn hooks_of(returned: &Value) -> Result<Function, Failure> {
-    let wrong = |text: String| Err(Failure::new(ErrorKind::Declaration, text));
-    let Value::Table(hooks) = returned else {
-        return wrong(format!(
-            "the script has to return a table of hooks, as in 'return {{ on_publish = … }}', not a {}",
-            returned.type_name()
-        ));
-    };
-    let mut on_publish = None;
-    for pair in hooks.pairs::<Value, Value>() {
-        let (name, value) = pair.map_err(|error| Failure::from_lua(&error))?;
-        let name = match &name {
-            Value::String(name) => name.to_string_lossy(),
-            other => other.to_string().unwrap_or_default(),
+/// The function of a script for one point.
+struct Hook {
+    function: Function,
+    /// Where it begins, for failures that have no line.
+    place: (Option<String>, Option<u32>),
+}
+
+impl Hook {
+    #[cold]
+    fn wrong_return(&self, point: Point, what: &str) -> Failure {
+        let (chunk, line) = self.place.clone();
+        let end = if point.has_message() { "drop it" } else { "refuse" };
+        let object = if point.has_message() { "pass the message on" } else { "let it pass" };
+        let text = format!("{point} {what}; return nothing or true to {object}, false to {end}");
+        Failure { chunk, line, kind: ErrorKind::Returned, text }
+    }
+}
+
+/// The functions of a script, by the number of their point.
+struct Functions([Option<Hook>; Point::ALL.len()]);
+
+impl Functions {
+    #[inline]
+    fn get(&self, point: Point) -> Option<&Hook> {
+        self.0.get(point.number())?.as_ref()
+    }
+
+    /// The hooks in the table that a script returns.
+    fn of(returned: &Value) -> Result<Self, Failure> {
+        let wrong = |text: String| Err(Failure::new(ErrorKind::Declaration, text));
+        let Value::Table(hooks) = returned else {
+            return wrong(format!(
+                "the script has to return a table of hooks, as in 'return {{ on_publish = … }}', not a {}",
+                returned.type_name()
+            ));
         };
-        match value {
-            Value::Function(function) if name == ON_PUBLISH => on_publish = Some(function),
-            other if name == ON_PUBLISH => {
-                return wrong(format!("{ON_PUBLISH} has to be a function, not a {}", other.type_name()));
-            }
-            _ => return wrong(format!("there is no hook '{name}'{}", did_you_mean(&name, [ON_PUBLISH]))),
+        let mut functions = Self(Default::default());
+        for pair in hooks.pairs::<Value, Value>() {
+            let (name, value) = pair.map_err(|error| Failure::from_lua(&error))?;
+            let name = match &name {
+                Value::String(name) => name.to_string_lossy(),
+                other => other.to_string().unwrap_or_default(),
+            };
+            let point = Point::ALL.into_iter().find(|point| point.function() == name);
+            let Some(slot) = point.and_then(|point| functions.0.get_mut(point.number())) else {
+                let near = did_you_mean(&name, Point::ALL.into_iter().map(Point::function));
+                return wrong(format!("there is no hook '{name}'{near}"));
+            };
+            let Value::Function(function) = value else {
+                return wrong(format!("{name} has to be a function, not a {}", value.type_name()));
+            };
+            let info = function.info();
+            let place = (info.short_src, info.line_defined.and_then(|line| u32::try_from(line).ok()));
+            *slot = Some(Hook { function, place });
         }
-    }
-    on_publish.ok_or_else(|| {
-        Failure::new(ErrorKind::Declaration, format!("the script returns no hook; '{ON_PUBLISH}' is one"))
-    })
-}
-
-/// The table `broker`.
-fn add_broker(sandbox: &Sandbox, view: &Rc<View>, script: &Script) -> mlua::Result<()> {
-    let lua = sandbox.lua();
-    let broker = lua.create_table()?;
-    let stop = Value::Error(Box::new(mlua::Error::runtime("the hook ends here")));
-    let ending: Function = lua.load(ENDING).set_name(format!("={PRELUDE_CHUNK}")).into_function()?;
-    for (name, verdict) in [("drop", Verdict::Drop as fn(String) -> Verdict), ("reject", Verdict::Reject)] {
-        let view = Rc::clone(view);
-        let decide = lua.create_function(move |_, reason: Option<LuaString>| {
-            let reason = reason.map_or_else(|| DROPPED.to_owned(), |reason| reason.to_string_lossy());
-            view.decide(verdict(shorten(&reason, REASON_BYTES_MAX).into_owned()))
-        })?;
-        broker.raw_set(name, ending.call::<Function>((decide, &stop))?)?;
-    }
-    broker.raw_set("now", lua.create_function(|_, ()| Ok(unix_seconds()))?)?;
-    let (script, log) = (script.name(), Arc::clone(&script.log));
-    let write =
-        move |_: &Lua, (level, text): (LuaString, LuaString)| write_log(&script, &log, &level.to_string_lossy(), &text);
-    broker.raw_set("log", lua.create_function(write)?)?;
-    sandbox.add_table("broker", &broker)
-}
-
-/// Ends a call after the verdict. An error value that exists already costs half of one that a function of ours returns,
-/// which gets a stack traceback.
-const ENDING: &str = "local decide, stop = ... return function(why) decide(why) error(stop, 0) end";
-
-fn write_log(script: &str, gate: &LogGate, level: &str, text: &LuaString) -> mlua::Result<()> {
-    // A line that nobody wants to see must not use up the share of those that somebody does.
-    macro_rules! write {
-        ($level:ident) => {
-            if tracing::enabled!(Level::$level)
-                && let Some(suppressed) = gate.pass(Instant::now())
-            {
-                let text = text.to_string_lossy();
-                tracing::event!(Level::$level, script, suppressed, "{}", shorten(&text, LOG_TEXT_BYTES_MAX));
-            }
-        };
-    }
-    match level {
-        "error" => write!(ERROR),
-        "warn" => write!(WARN),
-        "info" => write!(INFO),
-        "debug" => write!(DEBUG),
-        "trace" => write!(TRACE),
-        other => {
-            let (names, near) = (LOG_LEVELS.join(", "), did_you_mean(other, LOG_LEVELS));
-            return Err(mlua::Error::runtime(format!("broker.log knows the levels {names}, not '{other}'{near}")));
+        if functions.0.iter().all(Option::is_none) {
+            return wrong("the script returns no hook; 'on_publish' is one".to_owned());
         }
+        Ok(functions)
     }
-    Ok(())
 }
-
-const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
-
-fn unix_seconds() -> f64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
-}
-
-/// The one point so far where hooks are called: before a message is routed.
-pub(super) const ON_PUBLISH: &str = "on_publish";
 
 /// The reason of a `return false`, and of a verdict without one.
-const DROPPED: &str = "no reason given";
+pub(super) const NO_REASON: &str = "no reason given";
+
+/// Also said when the hook is loaded, where its `on_error` is the one that needs it.
+pub(super) const NEEDS_DEAD_LETTER_EXCHANGE: &str =
+    "a publish goes to the dead letters only with 'dead_letter_exchange: NAME' in the declaration of the hook";
 
 /// What a script may take to load, once on each worker thread: building tables for the hooks is what loading is for.
 const LOAD_TIME_LIMIT: Duration = Duration::from_millis(250);
-
-/// A reason ends up in a reply text, which has 255 bytes for everything.
-const REASON_BYTES_MAX: usize = 180;
-
-const LOG_TEXT_BYTES_MAX: usize = 1 << 10;

@@ -11,25 +11,38 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::decl::{OnError, Scope};
+use super::error::HookError;
+use super::point::Point;
+use super::record::{RESULTS, Record};
 
-/// What one hook has done since it was loaded.
+/// What one hook has done at one point since it was first loaded; reloads do not begin anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HookStatus {
     /// The declared name.
     pub name: String,
+    /// Where it is called. A script with several functions has a status for each.
+    pub point: Point,
     /// The declared file.
     pub script: PathBuf,
     /// The declared place.
     pub scope: Scope,
     /// The declared answer to failures.
     pub on_error: OnError,
+    /// Whether nothing comes of what it decides.
+    pub shadow: bool,
     /// The counters.
     pub counts: Counts,
-    /// Worker threads that have an interpreter for it.
+    /// How long calls took: the timed ones, by [`TIME_BOUNDS`] and above.
+    pub times: [u64; TIME_BOUNDS_SECS.len() + 1],
+    /// Worker threads that call it.
     pub worker_count: usize,
+    /// The last failure since it was loaded.
+    pub last_error: Option<HookError>,
+    /// The last calls, a sample, latest first.
+    pub records: Vec<Arc<Record>>,
 }
 
-/// The counters of a hook. Every call ends in one of `passed`, `rewritten`, `dropped`, `rejected` and `failed`.
+/// The counters of a hook. Every call ends in one of `passed`, `rewritten`, `dropped`, `rejected`, `dead_lettered` and `failed`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     /// Messages that went on as they came.
@@ -38,8 +51,10 @@ pub struct Counts {
     pub rewritten: u64,
     /// Messages that the script dropped.
     pub dropped: u64,
-    /// Messages that the script rejected.
+    /// What the script rejected.
     pub rejected: u64,
+    /// Messages that the script sent to the dead letters.
+    pub dead_lettered: u64,
     /// Calls that failed; `on_error` decided.
     pub failed: u64,
     /// Of the failed, those whose time ran out.
@@ -56,7 +71,7 @@ impl Counts {
     /// All calls.
     #[must_use]
     pub const fn calls(&self) -> u64 {
-        self.passed + self.rewritten + self.dropped + self.rejected + self.failed
+        self.passed + self.rewritten + self.dropped + self.rejected + self.dead_lettered + self.failed
     }
 
     /// What a call takes on average.
@@ -66,45 +81,84 @@ impl Counts {
     }
 }
 
-/// The counters of one hook on one worker thread.
-#[derive(Debug, Default)]
-pub(super) struct Shard([AtomicU64; COUNTERS]);
-
-#[derive(Debug, Clone, Copy)]
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
-pub(super) enum Counter {
+pub(super) enum Ended {
     Passed,
     Rewritten,
     Dropped,
     Rejected,
+    DeadLettered,
     Failed,
-    TimeLimitReached,
-    MemoryLimitReached,
-    Timed,
-    TimedNanos,
 }
 
-const COUNTERS: usize = Counter::TimedNanos as usize + 1;
+impl Ended {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Rewritten => "rewritten",
+            Self::Dropped => "dropped",
+            Self::Rejected => "rejected",
+            Self::DeadLettered => "dead_lettered",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The counters of one hook on one worker thread.
+#[derive(Debug, Default)]
+pub(super) struct Shard {
+    ended: [AtomicU64; RESULTS],
+    time_limit_reached: AtomicU64,
+    memory_limit_reached: AtomicU64,
+    timed: AtomicU64,
+    timed_nanos: AtomicU64,
+    times: [AtomicU64; TIME_BOUNDS_SECS.len() + 1],
+}
 
 impl Shard {
-    pub(super) fn add(&self, counter: Counter, amount: u64) {
-        // One thread writes, so a load and a store lose nothing, and there is no locked instruction on the message path.
-        if let Some(cell) = self.0.get(counter as usize) {
-            cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed);
+    #[inline]
+    pub(super) fn count(&self, ended: Ended) {
+        if let Some(cell) = self.ended.get(ended as usize) {
+            add(cell, 1);
         }
     }
 
-    fn get(&self, counter: Counter) -> u64 {
-        self.0.get(counter as usize).map_or(0, |cell| cell.load(Relaxed))
+    pub(super) fn count_limit(&self, is_time: bool) {
+        add(if is_time { &self.time_limit_reached } else { &self.memory_limit_reached }, 1);
+    }
+
+    pub(super) fn time(&self, took: Duration) {
+        add(&self.timed, 1);
+        add(&self.timed_nanos, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        let seconds = took.as_secs_f64();
+        let place = TIME_BOUNDS_SECS.iter().position(|bound| seconds <= *bound).unwrap_or(TIME_BOUNDS_SECS.len());
+        if let Some(cell) = self.times.get(place) {
+            add(cell, 1);
+        }
     }
 }
 
-/// All shards of one hook.
+/// One thread writes, so a load and a store lose nothing, and there is no locked instruction on the message path.
+#[inline]
+fn add(cell: &AtomicU64, amount: u64) {
+    cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed);
+}
+
+/// All shards of one hook at one point. They stay when the hook is loaded anew.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     shards: Mutex<Vec<Arc<Shard>>>,
-    /// What shards of ended threads had counted.
-    retired: Mutex<Counts>,
+    /// What shards of ended threads and of earlier loads had counted.
+    retired: Mutex<Sums>,
+}
+
+/// Everything that a hook counts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sums {
+    pub(super) counts: Counts,
+    pub(super) times: [u64; TIME_BOUNDS_SECS.len() + 1],
 }
 
 impl Counters {
@@ -125,25 +179,35 @@ impl Counters {
         self.shards.lock().len()
     }
 
-    pub(super) fn sum(&self) -> Counts {
+    pub(super) fn sum(&self) -> Sums {
         let shards = self.shards.lock();
-        let mut counts = *self.retired.lock();
-        shards.iter().for_each(|shard| counts.add(shard));
-        counts
+        let mut sums = *self.retired.lock();
+        shards.iter().for_each(|shard| sums.add(shard));
+        sums
     }
 }
 
-impl Counts {
+impl Sums {
     fn add(&mut self, shard: &Shard) {
-        self.passed += shard.get(Counter::Passed);
-        self.rewritten += shard.get(Counter::Rewritten);
-        self.dropped += shard.get(Counter::Dropped);
-        self.rejected += shard.get(Counter::Rejected);
-        self.failed += shard.get(Counter::Failed);
-        self.time_limit_reached += shard.get(Counter::TimeLimitReached);
-        self.memory_limit_reached += shard.get(Counter::MemoryLimitReached);
-        self.timed += shard.get(Counter::Timed);
-        self.timed_nanos += shard.get(Counter::TimedNanos);
+        let [passed, rewritten, dropped, rejected, dead_lettered, failed] = &shard.ended;
+        let counts = &mut self.counts;
+        for (sum, cell) in [
+            (&mut counts.passed, passed),
+            (&mut counts.rewritten, rewritten),
+            (&mut counts.dropped, dropped),
+            (&mut counts.rejected, rejected),
+            (&mut counts.dead_lettered, dead_lettered),
+            (&mut counts.failed, failed),
+            (&mut counts.time_limit_reached, &shard.time_limit_reached),
+            (&mut counts.memory_limit_reached, &shard.memory_limit_reached),
+            (&mut counts.timed, &shard.timed),
+            (&mut counts.timed_nanos, &shard.timed_nanos),
+        ] {
+            *sum += cell.load(Relaxed);
+        }
+        for (sum, cell) in self.times.iter_mut().zip(&shard.times) {
+            *sum += cell.load(Relaxed);
+        }
     }
 }
 
@@ -182,6 +246,30 @@ impl LogGate {
     }
 }
 
+/// The same as Prometheus' text has them.
+pub const TIME_BOUNDS: [&str; TIME_BOUNDS_SECS.len()] = [
+    "1e-07", "2.5e-07", "5e-07", "1e-06", "2.5e-06", "5e-06", "1e-05", "2.5e-05", "5e-05", "0.0001", "0.0005", "0.001",
+    "0.005", "0.05",
+];
+
+/// Upper bounds of the histogram of call times, in seconds: from what an empty hook takes to beyond the default limit.
+pub(super) const TIME_BOUNDS_SECS: [f64; 14] = [
+    0.000_000_1,
+    0.000_000_25,
+    0.000_000_5,
+    0.000_001,
+    0.000_002_5,
+    0.000_005,
+    0.000_01,
+    0.000_025,
+    0.000_05,
+    0.000_1,
+    0.000_5,
+    0.001,
+    0.005,
+    0.05,
+];
+
 /// How long [`LogGate`] counts lines before it starts again.
 const LOG_WINDOW: Duration = Duration::from_secs(10);
 
@@ -207,12 +295,22 @@ mod tests {
     }
 
     #[test]
+    fn bounds_are_the_same_as_numbers_and_as_text() {
+        assert_eq!(TIME_BOUNDS.map(|bound| bound.parse().ok()), TIME_BOUNDS_SECS.map(Some));
+    }
+
+    #[test]
     fn counts_of_an_ended_worker_stay() {
         let counters = Counters::default();
         let (one, other) = (counters.open_shard(), counters.open_shard());
-        one.add(Counter::Passed, 2);
-        other.add(Counter::Failed, 1);
+        one.count(Ended::Passed);
+        one.count(Ended::Passed);
+        other.count(Ended::Failed);
+        one.time(Duration::from_nanos(200));
+        other.time(Duration::from_secs(1));
         counters.close_shard(&one);
-        assert_eq!((counters.sum().passed, counters.sum().calls(), counters.worker_count()), (2, 3, 1));
+        let Sums { counts, times } = counters.sum();
+        assert_eq!((counts.passed, counts.calls(), counters.worker_count()), (2, 3, 1));
+        assert_eq!((counts.timed, times[1], times[TIME_BOUNDS_SECS.len()]), (2, 1, 1));
     }
 }

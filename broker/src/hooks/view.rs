@@ -9,16 +9,46 @@ use std::cell::{Cell, RefCell};
 use mlua::{Lua, LuaString, Value};
 use plugin_api::message::Properties;
 
-use super::chain::Publish;
 use super::convert;
 use super::error::shorten;
 use super::fields::{self, EXPIRATION, FIELDS, HEADERS, Kind, Layout};
 use super::headers::Staged;
+use super::point::Point;
+
+/// One message, as hooks get to see it.
+#[derive(Debug, Clone, Copy)]
+pub struct Publish<'a> {
+    /// The vhost of the connection.
+    pub vhost: &'a str,
+    /// The exchange it was published to.
+    pub exchange: &'a str,
+    /// The routing key: the one the client sent, or of a dead letter the one that it goes on with.
+    pub routing_key: &'a str,
+    /// The user that publishes or consumes; empty for a dead letter.
+    pub user: &'a str,
+    /// The properties. They have been checked.
+    pub properties: Properties<'a>,
+    /// The body, whole.
+    pub body: &'a [u8],
+}
+
+/// Where a message comes from that is not published just now.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    /// The queue that it comes out of.
+    pub queue: &'a str,
+    /// Whether somebody had it before, where it is delivered.
+    pub redelivered: bool,
+    /// Why it died, where it is a dead letter: `rejected`, `expired`, `maxlen`, `delivery_limit`.
+    pub reason: Option<&'static str>,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct View {
     message: RefCell<Message>,
     staged: RefCell<Changes>,
+    /// The point whose call is running.
+    point: Cell<Option<Point>>,
     is_open: Cell<bool>,
 }
 
@@ -29,6 +59,9 @@ struct Message {
     exchange: Text,
     routing_key: Text,
     user: Text,
+    queue: Text,
+    redelivered: bool,
+    reason: Option<&'static str>,
     properties: Vec<u8>,
     body: Option<Vec<u8>>,
     body_bytes: usize,
@@ -44,11 +77,31 @@ struct Changes {
     verdict: Option<Verdict>,
 }
 
-/// What a script decided by `broker.drop` or `broker.reject`.
+/// What a script decided by `broker.drop`, `broker.reject` or `broker.dead_letter`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Drop(String),
-    Reject(String),
+pub(super) struct Verdict {
+    pub(super) kind: VerdictKind,
+    pub(super) reason: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum VerdictKind {
+    Drop,
+    Reject,
+    DeadLetter,
+}
+
+impl VerdictKind {
+    pub(super) const ALL: [Self; 3] = [Self::Drop, Self::Reject, Self::DeadLetter];
+
+    /// The function in `broker`.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Drop => "drop",
+            Self::Reject => "reject",
+            Self::DeadLetter => "dead_letter",
+        }
+    }
 }
 
 /// What a call that ended well wants to be different.
@@ -59,18 +112,29 @@ pub(super) struct Rewrite {
 }
 
 impl View {
+    /// Begins a call that has no message.
+    pub(super) fn begin(&self, point: Point) {
+        self.point.set(Some(point));
+    }
+
     /// Takes a copy of a message. `with_body` if the script may read the body.
     #[inline]
-    pub(super) fn open(&self, publish: &Publish<'_>, with_body: bool) {
+    pub(super) fn open(&self, point: Point, publish: &Publish<'_>, origin: Option<&Origin<'_>>, with_body: bool) {
         let mut message = self.message.borrow_mut();
         message.vhost.set(publish.vhost);
         message.exchange.set(publish.exchange);
         message.routing_key.set(publish.routing_key);
         message.user.set(publish.user);
+        if let Some(origin) = origin {
+            message.queue.set(origin.queue);
+            message.redelivered = origin.redelivered;
+            message.reason = origin.reason;
+        }
         message.properties.clear();
         message.properties.extend_from_slice(publish.properties.raw());
         message.body = with_body.then(|| publish.body.to_vec());
         message.body_bytes = publish.body.len();
+        self.point.set(Some(point));
         self.is_open.set(true);
     }
 
@@ -78,6 +142,7 @@ impl View {
     #[inline]
     pub(super) fn close(&self) {
         self.is_open.set(false);
+        self.point.set(None);
         let mut staged = self.staged.borrow_mut();
         staged.routing_key = None;
         staged.properties.clear();
@@ -109,9 +174,16 @@ impl View {
     }
 
     /// Records the verdict. The first one stands, whatever the script catches and does afterwards.
-    pub(super) fn decide(&self, verdict: Verdict) -> mlua::Result<()> {
-        self.must_be_open("broker.drop and broker.reject")?;
-        self.staged.borrow_mut().verdict.get_or_insert(verdict);
+    pub(super) fn decide(&self, kind: VerdictKind, reason: String) -> mlua::Result<()> {
+        let name = kind.name();
+        let Some(point) = self.point.get() else {
+            return Err(mlua::Error::runtime(format!("broker.{name} can be used only while a hook runs")));
+        };
+        if !point.verdicts().contains(&name) {
+            let known = point.verdicts().join(" and broker.");
+            return Err(mlua::Error::runtime(format!("broker.{name} is not for {point}, which knows broker.{known}")));
+        }
+        self.staged.borrow_mut().verdict.get_or_insert(Verdict { kind, reason });
         Ok(())
     }
 
@@ -158,6 +230,28 @@ impl View {
 
     pub(super) fn user(&self, lua: &Lua) -> mlua::Result<Value> {
         self.message.borrow_mut().user.string(lua)
+    }
+
+    /// The queue that the message comes out of; nil for one that is published.
+    pub(super) fn queue(&self, lua: &Lua) -> mlua::Result<Value> {
+        match self.point.get() {
+            Some(Point::Deliver | Point::DeadLetter) => self.message.borrow_mut().queue.string(lua),
+            _ => Ok(Value::Nil),
+        }
+    }
+
+    pub(super) fn redelivered(&self) -> Value {
+        match self.point.get() {
+            Some(Point::Deliver) => Value::Boolean(self.message.borrow().redelivered),
+            _ => Value::Nil,
+        }
+    }
+
+    pub(super) fn reason(&self, lua: &Lua) -> mlua::Result<Value> {
+        match (self.point.get(), self.message.borrow().reason) {
+            (Some(Point::DeadLetter), Some(reason)) => Ok(Value::String(lua.create_string(reason)?)),
+            _ => Ok(Value::Nil),
+        }
     }
 
     pub(super) fn body_bytes(&self) -> usize {

@@ -9,9 +9,10 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::error::{ErrorKind, Failure};
+use super::record::Sampler;
 use super::set::{Hook, SetInner};
 use super::state::{Decision, State};
-use super::status::{Counter, Counters, Shard};
+use super::status::{Counters, Ended, Shard};
 use super::view::Rewrite;
 
 thread_local! {
@@ -33,6 +34,7 @@ pub(super) struct Slot {
     state: Option<Box<State>>,
     shard: Arc<Shard>,
     counters: Arc<Counters>,
+    sampler: Sampler,
     calls: u32,
 }
 
@@ -62,7 +64,7 @@ fn open(set: &Arc<SetInner>, hook: &Hook) -> Box<Slot> {
         None
     });
     let counters = Arc::clone(&hook.counters);
-    Box::new(Slot { state, shard: counters.open_shard(), counters, calls: 0 })
+    Box::new(Slot { state, shard: counters.open_shard(), counters, sampler: Sampler::default(), calls: 0 })
 }
 
 #[inline]
@@ -87,32 +89,46 @@ impl Slot {
         self.state.as_deref().ok_or_else(|| Failure::new(ErrorKind::Runtime, "there is no interpreter"))
     }
 
-    /// Counts a call. An interpreter that was stopped in the middle of something, or is full, is thrown away.
+    /// Begins a call: the time, if it is one that is timed.
     #[inline]
-    pub(super) fn count(&mut self, result: &Result<Decision, Failure>, started: Instant) {
-        let counter = match result {
-            Ok(Decision::Pass(Rewrite { routing_key: None, properties: None })) => Counter::Passed,
-            Ok(Decision::Pass(_)) => Counter::Rewritten,
-            Ok(Decision::Drop(_)) => Counter::Dropped,
-            Ok(Decision::Reject(_)) => Counter::Rejected,
+    pub(super) fn start(&mut self) -> Option<Instant> {
+        let is_timed = self.calls.is_multiple_of(CALLS_PER_TIMED_CALL);
+        self.calls = self.calls.wrapping_add(1);
+        is_timed.then(Instant::now)
+    }
+
+    /// Counts a call. An interpreter that was stopped in the middle of something, or is full, is thrown away. Returns how the
+    /// call ended, and whether it is one to keep a record of.
+    #[inline]
+    pub(super) fn count(&mut self, result: &Result<Decision, Failure>, started: Option<Instant>) -> (Ended, bool) {
+        let ended = match result {
+            Ok(Decision::Pass(Rewrite { routing_key: None, properties: None })) => Ended::Passed,
+            Ok(Decision::Pass(_)) => Ended::Rewritten,
+            Ok(Decision::Drop(_)) => Ended::Dropped,
+            Ok(Decision::Reject(_)) => Ended::Rejected,
+            Ok(Decision::DeadLetter(_)) => Ended::DeadLettered,
             Err(failure) => {
-                self.count_limits(failure);
-                Counter::Failed
+                self.on_failure(failure);
+                Ended::Failed
             }
         };
-        self.shard.add(counter, 1);
-        self.calls = self.calls.wrapping_add(1);
-        if self.calls.is_multiple_of(CALLS_PER_TIMED_CALL) {
-            self.shard.add(Counter::Timed, 1);
-            self.shard.add(Counter::TimedNanos, u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        self.shard.count(ended);
+        let is_common = matches!(ended, Ended::Passed | Ended::Rewritten);
+        if started.is_none() && is_common {
+            return (ended, false);
         }
+        let now = Instant::now();
+        if let Some(started) = started {
+            self.shard.time(now.saturating_duration_since(started));
+        }
+        (ended, self.sampler.takes(ended as usize, now))
     }
 
     #[cold]
-    fn count_limits(&mut self, failure: &Failure) {
+    fn on_failure(&mut self, failure: &Failure) {
         match failure.kind {
-            ErrorKind::TimeLimit => self.shard.add(Counter::TimeLimitReached, 1),
-            ErrorKind::MemoryLimit => self.shard.add(Counter::MemoryLimitReached, 1),
+            ErrorKind::TimeLimit => self.shard.count_limit(true),
+            ErrorKind::MemoryLimit => self.shard.count_limit(false),
             _ => {}
         }
         if failure.kind.spoils_state() {
@@ -132,7 +148,7 @@ impl Drop for Slot {
     }
 }
 
-/// Reading the clock a second time would be a fifth of an empty hook.
+/// Reading the clock twice would be half of an empty hook.
 const CALLS_PER_TIMED_CALL: u32 = 16;
 
 /// How many sets this thread has interpreters for.

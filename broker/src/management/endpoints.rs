@@ -451,7 +451,8 @@ pub(super) const TABLE: &[Endpoint] = &[
     Endpoint::new("/x/route", &[blocking(Verb::Post, Who::Any, x::route::route)]),
     Endpoint::new("/x/events", &[get(Who::Monitor, x::events::events)]).accepts(Accepts::Stream),
     Endpoint::new("/x/plugins", &[get(Who::Monitor, x::plugins::plugins)]),
-    Endpoint::new("/x/hooks", &[get(Who::Monitor, x::plugins::hooks)]),
+    Endpoint::new("/x/hooks", &[get(Who::Monitor, x::hooks::hooks)]),
+    Endpoint::new("/x/hooks/{hook}/records", &[get(Who::Monitor, x::hooks::records)]),
     Endpoint::new(
         "/x/queues/{v}/{queue}/browse",
         &[waiting(Verb::Get, Who::Vhost, |call| Box::pin(x::browse::browse(call)))],

@@ -1,13 +1,15 @@
-//! Health checks: 200 with `ok`, or 503 with a reason (RabbitMQ: "Monitoring", health checks). Few of them can fail on one node without TLS.
+//! Health checks: 200 with `ok`, or 503 with a reason (RabbitMQ: "Monitoring", health checks). Few of them can fail on one node.
 
 use std::collections::BTreeSet;
 
 use axum::http::StatusCode;
 use serde_json::{Value as Json, json};
 
+use super::Listener;
 use super::call::{Answer, Call};
 use super::errors::ApiError;
 use super::reply::Reply;
+use crate::tls::{self, Certificate};
 
 fn ok() -> Answer {
     Ok(Reply::ok(json!({"status": "ok"})))
@@ -69,8 +71,8 @@ pub(super) fn quorum_critical(_: &Call) -> Answer {
 
 pub(super) fn port(call: &Call) -> Answer {
     let port: u16 = call.named("port").parse().map_err(|_| ApiError::bad_request("Invalid port"))?;
-    let node = &call.api.node;
-    let ports: Vec<u16> = node.amqp.iter().chain(&node.http).map(|address| address.port()).collect();
+    let listeners = call.api.node.listeners.iter().filter(|listener| listener.is_amqp() || listener.is_http());
+    let ports: Vec<u16> = listeners.map(|listener| listener.address.port()).collect();
     if ports.contains(&port) {
         return Ok(Reply::ok(json!({"status": "ok", "port": port})));
     }
@@ -80,10 +82,8 @@ pub(super) fn port(call: &Call) -> Answer {
 pub(super) fn protocols(call: &Call) -> Answer {
     let asked = call.named("protocols");
     let wanted: BTreeSet<String> = asked.split(',').map(|name| protocol(&name.to_lowercase()).to_owned()).collect();
-    let node = &call.api.node;
-    let listening = [("amqp", &node.amqp), ("http", &node.http)];
-    let active: BTreeSet<String> =
-        listening.into_iter().filter(|(_, addresses)| !addresses.is_empty()).map(|(name, _)| name.to_owned()).collect();
+    let listeners = call.api.node.listeners.iter().filter(|listener| listener.is_amqp() || listener.is_http());
+    let active: BTreeSet<String> = listeners.map(|listener| listener.protocol.to_owned()).collect();
     let missing: Vec<&String> = wanted.difference(&active).collect();
     if missing.is_empty() {
         return Ok(Reply::ok(json!({"status": "ok", "protocols": active, "protocol": asked})));
@@ -97,23 +97,57 @@ fn protocol(name: &str) -> &str {
         "amqp091" | "amqp0.9.1" | "amqp0-9-1" | "amqp0_9_1" | "amqp10" | "amqp1.0" | "amqp1-0" | "amqp1_0" => "amqp",
         "amqps" => "amqp/ssl",
         "management" | "management_ui" | "ui" | "http_api" | "http1" | "http1.1" => "http",
+        "management_tls" | "management_ui_tls" | "http_api_tls" => "https",
         other => other,
     }
 }
 
-/// Without TLS no certificate expires.
+/// Whether the certificate of a listener, or of an authority that it trusts, ends so soon.
 pub(super) fn certificates(call: &Call) -> Answer {
-    if call.named("within").parse::<u64>().is_err() {
+    let Ok(within) = call.named("within").parse::<u32>() else {
         return Err(ApiError::bad_request("Invalid expiration value."));
+    };
+    let seconds = match call.named("unit").to_lowercase().as_str() {
+        "days" => DAY,
+        "weeks" => 7 * DAY,
+        "months" => 365 * DAY / 12,
+        "years" => 365 * DAY,
+        _ => {
+            let reason = "Time unit not recognised. Supported units: days, weeks, months, years.";
+            return Err(ApiError::bad_request(reason));
+        }
+    };
+    let now = i64::try_from(call.broker().clock.wall_ms() / 1000).unwrap_or(i64::MAX);
+    let until = now.saturating_add(i64::from(within).saturating_mul(seconds));
+    let ending = |certificates: &[Certificate]| -> Vec<String> {
+        let ending = certificates.iter().filter(|certificate| certificate.not_after < until);
+        ending.map(|certificate| tls::utc(certificate.not_after, ' ')).collect()
+    };
+    let node = call.api.node_name();
+    let expiring = |listener: &Listener| {
+        let tls = listener.tls.as_ref()?;
+        let loaded = tls.current();
+        let (own, authorities) = (ending(&loaded.chain), ending(&loaded.authorities));
+        (!own.is_empty() || !authorities.is_empty()).then(|| {
+            json!({
+                "node": node, "protocol": listener.protocol, "interface": listener.address.ip().to_string(),
+                "port": listener.address.port(), "certfile": tls.decl().certificate, "certfile_expires_on": own,
+                "cacertfile": tls.decl().ca, "cacertfile_expires_on": authorities,
+            })
+        })
+    };
+    let expired: Vec<Json> = call.api.node.listeners.iter().filter_map(expiring).collect();
+    if expired.is_empty() {
+        return ok();
     }
-    match call.named("unit") {
-        "days" | "weeks" | "months" | "years" => ok(),
-        _ => Err(ApiError::bad_request("Time unit not recognised. Supported units: days, weeks, months, years.")),
-    }
+    failed(json!({"status": "failed", "reason": "Certificates expiring", "expired": expired}))
 }
 
+/// In seconds.
+const DAY: i64 = 86_400;
+
 pub(super) fn ready(call: &Call) -> Answer {
-    if call.api.node.amqp.is_empty() {
+    if !call.api.node.listeners.iter().any(Listener::is_amqp) {
         return failed(json!({"status": "failed", "reason": "no active listeners for AMQP/AMQPS"}));
     }
     connections(call)

@@ -50,6 +50,7 @@ use self::endpoints::Routes;
 use self::prometheus::Pages;
 pub use self::server::serve;
 use crate::runtime::Broker;
+use crate::tls::Server;
 use crate::topology::schema::ManagementDecl;
 
 /// What the API serves, and how.
@@ -64,16 +65,38 @@ pub struct Management {
     pages: Arc<Pages>,
 }
 
+/// A listener of the node.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// As RabbitMQ names it: `amqp`, `amqp/ssl`, `http`, `https`, `http/prometheus` or `https/prometheus`.
+    pub protocol: &'static str,
+    /// Where.
+    pub address: SocketAddr,
+    /// Its certificate.
+    pub tls: Option<Arc<Server>>,
+}
+
+impl Listener {
+    /// Whether what is listened for is this, plain or with TLS.
+    fn is_for(&self, plain: &str, encrypted: &str) -> bool {
+        self.protocol == plain || self.protocol == encrypted
+    }
+
+    fn is_amqp(&self) -> bool {
+        self.is_for("amqp", "amqp/ssl")
+    }
+
+    fn is_http(&self) -> bool {
+        self.is_for("http", "https")
+    }
+}
+
 /// What is known of the node from its start.
 #[derive(Clone, Debug, Default)]
 pub struct NodeFacts {
-    /// Where it listens for AMQP.
-    pub amqp: Vec<SocketAddr>,
-    /// Where it listens for HTTP.
-    pub http: Vec<SocketAddr>,
-    /// Where it serves metrics.
-    pub metrics: Vec<SocketAddr>,
-    /// How it serves them.
+    /// Everything that listens.
+    pub listeners: Vec<Listener>,
+    /// How it serves metrics.
     pub metrics_per_object: bool,
     /// The data folder, if there is one.
     pub data: Option<PathBuf>,

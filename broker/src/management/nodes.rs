@@ -2,13 +2,11 @@
 //!
 //! What only an Erlang machine has is zero, so that typed readers find every field.
 
-use std::net::SocketAddr;
-
 use serde_json::{Map, Value as Json, json};
 
 use super::call::{Answer, Call};
 use super::errors::ApiError;
-use super::{Management, lists, stats};
+use super::{Listener, Management, lists, stats};
 use crate::metrics::read::{Churn, NodeGauge, Reader};
 use crate::runtime::{Broker, process};
 
@@ -49,26 +47,29 @@ pub(super) fn exchange_types(broker: &Broker) -> Json {
 
 pub(super) fn listeners(api: &Management) -> Json {
     let node = api.node_name();
-    let listener = |protocol: &str, address: &SocketAddr| {
+    let listener = |Listener { protocol, address, tls }: &Listener| {
         json!({
             "node": node, "protocol": protocol, "ip_address": address.ip().to_string(), "port": address.port(),
-            "tls": false, "socket_opts": {"nodelay": true},
+            "tls": tls.is_some(), "socket_opts": {"nodelay": true},
         })
     };
-    let amqp = api.node.amqp.iter().map(|address| listener("amqp", address));
-    let http = api.node.http.iter().map(|address| listener("http", address));
-    amqp.chain(http).chain(api.node.metrics.iter().map(|address| listener("http/prometheus", address))).collect()
+    api.node.listeners.iter().map(listener).collect()
 }
 
 /// Where pages and the API are; the port is text, as in RabbitMQ.
 pub(super) fn contexts(api: &Management) -> Json {
-    let context = |address: &SocketAddr| {
+    let context = |Listener { address, tls, .. }: &Listener| {
+        // The files' names, as RabbitMQ shows them; never what is in a key.
+        let ssl_opts = tls.as_ref().map_or_else(
+            || json!([]),
+            |tls| json!({"certfile": tls.decl().certificate, "keyfile": tls.decl().key, "cacertfile": tls.decl().ca}),
+        );
         json!({
             "description": "RabbitMQ Management", "path": "/", "port": address.port().to_string(),
-            "ip": address.ip().to_string(), "node": api.node_name(), "ssl_opts": [],
+            "ip": address.ip().to_string(), "node": api.node_name(), "ssl_opts": ssl_opts,
         })
     };
-    api.node.http.iter().map(context).collect()
+    api.node.listeners.iter().filter(|listener| listener.is_http()).map(context).collect()
 }
 
 fn node(api: &Management, reader: &Reader<'_>) -> Json {

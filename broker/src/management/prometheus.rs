@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use super::{paths, reply, server};
 use crate::metrics::prometheus::{self, Filter, Scope};
 use crate::runtime::Broker;
+use crate::tls::Server;
 
 /// Pages are made one or two at a time: that of a large broker takes tens of megabytes.
 const PAGES_AT_A_TIME_MAX: usize = 2;
@@ -101,9 +102,9 @@ pub(super) fn is_page(path: &str) -> bool {
 }
 
 /// Serves until the future is dropped.
-pub async fn serve(pages: Arc<Pages>, listener: TcpListener) {
+pub async fn serve(pages: Arc<Pages>, listener: TcpListener, tls: Option<Arc<Server>>) {
     let respond = move |_: SocketAddr, request| Arc::clone(&pages).respond(request);
-    server::run("metrics", listener, respond).await;
+    server::run("metrics", listener, tls, respond).await;
 }
 
 fn plain(status: StatusCode, text: &str) -> Response<Body> {

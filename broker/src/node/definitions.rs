@@ -246,6 +246,7 @@ fn assemble(
         bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
         quorum_queues: topology.node.quorum_queues,
         events: crate::events::Events::default(),
+        hooks: Arc::default(),
     };
     world::assemble(topology, comes, shared, ledger, definitions, &mut backlogs)
 }

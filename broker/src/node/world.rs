@@ -147,6 +147,7 @@ mod tests {
                     bindings_per_queue_max: usize::MAX,
                     quorum_queues: crate::vhost::quorum::QuorumQueues::Local,
                     events: crate::events::Events::default(),
+                    hooks: Arc::default(),
                 };
                 let definitions = definitions::read(&meta).unwrap();
                 let world = assemble(topology, comes, shared, ledger, definitions, &mut HashMap::new()).unwrap();

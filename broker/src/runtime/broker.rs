@@ -18,7 +18,7 @@ use super::transactions::Transactions;
 use crate::access::Access;
 use crate::amqp::{Identity, Limits};
 use crate::events::{Events, Kind};
-use crate::hooks::HookSet;
+use crate::hooks::{HookDecl, HookError, Hooks, Reloaded};
 use crate::metrics::Metrics;
 use crate::queue::{Input, Notice, Outlet};
 use crate::store::Committer;
@@ -39,7 +39,7 @@ pub struct Parts {
     /// The vhosts, and parameters of the broker as a whole.
     pub vhosts: Vhosts,
     /// The hooks in force.
-    pub hooks: Arc<HookSet>,
+    pub hooks: Arc<Hooks>,
     /// What must survive goes through here.
     pub committer: Arc<Committer>,
     /// Why publishers are stopped, if they are.
@@ -84,6 +84,18 @@ impl Broker {
     /// A broker that nobody is connected to.
     pub fn new(parts: Parts) -> Arc<Self> {
         Arc::new(Self { parts, census: Census::default(), disk: Mutex::default() })
+    }
+
+    /// Replaces the hooks in force, all or none. Publishers and consumers go over to the new ones between two messages. For a thread that may be blocked.
+    ///
+    /// # Errors
+    /// What is wrong with the new ones; then the old ones stay.
+    pub fn replace_hooks(&self, decls: &[HookDecl]) -> Result<Reloaded, Vec<HookError>> {
+        let reloaded = self.hooks.replace(decls)?;
+        if reloaded == Reloaded::Replaced {
+            self.vhosts.list().iter().for_each(|vhost| vhost.on_hooks_changed());
+        }
+        Ok(reloaded)
     }
 
     /// The vhost of that name.

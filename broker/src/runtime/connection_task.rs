@@ -11,14 +11,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 
 use super::broker::Broker;
 use super::buffers;
 use super::session::{LoginRefused, Session};
-use crate::access::{Mechanism, Peer, User};
+use crate::access::{EXTERNAL, Mechanism, Peer, User};
 use crate::store::{Storing, Turns};
+use crate::tls::Secured;
 
 /// Slices that one write takes.
 const WRITE_SLICES: usize = 64;
@@ -35,17 +36,34 @@ enum Turn {
     PeerClosed,
 }
 
+/// Who connects, as far as that is known before the first byte of AMQP.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// The client.
+    pub peer: SocketAddr,
+    /// What it has connected to, where that is known.
+    pub local: Option<SocketAddr>,
+    /// What was agreed on in TLS.
+    pub secured: Option<Arc<Secured>>,
+}
+
+impl From<SocketAddr> for Incoming {
+    fn from(peer: SocketAddr) -> Self {
+        Self { peer, local: None, secured: None }
+    }
+}
+
 /// Serves one client until the connection is over.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
-    broker: Arc<Broker>,
-    mut stream: S,
-    peer: SocketAddr,
-    local: Option<SocketAddr>,
-) {
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(broker: Arc<Broker>, mut stream: S, incoming: Incoming) {
+    let Incoming { peer, local, secured } = incoming;
+    let is_secured = secured.is_some();
     let mut served = Served(Session::new(Arc::clone(&broker), peer, broker.clock.now()));
     let session = &mut served.0;
     if let Some(local) = local {
         session.set_local(local);
+    }
+    if let Some(secured) = secured {
+        session.set_secured(secured);
     }
     let mut rest = Vec::new();
     let mut has_spoken = false;
@@ -98,7 +116,14 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         buffers::give_write(buffer);
     }
     match end {
-        Some(error) => report_loss(session, peer, has_spoken, error.as_ref()),
+        Some(error) => {
+            report_loss(session, peer, has_spoken, error.as_ref());
+            drop(served);
+            // A peer that ended TLS in order hears that it ended, and was not cut.
+            if is_secured && error.is_none() {
+                let _ = tokio::time::timeout(LAST_WORDS, stream.shutdown()).await;
+            }
+        }
         None => {
             drop(served);
             linger(stream).await;
@@ -204,8 +229,10 @@ fn poll_turn<S: AsyncRead + AsyncWrite>(
             Poll::Pending => break,
         }
     }
+    // Under TLS what was taken may still be on its way; on a plain socket there is nothing to do.
+    let is_flushed = stream.as_mut().poll_flush(cx)?.is_ready();
     if session.out().is_empty() {
-        if session.has_ended() {
+        if session.has_ended() && is_flushed {
             return match stream.poll_shutdown(cx) {
                 Poll::Ready(_) => Poll::Ready(Ok(Turn::Ended)),
                 Poll::Pending => Poll::Pending,
@@ -367,7 +394,8 @@ async fn login(broker: &Arc<Broker>, session: &mut Session, peer: SocketAddr) {
     let Some(login) = session.take_login() else { return };
     // The deadline of the handshake holds while a backend thinks, too.
     let time = broker.limits.handshake_timeout;
-    let result = match tokio::time::timeout(time, check_login(broker, &login, peer)).await {
+    let by_certificate = session.login_of_certificate();
+    let result = match tokio::time::timeout(time, check_login(broker, &login, by_certificate, peer)).await {
         Ok(result) => result,
         Err(_) => Err(LoginRefused {
             user: None,
@@ -381,13 +409,18 @@ async fn login(broker: &Arc<Broker>, session: &mut Session, peer: SocketAddr) {
 async fn check_login(
     broker: &Broker,
     login: &super::session::Login,
+    by_certificate: Option<&str>,
     peer: SocketAddr,
 ) -> Result<Arc<User>, LoginRefused> {
+    let peer = Peer { address: peer.ip() };
+    // Whoever has no such certificate is not offered the mechanism, and it is as unknown as any other.
+    if let Some(name) = by_certificate
+        && login.mechanism == EXTERNAL
+    {
+        return broker.access.login_external(name, peer).map_err(LoginRefused::from);
+    }
     match Mechanism::parse(&login.mechanism) {
-        Ok(mechanism) => {
-            let peer = Peer { address: peer.ip() };
-            broker.access.login(mechanism, &login.response, peer).await.map_err(LoginRefused::from)
-        }
+        Ok(mechanism) => broker.access.login(mechanism, &login.response, peer).await.map_err(LoginRefused::from),
         Err(error) => Err(LoginRefused { user: None, reason: error.to_string(), is_malformed: true }),
     }
 }
@@ -460,7 +493,7 @@ mod tests {
     async fn a_client_that_refuses_to_read_its_end_does_not_reset_it() {
         let (mut client, server) = tokio::io::duplex(64);
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        let task = tokio::spawn(serve(broker(), server, peer, None));
+        let task = tokio::spawn(serve(broker(), server, peer.into()));
         client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
         let mut answer = [0; 8];
         client.read_exact(&mut answer).await.unwrap();
@@ -475,7 +508,7 @@ mod tests {
     async fn a_client_that_reads_slowly_is_alive_while_it_sends_heartbeats() {
         let (mut client, server) = tokio::io::duplex(4096);
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        tokio::spawn(serve(broker(), server, peer, None));
+        tokio::spawn(serve(broker(), server, peer.into()));
         client.write_all(&requests()).await.unwrap();
         // More than a megabyte waits for this client, so its socket is left unread.
         let mut heartbeats = tokio::time::interval(Duration::from_millis(400));
@@ -503,7 +536,7 @@ mod tests {
     async fn a_client_that_neither_reads_nor_writes_is_cut() {
         let (mut client, server) = tokio::io::duplex(4096);
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        let task = tokio::spawn(serve(broker(), server, peer, None));
+        let task = tokio::spawn(serve(broker(), server, peer.into()));
         client.write_all(&requests()).await.unwrap();
         tokio::time::timeout(Duration::from_secs(10), task).await.expect("cut after two intervals").unwrap();
     }

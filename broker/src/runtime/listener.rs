@@ -9,8 +9,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 use super::broker::Broker;
-use super::connection_task;
+use super::connection_task::{self, Incoming};
 use super::proxy_protocol::{self, ProxyError};
+use crate::tls::{self, Refused, Server};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -42,6 +43,7 @@ pub async fn accept(
     broker: Arc<Broker>,
     listener: TcpListener,
     reached: Reached,
+    tls: Option<Arc<Server>>,
     tasks: Arc<tokio::sync::Mutex<JoinSet<()>>>,
 ) {
     loop {
@@ -53,10 +55,11 @@ pub async fn accept(
                 }
                 let mut tasks = tasks.lock().await;
                 while tasks.try_join_next().is_some() {}
-                let local = stream.local_addr().ok();
-                match reached {
-                    Reached::Directly => tasks.spawn(connection_task::serve(Arc::clone(&broker), stream, peer, local)),
-                    Reached::ThroughProxy => tasks.spawn(serve_proxied(Arc::clone(&broker), stream, peer, local)),
+                let incoming = Incoming { peer, local: stream.local_addr().ok(), secured: None };
+                let broker = Arc::clone(&broker);
+                match (reached, &tls) {
+                    (Reached::Directly, None) => tasks.spawn(connection_task::serve(broker, stream, incoming)),
+                    _ => tasks.spawn(introduced(broker, stream, reached, tls.clone(), incoming)),
                 };
             }
             Err(error) => {
@@ -67,14 +70,42 @@ pub async fn accept(
     }
 }
 
-/// Hears from the proxy who the client is, and serves it.
-async fn serve_proxied(broker: Arc<Broker>, mut stream: TcpStream, proxy: SocketAddr, local: Option<SocketAddr>) {
-    let header = tokio::time::timeout(broker.limits.handshake_timeout, proxy_protocol::read(&mut stream));
-    match header.await {
-        Ok(Ok(Some(proxied))) => connection_task::serve(broker, stream, proxied.peer, Some(proxied.local)).await,
-        Ok(Ok(None)) => connection_task::serve(broker, stream, proxy, local).await,
+/// Serves a client before whose first byte of AMQP other things are said: by a proxy, or about certificates.
+async fn introduced(
+    broker: Arc<Broker>,
+    mut stream: TcpStream,
+    reached: Reached,
+    tls: Option<Arc<Server>>,
+    mut incoming: Incoming,
+) {
+    if reached == Reached::ThroughProxy {
+        match heard_of_proxy(&broker, &mut stream, incoming).await {
+            Some(heard) => incoming = heard,
+            None => return,
+        }
+    }
+    let Some(tls) = tls else { return connection_task::serve(broker, stream, incoming).await };
+    let peer = incoming.peer;
+    match tokio::time::timeout(broker.limits.handshake_timeout, tls::accept(&tls, stream)).await {
+        Ok(Ok((stream, secured))) => {
+            let incoming = Incoming { secured: Some(Arc::new(secured)), ..incoming };
+            connection_task::serve(broker, stream, incoming).await;
+        }
+        Ok(Err(Refused::Nothing)) => tracing::debug!(peer = %peer, "connection closed without a byte"),
+        Ok(Err(error)) => tracing::warn!(peer = %peer, error = %error, "refused connection"),
+        Err(_) => tracing::warn!(peer = %peer, "refused connection: the TLS handshake was not over in time"),
+    }
+}
+
+/// Hears from the proxy who the client is; none when there is nobody to serve.
+async fn heard_of_proxy(broker: &Broker, stream: &mut TcpStream, incoming: Incoming) -> Option<Incoming> {
+    let proxy = incoming.peer;
+    match tokio::time::timeout(broker.limits.handshake_timeout, proxy_protocol::read(stream)).await {
+        Ok(Ok(Some(proxied))) => return Some(Incoming { peer: proxied.peer, local: Some(proxied.local), ..incoming }),
+        Ok(Ok(None)) => return Some(incoming),
         Ok(Err(ProxyError::Nothing)) => tracing::debug!(peer = %proxy, "connection closed without a byte"),
         Ok(Err(error)) => tracing::warn!(peer = %proxy, error = %error, "refused connection"),
         Err(_) => tracing::warn!(peer = %proxy, "refused connection: no PROXY header came in time"),
     }
+    None
 }

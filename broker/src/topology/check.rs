@@ -98,6 +98,8 @@ pub enum Part {
     Vhost,
     /// The exchange that a hook is about.
     Exchange,
+    /// The queue that a hook is about.
+    Queue,
     /// The configure pattern of a permission.
     Configure,
     /// The write pattern of a permission.
@@ -226,8 +228,19 @@ fn check_hooks(topology: &Topology, vhosts: &Names<'_>, findings: &mut Findings)
             Scope::Broker => continue,
             Scope::Vhost(vhost) => (vhost, None),
             Scope::Exchange { vhost, exchange } => (vhost, Some(exchange)),
+            Scope::Queue { vhost, queue } => {
+                check_queue_of_hook(topology, vhosts, (vhost, queue), item, findings);
+                continue;
+            }
         };
         let declared = vhosts.get(vhost).and_then(|at| topology.vhosts.get(at));
+        if let (Some(declared), Some(target)) = (declared, &hook.dead_letter_exchange)
+            && !vhost::has_exchange(declared, target)
+        {
+            let cause = format!("exchange '{target}' is not declared in vhost '{vhost}'");
+            let names = declared.exchanges.iter().map(|exchange| exchange.name.as_str());
+            findings.error(item.part(Part::Whole), cause, declared_here(target, names));
+        }
         match (declared, exchange) {
             (None, _) => findings.undeclared_vhost(item.part(Part::Vhost), vhost, vhosts),
             (Some(declared), Some(exchange)) if !vhost::has_exchange(declared, exchange) && !exchange.is_empty() => {
@@ -238,6 +251,23 @@ fn check_hooks(topology: &Topology, vhosts: &Names<'_>, findings: &mut Findings)
             }
             (Some(_), _) => {}
         }
+    }
+}
+
+fn check_queue_of_hook(
+    topology: &Topology,
+    vhosts: &Names<'_>,
+    (vhost, queue): (&str, &str),
+    item: Item,
+    findings: &mut Findings,
+) {
+    let Some(declared) = vhosts.get(vhost).and_then(|at| topology.vhosts.get(at)) else {
+        return findings.undeclared_vhost(item.part(Part::Vhost), vhost, vhosts);
+    };
+    if !declared.queues.iter().any(|declared| declared.name == queue) {
+        let cause = format!("queue '{queue}' is not declared in vhost '{vhost}'");
+        let names = declared.queues.iter().map(|queue| queue.name.as_str());
+        findings.error(item.part(Part::Queue), cause, declared_here(queue, names));
     }
 }
 

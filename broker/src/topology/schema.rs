@@ -31,6 +31,8 @@ pub struct Topology {
     pub node: NodeDecl,
     /// Where it listens.
     pub listeners: ListenersDecl,
+    /// How listeners encrypt.
+    pub tls: Option<TlsDecl>,
     /// The management API.
     pub management: ManagementDecl,
     /// What Prometheus scrapes.
@@ -95,8 +97,69 @@ pub struct NodeDecl {
 pub struct ListenersDecl {
     /// Plain AMQP 0-9-1.
     pub amqp: Vec<SocketAddr>,
+    /// AMQP 0-9-1 over TLS, as `tls` says.
+    pub amqps: Vec<SocketAddr>,
     /// Connections begin with the header of the PROXY protocol (semantics 2.10).
     pub proxy_protocol: bool,
+}
+
+/// `tls`: certificates and what is asked of peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsDecl {
+    /// The broker's certificate, with those between it and the authority behind it; PEM.
+    pub certificate: PathBuf,
+    /// The certificate's private key; PEM.
+    pub key: PathBuf,
+    /// The authorities that clients' certificates have to come from; PEM.
+    pub ca: Option<PathBuf>,
+    /// Whether clients are asked for a certificate.
+    pub client_certificates: ClientCertificates,
+    /// The oldest version that is spoken.
+    pub version_min: TlsVersion,
+    /// What in a certificate names the user, for SASL EXTERNAL.
+    pub login_from: LoginFrom,
+}
+
+/// Whether clients are asked for a certificate. One that is sent is always verified.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// They are not (RabbitMQ: `verify_none`).
+    #[default]
+    None,
+    /// They are, and may have none (`verify_peer` without `fail_if_no_peer_cert`).
+    Request,
+    /// Who has none is refused (`verify_peer` with `fail_if_no_peer_cert`).
+    Require,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// 1.2
+    #[default]
+    V1_2,
+    /// 1.3
+    V1_3,
+}
+
+/// What in a certificate names the user (RabbitMQ: `ssl_cert_login_from`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LoginFrom {
+    /// Nothing: EXTERNAL is not offered.
+    Nothing,
+    /// The whole subject, as RFC 4514 writes it: `CN=app,O=shop`.
+    #[default]
+    DistinguishedName,
+    /// The common name in the subject.
+    CommonName,
+    /// The first DNS name among the alternative names.
+    DnsName,
+    /// The first e-mail address there.
+    Email,
+    /// The first URI there.
+    Uri,
+    /// The first IP address there.
+    IpAddress,
 }
 
 /// `management`: the HTTP API.
@@ -104,6 +167,10 @@ pub struct ListenersDecl {
 pub struct ManagementDecl {
     /// Where it is served; nowhere when it is off.
     pub listen: Vec<SocketAddr>,
+    /// Where it is served over TLS.
+    pub listen_tls: Vec<SocketAddr>,
+    /// How; as the file's `tls` in what it leaves out.
+    pub tls: Option<TlsDecl>,
     /// The origins whose pages may use it; `*` stands for all, without credentials.
     pub cors_allow_origins: Vec<String>,
     /// How long browsers may remember that.
@@ -117,6 +184,10 @@ pub struct ManagementDecl {
 pub struct MetricsDecl {
     /// Where it is served; nowhere when it is off.
     pub listen: Vec<SocketAddr>,
+    /// Where it is served over TLS.
+    pub listen_tls: Vec<SocketAddr>,
+    /// How; as the file's `tls` in what it leaves out.
+    pub tls: Option<TlsDecl>,
     /// Whether `/metrics` has a series for each object, as `/metrics/per-object` always does.
     pub per_object: bool,
 }
@@ -379,6 +450,12 @@ pub enum MixedDurability {
 pub const AMQP_PORT: u16 = 5672;
 /// The port that RabbitMQ's metrics are on.
 pub const METRICS_PORT: u16 = 15692;
+/// Where AMQP over TLS is spoken.
+pub const AMQPS_PORT: u16 = 5671;
+/// Where metrics are served over TLS, as by RabbitMQ.
+pub const METRICS_TLS_PORT: u16 = 15691;
+/// Where the management API is served over TLS, as by RabbitMQ.
+pub const MANAGEMENT_TLS_PORT: u16 = 15671;
 
 /// The port of RabbitMQ's management API.
 pub const MANAGEMENT_PORT: u16 = 15672;
@@ -390,6 +467,7 @@ impl Default for Topology {
         Self {
             node: NodeDecl::default(),
             listeners: ListenersDecl::default(),
+            tls: None,
             management: ManagementDecl::default(),
             metrics: MetricsDecl::default(),
             limits: LimitsDecl::default(),
@@ -424,7 +502,8 @@ impl Topology {
 
 impl Default for ListenersDecl {
     fn default() -> Self {
-        Self { amqp: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), AMQP_PORT)], proxy_protocol: false }
+        let amqp = vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), AMQP_PORT)];
+        Self { amqp, amqps: Vec::new(), proxy_protocol: false }
     }
 }
 
@@ -433,6 +512,8 @@ impl Default for ManagementDecl {
         Self {
             // Whoever may change everything should not be reachable from everywhere unless somebody said so.
             listen: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), MANAGEMENT_PORT)],
+            listen_tls: Vec::new(),
+            tls: None,
             cors_allow_origins: Vec::new(),
             // RabbitMQ's values.
             cors_max_age_secs: 1800,
@@ -445,7 +526,7 @@ impl Default for MetricsDecl {
     fn default() -> Self {
         // Names of queues may say much, and nobody is asked for a password here.
         let listen = vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), METRICS_PORT)];
-        Self { listen, per_object: false }
+        Self { listen, listen_tls: Vec::new(), tls: None, per_object: false }
     }
 }
 

@@ -12,8 +12,9 @@ use plugin_api::value::{Table, Value};
 
 use super::Vhost;
 use super::deliver::Batches;
-use super::publish::extra_keys;
+use super::publish::{extra_keys, rewritten};
 use super::queue_settings::DeadLetterTarget;
+use crate::hooks::{HookChain, Origin, Outcome, Point, Publish, Site};
 use crate::message::{Marks, Message, Parts};
 use crate::queue::{Dead, DeathReason, Outlet};
 use crate::routing;
@@ -125,6 +126,38 @@ impl DeadLetter {
     }
 }
 
+impl DeadLetter {
+    /// Whether the hooks let it go on; as they have changed it.
+    fn passes(&mut self, hooks: &HookChain, vhost: &str, death: Death<'_>) -> bool {
+        let origin = Origin { queue: death.queue, redelivered: false, reason: Some(death.reason.name()) };
+        let publish = Publish {
+            vhost,
+            exchange: self.message.exchange(),
+            routing_key: self.message.routing_key(),
+            user: "",
+            properties: self.message.properties(),
+            body: self.message.body(),
+        };
+        match hooks.on_message(&publish, Some(&origin)) {
+            Outcome::Pass => true,
+            Outcome::Rewrite { routing_key, properties } => {
+                self.message = rewritten(&self.message, routing_key.as_deref(), properties.as_deref());
+                if let Some(routing_key) = routing_key {
+                    self.routing_keys = vec![routing_key];
+                }
+                true
+            }
+            // The last two are not for dead letters.
+            Outcome::Drop { hook, reason }
+            | Outcome::Reject { hook, reason }
+            | Outcome::DeadLetter { hook, reason, .. } => {
+                tracing::debug!(vhost, queue = death.queue, hook, reason, "hook dropped a dead letter");
+                false
+            }
+        }
+    }
+}
+
 fn is_death_of(entry: &Value, queue: &str, reason: DeathReason) -> bool {
     queue_and_reason(entry).is_some_and(|(known, why)| known == queue && why == reason.name())
 }
@@ -179,7 +212,7 @@ impl Cycles {
 }
 
 impl Vhost {
-    /// Sends messages that died in `queue` to where they are wanted, in order. Hooks do not run, and nobody is returned anything. `expect` is
+    /// Sends messages that died in `queue` to where they are wanted, in order, behind their hooks; nobody is returned anything. `expect` is
     /// told how many confirms `origin` will get, before the first; what has nowhere to go gets none (semantics 20.2).
     pub fn dead_letter(
         &self,
@@ -194,17 +227,23 @@ impl Vhost {
                 "the dead-letter exchange of this queue does not exist, so its dead messages are dropped");
             return;
         };
+        let hooks = self.hooks.chain_at(Point::DeadLetter, &self.name, Site::Queue(queue));
         let mut batches = Batches::default();
         let mut held = Vec::new();
         for (number, Dead { message, reason, died_ms, .. }) in (1..).zip(dead) {
             let death = Death { queue, reason, died_ms };
-            let letter = match dead_lettered(&message, death, target) {
+            let mut letter = match dead_lettered(&message, death, target) {
                 Ok(letter) => letter,
                 Err(error) => {
                     tracing::error!(vhost = %self.name, queue, error = %error, "a dead message cannot be read and is lost");
                     continue;
                 }
             };
+            if let Some(hooks) = &hooks
+                && !letter.passes(hooks, &self.name, death)
+            {
+                continue;
+            }
             let keys: Vec<&str> = letter.routing_keys.iter().map(String::as_str).collect();
             let routed = routing::route(&*self.tables.read(), &exchange, &letter.message.view(), &keys);
             let route = match routed {

@@ -34,6 +34,10 @@ pub trait Authority {
     fn may_impersonate(&self) -> bool;
     /// Whose exclusive queues may be used.
     fn connection(&self) -> Option<u64>;
+    /// Whether it is the operator himself, whom no hook has to watch.
+    fn is_operator(&self) -> bool {
+        false
+    }
 }
 
 /// The operator: a topology file, a command.
@@ -59,6 +63,10 @@ impl Authority for Operator {
 
     fn connection(&self) -> Option<u64> {
         None
+    }
+
+    fn is_operator(&self) -> bool {
+        true
     }
 }
 
@@ -148,6 +156,7 @@ impl Vhost {
             return Err(Error::DefaultExchange);
         }
         self.permit(by, Permission::Configure, Kind::Exchange, &spec.name)?;
+        self.ask_hooks_of_exchange(by, &spec)?;
         let mut tables = self.open_tables()?;
         if let Some(existing) = tables.exchanges.get(spec.name.as_str()) {
             return self.compare_exchange(&spec, &existing.spec).map(|()| self.unchanged(existing.spec.durable));
@@ -318,6 +327,7 @@ impl Vhost {
         self.permit(by, Permission::Configure, Kind::Queue, &spec.name)?;
         // An exclusive queue is never durable, whatever the client says (semantics 9.5).
         spec.durable &= !spec.exclusive;
+        self.ask_hooks_of_queue(by, &spec)?;
         let owner = if spec.exclusive { by.connection() } else { None };
         let mut tables = self.open_tables()?;
         if let Some(existing) = tables.queues.get(spec.name.as_str()) {
@@ -604,6 +614,7 @@ mod tests {
             bindings_per_queue_max: BINDINGS_MAX,
             quorum_queues: QuorumQueues::Local,
             events: crate::events::Events::default(),
+            hooks: Arc::default(),
         };
         Vhost::new("/", shared, durability).unwrap()
     }

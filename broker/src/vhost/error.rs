@@ -202,6 +202,20 @@ pub enum Error {
     /// A queue that cannot be got from (semantics 13.28).
     #[error("{0}")]
     NoGet(String),
+    /// A hook of the operator's refused the declaration.
+    #[error("declaration of {kind} '{name}' in vhost '{vhost}' refused by hook '{hook}': {reason}")]
+    HookRefused {
+        /// What.
+        kind: Kind,
+        /// Its name.
+        name: String,
+        /// Where.
+        vhost: String,
+        /// Which hook.
+        hook: String,
+        /// What it says.
+        reason: String,
+    },
     /// A property of a published message is wrong (semantics 11.12, 12.5, 12.6).
     #[error("{0}")]
     Message(String),
@@ -214,6 +228,7 @@ impl Error {
             Self::VhostDeleted(_) => ReplyCode::ConnectionForced,
             Self::Refused { .. }
             | Self::TopicRefused { .. }
+            | Self::HookRefused { .. }
             | Self::DefaultExchange
             | Self::ReservedPrefix { .. }
             | Self::SystemExchange { .. }

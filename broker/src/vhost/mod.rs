@@ -8,6 +8,7 @@ pub mod arguments;
 pub mod broker_exchanges;
 pub mod dead_letter;
 pub mod declare;
+mod declare_hooks;
 mod deliver;
 pub mod erlang_term;
 pub mod error;
@@ -47,6 +48,7 @@ use self::quorum::QuorumQueues;
 use self::settings::{ParameterName, VhostLimits, VhostMetadata};
 use self::tables::Tables;
 use crate::events::Events;
+use crate::hooks::Hooks;
 use crate::metrics::node::QueueChurn;
 use crate::plugin_host::{Registry, TypeError};
 use crate::queue::{self, Durability};
@@ -200,6 +202,8 @@ pub struct Shared {
     pub quorum_queues: QuorumQueues,
     /// Where what happens is told.
     pub events: Events,
+    /// The hooks in force.
+    pub hooks: Arc<Hooks>,
 }
 
 /// See the module.
@@ -224,6 +228,7 @@ pub struct Vhost {
     generation: AtomicU64,
     cycles: Cycles,
     is_traced: AtomicBool,
+    hooks: Arc<Hooks>,
 }
 
 impl fmt::Debug for Vhost {
@@ -259,6 +264,7 @@ impl Vhost {
             bindings_per_queue_max,
             quorum_queues,
             events,
+            hooks,
         } = shared;
         let mut tables = Tables::default();
         tables.happened = Happened::new(events);
@@ -296,6 +302,7 @@ impl Vhost {
             generation: AtomicU64::new(1),
             cycles: Cycles::default(),
             is_traced: AtomicBool::new(false),
+            hooks,
         }))
     }
 
@@ -325,6 +332,11 @@ impl Vhost {
         drop(tables);
         self.forget_routes();
         changed
+    }
+
+    /// The hooks in force are others now: publishers ask again which are theirs, between two messages.
+    pub fn on_hooks_changed(&self) {
+        self.forget_routes();
     }
 
     fn forget_routes(&self) {

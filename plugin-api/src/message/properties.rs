@@ -30,15 +30,17 @@ impl<'a> Properties<'a> {
     ///
     /// # Errors
     /// The first thing that is wrong.
+    #[inline]
     pub fn check(self) -> Result<(), PropertiesError> {
+        if self.0 == Self::EMPTY.0 { Ok(()) } else { self.check_all() }
+    }
+
+    fn check_all(self) -> Result<(), PropertiesError> {
         let (flags, mut rest) = self.split().ok_or(PropertiesError::Truncated)?;
         if flags & FLAGS_UNUSED != 0 {
             return Err(PropertiesError::UnknownFlags(flags & FLAGS_UNUSED));
         }
-        for field in Field::ALL {
-            if flags & field.bit() == 0 {
-                continue;
-            }
+        for field in Field::of(flags) {
             let value = field.take(&mut rest).ok_or(PropertiesError::Truncated)?;
             if field == Field::Headers {
                 TableRef::new(value).check(TABLE_DEPTH_MAX).map_err(PropertiesError::Headers)?;
@@ -167,16 +169,23 @@ impl<'a> Properties<'a> {
         if flags & wanted.bit() == 0 {
             return None;
         }
-        for field in Field::ALL {
-            if flags & field.bit() == 0 {
-                continue;
-            }
+        for field in Field::of(flags) {
             let value = field.take(&mut rest)?;
             if field == wanted {
                 return Some(value);
             }
         }
         None
+    }
+
+    /// Whether one of the properties is there that a broker looks at when a message is published: `headers`, `reply-to`, `expiration`,
+    /// `user-id`. Most messages have none, and one look at the flags tells.
+    #[must_use]
+    #[inline]
+    pub fn concern_publishing(self) -> bool {
+        const CONCERNED: u16 =
+            Field::Headers.bit() | Field::ReplyTo.bit() | Field::Expiration.bit() | Field::UserId.bit();
+        self.split().is_some_and(|(flags, _)| flags & CONCERNED != 0)
     }
 
     fn split(self) -> Option<(u16, &'a [u8])> {
@@ -269,6 +278,17 @@ impl Field {
 
     pub(super) const fn bit(self) -> u16 {
         0x8000 >> self as u8
+    }
+
+    /// Those that flags name, in their order.
+    #[inline]
+    fn of(flags: u16) -> impl Iterator<Item = Self> {
+        let mut left = flags & !FLAGS_UNUSED;
+        std::iter::from_fn(move || {
+            let field = *Self::ALL.get(left.leading_zeros() as usize)?;
+            left &= !field.bit();
+            Some(field)
+        })
     }
 
     /// Cuts this property's value off the front of `rest`.

@@ -4,8 +4,9 @@
 //! to test; without it, cargo builds one.
 
 use clap::{Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use tests::crash::lab::Tamper;
+use tests::crash::lab::{StorageUnderTest, Tamper};
 use tests::crash::ledger::{Figures, Kind};
 use tests::crash::rounds::{self, Accident};
 use tests::crash::volume::FileSystem;
@@ -53,6 +54,9 @@ struct Rounds {
     /// What the rounds do; random unless given
     #[arg(long)]
     seed: Option<u64>,
+    /// Store with this plugin, libstorage_NAME.so, instead of the broker's own log
+    #[arg(long, value_name = "FILE")]
+    storage: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -102,7 +106,9 @@ fn main() -> ExitCode {
 fn accidents(accident: Accident, rounds: &Rounds, mutant: Option<Tamper>, checks_marks: bool) -> Result<bool, String> {
     let seed = rounds.seed();
     println!("{accident:?}, {} rounds, seed {seed}", rounds.rounds);
-    let summary = rounds::run(&rounds::Options { accident, rounds: rounds.rounds, seed, mutant, checks_marks })?;
+    let storage = rounds.storage()?;
+    let summary =
+        rounds::run(&rounds::Options { accident, rounds: rounds.rounds, seed, mutant, checks_marks, storage })?;
     println!("{accident:?}: {summary}");
     let Some(mutant) = mutant else {
         return Ok(summary.rounds_with_violations == 0 && summary.rounds > 0);
@@ -113,15 +119,26 @@ fn accidents(accident: Accident, rounds: &Rounds, mutant: Option<Tamper>, checks
     Ok(lost > 0)
 }
 
-fn trials(name: &str, rounds: &Rounds, run: impl FnOnce(u32, u64) -> Result<Figures, String>) -> Result<bool, String> {
+fn trials(
+    name: &str,
+    rounds: &Rounds,
+    run: impl FnOnce(u32, u64, &StorageUnderTest) -> Result<Figures, String>,
+) -> Result<bool, String> {
     let seed = rounds.seed();
     println!("{name}, {} rounds, seed {seed}", rounds.rounds);
-    let figures = run(rounds.rounds, seed)?;
+    let figures = run(rounds.rounds, seed, &rounds.storage()?)?;
     println!("{name}: {} rounds: {figures}", rounds.rounds);
     Ok(figures.violations.is_empty() && rounds.rounds > 0)
 }
 
 impl Rounds {
+    /// What the broker stores with; the broker looks for the file from elsewhere, so its path is made absolute.
+    fn storage(&self) -> Result<StorageUnderTest, String> {
+        let Some(file) = &self.storage else { return Ok(StorageUnderTest::Embedded) };
+        let file = file.canonicalize().map_err(|error| format!("the plugin '{}': {error}", file.display()))?;
+        Ok(StorageUnderTest::Loaded(file))
+    }
+
     /// The seed, or one that is another each time.
     fn seed(&self) -> u64 {
         self.seed.unwrap_or_else(|| {

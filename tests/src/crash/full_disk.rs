@@ -6,7 +6,7 @@
 
 use super::client::{Client, DEADLINE, text};
 use super::inspect::{Afterwards, look};
-use super::lab::{Lab, pause};
+use super::lab::{Lab, StorageUnderTest, pause};
 use super::ledger::{Figures, Kind, Ledger, RoundLog, Spared, Violation};
 use super::message::QUEUES;
 use super::volume::{FileSystem, Volume};
@@ -29,12 +29,12 @@ const AFTERWARDS: u32 = 500;
 ///
 /// # Errors
 /// When a round cannot be run at all, or the broker does not do what has to be waited for.
-pub fn run(rounds: u32, seed: u64) -> Result<Figures, String> {
+pub fn run(rounds: u32, seed: u64, storage: &StorageUnderTest) -> Result<Figures, String> {
     let mut all = Figures::default();
     for round in 0..rounds {
         let started = Instant::now();
-        let (figures, note) =
-            one(seed.wrapping_add(u64::from(round))).map_err(|error| format!("round {round}, seed {seed}: {error}"))?;
+        let (figures, note) = one(seed.wrapping_add(u64::from(round)), storage)
+            .map_err(|error| format!("round {round}, seed {seed}: {error}"))?;
         println!("round {round}: {note}, {:.1?} in all: {figures}", started.elapsed());
         for violation in &figures.violations {
             println!("  {}: {}", violation.kind, violation.text);
@@ -44,10 +44,10 @@ pub fn run(rounds: u32, seed: u64) -> Result<Figures, String> {
     Ok(all)
 }
 
-fn one(seed: u64) -> Result<(Figures, String), String> {
+fn one(seed: u64, storage: &StorageUnderTest) -> Result<(Figures, String), String> {
     let mut random = Random::new(seed);
     let volume = Volume::new(FileSystem::Ext4, VOLUME_MIB)?;
-    let lab = Lab::new(volume.path().join("data"), &SEGMENT_BYTES);
+    let lab = Lab::new(volume.path().join("data"), &SEGMENT_BYTES, storage);
     let mut ledger = Ledger::default();
 
     let broker = lab.start(&mut random, None)?;

@@ -25,7 +25,18 @@ pub enum Tamper {
 pub struct Lab {
     data: PathBuf,
     segment_bytes: &'static [u32],
+    storage: StorageUnderTest,
     scratch: TempDir,
+}
+
+/// What the broker stores with.
+#[derive(Debug, Clone, Default)]
+pub enum StorageUnderTest {
+    /// The log that is part of the broker.
+    #[default]
+    Embedded,
+    /// A storage plugin from this file, `libstorage_NAME.so`, with its own defaults.
+    Loaded(PathBuf),
 }
 
 /// Small, so that a round goes through several; any start may have another one.
@@ -35,8 +46,8 @@ const QUEUE_MEMORY_BYTES: [u32; 3] = [1 << 20, 4 << 20, 128 << 20];
 
 impl Lab {
     /// With this data folder, which need not exist, and with lengths of segments of which each start takes one.
-    pub fn new(data: PathBuf, segment_bytes: &'static [u32]) -> Self {
-        Self { data, segment_bytes, scratch: TempDir::new("lab") }
+    pub fn new(data: PathBuf, segment_bytes: &'static [u32], storage: &StorageUnderTest) -> Self {
+        Self { data, segment_bytes, storage: storage.clone(), scratch: TempDir::new("lab") }
     }
 
     /// The data folder.
@@ -102,9 +113,14 @@ impl Lab {
 
     fn topology(&self, random: &mut Random) -> PathBuf {
         let (segment, memory) = (random.pick(self.segment_bytes), random.pick(&QUEUE_MEMORY_BYTES));
-        let text = format!(
-            "storage: {{kind: log, config: {{segment_bytes: {segment}}}}}\nlimits: {{queue_memory_bytes: {memory}}}\n"
-        );
+        let storage = match &self.storage {
+            StorageUnderTest::Embedded => format!("storage: {{kind: log, config: {{segment_bytes: {segment}}}}}"),
+            StorageUnderTest::Loaded(file) => {
+                let kind = file.file_stem().unwrap_or_default().to_string_lossy().replace("libstorage_", "");
+                format!("plugins: [{{path: '{}'}}]\nstorage: {{kind: {kind}}}", file.display())
+            }
+        };
+        let text = format!("{storage}\nlimits: {{queue_memory_bytes: {memory}}}\n");
         self.scratch.write("topology.yaml", &text)
     }
 

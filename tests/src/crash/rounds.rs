@@ -3,7 +3,7 @@
 use super::client::Client;
 use super::definitions::Definitions;
 use super::inspect::{Afterwards, look};
-use super::lab::{Lab, SEGMENT_BYTES, Tamper, pause};
+use super::lab::{Lab, SEGMENT_BYTES, StorageUnderTest, Tamper, pause};
 use super::ledger::{Figures, Kind, Ledger, RoundLog, Spared, Violation};
 use super::volume::{Access, FileSystem, Volume};
 use super::workload::{self, Consumers, Plan, Workload};
@@ -32,6 +32,8 @@ pub struct Options {
     pub mutant: Option<Tamper>,
     /// Missing redelivered marks are violations, too.
     pub checks_marks: bool,
+    /// What the broker stores with.
+    pub storage: StorageUnderTest,
 }
 
 /// What came of it.
@@ -117,7 +119,7 @@ impl Run {
             Accident::PowerCut(file_system) => Some(Volume::new(file_system, VOLUME_MIB)?),
         };
         let place = volume.as_ref().map_or_else(|| folder.path().to_path_buf(), Volume::path);
-        let lab = Lab::new(place.join("data"), &SEGMENT_BYTES);
+        let lab = Lab::new(place.join("data"), &SEGMENT_BYTES, &options.storage);
         let ledger = Ledger::default();
         if options.mutant.is_some() {
             // The folder is made by a sound broker, so that what is lost is what was confirmed.

@@ -6,7 +6,7 @@
 use super::client::{Client, DEADLINE};
 use super::definitions::Definitions;
 use super::inspect::{Afterwards, look};
-use super::lab::{Lab, SEGMENT_BYTES, Tamper};
+use super::lab::{Lab, SEGMENT_BYTES, StorageUnderTest, Tamper};
 use super::ledger::{Figures, Kind, Ledger, RoundLog, Spared, Violation};
 use super::volume::{Access, FileSystem, Volume};
 use super::workload::{self, Consumers, Plan, Workload};
@@ -21,10 +21,10 @@ const EXIT_CODE: i32 = 74;
 ///
 /// # Errors
 /// When a round cannot be run at all, or the broker does not do what has to be waited for.
-pub fn run(rounds: u32, seed: u64) -> Result<Figures, String> {
+pub fn run(rounds: u32, seed: u64, storage: &StorageUnderTest) -> Result<Figures, String> {
     let mut all = Figures::default();
     let volume = Volume::new(FileSystem::Ext4, VOLUME_MIB)?;
-    let lab = Lab::new(volume.path().join("data"), &SEGMENT_BYTES);
+    let lab = Lab::new(volume.path().join("data"), &SEGMENT_BYTES, storage);
     let mut ledger = Ledger::default();
     prepare(&lab, seed)?;
     for round in 0..rounds {

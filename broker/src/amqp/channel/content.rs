@@ -181,6 +181,25 @@ impl Content {
     }
 }
 
+/// The arguments of a basic.publish that has nothing wrong with it: the one method that is read per message.
+#[inline]
+pub(crate) fn split_publish(payload: &[u8]) -> Option<BasicPublish<'_>> {
+    let (prefix, rest) = payload.split_first_chunk::<4>()?;
+    let (&[ticket_high, ticket_low, exchange_len], rest) = rest.split_first_chunk::<3>()?;
+    let (exchange, rest) = rest.split_at_checked(usize::from(exchange_len))?;
+    let (&key_len, rest) = rest.split_first()?;
+    let (routing_key, rest) = rest.split_at_checked(usize::from(key_len))?;
+    let &[bits] = rest else { return None };
+    (*prefix == BasicPublish::PREFIX).then_some(())?;
+    Some(BasicPublish {
+        ticket: u16::from_be_bytes([ticket_high, ticket_low]),
+        exchange: std::str::from_utf8(exchange).ok()?,
+        routing_key: std::str::from_utf8(routing_key).ok()?,
+        mandatory: bits & 1 != 0,
+        immediate: bits & 2 != 0,
+    })
+}
+
 /// Body size and properties of a content header that has nothing wrong with it.
 pub(crate) fn split_header(payload: &[u8], message_bytes_max: u64) -> Option<(usize, &[u8])> {
     let (fixed, properties) = payload.split_first_chunk::<12>()?;

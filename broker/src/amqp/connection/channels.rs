@@ -81,19 +81,16 @@ impl Connection {
             return None;
         }
         let mut rest = *input;
-        let next = |rest: &mut &'i [u8]| {
-            frame::decode(rest, self.frame_max_bytes).ok().flatten().filter(|next| next.channel == frame.channel)
-        };
-        let header = next(&mut rest).filter(|header| header.kind == FrameKind::Header)?;
-        let (total, properties) = content::split_header(header.payload, self.limits.message_bytes_max)?;
+        let header = frame::expect(&mut rest, FrameKind::Header, frame.channel, self.frame_max_bytes)?;
+        let (total, properties) = content::split_header(header, self.limits.message_bytes_max)?;
         let body = match total {
             0 => &[][..],
-            _ => next(&mut rest).filter(|body| body.kind == FrameKind::Body)?.payload,
+            _ => frame::expect(&mut rest, FrameKind::Body, frame.channel, self.frame_max_bytes)?,
         };
         if body.len() != total {
             return None;
         }
-        let Ok(Method::BasicPublish(publish)) = Method::decode(frame.payload) else { return None };
+        let publish = content::split_publish(frame.payload)?;
         let flags = channel.content.begin_in_place(&publish)?;
         let parts = Parts { exchange: publish.exchange, routing_key: publish.routing_key, properties };
         let mode = channel.mode.publish();

@@ -60,9 +60,7 @@ impl Connection {
         for delivery in deliveries {
             let outstanding = (!consumer.no_ack).then_some(Outstanding { source, ticket: delivery.ticket });
             let delivery_tag = channel.unacked.tag(outstanding);
-            frame::write(self.out.tail(), FrameKind::Method, id.0, |out| {
-                encode_deliver(out, &consumer.tag, delivery_tag, &delivery);
-            });
+            write_deliver(self.out.tail(), id, &consumer.tag, delivery_tag, &delivery);
             write_content(&mut self.out, id, delivery.message, self.frame_max_bytes);
         }
         true
@@ -230,49 +228,95 @@ pub struct Delivery<'m> {
     pub message: &'m Arc<Message>,
 }
 
-/// The payload of basic.deliver, straight from the message's bytes: the one method that is written per message.
+/// The frame of basic.deliver, straight from the message's bytes: the one method that is written per message.
 #[inline]
-fn encode_deliver(out: &mut Vec<u8>, consumer_tag: &str, delivery_tag: u64, delivery: &Delivery<'_>) {
-    let short_string = |out: &mut Vec<u8>, bytes: &[u8]| {
-        // Tags and names are short strings, so their length fits.
-        out.push(bytes.len() as u8);
-        out.extend_from_slice(bytes);
-    };
+fn write_deliver(
+    out: &mut Vec<u8>,
+    channel: ChannelId,
+    consumer_tag: &str,
+    delivery_tag: u64,
+    delivery: &Delivery<'_>,
+) {
     let (exchange, routing_key) = delivery.message.raw_names();
-    out.extend_from_slice(&BasicDeliver::PREFIX);
-    short_string(out, consumer_tag.as_bytes());
-    out.extend_from_slice(&delivery_tag.to_be_bytes());
-    out.push(u8::from(delivery.redelivered));
-    short_string(out, exchange);
-    short_string(out, routing_key);
+    let tag = consumer_tag.as_bytes();
+    // Class, method, three lengths, delivery tag and the octet of bits. Tags and names are short strings, so all lengths fit.
+    let size = 4 + 3 + 8 + 1 + tag.len() + exchange.len() + routing_key.len();
+    out.reserve(size + frame::OVERHEAD_BYTES);
+    let [a, b, c, d] = BasicDeliver::PREFIX;
+    let [high, low] = channel.0.to_be_bytes();
+    let [s3, s2, s1, s0] = (size as u32).to_be_bytes();
+    out.extend_from_slice(&[FrameKind::Method as u8, high, low, s3, s2, s1, s0, a, b, c, d, tag.len() as u8]);
+    out.extend_from_slice(tag);
+    let mut middle = [0; 10];
+    let (number, rest) = middle.split_at_mut(8);
+    number.copy_from_slice(&delivery_tag.to_be_bytes());
+    rest.copy_from_slice(&[u8::from(delivery.redelivered), exchange.len() as u8]);
+    out.extend_from_slice(&middle);
+    out.extend_from_slice(exchange);
+    out.push(routing_key.len() as u8);
+    out.extend_from_slice(routing_key);
+    out.push(frame::END);
+}
+
+/// The frame of a content header.
+#[inline]
+fn write_header(out: &mut Vec<u8>, channel: ChannelId, body_bytes: usize, properties: &[u8]) {
+    let [high, low] = channel.0.to_be_bytes();
+    let [s3, s2, s1, s0] = ((12 + properties.len()) as u32).to_be_bytes();
+    let [b7, b6, b5, b4, b3, b2, b1, b0] = (body_bytes as u64).to_be_bytes();
+    let kind = FrameKind::Header as u8;
+    out.extend_from_slice(&[kind, high, low, s3, s2, s1, s0, 0, 60, 0, 0, b7, b6, b5, b4, b3, b2, b1, b0]);
+    out.extend_from_slice(properties);
+    out.push(frame::END);
+}
+
+/// What a body frame begins with.
+#[inline]
+fn body_start(channel: ChannelId, bytes: usize) -> [u8; frame::HEADER_BYTES] {
+    let [high, low] = channel.0.to_be_bytes();
+    let [s3, s2, s1, s0] = (bytes as u32).to_be_bytes();
+    [FrameKind::Body as u8, high, low, s3, s2, s1, s0]
 }
 
 /// Header and body frames of a message.
+#[inline]
 fn write_content(out: &mut OutBuffer, channel: ChannelId, message: &Arc<Message>, frame_max_bytes: u32) {
-    let body = message.body();
+    let (properties, body) = message.content();
     let tail = out.tail();
-    frame::write(tail, FrameKind::Header, channel.0, |tail| {
-        tail.extend_from_slice(&[0, 60, 0, 0]);
-        tail.extend_from_slice(&(body.len() as u64).to_be_bytes());
-        tail.extend_from_slice(message.properties().raw());
-    });
     let piece_bytes_max = match frame_max_bytes as usize {
         0 => usize::MAX,
         limit => limit - frame::OVERHEAD_BYTES,
     };
+    if body.len() < crate::amqp::out::BORROW_BYTES_MIN && body.len() <= piece_bytes_max {
+        tail.reserve(12 + properties.len() + body.len() + 2 * frame::OVERHEAD_BYTES);
+        write_header(tail, channel, body.len(), properties);
+        if !body.is_empty() {
+            tail.extend_from_slice(&body_start(channel, body.len()));
+            tail.extend_from_slice(body);
+            tail.push(frame::END);
+        }
+        return;
+    }
+    write_header(tail, channel, body.len(), properties);
+    write_large_body(out, channel, message, piece_bytes_max);
+}
+
+/// Body frames of a message that is too large for one, or to be copied.
+fn write_large_body(out: &mut OutBuffer, channel: ChannelId, message: &Arc<Message>, piece_bytes_max: usize) {
+    let body = message.body();
     if body.len() < crate::amqp::out::BORROW_BYTES_MIN {
         for piece in body.chunks(piece_bytes_max) {
-            frame::write(tail, FrameKind::Body, channel.0, |tail| tail.extend_from_slice(piece));
+            let tail = out.tail();
+            tail.extend_from_slice(&body_start(channel, piece.len()));
+            tail.extend_from_slice(piece);
+            tail.push(frame::END);
         }
         return;
     }
     let mut start = 0;
     while start < body.len() {
         let end = body.len().min(start.saturating_add(piece_bytes_max));
-        let [high, low] = channel.0.to_be_bytes();
-        let tail = out.tail();
-        tail.extend_from_slice(&[FrameKind::Body as u8, high, low]);
-        tail.extend_from_slice(&((end - start) as u32).to_be_bytes());
+        out.tail().extend_from_slice(&body_start(channel, end - start));
         out.push_body(message, start..end);
         out.tail().push(frame::END);
         start = end;
@@ -289,15 +333,16 @@ mod tests {
         let message = Message::new(parts, b"body");
         for redelivered in [false, true] {
             let (mut quick, mut table) = (Vec::new(), Vec::new());
-            encode_deliver(&mut quick, "tag", 7, &Delivery { ticket: 1, redelivered, message: &message });
-            BasicDeliver {
+            let delivery = Delivery { ticket: 1, redelivered, message: &message };
+            write_deliver(&mut quick, ChannelId(3), "tag", 7, &delivery);
+            let deliver = BasicDeliver {
                 consumer_tag: "tag",
                 delivery_tag: 7,
                 redelivered,
                 exchange: parts.exchange,
                 routing_key: parts.routing_key,
-            }
-            .encode(&mut table);
+            };
+            frame::write_method(&mut table, 3, deliver);
             assert_eq!(quick, table);
         }
     }

@@ -16,11 +16,12 @@ impl Connection {
         match handshake::hello(bytes) {
             Hello::Amqp { version_minor } => {
                 let server_properties = self.identity.server_properties();
+                let mechanisms = self.identity.mechanisms(self.offers_external);
                 let start = ConnectionStart {
                     version_major: 0,
                     version_minor,
                     server_properties: plugin_api::value::TableRef::new(&server_properties),
-                    mechanisms: self.identity.mechanisms.as_bytes(),
+                    mechanisms: mechanisms.as_bytes(),
                     locales: b"en_US",
                 };
                 frame::write_method(self.out.tail(), 0, start);

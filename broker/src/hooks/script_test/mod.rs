@@ -17,21 +17,29 @@
 //!
 //! `publish { … }` sends a message through the hook. Fields: `routing_key`, `exchange`, `vhost`, `user`, `headers`, `body`
 //! (which allows `msg:body()`), and the basic properties by their names (`priority`, `content_type`, …). All may be left
-//! out. It returns what became of the message: `outcome` (`"pass"`, `"drop"`, `"reject"` or `"error"`), `reason`, and the
-//! same fields as they are afterwards.
+//! out. It returns what became of the message: `outcome` (`"pass"`, `"drop"`, `"reject"`, `"dead_letter"` or `"error"`),
+//! `reason`, and the same fields as they are afterwards. `deliver { … }` and `dead_letter { … }` do the same for the other points
+//! and also take `queue`, `redelivered` and `reason`.
+//!
+//! `connect { … }` takes `vhost`, `user`, `address`, `port`, `mechanism` and `properties`; `declare { … }` takes `vhost`, `user`,
+//! `kind`, `name`, `type`, `arguments`, `durable`, `auto_delete`, `exclusive` and `internal`. Both return `outcome` and `reason`.
+//!
+//! `advance(seconds)` moves the clock of the hook on, for `broker.now` and for times to live.
 //!
 //! `expect(value)` has `:equals(other)` (tables by their contents), `:differs(other)`, `:is_nil()`, `:exists()`,
 //! `:contains(text)` and `:matches(pattern)`. `expect(out)` of a `publish` also has `:passes()`, `:drops(text)`,
-//! `:rejects(text)` and `:fails(text)`, where the text is a part of the reason and may be left out.
+//! `:rejects(text)`, `:dead_letters(text)` and `:fails(text)`, where the text is a part of the reason and may be left out.
 //!
 //! Test files run in the sandbox of hooks and may `require` files beside them.
 
+mod calls;
 mod report;
 mod runner;
 
 use std::path::{Path, PathBuf};
 
 pub use report::{FileReport, Report, TestReport};
+pub(super) use runner::{Bench, TEST_TIME_LIMIT, add_names};
 
 /// Runs the tests at `path`: a test file, the script that it tests, or a folder with all test files in it and below.
 #[must_use]

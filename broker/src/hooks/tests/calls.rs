@@ -73,7 +73,7 @@ fn what_a_message_cannot_be_is_refused_with_a_sentence() {
         ("msg.routing_key = string.rep('x', 256)", "msg.routing_key has at most 255 bytes, not 256"),
         ("msg.routing_key = '\\xff'", "msg.routing_key has to be UTF-8"),
         ("msg.exchange = 'other'", "msg.exchange cannot be set: a message stays at the exchange it was published to"),
-        ("msg.user = 'root'", "msg.user cannot be set: it names the publisher"),
+        ("msg.user = 'root'", "msg.user cannot be set: it names who publishes or consumes"),
         ("msg.size = 1", "msg.size cannot be set: hooks do not change bodies"),
         ("msg.headers = {}", "msg.headers cannot be set: set single headers: msg.headers[\"name\"] = value"),
         ("msg.routing_kye = 'x'", "msg.routing_kye does not exist; did you mean 'routing_key'?"),

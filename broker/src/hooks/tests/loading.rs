@@ -21,7 +21,7 @@ fn script_that_is_wrong_is_refused_with_file_line_and_cause() {
         ("return { on_publsh = function() end }", "", "there is no hook 'on_publsh'; did you mean 'on_publish'?"),
         ("return { function() end }", "", "there is no hook '1'"),
         ("return { on_publish = 5 }", "", "on_publish has to be a function, not a integer"),
-        ("broker.drop('x')", ":1", "broker.drop and broker.reject can be used only while a hook runs"),
+        ("broker.drop('x')", ":1", "broker.drop can be used only while a hook runs"),
         ("while true do end", ":1", "time limit of 250ms reached"),
         ("local t = {}\nfor i = 1, 1e9 do t[i] = i end", "", "memory limit reached"),
         ("require('nothing')", ":1", "module 'nothing': "),

@@ -4,8 +4,11 @@ mod calls;
 mod headers;
 mod hostile;
 mod loading;
+mod points;
 mod properties;
+mod repl;
 mod script_tests;
+mod types;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

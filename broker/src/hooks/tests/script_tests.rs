@@ -93,9 +93,9 @@ fn what_does_not_hold_fails_at_its_line() {
             "expect(publish { routing_key = 'reject' }):rejects('why')",
             "expected a reason with \"why\", got \"not this one\"",
         ),
-        ("expect({}):passes()", "expect(…):passes() takes what publish returned, not {  }"),
+        ("expect({}):passes()", "expect(…):passes() takes what publish or its like returned, not {  }"),
         ("expect(1):equal(1)", "expect has no check 'equal'"),
-        ("return publish({}).routing_kye", "publish returns no 'routing_kye'; did you mean 'routing_key'?"),
+        ("return publish({}).routing_kye", "a result has no 'routing_kye'; did you mean 'routing_key'?"),
         ("publish { prority = 1 }", "publish takes no 'prority'; did you mean 'priority'?"),
         ("publish { priority = 'high' }", "msg.priority has to be a whole number from 0 to 255, or nil, not \"high\""),
         ("publish { routing_key = 5 }", "routing_key has to be a string, not a integer"),
@@ -115,7 +115,7 @@ fn file_that_cannot_run_is_a_failure() {
     for (tests, failure) in [
         ("", "declares no tests; a test is 'test(name, function() … end)'"),
         ("test('x'", "x_test.lua:1: Expected"),
-        ("\npublish {}", "x_test.lua:2: publish can be used only inside a test"),
+        ("\npublish {}", "x_test.lua:2: hooks can be called only inside a test"),
         ("os.exit()", "x_test.lua:1: 'os' does not exist here"),
     ] {
         let report = run_tests(tests);

@@ -3,6 +3,7 @@
 
 pub(super) mod browse;
 pub(super) mod events;
+pub(super) mod hooks;
 pub(super) mod plugins;
 pub(super) mod route;
 pub(super) mod shift;

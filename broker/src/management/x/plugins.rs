@@ -1,10 +1,9 @@
-//! How plugins and hooks fare.
+//! How plugins fare.
 
 use serde_json::{Value as Json, json};
 
 use super::super::call::{Answer, Call};
 use super::super::lists::{self, Paging};
-use crate::hooks::{HookStatus, Scope};
 use crate::plugin_host::{PluginState, PluginStatus};
 
 pub(in super::super) fn plugins(call: &Call) -> Answer {
@@ -32,34 +31,5 @@ fn plugin(status: &PluginStatus) -> Json {
         "metrics": status.figures.iter().cloned().collect::<std::collections::BTreeMap<String, f64>>(),
         "faults": status.faults,
         "last_fault": status.last_fault,
-    })
-}
-
-pub(in super::super) fn hooks(call: &Call) -> Answer {
-    lists::list(call, Paging::None, call.broker().hooks.status(), |hook| &hook.name, hook)
-}
-
-fn hook(status: &HookStatus) -> Json {
-    let counts = status.counts;
-    let scope = match &status.scope {
-        Scope::Broker => json!({"kind": "broker"}),
-        Scope::Vhost(vhost) => json!({"kind": "vhost", "vhost": vhost}),
-        Scope::Exchange { vhost, exchange } => json!({"kind": "exchange", "vhost": vhost, "exchange": exchange}),
-    };
-    json!({
-        "name": status.name,
-        "script": status.script.display().to_string(),
-        "scope": scope,
-        "on_error": status.on_error.to_string(),
-        "workers": status.worker_count,
-        "calls": counts.calls(),
-        "passed": counts.passed,
-        "rewritten": counts.rewritten,
-        "dropped": counts.dropped,
-        "rejected": counts.rejected,
-        "failed": counts.failed,
-        "time_limit_reached": counts.time_limit_reached,
-        "memory_limit_reached": counts.memory_limit_reached,
-        "mean_microseconds": counts.mean_time().map(|time| time.as_nanos() as f64 / 1000.0),
     })
 }

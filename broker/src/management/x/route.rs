@@ -104,6 +104,10 @@ fn run_hooks(
         Outcome::Reject { hook, reason } => {
             (message, vec![json!({"hook": hook, "outcome": "reject", "reason": reason})], true)
         }
+        Outcome::DeadLetter { hook, reason, exchange } => {
+            let step = json!({"hook": hook, "outcome": "dead_letter", "reason": reason, "exchange": exchange});
+            (message, vec![step], true)
+        }
     }
 }
 

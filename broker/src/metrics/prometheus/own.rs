@@ -4,8 +4,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Reader;
 use super::text::{Kind, Page, labels};
+use crate::hooks::TIME_BOUNDS;
 use crate::metrics::Total;
-use crate::store::counters::{GROUP_BOUNDS, TIME_BOUNDS};
+use crate::store::counters::{self, GROUP_BOUNDS};
 
 pub(super) fn write(page: &mut Page, reader: &Reader<'_>) {
     page.set_prefix("broker_");
@@ -30,7 +31,7 @@ pub(super) fn write(page: &mut Page, reader: &Reader<'_>) {
 
 fn write_hooks(page: &mut Page, reader: &Reader<'_>) {
     let hooks = reader.broker().hooks.status();
-    page.family("hook_calls_total", Kind::Counter, "Calls of hooks, by what became of the message.");
+    page.family("hook_calls_total", Kind::Counter, "Calls of hooks, by how they ended.");
     for hook in &hooks {
         let counts = hook.counts;
         for (result, count) in [
@@ -38,15 +39,23 @@ fn write_hooks(page: &mut Page, reader: &Reader<'_>) {
             ("rewritten", counts.rewritten),
             ("dropped", counts.dropped),
             ("rejected", counts.rejected),
+            ("dead_lettered", counts.dead_lettered),
             ("failed", counts.failed),
         ] {
-            page.series(&labels(&[("hook", &hook.name), ("stage", "publish"), ("result", result)]), count);
+            page.series(&labels(&[("hook", &hook.name), ("stage", hook.point.stage()), ("result", result)]), count);
         }
     }
-    page.family("hook_duration_seconds", Kind::Summary, "Time in hooks, measured for one call in sixteen.");
+    page.family("hook_duration_seconds", Kind::Histogram, "Time in hooks, measured for one call in sixteen.");
     for hook in &hooks {
         let sum = hook.counts.timed_nanos as f64 / 1e9;
-        page.summary(&labels(&[("hook", &hook.name), ("stage", "publish")]), hook.counts.timed, sum);
+        page.histogram(&labels(&[("hook", &hook.name), ("stage", hook.point.stage())]), &TIME_BOUNDS, &hook.times, sum);
+    }
+    page.family("hook_reloads_total", Kind::Counter, "Reloads of hooks, by what came of them.");
+    let reloads = reader.broker().hooks.reloads();
+    for (result, count) in
+        [("replaced", reloads.replaced), ("unchanged", reloads.unchanged), ("refused", reloads.refused)]
+    {
+        page.series(&labels(&[("result", result)]), count);
     }
 }
 
@@ -78,7 +87,7 @@ fn write_store(page: &mut Page, reader: &Reader<'_>) {
     let committer = &reader.broker().committer;
     let (status, counters) = (committer.storage_status(), committer.counters());
     page.family("storage_append_seconds", Kind::Histogram, "Time to store a batch of messages, with its sync.");
-    page.histogram("", &TIME_BOUNDS, &counters.times(), counters.append_seconds());
+    page.histogram("", &counters::TIME_BOUNDS, &counters.times(), counters.append_seconds());
     page.family("storage_group_messages", Kind::Histogram, "Messages that were stored together.");
     page.histogram("", &GROUP_BOUNDS, &counters.groups(), counters.stored());
     let figure = |name| status.figure(name).unwrap_or(0);

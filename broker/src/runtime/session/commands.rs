@@ -344,18 +344,21 @@ impl Session {
         let state = self.channels.entry(channel.0).or_default();
         let (prefetch_count, limit) = (state.prefetch_count, state.limit.clone());
         subscription.prefetch_count = prefetch_count;
-        let credit_bytes = self.sources.get(&source).map_or(0, |source| source.credit_bytes as i64);
+        let state = self.sources.get(&source);
+        let credit_bytes = state.map_or(0, |source| source.credit_bytes as i64);
+        // What the session acks is limited by credit alone, as it would be without acks.
+        let acks_for_client = state.is_some_and(|source| source.hooks.acks_for_client);
         let consumer = NewConsumer {
             holder: self.holder(source),
             outlet: Arc::clone(&self.outlet),
             channel: channel.0,
-            no_ack: subscription.no_ack,
+            no_ack: subscription.no_ack && !acks_for_client,
             is_exclusive: subscription.is_exclusive,
-            prefetch_count,
+            prefetch_count: if acks_for_client { 0 } else { prefetch_count },
             priority: subscription.priority,
             credit_bytes,
             shared_credit,
-            limit,
+            limit: limit.filter(|_| !acks_for_client),
         };
         self.wait(channel, Pending::Consume(subscription));
         queue.handle.post(Input::Consume(consumer));
@@ -393,18 +396,25 @@ impl Session {
         if let Some(vhost) = &self.vhost {
             vhost.check_get(&queue)?;
         }
+        self.get_from(channel, &queue, get.no_ack);
+        Ok(())
+    }
+
+    /// Asks a queue for one message.
+    pub(super) fn get_from(&mut self, channel: ChannelId, queue: &Arc<QueueRecord>, no_ack: bool) {
         let known = self.channels.get(&channel.0).and_then(|state| state.getters.get(&queue.number).copied());
         let source = known.unwrap_or_else(|| {
-            let id = self.new_source(channel, Arc::clone(&queue), false, false);
+            let id = self.new_source(channel, Arc::clone(queue), false, false);
             if let Some(state) = self.channels.get_mut(&channel.0) {
                 state.getters.insert(queue.number, id);
             }
             id
         });
-        self.wait(channel, Pending::Get { source, name: Arc::clone(&queue.name) });
-        let input = Input::Get { holder: self.holder(source), no_ack: get.no_ack, reply_to: self.reply_to(channel) };
-        queue.handle.post(input);
-        Ok(())
+        self.wait(channel, Pending::Get { source, name: Arc::clone(&queue.name), no_ack });
+        // What hooks may have to send on must not be forgotten when it is handed out.
+        let has_hooks = self.sources.get(&source).is_some_and(|source| source.hooks.chain.is_some());
+        let (holder, reply_to) = (self.holder(source), self.reply_to(channel));
+        queue.handle.post(Input::Get { holder, no_ack: no_ack && !has_hooks, reply_to });
     }
 
     fn recover(&mut self, channel: ChannelId, requeue: bool) -> Done {

@@ -9,8 +9,32 @@ use super::Session;
 use super::replies::Subscription;
 use crate::amqp::{ChannelId, SourceId};
 use crate::events::Kind;
+use crate::metrics::connections::Tls;
 use crate::vhost::PERFORMED_BY;
 use crate::vhost::reply_to::is_reply_name;
+
+/// What RabbitMQ tells of an encrypted connection; certificates only where there is one.
+fn with_tls(table: &mut Table, tls: &Tls) {
+    let certificate = [
+        ("peer_cert_subject", &tls.peer_cert_subject),
+        ("peer_cert_issuer", &tls.peer_cert_issuer),
+        ("peer_cert_validity", &tls.peer_cert_validity),
+    ];
+    let agreed = [
+        ("ssl_protocol", &tls.protocol),
+        ("ssl_key_exchange", &tls.key_exchange),
+        ("ssl_cipher", &tls.cipher),
+        ("ssl_hash", &tls.hash),
+    ];
+    for (name, value) in agreed {
+        table.insert(name, value.as_str());
+    }
+    for (name, value) in certificate {
+        if let Some(value) = value {
+            table.insert(name, value.as_str());
+        }
+    }
+}
 
 impl Session {
     fn tell(&self, kind: Kind, properties: impl FnOnce() -> Table) {
@@ -31,7 +55,10 @@ impl Session {
             .with("peer_host", self.peer.ip().to_canonical().to_string())
             .with("peer_port", i64::from(self.peer.port()))
             .with("protocol", "{0,9,1}")
-            .with("ssl", false);
+            .with("ssl", self.secured.is_some());
+        if let Some(secured) = &self.secured {
+            with_tls(&mut table, &secured.facts);
+        }
         if let Some(local) = self.local {
             table.insert("host", local.ip().to_canonical().to_string());
             table.insert("port", i64::from(local.port()));

@@ -11,6 +11,7 @@ mod commands;
 mod ending;
 mod exclusive;
 mod happened;
+mod hooks;
 mod judging;
 mod opening;
 mod publishing;
@@ -33,6 +34,7 @@ use hashbrown::HashMap;
 use self::actor::Actor;
 use self::ending::Ending;
 use self::exclusive::ExclusiveQueues;
+use self::hooks::SessionHooks;
 use self::judging::{Deferred, Renewal};
 pub use self::opening::LoginRefused;
 use self::replies::Pending;
@@ -45,6 +47,7 @@ use crate::amqp::out::OutBuffer;
 use crate::amqp::{ChannelId, Connection, Event, SourceId};
 use crate::metrics::{ChannelStats, ConnectionStats, Connections};
 use crate::queue::{ChannelLimit, Notice, Outlet, SharedCredit};
+use crate::tls::Secured;
 use crate::vhost::Vhost;
 use crate::vhost::publish::Publisher;
 use crate::vhost::reply_to::Backlog;
@@ -103,6 +106,8 @@ pub struct Session {
     peer: SocketAddr,
     /// The address that the client has connected to, if somebody has said so.
     local: Option<SocketAddr>,
+    /// How it is encrypted, if it is.
+    secured: Option<Arc<Secured>>,
     /// As RabbitMQ names connections: `PEER -> LOCAL`.
     name: String,
     /// What it has logged in with.
@@ -134,6 +139,7 @@ pub struct Session {
     shared_credit: Arc<SharedCredit>,
     /// Bytes of it to be given back.
     owed_shared_bytes: usize,
+    hooks: SessionHooks,
     exclusive_queues: ExclusiveQueues,
     /// Replies that wait for the reply consumers of all channels.
     reply_backlog: Arc<Backlog>,
@@ -166,6 +172,7 @@ impl Session {
             number,
             peer,
             local: None,
+            secured: None,
             name: peer.to_string(),
             mechanism: String::new(),
             is_announced: false,
@@ -185,6 +192,7 @@ impl Session {
             owing: Vec::new(),
             shared_credit: Arc::new(SharedCredit::new(SHARED_CREDIT_BYTES)),
             owed_shared_bytes: 0,
+            hooks: SessionHooks::default(),
             exclusive_queues: ExclusiveQueues::default(),
             reply_backlog: Arc::default(),
             transaction_bytes: 0,
@@ -205,6 +213,19 @@ impl Session {
     pub fn set_local(&mut self, local: SocketAddr) {
         self.local = Some(local);
         self.name = format!("{} -> {local}", self.peer);
+    }
+
+    /// What was agreed on in TLS. Call it before the first byte.
+    pub fn set_secured(&mut self, secured: Arc<Secured>) {
+        if secured.login.is_some() {
+            self.conn.offer_external();
+        }
+        self.secured = Some(secured);
+    }
+
+    /// The user that the client's verified certificate names.
+    pub fn login_of_certificate(&self) -> Option<&str> {
+        self.secured.as_ref()?.login.as_deref()
     }
 
     /// Unique in the broker while it runs.

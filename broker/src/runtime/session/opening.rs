@@ -7,6 +7,7 @@ use super::Session;
 use super::actor::Actor;
 use crate::access::{LoginError, User};
 use crate::amqp::{ChannelId, ProtocolError, ReplyCode};
+use crate::hooks::Refusal;
 use crate::metrics::node::Protocol;
 use crate::runtime::census::Full;
 use crate::vhost::Vhost;
@@ -113,6 +114,11 @@ impl Session {
         }
         if vhost.has_ended() {
             return Err(refuse(format!("vhost {name} not found")));
+        }
+        if let Err(Refusal { hook, reason }) = self.ask_connect_hooks(&vhost) {
+            self.broker.census.leave(self.number);
+            let text = format!("access to vhost '{name}' refused for user '{user}' by hook '{hook}': {reason}");
+            return Err(refuse(text));
         }
         Ok(vhost)
     }

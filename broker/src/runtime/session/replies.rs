@@ -9,7 +9,7 @@ use plugin_api::value::Table;
 use super::Session;
 use crate::amqp::connection::Delivery;
 use crate::amqp::method::*;
-use crate::amqp::{ChannelId, Outstanding, ProtocolError, ReplyCode, SourceId};
+use crate::amqp::{ChannelId, Outcome, Outstanding, ProtocolError, ReplyCode, SourceId};
 use crate::message::Message;
 use crate::metrics::Stat;
 use crate::metrics::connections::ConsumerFacts;
@@ -57,6 +57,8 @@ pub(super) enum Pending {
     Get {
         source: SourceId,
         name: Arc<str>,
+        /// Whether the client does without an ack.
+        no_ack: bool,
     },
     /// The store has yet to keep what was changed.
     Stored {
@@ -91,6 +93,9 @@ impl Session {
                 if takes_shared_credit {
                     self.owed_shared_bytes += bytes;
                 }
+                if self.has_deliver_hooks() {
+                    return self.on_hooked_deliveries(now, SourceId(source), &deliveries, bytes);
+                }
                 self.on_delivered(SourceId(source), &deliveries, bytes, redelivered);
             }
             Notice::Confirmed { numbers, is_taken } => {
@@ -116,7 +121,13 @@ impl Session {
         }
     }
 
-    fn on_delivered(&mut self, id: SourceId, deliveries: &[queue::Delivery], bytes: usize, redelivered: u64) {
+    pub(super) fn on_delivered(
+        &mut self,
+        id: SourceId,
+        deliveries: &[queue::Delivery],
+        bytes: usize,
+        redelivered: u64,
+    ) {
         // A source that is gone was detached: its queue has the messages back already, or will.
         let Some(source) = self.sources.get_mut(&id) else { return };
         if !source.no_ack {
@@ -298,7 +309,17 @@ impl Session {
                 }
                 self.forget_source_if_idle(source);
             }
-            (Pending::Get { source, .. }, Reply::Got { ticket, redelivered, message, remaining, no_ack, .. }) => {
+            (
+                Pending::Get { source, no_ack, .. },
+                Reply::Got { ticket, redelivered, message, remaining, no_ack: is_settled, .. },
+            ) => {
+                let message = match self.hook_got(source, redelivered, message)? {
+                    Ok(message) => message,
+                    Err(outcome) => return self.get_next(channel, source, (ticket, is_settled, outcome), no_ack),
+                };
+                if no_ack && !is_settled {
+                    self.settle_for_client(source, ticket, Outcome::Ack);
+                }
                 let outstanding = (!no_ack).then_some(Outstanding { source, ticket });
                 if let Some(state) = self.sources.get_mut(&source) {
                     state.outstanding += usize::from(!no_ack);
@@ -329,6 +350,23 @@ impl Session {
                 return Err(ProtocolError::new(ReplyCode::InternalError, text));
             }
         }
+        Ok(())
+    }
+
+    /// A hook has taken a message away that basic.get was to have: it gets the next one.
+    fn get_next(
+        &mut self,
+        channel: ChannelId,
+        source: SourceId,
+        (ticket, is_settled, outcome): (u64, bool, Outcome),
+        no_ack: bool,
+    ) -> Result<(), ProtocolError> {
+        let Some(queue) = self.sources.get(&source).map(|state| Arc::clone(&state.queue)) else { return Ok(()) };
+        if !is_settled {
+            self.settle_for_client(source, ticket, outcome);
+            self.flush_settled();
+        }
+        self.get_from(channel, &queue, no_ack);
         Ok(())
     }
 

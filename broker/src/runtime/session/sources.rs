@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Session;
+use super::hooks::SourceHooks;
 use super::statistics::SourceStats;
 use crate::amqp::{ChannelId, Outcome, Outstanding, SourceId};
 use crate::metrics::ConnectionStats;
@@ -30,6 +31,7 @@ pub(super) struct Source {
     pub(super) owed_bytes: usize,
     pub(super) credit_bytes: usize,
     pub(super) stats: Option<SourceStats>,
+    pub(super) hooks: SourceHooks,
 }
 
 impl Source {
@@ -161,8 +163,10 @@ impl Session {
         }
         let id = SourceId(self.next_source);
         self.next_source = self.next_source.wrapping_add(1);
+        let hooks = self.source_hooks(&queue, !no_ack);
         let source = Source {
             stats: self.source_stats(channel, &queue),
+            hooks,
             channel,
             queue,
             is_consumer,

@@ -69,7 +69,7 @@ impl Session {
             channel_max: tuned.channel_max,
             frame_max: tuned.frame_max_bytes,
             timeout_secs: tuned.heartbeat_secs,
-            tls: None,
+            tls: self.secured.as_ref().map(|secured| secured.facts.clone()),
         };
         self.broker.metrics.connections.open(&self.stats, opened);
     }

@@ -54,6 +54,7 @@ impl World {
             bindings_per_queue_max: usize::MAX,
             quorum_queues: crate::vhost::quorum::QuorumQueues::Local,
             events: crate::events::Events::default(),
+            hooks: Arc::default(),
         };
         Self { access: Access::new(users), vhosts: Vhosts::new(shared, BTreeMap::new()) }
     }

@@ -105,6 +105,7 @@ fn vhosts() -> (Vhosts, Arc<Notes>) {
         bindings_per_queue_max: usize::MAX,
         quorum_queues: crate::vhost::quorum::QuorumQueues::Local,
         events: crate::events::Events::default(),
+        hooks: Arc::default(),
     };
     (Vhosts::new(shared, Default::default()), notes)
 }

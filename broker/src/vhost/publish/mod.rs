@@ -6,6 +6,7 @@
 //! put into the batches when the transaction is committed ([`Publisher::publish_held`]).
 
 mod batch;
+mod hooked;
 mod properties;
 mod target;
 #[cfg(test)]
@@ -18,6 +19,8 @@ use plugin_api::exchange::Wish;
 use plugin_api::message::Properties;
 
 use self::batch::{Batch, put_one};
+use self::hooked::Hooked;
+pub use self::hooked::rewritten;
 pub(super) use self::properties::{ExtraKeys, extra_keys, hiding_bcc};
 use self::properties::{check_expiration, check_user_id};
 pub use self::properties::{extra_keys_of, without_bcc};
@@ -28,7 +31,7 @@ use super::error::{Error, Kind};
 use super::held::{Held, Holder, Why};
 use super::{QueueRecord, Vhost, reply_to};
 use crate::access::Permission;
-use crate::hooks::{HookChain, HookSet, Outcome, Publish};
+use crate::hooks::Hooks;
 use crate::message::{Message, Parts};
 use crate::queue::{Incoming, Input, Outlet};
 use crate::routing::{self, Exchange};
@@ -69,7 +72,7 @@ pub struct Context<'a> {
     /// Where.
     pub vhost: &'a Vhost,
     /// The hooks in force.
-    pub hooks: &'a HookSet,
+    pub hooks: &'a Hooks,
     /// Changes when permissions do.
     pub access_generation: u64,
     /// The name that stands for a channel's reply consumer (semantics 22.4).
@@ -177,6 +180,13 @@ impl Publisher {
         parts: Option<Parts<'_>>,
         message: Arc<Message>,
     ) -> Result<Published, Error> {
+        let message = match parts {
+            Some(parts) if self.goes_as_before(context, parts) => match self.put_as_before(channel, number, message) {
+                Ok(published) => return Ok(published),
+                Err(message) => message,
+            },
+            _ => message,
+        };
         Ok(match self.resolve(context, by, channel, number, parts, message)? {
             Resolved::Goes(Routed { places, held, message }) => {
                 self.count(channel, number, places.len());
@@ -188,6 +198,35 @@ impl Publisher {
                 published
             }
         })
+    }
+
+    /// Whether nothing has changed since the publish before, and this one has the same exchange and key and nothing else to look at.
+    #[inline]
+    fn goes_as_before(&self, context: &Context<'_>, parts: Parts<'_>) -> bool {
+        self.vhost_generation == context.vhost.generation()
+            && self.access_generation == context.access_generation
+            && !self.is_traced
+            && !Properties::from_raw(parts.properties).concern_publishing()
+            && self.targets.get(self.last_target).is_some_and(|target| target.would_lead_as_before(parts))
+    }
+
+    /// Puts a message where the one before went; gives it back if that cannot be done at once.
+    #[inline]
+    fn put_as_before(&mut self, channel: u16, number: u64, message: Arc<Message>) -> Result<Published, Arc<Message>> {
+        let Self { targets, batches, filled, last_target, .. } = self;
+        let Some(Target { exchange, last: Some((_, places)), spent, .. }) = targets.get_mut(*last_target) else {
+            return Err(message);
+        };
+        let Some((&place, others)) = places.split_last() else { return Err(message) };
+        if !spent.add(channel, number, places.len()) {
+            return Err(message);
+        }
+        for &place in others {
+            put_one(batches, filled, place, exchange, Incoming { message: Arc::clone(&message), channel, number });
+        }
+        put_one(batches, filled, place, exchange, Incoming { message, channel, number });
+        // A message reaches far fewer queues than that.
+        Ok(Published::Routed(places.len() as u32))
     }
 
     /// Does the same except that the message stays out of the batches, until [`Self::publish_held`].
@@ -265,11 +304,14 @@ impl Publisher {
         let (parts, message, extra_keys) = match &target.hooks {
             None => (parts, message, extra_keys),
             // What a hook makes of the keys is the operator's business and not judged again (semantics 12.12).
-            Some(hooks) => match run_hooks(hooks, context, by, &message) {
+            Some(hooks) => match hooked::run(hooks, context, by, &message) {
                 Hooked::Passes => (parts, message, extra_keys),
                 Hooked::Rewritten(message) => {
                     let extra_keys = self::extra_keys(message.properties())?;
                     (None, message, extra_keys)
+                }
+                Hooked::DeadLettered(exchange, message) => {
+                    return self.route_dead_letter(context, (channel, number), &exchange, &message);
                 }
                 Hooked::Ends(published) => return Ok(Resolved::Ends(published)),
             },
@@ -431,41 +473,4 @@ impl Publisher {
 
 fn not_found(context: &Context<'_>, name: &str) -> Error {
     Error::NotFound { kind: Kind::Exchange, name: name.into(), vhost: context.vhost.name.to_string() }
-}
-
-enum Hooked {
-    Passes,
-    Rewritten(Arc<Message>),
-    Ends(Published),
-}
-
-fn run_hooks(hooks: &HookChain, context: &Context<'_>, by: &dyn Authority, message: &Arc<Message>) -> Hooked {
-    let outcome = hooks.on_publish(&Publish {
-        vhost: &context.vhost.name,
-        exchange: message.exchange(),
-        routing_key: message.routing_key(),
-        user: by.user(),
-        properties: message.properties(),
-        body: message.body(),
-    });
-    match outcome {
-        Outcome::Pass => Hooked::Passes,
-        Outcome::Rewrite { routing_key, properties } => {
-            let old = message.parts();
-            let parts = Parts {
-                routing_key: routing_key.as_deref().unwrap_or(old.routing_key),
-                properties: properties.as_deref().unwrap_or(old.properties),
-                ..old
-            };
-            Hooked::Rewritten(Message::new(parts, message.body()))
-        }
-        Outcome::Drop { hook, reason } => {
-            tracing::debug!(vhost = %context.vhost.name, exchange = message.exchange(), hook, reason, "hook dropped a message");
-            Hooked::Ends(Published::Dropped)
-        }
-        Outcome::Reject { hook, reason } => {
-            tracing::debug!(vhost = %context.vhost.name, exchange = message.exchange(), hook, reason, "hook rejected a message");
-            Hooked::Ends(Published::Rejected)
-        }
-    }
 }

@@ -9,6 +9,7 @@ use super::super::error::{Error, Kind};
 use super::{Context, Publisher, not_found};
 use crate::access::{Permission, Resource, TopicPermission};
 use crate::hooks::HookChain;
+use crate::message::Parts;
 use crate::routing::Exchange;
 
 /// So many exchanges are remembered.
@@ -25,7 +26,7 @@ pub(super) struct Target {
     /// The key of the last publish and where it led; most publishers stay with one.
     pub(super) last: Option<(Box<str>, Arc<[usize]>)>,
     /// Publishes that nobody has counted yet, all of one channel.
-    spent: Counts,
+    pub(super) spent: Counts,
 }
 
 /// Publishes of one channel to one exchange, for its statistics.
@@ -41,10 +42,32 @@ pub struct Counts {
     pub copies: u64,
 }
 
+impl Counts {
+    /// One more of the same channel; false if there is none of it yet.
+    #[inline]
+    pub(super) fn add(&mut self, channel: u16, number: u64, copies: usize) -> bool {
+        if self.received == 0 || self.channel != channel {
+            return false;
+        }
+        self.received += 1;
+        self.confirming += u64::from(number != 0);
+        self.copies += copies as u64;
+        true
+    }
+}
+
 impl Target {
     pub(super) fn forget_routes(&mut self) {
         self.routes = HashMap::new();
         self.last = None;
+    }
+
+    /// Whether a publish is one more of those that came last. With hooks, none is: they may do something else each time.
+    #[inline]
+    pub(super) fn would_lead_as_before(&self, parts: Parts<'_>) -> bool {
+        *self.exchange.name == *parts.exchange
+            && self.hooks.is_none()
+            && self.last.as_ref().is_some_and(|(key, _)| **key == *parts.routing_key)
     }
 
     /// Where a key led before.
@@ -128,27 +151,17 @@ impl Publisher {
     /// Counts a publish to the target that was found last.
     #[inline]
     pub(super) fn count(&mut self, channel: u16, number: u64, copies: usize) {
-        let Some(target) = self.targets.get_mut(self.last_target) else { return };
-        if target.spent.received == 0 {
-            self.counting.push(self.last_target);
-            target.spent.channel = channel;
-        } else if target.spent.channel != channel {
-            let spent = std::mem::replace(&mut target.spent, Counts { channel, ..Counts::default() });
-            let exchange = Arc::clone(&target.exchange);
-            self.spend(&exchange, spent);
-            // The borrow ended with the call.
-            return self.count_more(number, copies);
+        let Some(Target { exchange, spent, .. }) = self.targets.get_mut(self.last_target) else { return };
+        if spent.add(channel, number, copies) {
+            return;
         }
-        target.spent.received += 1;
-        target.spent.confirming += u64::from(number != 0);
-        target.spent.copies += copies as u64;
-    }
-
-    fn count_more(&mut self, number: u64, copies: usize) {
-        if let Some(Target { spent, .. }) = self.targets.get_mut(self.last_target) {
-            spent.received += 1;
-            spent.confirming += u64::from(number != 0);
-            spent.copies += copies as u64;
+        let more = Counts { channel, received: 1, confirming: u64::from(number != 0), copies: copies as u64 };
+        let before = std::mem::replace(spent, more);
+        if before.received == 0 {
+            self.counting.push(self.last_target);
+        } else {
+            let exchange = Arc::clone(exchange);
+            self.spend(&exchange, before);
         }
     }
 

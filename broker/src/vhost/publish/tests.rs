@@ -41,6 +41,7 @@ fn routes_to_many_queues_take_bounded_memory() {
         bindings_per_queue_max: usize::MAX,
         quorum_queues: crate::vhost::quorum::QuorumQueues::Local,
         events: crate::events::Events::default(),
+        hooks: Arc::default(),
     };
     let vhost = Vhost::new("/", shared, queue::Durability::Synced).unwrap();
     for number in 0..1000 {
@@ -55,7 +56,7 @@ fn routes_to_many_queues_take_bounded_memory() {
         };
         vhost.bind(&mut Operator, "amq.fanout", &binding).unwrap();
     }
-    let hooks = HookSet::default();
+    let hooks = Hooks::default();
     let context = Context { vhost: &vhost, hooks: &hooks, access_generation: 1, reply_name: &|_| None };
     let mut publisher = Publisher::default();
     for number in 0..2000 {

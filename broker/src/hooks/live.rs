@@ -1,0 +1,125 @@
+//! The hooks in force, which a reload replaces while the broker runs.
+//!
+//! A new set is read, compiled and run before anything changes; if anything is wrong with it, the old one stays. Then the sets are
+//! exchanged in one step. Whoever has chains of the old set keeps them until it sees, between two messages, that
+//! [`Hooks::generation`] has moved; so a message passes hooks of one set only.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::chain::HookChain;
+use super::decl::{HookDecl, Site};
+use super::error::HookError;
+use super::point::Point;
+use super::set::HookSet;
+use super::shared::Stores;
+use super::status::HookStatus;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Hooks {
+    set: RwLock<HookSet>,
+    generation: AtomicU64,
+    stores: Stores,
+    /// One reload at a time.
+    reloading: Mutex<Reloads>,
+}
+
+/// How reloads went since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reloads {
+    /// The set was exchanged.
+    pub replaced: u64,
+    /// Nothing had changed.
+    pub unchanged: u64,
+    /// Something was wrong with the new set.
+    pub refused: u64,
+}
+
+/// What a reload did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reloaded {
+    /// The new set is in force.
+    Replaced,
+    /// It is the same as the old one, which stays.
+    Unchanged,
+}
+
+impl Hooks {
+    /// The hooks that a topology declares.
+    ///
+    /// # Errors
+    /// As of [`HookSet::load`].
+    pub fn load(decls: &[HookDecl]) -> Result<Self, Vec<HookError>> {
+        let stores = Stores::default();
+        let set = RwLock::new(HookSet::load_beside(decls, &stores, None)?);
+        Ok(Self { set, stores, ..Self::default() })
+    }
+
+    /// Replaces all hooks by these. Reads files and takes the time that scripts take to load, so not for a thread that serves
+    /// connections.
+    ///
+    /// # Errors
+    /// As of [`HookSet::load`]; then everything is as before.
+    pub fn replace(&self, decls: &[HookDecl]) -> Result<Reloaded, Vec<HookError>> {
+        let mut reloads = self.reloading.lock();
+        let old = self.current();
+        let new = HookSet::load_beside(decls, &self.stores, Some(&old)).inspect_err(|_| reloads.refused += 1)?;
+        if new.is_same_as(&old) {
+            reloads.unchanged += 1;
+            return Ok(Reloaded::Unchanged);
+        }
+        *self.set.write() = new;
+        self.generation.fetch_add(1, Ordering::Release);
+        self.stores.retain(|script| decls.iter().any(|decl| decl.script == script));
+        reloads.replaced += 1;
+        Ok(Reloaded::Replaced)
+    }
+
+    /// Loads the scripts of the hooks in force again.
+    ///
+    /// # Errors
+    /// As of [`Self::replace`].
+    pub fn reload(&self) -> Result<Reloaded, Vec<HookError>> {
+        self.replace(self.current().decls())
+    }
+
+    /// Moves with each exchange. Who sees it move asks again for its chains.
+    #[inline]
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The set of this moment.
+    #[must_use]
+    pub fn current(&self) -> HookSet {
+        self.set.read().clone()
+    }
+
+    /// As of [`HookSet::chain`].
+    #[must_use]
+    pub fn chain(&self, vhost: &str, exchange: &str) -> Option<Arc<HookChain>> {
+        self.set.read().chain(vhost, exchange)
+    }
+
+    /// As of [`HookSet::chain_at`].
+    #[must_use]
+    pub fn chain_at(&self, point: Point, vhost: &str, site: Site<'_>) -> Option<Arc<HookChain>> {
+        self.set.read().chain_at(point, vhost, site)
+    }
+
+    /// As of [`HookSet::status`].
+    #[must_use]
+    pub fn status(&self) -> Vec<HookStatus> {
+        self.current().status()
+    }
+
+    /// How reloads went.
+    #[must_use]
+    pub fn reloads(&self) -> Reloads {
+        *self.reloading.lock()
+    }
+}
