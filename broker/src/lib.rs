@@ -4,6 +4,7 @@ pub mod access;
 pub mod amqp;
 pub mod cli;
 pub mod config;
+pub mod dry_run;
 pub mod events;
 pub mod hooks;
 pub mod management;

@@ -517,6 +517,25 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_in_the_message_itself_and_what_does_not_is_the_same() {
+        for body_bytes in 0..2 * INLINE_BYTES {
+            let body: Vec<u8> = (0..body_bytes).map(|n| n as u8).collect();
+            let parts = Parts { exchange: "orders", routing_key: "key", properties: &[0x10, 0, 2] };
+            let mut builder = Builder::new(parts, body.len());
+            body.chunks(7).for_each(|piece| builder.push(piece));
+            for message in [Message::new(parts, &body), builder.finish(), Message::marked(parts, &body, Marks::NONE)] {
+                assert_eq!((message.exchange(), message.routing_key()), ("orders", "key"));
+                assert_eq!(message.raw_names(), (&b"orders"[..], &b"key"[..]));
+                assert_eq!(message.content(), (&[0x10, 0, 2][..], &body[..]));
+                assert_eq!((message.body(), message.is_persistent()), (&body[..], true));
+                assert_eq!(message.weight(), 12 + body_bytes + OVERHEAD_BYTES);
+                let is_inline = matches!(message.bytes, Bytes::Inline { .. });
+                assert_eq!(is_inline, 12 + body_bytes <= INLINE_BYTES);
+            }
+        }
+    }
+
+    #[test]
     fn a_message_knows_its_expiration_and_its_marks() {
         let expiration =
             |properties: &[u8]| Message::new(Parts { exchange: "", routing_key: "", properties }, b"").expiration_ms();

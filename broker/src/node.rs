@@ -4,8 +4,10 @@
 //! SIGHUP reads the topology file again (`reload`). End, on SIGTERM or SIGINT: listeners close, clients get connection.close 320 and a deadline, the store takes what is left, then the
 //! process ends.
 
+pub mod apply_file;
 mod definitions;
 mod listeners;
+mod offline;
 mod reload;
 mod store;
 mod world;
@@ -22,8 +24,11 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
+use self::apply_file::FileInForce;
 pub use self::definitions::{DefinitionsError, Offline};
 use self::listeners::{Given, Listeners, Open};
+pub use self::offline::Planned;
+use self::reload::Reloader;
 use self::world::{Comes, World};
 use crate::access::{Backend, INTERNAL, Mechanism};
 use crate::amqp::{Identity, Limits};
@@ -48,6 +53,7 @@ use crate::runtime::{Broker, Clock, Shells};
 use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
 use crate::tls::{self, TlsError};
 use crate::topology::apply::ApplyError;
+use crate::topology::plan::mark_at_start;
 use crate::topology::schema::{AuthBackendDecl, Topology, VhostDecl};
 use crate::vhost::{Numbers, Shared};
 
@@ -68,6 +74,8 @@ pub struct NodeOptions {
     pub data: Option<PathBuf>,
     /// Folders whose plugins are loaded.
     pub plugin_dirs: Vec<PathBuf>,
+    /// Gives what the topology file says, whenever it is to be read again.
+    pub reload: Option<apply_file::Source>,
 }
 
 /// Why the node did not start, or ended.
@@ -246,7 +254,7 @@ impl Signals {
 /// # Errors
 /// See [`NodeError`].
 pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
-    let NodeOptions { topology, listen, http, metrics, topology_file, data, plugin_dirs } = options;
+    let NodeOptions { topology, listen, http, metrics, topology_file, data, plugin_dirs, reload: source } = options;
     let data = data.or_else(|| topology.storage.data.clone());
     let mut signals = Signals::new()?;
     let registry = Arc::new(load_plugins(&topology, &plugin_dirs, data.as_deref())?);
@@ -265,7 +273,8 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     let broker = build(&topology, registry, &committer, recovery, Clock::default())?;
     let open = Listeners::open(&topology, Given { amqp: listen, http, metrics })?;
     let metrics_per_object = topology.metrics.per_object;
-    let reloader = reload::Reloader::new(Arc::clone(&broker), topology_file.clone());
+    let file = FileInForce::new(Arc::clone(&broker), source, topology.clone());
+    let reloader = Reloader::new(Arc::clone(&broker), file);
     let facts = NodeFacts { listeners: open.facts, metrics_per_object, data, topology: topology_file };
 
     let connections = Arc::new(tokio::sync::Mutex::new(JoinSet::new()));
@@ -436,6 +445,9 @@ pub fn build(
     let World { access, vhosts } = world::assemble(topology, comes, shared, ledger, definitions, &mut backlogs)?;
     if let Some(decl) = &topology.definitions {
         definitions::import_at_start(decl, &access, &vhosts)?;
+    }
+    if !topology.sections.is_empty() {
+        mark_at_start(topology, &access, &vhosts);
     }
     // What became due meanwhile finds everything in its place.
     holder.start();

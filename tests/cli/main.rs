@@ -8,6 +8,7 @@ mod contexts;
 mod messages;
 mod objects;
 mod scripts;
+mod topology;
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};

@@ -70,6 +70,8 @@ impl Reader {
             // Where the reader has the broker's source.
             ("BROKER_SOURCE", repository().display().to_string()),
             ("COLUMNS", "100".to_owned()),
+            // What plugin-api needs is what the broker was built from.
+            ("CARGO_NET_OFFLINE", "true".to_owned()),
         ]);
         Self { folder, at, environment, background: Vec::new() }
     }

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod beyond;
+mod fuzz;
 mod golden;
 mod lists;
 mod matrix;

@@ -154,6 +154,9 @@ GET     /shovels                                                 monitor
 GET     /shovels/{v}                                             monitor
 POST    /rebalance/queues                                        admin
 POST    /x/route                                                 any
+GET     /x/topology                                              admin
+POST    /x/plan                                                  admin
+POST    /x/apply                                                 admin
 GET     /x/events                                                monitor
 GET     /x/plugins                                               monitor
 GET     /x/hooks                                                 monitor

@@ -133,3 +133,39 @@ fn messages_that_an_exchange_puts_off_are_counted() {
     }
     assert_eq!(http.get("/exchanges/%2F/amq.fanout").get("messages_delayed"), None);
 }
+
+#[test]
+fn messages_over_http_are_counted_for_the_node() {
+    let (_broker, http) = broker();
+    http.put("/queues/%2F/q", &json!({}));
+    for key in ["q", "q", "q", "nowhere"] {
+        publish(&http, key, "12345");
+    }
+    get(&http, "ack_requeue_true", 2);
+    get(&http, "ack_requeue_false", 4);
+    let request = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let page = http.raw(request, false).unwrap().text();
+    let value = |name: &str, labels: &str| -> f64 {
+        let line =
+            page.lines().find(|line| line.starts_with(&format!("rabbitmq_global_{name}{{")) && line.contains(labels));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(-1.0)
+    };
+    for (name, expected) in [
+        ("messages_received_total", 4.0),
+        ("messages_received_confirm_total", 4.0),
+        ("messages_routed_total", 3.0),
+        ("messages_confirmed_total", 4.0),
+        ("messages_unroutable_returned_total", 1.0),
+        ("messages_unroutable_dropped_total", 0.0),
+    ] {
+        assert_eq!(value(name, "amqp091"), expected, "{name}");
+    }
+    let classic = "rabbit_classic_queue";
+    assert_eq!(value("messages_delivered_get_manual_ack_total", classic), 2.0, "{page}");
+    assert_eq!(value("messages_delivered_get_auto_ack_total", classic), 3.0);
+    assert_eq!(value("messages_get_empty_total", classic), 1.0);
+    assert_eq!(value("messages_redelivered_total", classic), 2.0);
+    let stats = http.get("/overview")["message_stats"].clone();
+    assert_eq!((&stats["publish"], &stats["get"], &stats["get_no_ack"]), (&json!(4), &json!(2), &json!(3)), "{stats}");
+    assert_eq!(http.get("/exchanges/%2F/amq.default")["message_stats"]["publish_in"], json!(4));
+}

@@ -166,3 +166,25 @@ fn off_is_nowhere_and_a_taken_port_says_what_to_change() {
     let broker = tests::broker_process::BrokerProcess::with_topology("management: off\nvhosts: { /: {} }\n");
     assert!(!broker.log().iter().any(|line| line.contains("management API")));
 }
+
+#[test]
+fn prefix_stands_before_each_path_and_headers_are_those_of_the_topology() {
+    let topology = "management: { path_prefix: /rabbit/, hsts: 'max-age=60', csp: \"default-src 'self'\" }\n";
+    let (_broker, http) = broker_with(topology);
+    let send = |path: &str| {
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Basic Z3Vlc3Q6Z3Vlc3Q=\r\n\r\n"
+        );
+        http.raw(head.as_bytes(), false).unwrap()
+    };
+    let answer = send("/rabbit/api/queues/%2F?page=1&page_size=5");
+    assert_eq!((answer.status, &answer.json()["page_size"]), (200, &serde_json::json!(5)), "{}", answer.text());
+    assert_eq!(answer.header("strict-transport-security"), Some("max-age=60"));
+    assert_eq!(answer.header("content-security-policy"), Some("default-src 'self'"));
+    assert_eq!(send("/rabbit/metrics").status, 200);
+    let index = send("/rabbit/api");
+    assert_eq!((index.status, index.header("location")), (301, Some("/rabbit/api/index.html")));
+    for elsewhere in ["/api/overview", "/rabbits/api/overview", "/rabbit", "/", "/metrics"] {
+        assert_eq!(send(elsewhere).status, 404, "{elsewhere}");
+    }
+}

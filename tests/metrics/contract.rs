@@ -140,6 +140,7 @@ pub(crate) const OWN: &[(&str, &str, &[&str])] = &[
     ("broker_storage_copied_bytes_total", "counter", &[]),
     ("broker_credit_stops_total", "counter", &[]),
     ("broker_alarm_raised", "gauge", &["resource"]),
+    ("broker_topology_reload_total", "counter", &["result"]),
     ("broker_tokio_workers", "gauge", &[]),
 ];
 

@@ -15,8 +15,8 @@ use tests::temp::TempDir;
 use tests::transport::Target;
 use tests::wire::{Field, Properties, spec};
 
-use crate::build;
 use crate::web_server::{Reply, Request, Server};
+use crate::{build, directory};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -26,7 +26,11 @@ fn text(text: &str) -> Field {
 
 /// A broker with users of this kind behind its own. Durations of answers are as short as they get.
 fn start(test: &str, folder: &TempDir, kind: &str, config: &Value) -> BrokerProcess {
-    let library = build::copied(&build::file_only(&format!("auth-{kind}")), test);
+    let crate_name = ["auth-http", "auth-jwt", "auth-ldap"].into_iter().find(|name| name.ends_with(kind)).unwrap();
+    let is_ours = build::AUTH_BACKENDS.contains(&crate_name);
+    let example = || build::stand_alone(&format!("examples/plugins/{crate_name}"));
+    let library = if is_ours { build::file_only(crate_name) } else { example() };
+    let library = build::copied(&library, test);
     let topology = json!({
         "plugins": [library.display().to_string()],
         "auth": { "backends": [{ "kind": kind, "config": config, "timeout": "3s" }, "internal"] },
@@ -264,4 +268,23 @@ fn token_that_expires_ends_its_connection_unless_a_new_one_comes() {
     let mut ann = connect(&broker, "", &issuer.token("ann", 600, SCOPES), "shop").unwrap();
     let error = renew(&mut ann, &issuer.token("bob", 600, SCOPES)).unwrap_err();
     assert!(error.contains("connection.close reply-code="), "{error}");
+}
+
+#[test]
+fn people_of_a_directory_log_in_by_the_example_auth_ldap() {
+    let (server, _) = directory::start(directory::directory);
+    let folder = TempDir::new("auth-ldap");
+    // `$${` is how a topology file writes `${`.
+    let config = json!({
+        "server": server.to_string(), "user": "uid=$${username},ou=people,dc=example",
+        "vhost": "cn=$${vhost},ou=vhosts,dc=example", "tags": { "management": "cn=admins,ou=groups,dc=example" },
+    });
+    let broker = start("people-of-a-directory", &folder, "ldap", &config);
+    let mut ann = connect(&broker, "ann", "secret", "shop").unwrap();
+    declare(&mut ann, 1, "q-mine").unwrap();
+    assert!(refusal(&broker, "ann", "secret", "other").contains("reply-code=530"));
+    assert!(refusal(&broker, "ann", "wrong", "shop").contains("reply-code=403"));
+    assert!(refusal(&broker, "ann", "", "shop").contains("reply-code=403"));
+    let answer = Http::new(broker.http()).login("ann", "secret").send("GET", "/whoami", b"");
+    assert_eq!(answer.status, 200, "tags come from groups");
 }

@@ -10,6 +10,8 @@ mod boot;
 mod build;
 mod built_in;
 mod check;
+#[path = "../../examples/plugins/auth-ldap/tests/directory/mod.rs"]
+mod directory;
 mod example;
 mod faults;
 mod kit;

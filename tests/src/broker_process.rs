@@ -143,7 +143,10 @@ impl BrokerProcess {
     }
 
     /// The address in the log line with this message.
-    fn address_in_log(&self, wanted: &str) -> Result<SocketAddr, String> {
+    ///
+    /// # Errors
+    /// When there is none in time.
+    pub fn address_in_log(&self, wanted: &str) -> Result<SocketAddr, String> {
         let line = self.wait_for_log(|line| message(line) == Some(wanted))?;
         let line: Value = serde_json::from_str(&line).map_err(|error| format!("{line}: {error}"))?;
         let address = line["fields"]["address"].as_str().or_else(|| line["address"].as_str()).unwrap_or_default();

@@ -1,10 +1,13 @@
 //! A client of the management API that shows everything: statuses, headers, bodies. One connection a request.
 
+use crate::certificates::connect;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rustls::ClientConfig;
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Nothing that is tested takes so long.
@@ -16,6 +19,7 @@ pub struct Http {
     address: SocketAddr,
     login: Option<(String, String)>,
     headers: Vec<(String, String)>,
+    tls: Option<Arc<ClientConfig>>,
 }
 
 /// An answer.
@@ -29,7 +33,7 @@ pub struct Answer {
 impl Http {
     /// As guest.
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, login: None, headers: Vec::new() }.login("guest", "guest")
+        Self { address, login: None, headers: Vec::new(), tls: None }.login("guest", "guest")
     }
 
     pub fn login(mut self, user: &str, password: &str) -> Self {
@@ -39,6 +43,12 @@ impl Http {
 
     pub fn anonymous(mut self) -> Self {
         self.login = None;
+        self
+    }
+
+    /// Speaks TLS.
+    pub fn tls(mut self, config: Arc<ClientConfig>) -> Self {
+        self.tls = Some(config);
         self
     }
 
@@ -89,17 +99,12 @@ impl Http {
     /// What went wrong.
     pub fn raw(&self, request: &[u8], is_head: bool) -> Result<Answer, String> {
         let shown = |error: std::io::Error| error.to_string();
+        if let Some(config) = &self.tls {
+            return exchange(&mut connect(self.address, config), request, is_head);
+        }
         let mut stream = TcpStream::connect(self.address).map_err(shown)?;
         stream.set_read_timeout(Some(DEADLINE)).map_err(shown)?;
-        // The other side may have answered and closed before it had all of it.
-        let written = stream.write_all(request);
-        let mut bytes = Vec::new();
-        let read = stream.read_to_end(&mut bytes);
-        if bytes.is_empty() {
-            written.map_err(shown)?;
-            read.map_err(shown)?;
-        }
-        Answer::parse(&bytes, is_head)
+        exchange(&mut stream, request, is_head)
     }
 
     /// GET; the answer is JSON.
@@ -123,6 +128,20 @@ impl Http {
     pub fn delete(&self, path: &str) -> u16 {
         self.send("DELETE", path, b"").status
     }
+}
+
+/// Sends a request and reads until the other side closes.
+fn exchange(stream: &mut (impl Read + Write), request: &[u8], is_head: bool) -> Result<Answer, String> {
+    let shown = |error: std::io::Error| error.to_string();
+    // The other side may have answered and closed before it had all of it.
+    let written = stream.write_all(request).and_then(|()| stream.flush());
+    let mut bytes = Vec::new();
+    let read = stream.read_to_end(&mut bytes);
+    if bytes.is_empty() {
+        written.map_err(shown)?;
+        read.map_err(shown)?;
+    }
+    Answer::parse(&bytes, is_head)
 }
 
 impl Answer {

@@ -2,6 +2,7 @@
 //! scenario engine. Nothing here decides what is right; scenario files and suites do.
 
 pub mod broker_process;
+pub mod certificates;
 pub mod clock;
 pub mod crash;
 pub mod http;

@@ -1,6 +1,7 @@
 //! Ways to a broker: a target gives transports, a transport carries bytes.
 
 use crate::scenario::settings::Policy;
+use rustls::{ClientConnection, StreamOwned};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -70,6 +71,24 @@ struct SocketTransport {
     stream: TcpStream,
 }
 
+/// A connection under TLS.
+pub struct TlsTransport(pub StreamOwned<ClientConnection, TcpStream>);
+
+impl Transport for TlsTransport {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
+    fn receive(&mut self, deadline: Instant) -> io::Result<Received> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(Received::Nothing);
+        }
+        self.0.sock.set_read_timeout(Some(left))?;
+        received(&mut self.0)
+    }
+}
+
 impl Transport for SocketTransport {
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
@@ -81,20 +100,24 @@ impl Transport for SocketTransport {
             return Ok(Received::Nothing);
         }
         self.stream.set_read_timeout(Some(left))?;
-        let mut buffer = vec![0; 64 * 1024];
-        match self.stream.read(&mut buffer) {
-            Ok(0) => Ok(Received::Eof),
-            Ok(count) => {
-                buffer.truncate(count);
-                Ok(Received::Bytes(buffer))
-            }
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Ok(Received::Nothing),
-                io::ErrorKind::Interrupted => Ok(Received::Bytes(Vec::new())),
-                // A peer that closes with unread input resets; for the reader that is the end as well.
-                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Ok(Received::Eof),
-                _ => Err(error),
-            },
+        received(&mut self.stream)
+    }
+}
+
+fn received(stream: &mut impl Read) -> io::Result<Received> {
+    let mut buffer = vec![0; 64 * 1024];
+    match stream.read(&mut buffer) {
+        Ok(0) => Ok(Received::Eof),
+        Ok(count) => {
+            buffer.truncate(count);
+            Ok(Received::Bytes(buffer))
         }
+        Err(error) => match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Ok(Received::Nothing),
+            io::ErrorKind::Interrupted => Ok(Received::Bytes(Vec::new())),
+            // A peer that closes with unread input resets; for the reader that is the end as well.
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Ok(Received::Eof),
+            _ => Err(error),
+        },
     }
 }

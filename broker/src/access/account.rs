@@ -159,6 +159,20 @@ impl Account {
         self.topic_permissions.insert(key, (entry, origin));
     }
 
+    /// Whether both say the same, and have it from the same places.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let permissions = |account: &Self| -> Vec<(PermissionDecl, Origin)> {
+            account.permissions.values().map(|(entry, origin)| (entry.decl.clone(), *origin)).collect()
+        };
+        let topics = |account: &Self| -> Vec<(Option<TopicPermissionDecl>, Origin)> {
+            account.topic_permissions.values().map(|(entry, origin)| (entry.decl().cloned(), *origin)).collect()
+        };
+        self.record() == other.record()
+            && self.origin == other.origin
+            && permissions(self) == permissions(other)
+            && topics(self) == topics(other)
+    }
+
     /// From now on everything of it is the store's.
     pub(super) fn take_over(&mut self) {
         self.origin = Origin::Runtime;
@@ -259,8 +273,21 @@ fn expanded(pattern: &str, user: &str, vhost: &str) -> String {
 }
 
 impl PasswordDecl {
+    /// Whether this is the password with that hash; for a hash, whether it is the same one.
+    #[must_use]
+    pub fn is(&self, current: Option<&PasswordHash>) -> bool {
+        match (self, current) {
+            (Self::Plain(plain), Some(current)) => PasswordHash::verify(Some(current), plain.as_bytes()),
+            (Self::Plain(_), None) => false,
+            (Self::Hash { hash, .. }, None) => hash.is_empty(),
+            (Self::Hash { hash, algorithm }, Some(current)) => {
+                *hash == current.to_stored() && *algorithm == current.algorithm()
+            }
+        }
+    }
+
     /// The hash of a declared password; a stored hash that cannot be read makes password login impossible for that user.
-    pub(super) fn to_hash(&self, user: &str) -> Option<PasswordHash> {
+    pub fn to_hash(&self, user: &str) -> Option<PasswordHash> {
         match self {
             Self::Plain(plain) => Some(PasswordHash::of(plain.as_bytes(), super::HashAlgorithm::default())),
             Self::Hash { hash, .. } if hash.is_empty() => None,

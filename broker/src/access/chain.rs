@@ -196,6 +196,17 @@ impl Access {
         Err(refusal)
     }
 
+    /// An internal user whom something else than a password has proved.
+    pub(super) fn login_without_password(&self, name: &str, peer: IpAddr) -> Result<Arc<User>, Refusal> {
+        let mut steps = self.chain.steps.iter().take(self.chain.login_count);
+        let place = steps.position(|step| step.asked.is_none()).ok_or(Refusal::UnknownUser)?;
+        let user = self.user(name).ok_or(Refusal::UnknownUser)?;
+        if user.loopback_only && !peer.is_loopback() {
+            return Err(Refusal::NotFromLoopback);
+        }
+        Ok(self.authorized(place, user, peer))
+    }
+
     /// An internal user whose permissions others know is one of theirs from here on.
     fn authorized(&self, place: usize, user: Arc<User>, peer: IpAddr) -> Arc<User> {
         let is_own = self.chain.steps.get(place).is_none_or(|step| step.authorization == [place]);

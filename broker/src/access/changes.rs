@@ -15,7 +15,7 @@ use super::{
     happened,
 };
 use crate::origin::Origin;
-use crate::topology::schema::{PermissionDecl, TopicPermissionDecl};
+use crate::topology::schema::{PermissionDecl, TopicPermissionDecl, UserDecl};
 
 /// Who writes down what must survive. Recording never waits.
 pub trait Ledger: fmt::Debug + Send + Sync {
@@ -133,6 +133,58 @@ impl Access {
         drop(accounts);
         self.changed();
         Ok(is_new)
+    }
+
+    /// Takes a user over from the topology file: what was stored under its name is forgotten, and what the file says of it is not stored. Permissions that the
+    /// file does not name stay. Returns whether anything is another than before.
+    pub fn put_declared(&self, decl: &UserDecl) -> bool {
+        let mut accounts = self.for_change();
+        let declared = Account::declared(decl);
+        let name = decl.name.as_str();
+        let mut changes = Vec::new();
+        let mut account = match accounts.get(name) {
+            None => declared,
+            Some(old) => {
+                let mut account = Account::clone(old);
+                if account.origin == Origin::Runtime {
+                    changes.push(Change::UserRemoved(name.to_owned()));
+                }
+                (account.user, account.limits, account.origin) = (declared.user, declared.limits, Origin::Topology);
+                // A new salt alone is no new password.
+                if !decl.password.is(old.password.as_ref()) {
+                    account.password = declared.password;
+                }
+                account
+            }
+        };
+        for entry in &decl.permissions {
+            if account.permission_origin(&entry.vhost) == Some(Origin::Runtime) {
+                changes.push(Change::PermissionRemoved(name.to_owned(), entry.vhost.clone()));
+            }
+            account.put_permission(entry, Origin::Topology);
+        }
+        for entry in &decl.topic_permissions {
+            if account.topic_permission_origin(&entry.vhost, &entry.exchange) == Some(Origin::Runtime) {
+                changes.push(Change::TopicPermissionRemoved(
+                    name.to_owned(),
+                    entry.vhost.clone(),
+                    entry.exchange.clone(),
+                ));
+            }
+            account.put_topic_permission(entry, Origin::Topology);
+        }
+        let old = accounts.get(name).map(Arc::as_ref);
+        let is_other = old.is_none_or(|old| !old.is_same(&account)) || !changes.is_empty();
+        if is_other {
+            self.record(changes);
+            happened::user_put(&self.events, old, &account);
+            accounts.insert(name.to_owned(), Arc::new(account));
+        }
+        drop(accounts);
+        if is_other {
+            self.changed();
+        }
+        is_other
     }
 
     /// Removes a user with its permissions; `false` when there was none.

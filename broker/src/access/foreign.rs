@@ -250,7 +250,7 @@ mod tests {
         let epoch = user.epoch();
         assert!(!user.lapse(999) && user.epoch() == epoch);
         assert!(user.lapse(1000) && user.epoch() != epoch);
-        assert!(!user.permits(question.clone()));
+        assert!(!user.permits(question));
         // While something is waited for, what belongs to it stays.
         user.answer(Question::Vhost("other".into()), true, 2000);
         assert!(!user.lapse(3000));

@@ -250,17 +250,14 @@ impl Access {
         Ok(Arc::clone(&account.user))
     }
 
-    /// Lets in whom a verified certificate names. There is no password to check; the user has to exist (semantics 4.3).
+    /// Lets in whom a verified certificate names. There is no password to check; the user has to be one of the broker's own, where those may log
+    /// in at all (semantics 4.3). Other backends are not asked: they know users by their passwords.
     ///
     /// # Errors
     /// [`LoginError::Refused`] for a user that does not exist, or may come from the broker's own machine only.
     pub fn login_external(&self, name: &str, peer: Peer) -> Result<Arc<User>, LoginError> {
         let refused = |reason| LoginError::Refused { user: printable_name(name.as_bytes()), reason };
-        let user = self.user(name).ok_or_else(|| refused(Refusal::UnknownUser))?;
-        if user.loopback_only && !peer.address.to_canonical().is_loopback() {
-            return Err(refused(Refusal::NotFromLoopback));
-        }
-        Ok(user)
+        self.login_without_password(name, peer.address.to_canonical()).map_err(refused)
     }
 
     /// Whether the user has a permission entry for this vhost, whatever it allows. For users of a backend see [`Foreign::permits`].

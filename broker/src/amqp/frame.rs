@@ -152,6 +152,32 @@ mod tests {
     }
 
     #[test]
+    fn an_expected_frame_is_one_that_decode_finds_sound() {
+        let check = |bytes: &[u8], kind, channel, max_bytes| {
+            let (mut one, mut other) = (bytes, bytes);
+            let found = expect(&mut one, kind, channel, max_bytes);
+            let decoded = decode(&mut other, max_bytes).ok().flatten();
+            let is_wanted = |frame: &Frame<'_>| frame.kind == kind && frame.channel == channel;
+            assert_eq!(found, decoded.filter(is_wanted).map(|frame| frame.payload), "{bytes:?} {kind:?} {channel}");
+            assert_eq!(one.len(), if found.is_some() { other.len() } else { bytes.len() });
+        };
+        let whole = frame(3, 20, END);
+        for end in 0..=whole.len() {
+            check(&whole[..end], FrameKind::Body, 1, 4096);
+        }
+        for kind in [FrameKind::Method, FrameKind::Header, FrameKind::Body] {
+            for channel in [1, 2, 256] {
+                check(&whole, kind, channel, 4096);
+            }
+        }
+        check(&frame(3, 20, 0), FrameKind::Body, 1, 4096);
+        check(&frame(9, 20, END), FrameKind::Body, 1, 4096);
+        check(&frame(3, 4096, END), FrameKind::Body, 1, 4096);
+        check(&frame(3, 4097, END), FrameKind::Body, 1, 4096);
+        check(&frame(3, 100_000, END), FrameKind::Body, 1, 0);
+    }
+
+    #[test]
     fn unknown_type_and_wrong_end_octet_are_frame_errors() {
         assert!(error_of(&frame(4, 0, END), 0).text.contains("unknown_frame_type"));
         let error = error_of(&frame(1, 3, 0), 0);

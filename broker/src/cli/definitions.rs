@@ -48,17 +48,17 @@ enum DefinitionsCommand {
 }
 
 #[derive(Debug, Args)]
-struct FolderArgs {
+pub(super) struct FolderArgs {
     /// A data folder instead of a running broker; the one that uses it must be stopped
     #[arg(long, value_name = "DIR", env = "BROKER_DATA")]
-    data: Option<PathBuf>,
+    pub(super) data: Option<PathBuf>,
     #[command(flatten)]
-    rest: RestArgs,
+    pub(super) rest: RestArgs,
 }
 
 /// What is needed to judge a folder.
-#[derive(Debug, Args)]
-struct RestArgs {
+#[derive(Clone, Debug, Args)]
+pub(super) struct RestArgs {
     /// With --data: the topology file of the broker; what it declares is in force, but not in the folder
     #[arg(long, value_name = "FILE", env = "BROKER_TOPOLOGY")]
     topology: Option<PathBuf>,
@@ -145,13 +145,13 @@ fn write(output: Option<&Path>, exported: &serde_json::Value) -> u8 {
 }
 
 /// Hashes of passwords are in it: others have no business with them.
-fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+pub(super) fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())
 }
 
-fn offline(data: PathBuf, rest: RestArgs) -> Result<Offline, u8> {
+pub(super) fn offline(data: PathBuf, rest: RestArgs) -> Result<Offline, u8> {
     let RestArgs { topology, plugin_dir } = rest;
     let topology = match topology {
         None => None,
@@ -169,7 +169,7 @@ fn offline(data: PathBuf, rest: RestArgs) -> Result<Offline, u8> {
 }
 
 /// Prints what went wrong and gives the exit code for it.
-fn run<T>(task: impl Future<Output = Result<T, NodeError>>) -> Result<T, u8> {
+pub(super) fn run<T>(task: impl Future<Output = Result<T, NodeError>>) -> Result<T, u8> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(|error| {
         eprintln!("broker: no thread can be started: {error}; check the limits of this account");

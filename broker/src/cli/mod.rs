@@ -11,9 +11,13 @@ mod man;
 mod plugin;
 mod plugins;
 mod progress;
+mod route;
 mod run;
 mod script;
 mod store;
+mod test;
+mod topology;
+mod without_broker;
 
 use std::{ffi::OsStr, io::Write as _, process::ExitCode};
 
@@ -46,6 +50,23 @@ enum Command {
     /// Read a topology file and report every mistake in it, without running anything
     #[command(long_about = check::LONG_ABOUT)]
     Check(check::CheckArgs),
+    /// Show what a topology file would change in a running broker
+    #[command(long_about = topology::PLAN_ABOUT)]
+    Plan(WithRemote<topology::PlanArgs>),
+    /// Make a running broker what a topology file says
+    #[command(long_about = topology::APPLY_ABOUT)]
+    Apply(WithRemote<topology::ApplyArgs>),
+    /// Write what a running broker has as a topology file
+    #[command(long_about = topology::EXPORT_ABOUT)]
+    Export(WithRemote<topology::ExportArgs>),
+    /// Say where a message would go and why, in a running broker or by a topology file alone
+    #[command(long_about = route::LONG_ABOUT)]
+    Route(WithRemote<route::RouteArgs>),
+    /// Run the tests of a topology file: which messages reach which queues
+    #[command(long_about = test::LONG_ABOUT)]
+    Test(test::TestArgs),
+    /// Convert definitions.json to a topology file, and the schema for editors
+    Topology(topology::TopologyArgs),
     /// Import and export definitions of a running broker or of a data folder as RabbitMQ does
     Definitions(definitions::DefinitionsArgs),
     /// Work with Lua hook scripts
@@ -110,6 +131,9 @@ Examples:
   broker --listen 127.0.0.1:5673 --log debug
   broker check topology.yaml         report all mistakes of the file
   broker plugin new exchange-weather --kind exchange       a crate that is a plugin
+  broker plan topology.yaml          what the file would change; 'broker apply' does it
+  broker test topology.yaml          its tests: which messages reach which queues
+  broker route orders order.eu.new --explain               where a message goes, and why
   broker script test scripts/        run the tests beside the scripts
   broker definitions import definitions.json --data DIR    take over what a RabbitMQ exported
   broker list queues --sort messages --reverse             what a running broker has
@@ -123,6 +147,8 @@ mod exit {
     pub(super) const OK: u8 = 0;
     /// Tests were run, and not all of them passed.
     pub(super) const FAILED: u8 = 1;
+    /// A plan has changes.
+    pub(super) const CHANGES: u8 = 2;
     /// The command line is wrong.
     pub(super) const USAGE: u8 = 64;
     /// A file that was read is wrong.
@@ -131,6 +157,8 @@ mod exit {
     pub(super) const NO_INPUT: u8 = 66;
     /// The broker does not answer, or is not well.
     pub(super) const UNAVAILABLE: u8 = 69;
+    /// Something was begun and could not be brought to its end.
+    pub(super) const SOFTWARE: u8 = 70;
     /// The operating system refused something.
     pub(super) const OS: u8 = 71;
     /// Output cannot be written.
@@ -163,6 +191,12 @@ impl Command {
     fn run(self) -> u8 {
         match self {
             Self::Check(args) => check::check(&args),
+            Self::Plan(WithRemote { args, remote }) => topology::plan(args, &remote),
+            Self::Apply(WithRemote { args, remote }) => topology::apply(args, &remote),
+            Self::Export(WithRemote { args, remote }) => topology::export(args, &remote),
+            Self::Route(WithRemote { args, remote }) => route::route(&args, &remote),
+            Self::Test(args) => test::test(&args),
+            Self::Topology(args) => topology::topology(&args),
             Self::Definitions(args) => definitions::definitions(args),
             Self::Script(args) => script::script(&args),
             Self::Plugin(args) => plugin::plugin(&args),

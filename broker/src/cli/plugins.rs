@@ -49,7 +49,7 @@ impl Plugins<'_> {
     }
 
     /// All exchange types: loads the plugins in the order of a run.
-    fn loaded(self, loaded: &Loaded, diagnostics: &mut Vec<Diagnostic>) -> Result<Registry, LoadError> {
+    pub(super) fn loaded(self, loaded: &Loaded, diagnostics: &mut Vec<Diagnostic>) -> Result<Registry, LoadError> {
         let mut registry = Registry::builtin()?;
         for (index, plugin) in loaded.topology.plugins.iter().enumerate() {
             let request =

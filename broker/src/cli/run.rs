@@ -10,7 +10,7 @@ use clap::Args;
 use super::{exit, logging};
 use crate::{
     config::{self, Diagnostic, parse_listen, parse_listen_at},
-    node::{self, End, NodeOptions},
+    node::{self, End, NodeOptions, apply_file},
     plugin_host::Registry,
     topology::{
         check::Types,
@@ -131,18 +131,16 @@ pub(super) fn run(args: RunArgs) -> u8 {
         Ok(topology) => topology.unwrap_or_default(),
         Err(code) => return code,
     };
-    let mut topology: Topology = topology;
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let [user, password, vhost] = DEFAULTS.map(variable);
-    if !topology.set_defaults(user.as_deref(), password.as_deref(), vhost.as_deref()) {
-        tracing::warn!(
-            "RABBITMQ_DEFAULT_USER, _PASS or _VHOST is ignored, because the topology declares users or vhosts"
-        );
-    }
-    if let Some(path) = args.definitions {
-        let skip_if_unchanged = topology.definitions.is_some_and(|decl| decl.skip_if_unchanged);
-        topology.definitions = Some(DefinitionsDecl { path, skip_if_unchanged });
-    }
+    let definitions = args.definitions;
+    let topology = completed(topology, definitions.clone());
+    let reload = args.topology.clone().map(|file| {
+        let plugin_dirs = args.plugin_dir.clone();
+        apply_file::Source(Box::new(move || {
+            let lines = |diagnostics: &[Diagnostic]| diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let topology = read(&file, &plugin_dirs).map_err(|diagnostics| lines(&diagnostics))?;
+            Ok(completed(topology, definitions.clone()))
+        }))
+    });
     let options = NodeOptions {
         topology,
         listen: args.listen,
@@ -151,6 +149,7 @@ pub(super) fn run(args: RunArgs) -> u8 {
         topology_file: args.topology,
         data: args.data,
         plugin_dirs: args.plugin_dir,
+        reload,
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -172,16 +171,37 @@ pub(super) fn run(args: RunArgs) -> u8 {
     }
 }
 
+/// The topology with what the environment and the command line say beside the file.
+fn completed(mut topology: Topology, definitions: Option<PathBuf>) -> Topology {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let [user, password, vhost] = DEFAULTS.map(variable);
+    if !topology.set_defaults(user.as_deref(), password.as_deref(), vhost.as_deref()) {
+        tracing::warn!(
+            "RABBITMQ_DEFAULT_USER, _PASS or _VHOST is ignored, because the topology declares users or vhosts"
+        );
+    }
+    if let Some(path) = definitions {
+        let skip_if_unchanged = topology.definitions.is_some_and(|decl| decl.skip_if_unchanged);
+        topology.definitions = Some(DefinitionsDecl { path, skip_if_unchanged });
+    }
+    topology
+}
+
 /// The topology of a file. Mistakes are printed as they are, not logged: people read them.
 fn load(path: &Path, plugin_dirs: &[PathBuf]) -> Result<Topology, u8> {
-    let loaded = config::load(path, &|name| std::env::var(name).ok()).map_err(|diagnostics| refuse(&diagnostics))?;
+    read(path, plugin_dirs).map_err(|diagnostics| refuse(&diagnostics))
+}
+
+/// The topology of a file, or its mistakes.
+fn read(path: &Path, plugin_dirs: &[PathBuf]) -> Result<Topology, Vec<Diagnostic>> {
+    let loaded = config::load(path, &|name| std::env::var(name).ok())?;
     // With plugins the node checks the types, when it knows them.
     if loaded.topology.plugins.is_empty() && plugin_dirs.is_empty() {
-        let registry = Registry::builtin().map_err(|error| refuse(&[loaded.error_of_file(&error.to_string())]))?;
+        let registry = Registry::builtin().map_err(|error| vec![loaded.error_of_file(&error.to_string())])?;
         let mut diagnostics = loaded.check_exchange_types(&registry.exchange_type_names());
         diagnostics.extend(loaded.judge_exchanges(&registry, Types::All));
         if !diagnostics.is_empty() {
-            return Err(refuse(&diagnostics));
+            return Err(diagnostics);
         }
     }
     for warning in &loaded.warnings {

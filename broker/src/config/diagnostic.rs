@@ -57,12 +57,12 @@ impl Diagnostic {
         let Position { line, column } = source.position(span.start);
         Self {
             severity,
-            path: source.path.clone(),
+            path: source.path_at(span.start).to_owned(),
             line: Some(line),
             column,
             cause: cause.into(),
             help: help.into(),
-            excerpt: Some(Excerpt::new(source.line(line), column, source.width(span))),
+            excerpt: Some(Excerpt::new(source.line(span.start), column, source.width(span))),
         }
     }
 

@@ -10,14 +10,23 @@ use crate::topology::schema::{MANAGEMENT_PORT, MANAGEMENT_TLS_PORT, Topology};
 
 pub(super) const MANAGEMENT: Section = Section {
     what: "management",
-    keys: &["listen", "listen_tls", "tls", "cors_allow_origins", "cors_max_age_secs", "body_bytes_max"],
+    keys: &[
+        "listen",
+        "listen_tls",
+        "tls",
+        "cors_allow_origins",
+        "cors_max_age_secs",
+        "body_bytes_max",
+        "path_prefix",
+        "hsts",
+        "csp",
+    ],
     hints: &[
         ("port", Hint::Instead("did you mean 'listen'? It takes ADDR:PORT")),
         ("address", Hint::Instead("did you mean 'listen'?")),
         ("http", Hint::Instead("did you mean 'listen'?")),
         ("https", Hint::Instead("did you mean 'listen_tls'?")),
         ("ssl", Hint::Instead("did you mean 'tls'?")),
-        ("path_prefix", Hint::NotYet),
     ],
 };
 
@@ -59,12 +68,40 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, topology: &mut Topology
         });
         topology.management.cors_allow_origins = origins.collect();
     }
+    if let Some(prefix) = fields.get("path_prefix").and_then(|node| path_prefix(reader, node)) {
+        topology.management.path_prefix = prefix;
+    }
+    topology.management.hsts = fields.get("hsts").and_then(|node| header(reader, node));
+    topology.management.csp = fields.get("csp").and_then(|node| header(reader, node));
     if let Some(seconds) = fields.get("cors_max_age_secs").and_then(|node| reader.number(node, CORS_MAX_AGE_SECS)) {
         topology.management.cors_max_age_secs = u32::try_from(seconds).unwrap_or(u32::MAX);
     }
     if let Some(bytes) = fields.get("body_bytes_max").and_then(|node| reader.size(node, BODY_BYTES_MAX)) {
         topology.management.body_bytes_max = usize::try_from(bytes).unwrap_or(usize::MAX);
     }
+}
+
+/// A prefix as it is compared: without a slash at the end.
+fn path_prefix(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
+    let text = reader.text(node)?;
+    let prefix = text.trim_end_matches('/');
+    let is_kept = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    if (!prefix.is_empty() && !prefix.starts_with('/')) || prefix.contains("//") || !prefix.bytes().all(is_kept) {
+        let help = "write it as /NAME, of letters, digits, '-', '.', '_' and '~'";
+        reader.error(node.span, format!("'{text}' cannot stand before paths"), help);
+        return None;
+    }
+    Some(prefix.to_owned())
+}
+
+/// What may be the value of a header.
+fn header(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
+    let text = reader.text(node)?;
+    if text.is_empty() || !text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+        reader.error(node.span, "not the value of a header", "write one line of printable ASCII");
+        return None;
+    }
+    Some(text)
 }
 
 /// Where something other than AMQP is served: an address, a list, or `off`.

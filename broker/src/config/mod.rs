@@ -12,12 +12,15 @@ mod bindings;
 mod diagnostic;
 mod environment;
 mod hooks;
+mod includes;
+mod json_schema;
 mod management;
 mod metrics;
 pub(crate) mod plain;
 mod policies;
 mod queues;
 mod reader;
+mod route_tests;
 mod settings;
 mod source;
 mod tls;
@@ -29,7 +32,7 @@ mod yaml;
 use std::path::Path;
 
 pub(crate) use self::address::parse_listen_at;
-pub use self::{address::parse_listen, diagnostic::Diagnostic};
+pub use self::{address::parse_listen, diagnostic::Diagnostic, json_schema::json_schema};
 use self::{
     reader::{Hint, Places, Reader, Section, folder_of},
     source::Source,
@@ -71,6 +74,9 @@ const TOP: Section = Section {
         "vhosts",
         "bindings",
         "definitions",
+        "owner",
+        "tests",
+        "include",
     ],
     hints: &[
         ("exchanges", Hint::Instead("exchanges belong into a vhost: 'vhosts: { /: { exchanges: … } }'")),
@@ -81,9 +87,8 @@ const TOP: Section = Section {
         ("operator_policies", Hint::Instead("they belong into a vhost: 'vhosts: { /: { operator_policies: … } }'")),
         ("load_definitions", Hint::Instead("did you mean 'definitions'?")),
         ("ssl", Hint::Instead("did you mean 'tls'?")),
-        ("tests", Hint::NotYet),
-        ("include", Hint::NotYet),
-        ("includes", Hint::NotYet),
+        ("test", Hint::Instead("did you mean 'tests'?")),
+        ("includes", Hint::Instead("did you mean 'include'?")),
     ],
 };
 
@@ -107,18 +112,23 @@ pub fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result
     read(source, environment)
 }
 
-fn read(source: Source, environment: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Vec<Diagnostic>> {
-    let (root, mistakes) = yaml::parse(&source, environment);
-    let mut reader = Reader {
-        source: &source,
-        folder: folder_of(&source.path),
-        environment,
-        places: Places::default(),
-        diagnostics: Vec::new(),
-    };
+/// As [`load`], for a text that somebody has sent: it refers to no files and no environment. `name` stands for it in diagnostics.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_text(name: &str, text: &str) -> Result<Loaded, Vec<Diagnostic>> {
+    read(Source::foreign(name, text.to_owned()), &|_| None)
+}
+
+fn read(mut source: Source, environment: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Vec<Diagnostic>> {
+    let (root, mistakes) = includes::parse(&mut source, environment);
+    let mut reader = Reader { source: &source, environment, places: Places::default(), diagnostics: Vec::new() };
     let is_broken = root.is_none() && !mistakes.is_empty();
     for mistake in mistakes {
-        reader.mistake(mistake);
+        match mistake {
+            includes::Mistake::Unreadable(diagnostic) => reader.diagnostics.push(*diagnostic),
+            includes::Mistake::InFile(mistake) => reader.mistake(mistake),
+        }
     }
     let topology = match root {
         Some(root) if !root.is_null() => topology(&mut reader, &root),
@@ -132,7 +142,13 @@ fn read(source: Source, environment: &dyn Fn(&str) -> Option<String>) -> Result<
         reader.finding(finding);
     }
     let Reader { mut diagnostics, places, .. } = reader;
-    diagnostics.sort_by_key(|diagnostic| (diagnostic.line.unwrap_or(usize::MAX), diagnostic.column));
+    // The file itself comes first, then what it includes.
+    let place = |diagnostic: &Diagnostic| {
+        let is_included = diagnostic.path != source.path;
+        let path = if is_included { Some(diagnostic.path.clone()) } else { None };
+        (is_included, path, diagnostic.line.unwrap_or(usize::MAX), diagnostic.column)
+    };
+    diagnostics.sort_by_key(place);
     if diagnostics.iter().any(Diagnostic::is_error) {
         return Err(diagnostics);
     }
@@ -170,6 +186,13 @@ impl Loaded {
     #[must_use]
     pub fn error_of_file(&self, cause: &str) -> Diagnostic {
         Diagnostic::of_file(&self.source.path, cause.to_owned())
+    }
+
+    /// Where a declaration stands, as `FILE:LINE`.
+    #[must_use]
+    pub fn file_and_line(&self, place: &check::Place) -> String {
+        let at = self.places.span(place).start;
+        format!("{}:{}", self.source.path_at(at).display(), self.source.position(at).line)
     }
 
     /// As [`Self::error_at`], for what does not keep the broker from starting.
@@ -211,7 +234,11 @@ fn topology(reader: &mut Reader<'_>, root: &Node) -> Topology {
     read("hooks", hooks::of_broker);
     read("vhosts", vhosts::read);
     read("users", users::read);
-    topology.folder = Some(reader.folder.clone());
+    // Behind vhosts and users, which they name.
+    read("tests", route_tests::read);
+    read("owner", owner);
+    topology.sections = TOP.keys.iter().copied().filter(|key| fields.get(key).is_some()).collect();
+    topology.folder = Some(folder_of(&reader.source.path));
     // What a file does not mention is as without a file; an empty section means none.
     topology.defaults = Defaults { users: fields.get("users").is_none(), vhosts: fields.get("vhosts").is_none() };
     if topology.defaults.vhosts {
@@ -223,6 +250,19 @@ fn topology(reader: &mut Reader<'_>, root: &Node) -> Topology {
     topology
 }
 
+/// The name that what the file declares is marked with.
+fn owner(reader: &mut Reader<'_>, node: &Node, topology: &mut Topology) {
+    let Some(name) = reader.text(node) else { return };
+    if name.is_empty() || name.len() > OWNER_BYTES_MAX || name.chars().any(char::is_control) {
+        let help = format!("give a name of 1 to {OWNER_BYTES_MAX} bytes, such as that of your team");
+        return reader.error(node.span, "not a name for an owner", help);
+    }
+    topology.owner = name;
+}
+
+/// It is a part of the name of a parameter.
+const OWNER_BYTES_MAX: usize = 100;
+
 fn bindings_settings(reader: &mut Reader<'_>, node: &Node, topology: &mut Topology) {
     let Some(fields) = reader.fields(node, &BINDINGS) else { return };
     if let Some(mixed) = fields.get("mixed_durability").and_then(|node| reader.choice(node, MIXED_DURABILITY)) {
@@ -230,8 +270,7 @@ fn bindings_settings(reader: &mut Reader<'_>, node: &Node, topology: &mut Topolo
     }
 }
 
-/// All sections with their names in the reference, so that a test can compare the two.
-#[cfg(test)]
+/// All sections with their names in the reference, which a test compares, and the schema is made of.
 const SECTIONS: &[(&str, &Section)] = &[
     ("top", &TOP),
     ("bindings", &BINDINGS),
@@ -258,6 +297,9 @@ const SECTIONS: &[(&str, &Section)] = &[
     ("exchanges", &vhosts::EXCHANGE),
     ("queues", &queues::QUEUE),
     ("bindings of a vhost", &bindings::BINDING),
+    ("tests", &route_tests::TEST),
+    ("properties of tests", &route_tests::PROPERTIES),
+    ("expect of tests", &route_tests::EXPECT),
 ];
 
 #[cfg(test)]

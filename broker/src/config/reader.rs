@@ -23,8 +23,6 @@ use crate::topology::{
 /// What all readers share: the file, where its declarations stand, and what was found so far.
 pub(super) struct Reader<'a> {
     pub(super) source: &'a Source,
-    /// Relative paths in the file are meant from here.
-    pub(super) folder: PathBuf,
     pub(super) environment: &'a Environment<'a>,
     pub(super) places: Places,
     pub(super) diagnostics: Vec<Diagnostic>,
@@ -82,7 +80,7 @@ impl Reader<'_> {
 
     pub(super) fn mistake(&mut self, mistake: yaml::Mistake) {
         let help = match mistake.first {
-            Some(first) => self.first_at(first, &mistake.help),
+            Some(first) => self.first_at(mistake.span, first, &mistake.help),
             None => mistake.help,
         };
         self.error(mistake.span, mistake.cause, help);
@@ -92,7 +90,7 @@ impl Reader<'_> {
     pub(super) fn finding(&mut self, finding: Finding) {
         let span = self.places.span(&finding.place);
         let help = match finding.first {
-            Some(first) => self.first_at(self.places.span(&first), &finding.help),
+            Some(first) => self.first_at(span, self.places.span(&first), &finding.help),
             None => finding.help,
         };
         self.push(Diagnostic::new(finding.severity, self.source, span, finding.cause, help));
@@ -206,14 +204,22 @@ impl Reader<'_> {
         None
     }
 
-    /// A path, relative ones resolved against the folder of the file.
+    /// A path, relative ones resolved against the folder of the file that it stands in.
     pub(super) fn path(&mut self, node: &Node) -> Option<PathBuf> {
         let text = self.text(node)?;
         if text.is_empty() || text.contains('\0') {
             self.error(node.span, "not a path", "give a path, relative ones are meant from this file's folder");
             return None;
         }
-        Some(self.folder.join(text))
+        if !self.source.may_name_files {
+            self.error(
+                node.span,
+                "no file can be named here",
+                "this text was sent, and no file of the broker's machine is read for it",
+            );
+            return None;
+        }
+        Some(folder_of(self.source.path_at(node.span.start)).join(text))
     }
 
     /// The items of a list; a single value stands for a list of one, nothing for none.
@@ -339,8 +345,8 @@ impl Reader<'_> {
         value
     }
 
-    fn first_at(&self, first: Span, help: &str) -> String {
-        format!("first on line {}; {help}", self.source.position(first.start).line)
+    fn first_at(&self, here: Span, first: Span, help: &str) -> String {
+        format!("first {}; {help}", self.source.seen_from(here.start, first.start))
     }
 
     fn push(&mut self, diagnostic: Diagnostic) {

@@ -1,4 +1,4 @@
-//! The text of one topology file, and where something stands in it.
+//! The text of a topology file with the files that it includes, one behind the other, and where something stands in them.
 
 use std::{
     fs::{self, File},
@@ -8,13 +8,24 @@ use std::{
 
 use super::diagnostic::Diagnostic;
 
-/// The file as it was read. Lines are separated by LF; a CR before it belongs to the line break.
+/// The files as they were read. Lines are separated by LF; a CR before it belongs to the line break.
 #[derive(Debug)]
 pub(super) struct Source {
     /// As the user gave it, for messages.
     pub(super) path: PathBuf,
     pub(super) text: String,
     line_starts: Vec<usize>,
+    /// Included files, in the order of their text.
+    included: Vec<Included>,
+    /// Whether paths in it may be followed. A text that somebody else has sent must not make this process read its files.
+    pub(super) may_name_files: bool,
+}
+
+/// An included file, and where its text begins.
+#[derive(Debug)]
+struct Included {
+    path: PathBuf,
+    start: usize,
 }
 
 /// A stretch of the text, in bytes.
@@ -36,8 +47,49 @@ pub(super) const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 impl Source {
     pub(super) fn new(path: &Path, text: String) -> Self {
-        let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { path: path.to_owned(), text, line_starts }
+        let line_starts = line_starts(&text, 0);
+        Self { path: path.to_owned(), text, line_starts, included: Vec::new(), may_name_files: true }
+    }
+
+    /// A text that is no file of this machine.
+    pub(super) fn foreign(name: &str, text: String) -> Self {
+        Self { may_name_files: false, ..Self::new(Path::new(name), text) }
+    }
+
+    /// Puts another file behind the others and says where its text begins.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn include(&mut self, path: &Path) -> Result<usize, Box<Diagnostic>> {
+        let other = Self::read(path)?;
+        if !self.text.ends_with('\n') {
+            self.text.push('\n');
+        }
+        let start = self.text.len();
+        self.line_starts.pop_if(|last| *last == start);
+        self.line_starts.extend(line_starts(&other.text, start));
+        self.text.push_str(&other.text);
+        self.included.push(Included { path: path.to_owned(), start });
+        Ok(start)
+    }
+
+    /// The file that a place is in.
+    pub(super) fn path_at(&self, at: usize) -> &Path {
+        self.file_at(at).map_or(&self.path, |included| &included.path)
+    }
+
+    fn file_at(&self, at: usize) -> Option<&Included> {
+        let behind = self.included.partition_point(|included| included.start <= at);
+        self.included.get(behind.checked_sub(1)?)
+    }
+
+    /// A place for a sentence about another one: its line, with the file where that is another.
+    pub(super) fn seen_from(&self, here: usize, place: usize) -> String {
+        let line = self.position(place).line;
+        match self.path_at(place) {
+            path if path == self.path_at(here) => format!("on line {line}"),
+            path => format!("in {}:{line}", path.display()),
+        }
     }
 
     /// Reads a file; everything that is not a text file of sensible size gets its own sentence.
@@ -49,16 +101,23 @@ impl Source {
         }
     }
 
+    /// In the file that the place is in.
     pub(super) fn position(&self, at: usize) -> Position {
-        let line = self.line_starts.partition_point(|start| *start <= at).max(1);
+        let line = self.line_of(at);
         let start = self.line_starts.get(line - 1).copied().unwrap_or(0);
         let before = self.text.get(start..at).unwrap_or("");
-        Position { line, column: before.chars().count() + 1 }
+        let first = self.file_at(at).map_or(1, |included| self.line_of(included.start));
+        Position { line: line + 1 - first, column: before.chars().count() + 1 }
     }
 
-    /// The text of a line counted from 1, without its line break.
-    pub(super) fn line(&self, line: usize) -> &str {
-        let start = self.line_starts.get(line.saturating_sub(1)).copied().unwrap_or(self.text.len());
+    /// Of all text, counted from 1.
+    fn line_of(&self, at: usize) -> usize {
+        self.line_starts.partition_point(|start| *start <= at).max(1)
+    }
+
+    /// The text of the line that a place is on, without its line break.
+    pub(super) fn line(&self, at: usize) -> &str {
+        let start = self.line_starts.get(self.line_of(at) - 1).copied().unwrap_or(self.text.len());
         let rest = self.text.get(start..).unwrap_or("");
         rest.split('\n').next().unwrap_or("").trim_end_matches('\r')
     }
@@ -68,6 +127,11 @@ impl Source {
         let text = self.text.get(span.start..span.end).unwrap_or("");
         text.split('\n').next().unwrap_or("").trim_end().chars().count().max(1)
     }
+}
+
+/// Where the lines of a text begin that stands behind so many bytes.
+fn line_starts(text: &str, behind: usize) -> Vec<usize> {
+    std::iter::once(behind).chain(text.match_indices('\n').map(|(at, _)| behind + at + 1)).collect()
 }
 
 fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
@@ -120,7 +184,7 @@ mod tests {
         check("ä", 1, 4);
         check("b", 2, 3);
         check("x", 2, 9);
-        assert_eq!((source.line(1), source.line(2), source.line(3), source.line(9)), ("a: ä", "  b: 漢字 x", "", ""));
+        assert_eq!((source.line(1), source.line(9), source.line(99)), ("a: ä", "  b: 漢字 x", ""));
         assert_eq!(source.position(source.text.len()), Position { line: 3, column: 1 });
     }
 

@@ -645,4 +645,5 @@ fn tests_folder(name: &str) -> PathBuf {
     folder
 }
 
+mod includes;
 mod settings;

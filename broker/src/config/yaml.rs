@@ -82,8 +82,9 @@ pub(super) const ALIASED_NODES_MAX: usize = 100_000;
 /// Nesting of lists and mappings; readers recurse this deep.
 pub(super) const DEPTH_MAX: usize = 64;
 
-/// Reads the only document of a file. `None` when there is nothing in it, or no tree could be made.
-pub(super) fn parse(source: &Source, environment: &Environment<'_>) -> (Option<Node>, Vec<Mistake>) {
+/// Reads the only document of the last file of a source, whose text begins at `base`. `None` when there is nothing in it, or no tree could be made.
+pub(super) fn parse(source: &Source, base: usize, environment: &Environment<'_>) -> (Option<Node>, Vec<Mistake>) {
+    let text = source.text.get(base..).unwrap_or_default();
     let mut builder = Builder {
         environment,
         open: Vec::new(),
@@ -100,11 +101,11 @@ pub(super) fn parse(source: &Source, environment: &Environment<'_>) -> (Option<N
         block_nesting_limit: DEPTH_MAX,
     };
     let mut documents = 0;
-    for event in Parser::new_from_str_with_options(&source.text, options) {
+    for event in Parser::new_from_str_with_options(text, options) {
         let (event, span, tag_span) = match event {
-            Ok((event, span)) => (event, span_of(&span), span.tag_span().map(|tag| span_of(&tag))),
+            Ok((event, span)) => (event, span_of(&span, base), span.tag_span().map(|tag| span_of(&tag, base))),
             Err(error) => {
-                let at = error.marker().byte_offset().unwrap_or(0).min(source.text.len());
+                let at = base + error.marker().byte_offset().unwrap_or(0).min(text.len());
                 builder.mistake(
                     Span { start: at, end: at },
                     format!("not valid YAML: {}", error.kind()),
@@ -436,8 +437,9 @@ fn key_of(node: Node) -> (String, Span, Option<Node>) {
     }
 }
 
-fn span_of(span: &granit_parser::Span) -> Span {
-    span.byte_range().map_or_else(Span::default, |range| Span { start: range.start, end: range.end })
+fn span_of(span: &granit_parser::Span, base: usize) -> Span {
+    let shifted = |range: std::ops::Range<usize>| Span { start: base + range.start, end: base + range.end };
+    span.byte_range().map_or(Span { start: base, end: base }, shifted)
 }
 
 #[cfg(test)]

@@ -80,7 +80,8 @@ impl HookChain {
 
     /// The same hooks, each as a chain of its own, for whoever wants to see what each of them does.
     pub fn one_by_one(&self) -> impl Iterator<Item = Self> {
-        self.hooks.iter().map(|index| Self { set: Arc::clone(&self.set), point: self.point, hooks: Box::new([*index]) })
+        let single = |index: &usize| Self { set: Arc::clone(&self.set), point: self.point, hooks: Box::new([*index]) };
+        self.hooks.iter().map(single)
     }
 
     /// Sends one publish through all hooks: what one changes is what the next one sees, and the first that drops, rejects or

@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, Method, Response, StatusCode};
+use axum::http::header::{
+    ACCEPT, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, STRICT_TRANSPORT_SECURITY,
+    WWW_AUTHENTICATE,
+};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 
 use super::call::{Answer, Call};
 use super::endpoints::{Accepts, Endpoint, Run, Verb};
@@ -23,7 +26,34 @@ const BODY_DEADLINE: Duration = Duration::from_secs(30);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Answers one request.
-pub(super) async fn dispatch(api: Arc<Management>, peer: SocketAddr, request: Request) -> Response<Body> {
+pub(super) async fn dispatch(api: Arc<Management>, peer: SocketAddr, mut request: Request) -> Response<Body> {
+    if !api.decl.path_prefix.is_empty() {
+        let Some(uri) = behind_prefix(request.uri(), &api.decl.path_prefix) else {
+            return ApiError::object_not_found().into_reply().into_response(request.headers());
+        };
+        *request.uri_mut() = uri;
+    }
+    let mut response = respond(Arc::clone(&api), peer, request).await;
+    for (name, value) in [(STRICT_TRANSPORT_SECURITY, &api.decl.hsts), (CONTENT_SECURITY_POLICY, &api.decl.csp)] {
+        if let Some(value) = value.as_deref().and_then(|value| HeaderValue::from_str(value).ok()) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+/// The address behind the prefix that is configured; none for one that lies elsewhere.
+fn behind_prefix(uri: &Uri, prefix: &str) -> Option<Uri> {
+    let rest = uri.path().strip_prefix(prefix)?;
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    match rest {
+        "" => format!("/{query}").parse().ok(),
+        rest if rest.starts_with('/') => format!("{rest}{query}").parse().ok(),
+        _ => None,
+    }
+}
+
+async fn respond(api: Arc<Management>, peer: SocketAddr, request: Request) -> Response<Body> {
     if prometheus::is_page(request.uri().path()) {
         return Arc::clone(&api.pages).respond(request).await;
     }
@@ -31,10 +61,10 @@ pub(super) async fn dispatch(api: Arc<Management>, peer: SocketAddr, request: Re
     let is_preflight = request.method() == Method::OPTIONS;
     let path = request.uri().path().to_owned();
     let Some(segments) = paths::segments(&path) else {
-        return not_of_the_api(&path).into_response(&headers);
+        return not_of_the_api(&path, &api.decl.path_prefix).into_response(&headers);
     };
     if segments.first().is_some_and(String::is_empty) && segments.len() == 1 {
-        return redirect("/api/index.html").into_response(&headers);
+        return redirect(&format!("{}/api/index.html", api.decl.path_prefix)).into_response(&headers);
     }
     let Some((endpoint, named)) = api.routes.find(&segments) else {
         return ApiError::object_not_found().into_reply().into_response(&headers);
@@ -185,9 +215,9 @@ fn redirect(to: &str) -> Reply {
 }
 
 /// What is not below `/api`.
-fn not_of_the_api(path: &str) -> Reply {
+fn not_of_the_api(path: &str, prefix: &str) -> Reply {
     match path {
-        "/cli" => redirect("/cli/index.html"),
+        "/cli" => redirect(&format!("{prefix}/cli/index.html")),
         _ => ApiError::object_not_found().into_reply(),
     }
 }

@@ -449,6 +449,9 @@ pub(super) const TABLE: &[Endpoint] = &[
     Endpoint::new("/rebalance/queues", &[post(Who::Admin, features::done)]),
     // Beyond RabbitMQ
     Endpoint::new("/x/route", &[blocking(Verb::Post, Who::Any, x::route::route)]),
+    Endpoint::new("/x/topology", &[blocking(Verb::Get, Who::Admin, x::topology::show)]),
+    Endpoint::new("/x/plan", &[blocking(Verb::Post, Who::Admin, x::topology::plan)]),
+    Endpoint::new("/x/apply", &[blocking(Verb::Post, Who::Admin, x::topology::apply)]),
     Endpoint::new("/x/events", &[get(Who::Monitor, x::events::events)]).accepts(Accepts::Stream),
     Endpoint::new("/x/plugins", &[get(Who::Monitor, x::plugins::plugins)]),
     Endpoint::new("/x/hooks", &[get(Who::Monitor, x::hooks::hooks)]),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use plugin_api::message::{Properties, PropertiesBuf};
+use plugin_api::message::PropertiesBuf;
 use serde_json::{Map, Value as Json, json};
 
 use super::body::{Fields, integer, text, wrong};
@@ -14,9 +14,13 @@ use super::errors::ApiError;
 use super::outlet::Desk;
 use super::reply::Reply;
 use crate::message::{Marks, Message, Parts};
+use crate::metrics::sizes::BodySizes;
+use crate::metrics::{Stat, Total, Totals};
 use crate::queue::{self, HolderId, Input, Notice, Settlement};
+use crate::runtime::Broker;
 use crate::vhost::firehose::Traced;
-use crate::vhost::json_table::{table_from_json, table_to_json};
+pub(super) use crate::vhost::json_properties::shown_properties;
+use crate::vhost::json_table::table_from_json;
 use crate::vhost::publish::{Context, Published, Publisher, without_bcc};
 use crate::vhost::{QueueRecord, Vhost};
 
@@ -43,7 +47,10 @@ pub(super) async fn publish(call: Arc<Call>) -> Answer {
     let Published::Routed(mut unanswered) = published else {
         return match published {
             Published::Rejected => Err(rejected()),
-            _ => Ok(Reply::ok(json!({"routed": false}))),
+            _ => {
+                count(call.broker(), &vhost, [(Total::Confirmed, 1)]);
+                Ok(Reply::ok(json!({"routed": false})))
+            }
         };
     };
     while unanswered > 0 {
@@ -54,7 +61,43 @@ pub(super) async fn publish(call: Arc<Call>) -> Answer {
             }
         }
     }
+    count(call.broker(), &vhost, [(Total::Confirmed, 1)]);
     Ok(Reply::ok(json!({"routed": true})))
+}
+
+/// Counts for the node and the vhost, as a connection would.
+fn count(broker: &Broker, vhost: &Vhost, counted: impl IntoIterator<Item = (Total, u64)>) {
+    let mut totals = Totals::default();
+    counted.into_iter().for_each(|(total, amount)| totals.add(total, amount));
+    broker.metrics.connections.add_outside(&vhost.name, totals);
+}
+
+fn count_published(
+    broker: &Broker,
+    vhost: &Vhost,
+    publisher: &mut Publisher,
+    body_bytes: usize,
+    published: &Published,
+) {
+    let mut totals = Totals::default();
+    let mut sizes = BodySizes::default();
+    sizes.note(body_bytes);
+    let bytes = sizes.take(|class, count| totals.add(Total::Size(class), count));
+    totals.add(Total::BodyBytes, bytes);
+    for (exchange, counts) in publisher.take_counts() {
+        totals.add(Total::Received, counts.received);
+        totals.add(Total::ReceivedConfirm, counts.confirming);
+        totals.add(Total::Routed, counts.copies);
+        exchange.stats.received(counts.received);
+    }
+    if *published == Published::Unroutable {
+        // RabbitMQ publishes as mandatory here, and says of what comes back that it was not routed.
+        totals.add(Total::UnroutableReturned, 1);
+        if let Some(exchange) = publisher.last_exchange() {
+            exchange.stats.unroutable(true);
+        }
+    }
+    broker.metrics.connections.add_outside(&vhost.name, totals);
 }
 
 fn rejected() -> ApiError {
@@ -67,10 +110,12 @@ pub(super) fn hand_over(call: &Call, vhost: &Vhost, message: Arc<Message>, desk:
     let context =
         Context { vhost, hooks: &broker.hooks, access_generation: broker.access.generation(), reply_name: &|_| None };
     let mut publisher = Publisher::default();
+    let body_bytes = message.body().len();
     let published = publisher
         .publish(&context, &mut Caller::new(call, vhost), CHANNEL, 1, None, message)
         .map_err(|error| ApiError::of_channel(&error))?;
     publisher.flush(&desk.outlet(), |_| {});
+    count_published(broker, vhost, &mut publisher, body_bytes, &published);
     for trace in publisher.take_traces() {
         let by = Traced {
             node: &broker.identity.cluster_name,
@@ -227,9 +272,15 @@ pub(super) async fn get(call: Arc<Call>) -> Answer {
     let refused = |error| ApiError::of_channel(&error);
     let queue = vhost.readable_queue(&mut Caller::new(&call, &vhost), call.named("queue")).map_err(refused)?;
     vhost.check_get(&queue).map_err(refused)?;
+    let kind = usize::from(queue.is_quorum());
     let getter = Getter::new(&call, queue);
     // A negative count takes all there is, as in RabbitMQ.
-    getter.get(u64::try_from(count).unwrap_or(u64::MAX), mode, shape).await
+    let mut counts = [0; 3];
+    let answer = getter.get(u64::try_from(count).unwrap_or(u64::MAX), mode, shape, &mut counts).await;
+    let got = if mode.settlement().is_none() { Stat::GetNoAck } else { Stat::Get };
+    let counted = [got, Stat::Redeliver, Stat::GetEmpty].map(|stat| Total::Delivery(kind, stat));
+    self::count(call.broker(), &vhost, counted.into_iter().zip(counts));
+    answer
 }
 
 /// Holds what was got until it is settled. What is not goes back when the request ends in whatever way.
@@ -253,7 +304,9 @@ impl Getter {
         Self { holder: HolderId { connection, source: 1 }, queue, desk: Desk::new() }
     }
 
-    async fn get(mut self, count: u64, mode: AckMode, shape: Shape) -> Answer {
+    /// Counts what was got, what of that had been handed out before, and whether the queue was found empty.
+    async fn get(mut self, count: u64, mode: AckMode, shape: Shape, counts: &mut [u64; 3]) -> Answer {
+        let [got, redeliveries, found_empty] = counts;
         let (holder, no_ack) = (self.holder, mode.settlement().is_none());
         let (mut messages, mut tickets, mut bytes) = (Vec::new(), Vec::new(), 0);
         while (messages.len() as u64) < count && bytes < PAYLOADS_BYTES_MAX {
@@ -261,6 +314,8 @@ impl Getter {
             match self.desk.ask(&self.queue, get).await? {
                 queue::Reply::Got { ticket, redelivered, message, remaining, .. } => {
                     bytes += message.weight();
+                    *got += 1;
+                    *redeliveries += u64::from(redelivered);
                     tickets.push(ticket);
                     // A message that dies in the queue needs its header BCC until then; nobody may see it.
                     let message = if message.marks().has(Marks::HIDES_BCC) {
@@ -270,7 +325,10 @@ impl Getter {
                     };
                     messages.push(shown(&message, redelivered, remaining, shape));
                 }
-                _ => break,
+                _ => {
+                    *found_empty += 1;
+                    break;
+                }
             }
         }
         // All of them last, so that none that goes back is got again.
@@ -300,44 +358,10 @@ pub(super) fn shown(message: &Message, redelivered: bool, remaining: usize, shap
     })
 }
 
-/// Those that are set.
-pub(super) fn shown_properties(properties: Properties<'_>) -> Map<String, Json> {
-    let mut shown = Map::new();
-    let texts = [
-        ("content_type", properties.content_type()),
-        ("content_encoding", properties.content_encoding()),
-        ("correlation_id", properties.correlation_id()),
-        ("reply_to", properties.reply_to()),
-        ("expiration", properties.expiration()),
-        ("message_id", properties.message_id()),
-        ("type", properties.kind()),
-        ("user_id", properties.user_id()),
-        ("app_id", properties.app_id()),
-        ("cluster_id", properties.cluster_id()),
-    ];
-    for (name, value) in texts {
-        if let Some(value) = value {
-            shown.insert(name.to_owned(), json!(String::from_utf8_lossy(value)));
-        }
-    }
-    let numbers = [
-        ("delivery_mode", properties.delivery_mode().map(u64::from)),
-        ("priority", properties.priority().map(u64::from)),
-        ("timestamp", properties.timestamp()),
-    ];
-    for (name, value) in numbers {
-        if let Some(value) = value {
-            shown.insert(name.to_owned(), json!(value));
-        }
-    }
-    if let Some(headers) = properties.headers().and_then(|headers| headers.to_owned().ok()) {
-        shown.insert("headers".to_owned(), Json::Object(table_to_json(&headers)));
-    }
-    shown
-}
-
 #[cfg(test)]
 mod tests {
+    use plugin_api::message::Properties;
+
     use super::*;
 
     fn read(value: Json) -> Result<PropertiesBuf, ApiError> {

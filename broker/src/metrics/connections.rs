@@ -466,6 +466,13 @@ impl Connections {
         }
     }
 
+    /// Adds what was counted outside of connections: by requests of the management API.
+    pub fn add_outside(&self, vhost: &Arc<str>, totals: Totals) {
+        let mut inner = self.inner.lock();
+        inner.ended += totals;
+        *inner.ended_of.entry(Arc::clone(vhost)).or_default() += totals;
+    }
+
     /// A channel is open.
     pub fn open_channel(&self, stats: &ConnectionStats, channel: u16, now_ms: u64) -> Arc<ChannelStats> {
         shared(&self.channels_opened, 1);

@@ -214,6 +214,15 @@ impl Total {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Totals(pub [u64; TOTALS]);
 
+impl Totals {
+    /// Adds to one of them.
+    pub fn add(&mut self, total: Total, amount: u64) {
+        if let Some(value) = self.0.get_mut(total.index()) {
+            *value += amount;
+        }
+    }
+}
+
 impl Default for Totals {
     fn default() -> Self {
         Self([0; TOTALS])

@@ -10,15 +10,12 @@ use sha2::{Digest as _, Sha256};
 use super::world::World;
 use super::{NodeError, PRODUCT, VERSION, load_plugins, store, world};
 use crate::access::Access;
-use crate::queue::{Handle, Input, Options, Outlet, Restored};
-use crate::routing::Exchange;
-use crate::store::recovery::Backlog;
 use crate::store::{Committer, Recovery, StoreLedger};
 use crate::topology::definitions::{Import, Imported, Mistake, Product, Scope, export, read};
 use crate::topology::schema::{DefinitionsDecl, Topology};
-use crate::vhost::held::{Held, Holder};
+use crate::topology::scratch::Still;
 use crate::vhost::registry::{DEFAULT_VHOST, DEFAULT_VHOST_DELETED, Vhosts};
-use crate::vhost::{Numbers, QueueFactory, Shared, Vhost};
+use crate::vhost::{Numbers, Shared};
 
 /// A file of definitions that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -202,7 +199,7 @@ impl Offline {
     pub async fn export(self, vhost: Option<&str>) -> Result<Json, NodeError> {
         let registry = Arc::new(load_plugins(&self.topology(), &self.plugin_dirs, None)?);
         let (topology, data) = (self.topology(), self.data);
-        let (storage, definitions) = store::read_definitions(&registry, &topology.storage, &data).await?;
+        let (storage, definitions, _) = store::read_definitions(&registry, &topology.storage, &data).await?;
         let recovery = Recovery { definitions, first_number: 1, first_seq: 1, ..Recovery::default() };
         // Nobody runs this committer, so nothing of what the start would change is written.
         let ledger = StoreLedger::new(Committer::new(Arc::clone(&storage)));
@@ -223,12 +220,12 @@ impl Offline {
         Ok(exported)
     }
 
-    fn topology(&self) -> Topology {
+    pub(super) fn topology(&self) -> Topology {
         self.topology.clone().unwrap_or_default()
     }
 }
 
-fn assemble(
+pub(super) fn assemble(
     topology: &Topology,
     comes: world::Comes,
     registry: Arc<crate::plugin_host::Registry>,
@@ -249,31 +246,4 @@ fn assemble(
         hooks: Arc::default(),
     };
     world::assemble(topology, comes, shared, ledger, definitions, &mut backlogs)
-}
-
-/// Queues that do nothing, and exchanges that nothing passes: their messages stay where they are.
-#[derive(Debug)]
-struct Still;
-
-impl QueueFactory for Still {
-    fn create(&self, _: &Arc<Vhost>, _: &Arc<str>, _: u64, _: Options, _: Restored) -> Arc<dyn Handle> {
-        Arc::new(Self)
-    }
-}
-
-impl Handle for Still {
-    fn post(&self, _: Input) {}
-}
-
-impl Holder for Still {
-    fn hold(&self, _: Option<&Arc<dyn Outlet>>, _: Vec<Held>) {}
-
-    fn restore(&self, _: &Arc<Vhost>, _: &Arc<Exchange>, _: Backlog) {}
-
-    // The next start drops what has no exchange.
-    fn forget(&self, _: u64) {}
-
-    fn count(&self, _: u64) -> Option<usize> {
-        None
-    }
 }

@@ -1,7 +1,7 @@
 //! Reading the topology file again while the node runs: on SIGHUP, and scripts also when one that is watched changes.
 //!
-//! [`carry_out`] is the one entry: what it is given has been read and checked whole, and it puts it into force as a whole or not at all.
-//! What is wrong is told in the log, with file and line, and everything stays as it was. Only hooks are read again so far.
+//! What the file says is put into force by [`FileInForce`], as a whole or not at all; scripts alone by the broker's hooks.
+//! What is wrong is told in the log, with file and line, and everything stays as it was.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,9 @@ use tokio::signal::unix::Signal;
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::time::timeout;
 
-use crate::config;
+use super::apply_file::FileInForce;
 use crate::hooks::{HookDecl, HookError, Reloaded};
 use crate::runtime::Broker;
-use crate::topology::schema::Topology;
 
 /// An editor writes a file in several steps. They are over when so long nothing has happened.
 const QUIET: Duration = Duration::from_millis(50);
@@ -26,7 +25,7 @@ const QUIET_WAIT_MAX: Duration = Duration::from_secs(1);
 /// See the module.
 pub(super) struct Reloader {
     broker: Arc<Broker>,
-    topology_file: Option<PathBuf>,
+    file: Arc<FileInForce>,
 }
 
 /// Why something is loaded again.
@@ -37,8 +36,8 @@ enum Cause {
 }
 
 impl Reloader {
-    pub(super) fn new(broker: Arc<Broker>, topology_file: Option<PathBuf>) -> Self {
-        Self { broker, topology_file }
+    pub(super) fn new(broker: Arc<Broker>, file: FileInForce) -> Self {
+        Self { broker, file: Arc::new(file) }
     }
 
     /// Waits for reasons to load something again, for ever.
@@ -52,11 +51,13 @@ impl Reloader {
                 },
                 () = watch.changed() => Cause::Changed,
             };
-            let (broker, file) = (Arc::clone(&self.broker), self.topology_file.clone());
+            let (broker, file) = (Arc::clone(&self.broker), Arc::clone(&self.file));
             // Reads files, and scripts take their time to load.
             let done = tokio::task::spawn_blocking(move || match cause {
-                Cause::Hangup => reload_file(&broker, file.as_deref()),
-                Cause::Changed => tell(broker.replace_hooks(broker.hooks.current().decls())),
+                Cause::Hangup => file.read_again(),
+                Cause::Changed => {
+                    tell(&broker.replace_hooks(broker.hooks.current().decls()));
+                }
             });
             if let Err(error) = done.await {
                 tracing::error!(error = %error, "the reload ended before its time; everything stays as it was");
@@ -68,37 +69,13 @@ impl Reloader {
     }
 }
 
-fn reload_file(broker: &Broker, file: Option<&Path>) {
-    let Some(file) = file else {
-        tracing::warn!(
-            "told to read the topology file again, but there is none: the broker was started without --topology"
-        );
-        return;
-    };
-    match config::load(file, &|name| std::env::var(name).ok()) {
-        Ok(loaded) => carry_out(broker, &loaded.topology),
-        Err(diagnostics) => {
-            for mistake in &diagnostics {
-                let (file, line) = (mistake.path.display(), mistake.line);
-                tracing::error!(%file, line, column = mistake.column, help = %mistake.help, "{}", mistake.cause);
-            }
-            let mistakes = diagnostics.len();
-            tracing::error!(mistakes, "the topology file was not taken over; everything stays as it was");
-        }
-    }
-}
-
-/// Puts into force what a file says that has no mistakes.
-fn carry_out(broker: &Broker, topology: &Topology) {
-    tell(broker.replace_hooks(&topology.hooks));
-}
-
-fn tell(reloaded: Result<Reloaded, Vec<HookError>>) {
+/// Says in the log what became of hooks.
+pub(super) fn tell(reloaded: &Result<Reloaded, Vec<HookError>>) {
     match reloaded {
         Ok(Reloaded::Replaced) => tracing::info!("hooks are replaced"),
         Ok(Reloaded::Unchanged) => tracing::info!("hooks are as they were"),
         Err(errors) => {
-            for HookError { hook, file, line, text, .. } in &errors {
+            for HookError { hook, file, line, text, .. } in errors {
                 tracing::error!(hook, file = %file.display(), line, "{text}");
             }
             tracing::error!(mistakes = errors.len(), "hooks are not replaced; those in force stay, all of them");

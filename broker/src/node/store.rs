@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hashbrown::HashMap;
 use parking_lot::Mutex;
 use plugin_api::storage::{Durability, Storage};
 use tokio::runtime::Handle;
@@ -15,7 +16,7 @@ use crate::plugin_host::Registry;
 use crate::progress::{self, counted};
 use crate::queue::{Notice, Outlet, ReplyTo};
 use crate::store::definitions::{self, Definitions};
-use crate::store::{Barrier, Committer, Failure, RecoverError, Recovery, recovery};
+use crate::store::{Barrier, Committer, Failure, RecoverError, Recovery, is_paged, number_of, recovery};
 use crate::topology::schema::StorageDecl;
 
 /// Opens the storage and reads what it kept.
@@ -46,7 +47,7 @@ pub(super) async fn recover(
     Ok((storage, recovery))
 }
 
-/// Opens the storage of a folder that is there and reads its definitions; nothing is changed.
+/// Opens the storage of a folder that is there and reads its definitions, and how many lasting messages each queue has, by its number; nothing is changed.
 ///
 /// # Errors
 /// What speaks against the folder or what is in it.
@@ -54,7 +55,7 @@ pub(super) async fn read_definitions(
     registry: &Arc<Registry>,
     decl: &StorageDecl,
     data: &Path,
-) -> Result<(Arc<dyn Storage>, Definitions), NodeError> {
+) -> Result<(Arc<dyn Storage>, Definitions, HashMap<u64, u64>), NodeError> {
     // Opening it would make it.
     std::fs::metadata(data).map_err(|error| NodeError::Data { path: data.into(), error })?;
     let (registry, decl, data) = (Arc::clone(registry), decl.clone(), data.to_owned());
@@ -62,7 +63,12 @@ pub(super) async fn read_definitions(
         let storage = open(&registry, &decl, Some(&data))?;
         let recovered = Handle::current().block_on(storage.recover()).map_err(RecoverError::from)?;
         let definitions = definitions::read(&recovered.meta).map_err(RecoverError::from)?;
-        Ok::<_, NodeError>((storage, definitions))
+        let mut counts: HashMap<u64, u64> = HashMap::new();
+        for queue in recovered.queues.iter().filter(|queue| !is_paged(queue.queue)) {
+            let messages = queue.ranges.iter().map(|(first, last)| last.0.saturating_sub(first.0).saturating_add(1));
+            *counts.entry(number_of(queue.queue)).or_default() += messages.sum::<u64>();
+        }
+        Ok::<_, NodeError>((storage, definitions, counts))
     });
     reading.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }

@@ -3,6 +3,7 @@
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 use plugin_api::value::Table;
@@ -70,6 +71,21 @@ pub struct Broker {
     pub census: Census,
     /// The last look at the disk.
     disk: Mutex<DiskState>,
+    /// Held while a topology is carried out, so that plans follow each other.
+    pub applying: Mutex<()>,
+    /// Topology files that were read again, and those that were refused.
+    pub reloads: Reloads,
+}
+
+/// How often the topology file was read again.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    /// It holds from then on.
+    pub done: AtomicU64,
+    /// It was wrong, and everything stayed as it was.
+    pub refused: AtomicU64,
+    /// A step failed, after others had been done.
+    pub failed: AtomicU64,
 }
 
 impl Deref for Broker {
@@ -83,7 +99,13 @@ impl Deref for Broker {
 impl Broker {
     /// A broker that nobody is connected to.
     pub fn new(parts: Parts) -> Arc<Self> {
-        Arc::new(Self { parts, census: Census::default(), disk: Mutex::default() })
+        Arc::new(Self {
+            parts,
+            census: Census::default(),
+            disk: Mutex::default(),
+            applying: Mutex::default(),
+            reloads: Reloads::default(),
+        })
     }
 
     /// Replaces the hooks in force, all or none. Publishers and consumers go over to the new ones between two messages. For a thread that may be blocked.

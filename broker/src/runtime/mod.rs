@@ -14,6 +14,7 @@ mod dead_letters;
 pub mod disk;
 pub mod entropy;
 mod errands;
+pub mod hands;
 pub mod holder;
 pub mod listener;
 pub mod mailbox;

@@ -43,7 +43,7 @@ fn key(number: u64, level: u8, stored: Stored) -> QueueKey {
     QueueKey(number | u64::from(level) << LEVEL_SHIFT | paged)
 }
 
-fn is_paged(key: QueueKey) -> bool {
+pub(crate) fn is_paged(key: QueueKey) -> bool {
     key.0 & PAGED_BIT != 0
 }
 
@@ -52,7 +52,7 @@ fn level_of(key: QueueKey) -> u8 {
     (key.0 >> LEVEL_SHIFT & 0xff) as u8
 }
 
-fn number_of(key: QueueKey) -> u64 {
+pub(crate) fn number_of(key: QueueKey) -> u64 {
     key.0 & NUMBER_MASK
 }
 

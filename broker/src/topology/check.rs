@@ -12,7 +12,7 @@ use std::{collections::HashMap, net::SocketAddr};
 
 use super::{
     names::{Names, declared_here, nearest},
-    schema::{Topology, UserDecl},
+    schema::{ExpectDecl, Topology, UserDecl},
 };
 use crate::{
     access::{Pattern, TopicPermission},
@@ -79,6 +79,8 @@ pub enum Item {
     Queue(usize, usize),
     /// Vhost, entry of its `bindings`
     Binding(usize, usize),
+    /// `tests`
+    Test(usize),
 }
 
 /// A part of a declaration.
@@ -114,6 +116,10 @@ pub enum Part {
     Definition,
     /// An argument by its name.
     Argument(String),
+    /// A queue that a test expects, by index.
+    Expected(usize),
+    /// The user of a test.
+    User,
 }
 
 /// Names are short strings on the wire.
@@ -138,6 +144,7 @@ pub fn check(topology: &Topology) -> Vec<Finding> {
     }
     check_users(&topology.users, &vhosts, &mut findings);
     check_hooks(topology, &vhosts, &mut findings);
+    check_tests(topology, &vhosts, &mut findings);
     findings.0
 }
 
@@ -250,6 +257,36 @@ fn check_hooks(topology: &Topology, vhosts: &Names<'_>, findings: &mut Findings)
                 findings.error(item.part(Part::Exchange), cause, declared_here(exchange, names));
             }
             (Some(_), _) => {}
+        }
+    }
+}
+
+/// What tests name must be in the file, or a slip would pass as "reaches no queue".
+fn check_tests(topology: &Topology, vhosts: &Names<'_>, findings: &mut Findings) {
+    for (index, test) in topology.tests.iter().enumerate() {
+        let item = Item::Test(index);
+        if let Some(user) = &test.user
+            && topology.users.iter().all(|known| known.name != *user)
+        {
+            let names = topology.users.iter().map(|user| user.name.as_str());
+            findings.error(item.part(Part::User), format!("user '{user}' is not declared"), declared_here(user, names));
+        }
+        let Some(vhost) = vhosts.get(&test.vhost).and_then(|at| topology.vhosts.get(at)) else {
+            findings.undeclared_vhost(item.part(Part::Vhost), &test.vhost, vhosts);
+            continue;
+        };
+        if !test.exchange.is_empty() && !vhost::has_exchange(vhost, &test.exchange) {
+            let cause = format!("exchange '{}' is not declared in vhost '{}'", test.exchange, test.vhost);
+            let names = vhost.exchanges.iter().map(|exchange| exchange.name.as_str());
+            findings.error(item.part(Part::Exchange), cause, declared_here(&test.exchange, names));
+        }
+        let ExpectDecl::Queues(queues) = &test.expect else { continue };
+        for (at, queue) in queues.iter().enumerate() {
+            if vhost.queues.iter().all(|known| known.name != *queue) {
+                let cause = format!("queue '{queue}' is not declared in vhost '{}'", test.vhost);
+                let names = vhost.queues.iter().map(|queue| queue.name.as_str());
+                findings.error(item.part(Part::Expected(at)), cause, declared_here(queue, names));
+            }
         }
     }
 }

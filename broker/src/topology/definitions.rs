@@ -4,6 +4,7 @@
 //! [`read`] judges a file and gives [`Definitions`]; [`Import`] carries them out through the same entries as clients and operators, and [`export`]
 //! writes them. What RabbitMQ accepts is accepted, also in the forms of old releases, and each mistake has its place as a path in the JSON.
 
+mod convert;
 mod export;
 mod fields;
 mod import;
@@ -14,6 +15,7 @@ use std::fmt;
 use plugin_api::exchange::{BindingSpec, ExchangeSpec};
 use serde_json::Value as Json;
 
+pub use self::convert::Topologies;
 pub use self::export::{Product, export, parameters as exported_parameters, user as exported_user};
 pub use self::import::{Import, Imported};
 pub use self::read::{Scope, read};

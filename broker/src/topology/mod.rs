@@ -7,4 +7,8 @@ pub mod apply;
 pub mod check;
 pub mod definitions;
 pub mod names;
+pub mod plan;
+pub mod render;
 pub mod schema;
+pub mod scratch;
+pub mod snapshot;

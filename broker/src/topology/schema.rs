@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use plugin_api::{exchange::DestinationKind, value::Table};
+use plugin_api::{exchange::DestinationKind, message::PropertiesBuf, value::Table};
 
 use crate::{
     access::{HashAlgorithm, INTERNAL},
@@ -59,6 +59,51 @@ pub struct Topology {
     pub defaults: Defaults,
     /// Where the file is; none without one.
     pub folder: Option<PathBuf>,
+    /// Whose file this is: what it declares is marked with this name, so that nobody prunes what is another's.
+    pub owner: String,
+    /// The sections at the top that the file has.
+    pub sections: Vec<&'static str>,
+    /// What messages shall reach, checked by `broker test`.
+    pub tests: Vec<RouteTestDecl>,
+}
+
+/// The owner of a file that names none.
+pub const DEFAULT_OWNER: &str = "topology";
+
+/// One entry of `tests`: a message, and where it shall go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteTestDecl {
+    /// For reports; none where the file gives none.
+    pub name: Option<String>,
+    /// Where it is published.
+    pub vhost: String,
+    /// To which exchange.
+    pub exchange: String,
+    /// With which key.
+    pub routing_key: String,
+    /// With which properties, headers among them.
+    pub properties: PropertiesBuf,
+    /// With which body.
+    pub body: Vec<u8>,
+    /// Whether it comes back when no queue takes it.
+    pub mandatory: bool,
+    /// The user of the file who publishes it; none is somebody who may do everything.
+    pub user: Option<String>,
+    /// What shall become of it.
+    pub expect: ExpectDecl,
+}
+
+/// What shall become of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExpectDecl {
+    /// It reaches these queues and no others.
+    Queues(Vec<String>),
+    /// It reaches no queue, or a hook drops it; the reason has this in it.
+    Dropped(String),
+    /// It reaches no queue and comes back to its publisher, because it is mandatory.
+    Returned,
+    /// A hook or a permission refuses it; the reason has this in it.
+    Rejected(String),
 }
 
 /// Which sections a file leaves out.
@@ -177,6 +222,12 @@ pub struct ManagementDecl {
     pub cors_max_age_secs: u32,
     /// The longest body of a request.
     pub body_bytes_max: usize,
+    /// What stands before each path, such as `/rabbit`; empty or with a slash at its beginning and none at its end.
+    pub path_prefix: String,
+    /// The header `strict-transport-security` of each answer, such as `max-age=31536000`.
+    pub hsts: Option<String>,
+    /// The header `content-security-policy` of each answer, instead of one that allows nothing.
+    pub csp: Option<String>,
 }
 
 /// `metrics`: what Prometheus scrapes.
@@ -480,6 +531,9 @@ impl Default for Topology {
             bindings_mixed_durability: MixedDurability::default(),
             definitions: None,
             defaults: Defaults { users: true, vhosts: true },
+            owner: DEFAULT_OWNER.to_owned(),
+            sections: Vec::new(),
+            tests: Vec::new(),
             folder: None,
         }
     }
@@ -518,6 +572,9 @@ impl Default for ManagementDecl {
             // RabbitMQ's values.
             cors_max_age_secs: 1800,
             body_bytes_max: 20_000_000,
+            path_prefix: String::new(),
+            hsts: None,
+            csp: None,
         }
     }
 }

@@ -41,7 +41,7 @@ fn effective(arguments: &Table, key: &str, of_vhost: Durability) -> Option<Value
 }
 
 /// Integer widths are one class, and so are floats (semantics 9.11).
-fn same(a: Option<&Value>, b: Option<&Value>) -> bool {
+pub fn same(a: Option<&Value>, b: Option<&Value>) -> bool {
     match (a, b) {
         (None, None) => true,
         (Some(a), Some(b)) => {

@@ -8,7 +8,7 @@ use super::error::{Error, Kind};
 use crate::access::{Permission, Resource};
 use crate::message::Message;
 use crate::routing::Exchange;
-use crate::routing::explain::{Explanation, explain};
+use crate::routing::explain::{Asking, Explanation, explain};
 
 impl Vhost {
     /// The exchange of that name, if `by` may publish to it with these keys (semantics 12.1).
@@ -42,7 +42,7 @@ impl Vhost {
     }
 
     /// Tells the way of a message from an exchange on.
-    pub fn explain(&self, start: &Arc<Exchange>, message: &Message, keys: &[&str]) -> Explanation {
-        explain(&*self.tables.read(), start, &message.view(), keys)
+    pub fn explain(&self, start: &Arc<Exchange>, message: &Message, keys: &[&str], asking: Asking) -> Explanation {
+        explain(&*self.tables.read(), start, &message.view(), keys, asking)
     }
 }

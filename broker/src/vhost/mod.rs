@@ -16,6 +16,7 @@ mod explain;
 pub mod firehose;
 mod happened;
 pub mod held;
+pub mod json_properties;
 pub mod json_table;
 mod policies;
 pub mod policy;
@@ -359,6 +360,11 @@ impl Vhost {
             tracing::info!("queue '{name}' in vhost '{}' confirms before the sync: durability os", self.name);
         }
         (settings, applied)
+    }
+
+    /// What confirms wait for in queues that were declared without a durability of their own.
+    pub fn durability(&self) -> Durability {
+        self.durability
     }
 
     /// The exchange of that name.

@@ -100,6 +100,21 @@ impl Vhosts {
         name: &str,
         metadata: Option<VhostMetadata>,
     ) -> Result<(Arc<Vhost>, bool, Changed), VhostError> {
+        self.create_with(name, metadata, Durability::default(), Origin::Runtime)
+    }
+
+    /// As [`Self::create`], for somebody who also knows what its queues confirm, and where the vhost comes from. One that comes from the topology file alone
+    /// is not stored.
+    ///
+    /// # Errors
+    /// See [`VhostError`]; nothing is changed then.
+    pub fn create_with(
+        &self,
+        name: &str,
+        metadata: Option<VhostMetadata>,
+        durability: Durability,
+        origin: Origin,
+    ) -> Result<(Arc<Vhost>, bool, Changed), VhostError> {
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
             return Err(VhostError::InvalidName);
         }
@@ -107,7 +122,7 @@ impl Vhosts {
         if let Some(vhost) = vhosts.get(name).cloned() {
             drop(vhosts);
             let changed = match metadata {
-                Some(metadata) => vhost.put_metadata(metadata, Origin::Runtime)?,
+                Some(metadata) => vhost.put_metadata(metadata, origin)?,
                 None => vhost.unchanged(true),
             };
             return Ok((vhost, false, changed));
@@ -115,9 +130,11 @@ impl Vhosts {
         if vhosts.len() >= VHOSTS_MAX {
             return Err(VhostError::TooMany);
         }
-        let vhost =
-            self.prepare(name, Durability::default()).map_err(|error| VhostError::ExchangeType(error.to_string()))?;
-        let changed = vhost.put_metadata(metadata.unwrap_or_default(), Origin::Runtime)?;
+        let vhost = self.prepare(name, durability).map_err(|error| VhostError::ExchangeType(error.to_string()))?;
+        let changed = match (metadata, origin) {
+            (None, Origin::Topology) => Changed::Transient,
+            (metadata, origin) => vhost.put_metadata(metadata.unwrap_or_default(), origin)?,
+        };
         vhosts.insert(Arc::clone(&vhost.name), Arc::clone(&vhost));
         tracing::info!(vhost = name, "vhost created");
         Ok((vhost, true, changed))
@@ -163,6 +180,11 @@ impl Vhosts {
         self.shared.registry.exchange_type(kind).is_some()
     }
 
+    /// What all vhosts share.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Where is told what happens in vhosts.
     pub fn events(&self) -> &Events {
         &self.shared.events
@@ -180,6 +202,13 @@ impl Vhosts {
     /// One of the broker's own.
     pub fn internal(&self, name: &str) -> Option<Json> {
         self.global_parameters.lock().get(name).cloned()
+    }
+
+    /// Those of the broker's own whose names begin so, in the order of their names.
+    pub fn internals(&self, prefix: &str) -> Vec<(String, Json)> {
+        let parameters = self.global_parameters.lock();
+        let meant = parameters.iter().filter(|(name, _)| name.starts_with(prefix));
+        meant.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
     /// Keeps one of the broker's own.

@@ -370,3 +370,14 @@ fn file_that_everybody_may_change_gives_no_keys() {
     let error = jwt.login(&issuer.token(json!({}))).unwrap_err().text;
     assert!(error.contains("can be changed by every user: chmod o-w"), "{error}");
 }
+
+#[test]
+fn conformance() {
+    let issuer = Issuer::new();
+    let jwt = FromFile::new(&issuer.keys(), json!({}));
+    plugin_api::testing::auth_backends(&auth_jwt::PLUGIN)
+        .config(json!({ "resource_server_id": "rabbitmq", "jwks_file": "keys.json" }))
+        .base(&jwt.folder)
+        .user("ada", issuer.token(json!({})))
+        .run();
+}

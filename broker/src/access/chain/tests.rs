@@ -239,3 +239,24 @@ fn question_whose_task_is_dropped_is_refused() {
     assert!(!foreign.has_open_questions(), "both are answered with no");
     assert!(!access.may_enter(&user, "/") && !foreign.has_unasked());
 }
+
+#[test]
+fn certificate_names_the_brokers_own_users_where_those_may_log_in() {
+    let external = |access: &Access, name: &str| {
+        access.login_external(name, Peer::LOOPBACK).map(|user| user.name.clone()).map_err(|error| match error {
+            LoginError::Refused { reason, .. } => reason,
+            LoginError::Malformed { .. } => panic!("nothing is read here"),
+        })
+    };
+    let fake = Fake::new("far", || Ok(Answer::allow(())));
+    let both = access(vec![step("fake", Some(&fake), &[]), step("internal", None, &[])]);
+    assert_eq!(external(&both, "app"), Ok("app".to_owned()));
+    // Backends know their users by passwords, so they are not asked.
+    assert_eq!(external(&both, "far"), Err(Refusal::UnknownUser));
+    assert_eq!(fake.take_calls(), 0);
+    let alone = access(vec![step("fake", Some(&fake), &[])]);
+    assert_eq!(external(&alone, "app"), Err(Refusal::UnknownUser), "the broker's own users do not log in here");
+    let home = Access::new(&[crate::topology::schema::UserDecl::guest(&[])]);
+    let far = Peer { address: [192, 0, 2, 1].into() };
+    assert!(home.login_external("guest", far).is_err() && home.login_external("guest", Peer::LOOPBACK).is_ok());
+}

@@ -223,3 +223,41 @@ fn unexpected(text: &str) -> ProtocolError {
 fn syntax(text: &str) -> ProtocolError {
     ProtocolError::new(ReplyCode::SyntaxError, text).in_method(BasicPublish::ID)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::amqp::method::Method;
+
+    proptest! {
+        #[test]
+        fn a_publish_is_read_as_the_table_of_methods_reads_it(
+            ticket in any::<u16>(),
+            exchange in ".{0,40}",
+            routing_key in ".{0,40}",
+            bits in any::<[bool; 2]>(),
+            cut in 0..4_usize,
+            flip in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
+        ) {
+            let [mandatory, immediate] = bits;
+            let mut payload = Vec::new();
+            let (exchange, routing_key) = (exchange.as_str(), routing_key.as_str());
+            BasicPublish { ticket, exchange, routing_key, mandatory, immediate }.encode(&mut payload);
+            payload.truncate(payload.len() - cut.min(2));
+            if cut == 3 {
+                payload.push(0);
+            }
+            if let Some((at, byte)) = flip {
+                let at = at.index(payload.len());
+                payload[at] = byte;
+            }
+            let expected = match Method::decode(&payload) {
+                Ok(Method::BasicPublish(publish)) => Some(publish),
+                _ => None,
+            };
+            prop_assert_eq!(split_publish(&payload), expected);
+        }
+    }
+}

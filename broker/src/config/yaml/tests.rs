@@ -6,7 +6,7 @@ use super::*;
 
 fn parse_text(text: &str) -> (Option<Node>, Vec<String>) {
     let source = Source::new(Path::new("t.yaml"), text.to_owned());
-    let (root, mistakes) = parse(&source, &|name| (name == "PORT").then(|| "5672".to_owned()));
+    let (root, mistakes) = parse(&source, 0, &|name| (name == "PORT").then(|| "5672".to_owned()));
     let mistakes = mistakes
         .iter()
         .map(|mistake| {

@@ -76,7 +76,7 @@ fn a_publish_goes_to_the_dead_letters_of_the_declaration() {
     let with = HookDecl { dead_letter_exchange: Some("dlx".to_owned()), ..decl("hook", script.clone()) };
     let outcome = |decl| load(&[decl]).on_publish(&publish(&[0, 0]));
     assert_eq!(outcome(with.clone()), dead_letter("poison", Some("dlx")));
-    assert!(rejected(outcome(decl("hook", script.clone()))).contains("only with 'dead_letter_exchange: NAME'"));
+    assert!(rejected(outcome(decl("hook", script))).contains("only with 'dead_letter_exchange: NAME'"));
 
     let broken = folder.write("broken.lua", "return { on_publish = function(msg) error('boom') end }");
     let failing = HookDecl { script: broken.clone(), on_error: OnError::DeadLetter, ..with };

@@ -1,5 +1,5 @@
 //! What RabbitMQ does not have, under `/api/x/`: what happens as it happens, why a message goes where it goes, how plugins and hooks fare, looking into a queue without
-//! changing anything, and moving messages from one queue to another.
+//! changing anything, moving messages from one queue to another, and topology files: what they would change, and changing it.
 
 pub(super) mod browse;
 pub(super) mod events;
@@ -7,3 +7,4 @@ pub(super) mod hooks;
 pub(super) mod plugins;
 pub(super) mod route;
 pub(super) mod shift;
+pub(super) mod topology;

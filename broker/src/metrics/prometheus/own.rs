@@ -24,6 +24,11 @@ pub(super) fn write(page: &mut Page, reader: &Reader<'_>) {
     let alarms = &reader.broker().alarms;
     page.series("resource=\"memory\"", alarms.is_memory_low());
     page.series("resource=\"disk\"", alarms.is_disk_low());
+    page.family("topology_reload_total", Kind::Counter, "Times that the topology file was read again while running.");
+    let reloads = &reader.broker().reloads;
+    for (result, count) in [("done", &reloads.done), ("refused", &reloads.refused), ("failed", &reloads.failed)] {
+        page.series(&labels(&[("result", result)]), count.load(Relaxed));
+    }
     page.single("message_bytes", Kind::Gauge, "Bytes of messages in memory.", crate::message::live_bytes());
     write_runtime(page);
     page.set_prefix("rabbitmq_");

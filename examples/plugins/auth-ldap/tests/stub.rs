@@ -1,9 +1,11 @@
 //! The backend against a directory that the test makes: two people, a few groups, and bad days.
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+mod directory;
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use auth_ldap::LdapType;
@@ -15,73 +17,9 @@ use plugin_api::config::Config;
 use plugin_api::serde_json::json;
 use plugin_api::testing::block_on;
 
+use crate::directory::{Behaviour, directory, reply, start};
+
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-const ANN: &str = "uid=ann,ou=people,dc=example";
-const MEMBERS: [(&str, &str); 4] = [
-    ("cn=admins,ou=groups,dc=example", ANN),
-    ("cn=shop,ou=vhosts,dc=example", ANN),
-    ("cn=readers,ou=groups,dc=example", ANN),
-    ("cn=shop,ou=vhosts,dc=example", "uid=bob,ou=people,dc=example"),
-];
-
-/// What the stub does with an operation: its tag and its texts.
-type Behaviour = fn(&mut TcpStream, number: u8, tag: u8, texts: &[String]) -> std::io::Result<()>;
-
-/// A stub, and how many connections it has had. Its threads end with their clients, and with the process.
-fn start(behaviour: Behaviour) -> (SocketAddr, Arc<AtomicU32>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let count = Arc::new(AtomicU32::new(0));
-    let counted = Arc::clone(&count);
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            counted.fetch_add(1, Ordering::SeqCst);
-            std::thread::spawn(move || serve(stream?, behaviour));
-        }
-    });
-    (address, count)
-}
-
-/// Messages of the tests are short, so that each length is one byte.
-fn serve(mut stream: TcpStream, behaviour: Behaviour) -> std::io::Result<()> {
-    loop {
-        let mut head = [0; 2];
-        stream.read_exact(&mut head)?;
-        assert!(head[0] == 0x30 && head[1] < 0x80, "{head:?}");
-        let mut message = vec![0; usize::from(head[1])];
-        stream.read_exact(&mut message)?;
-        let (number, tag) = (message[2], message[3]);
-        let mut texts = Vec::new();
-        let mut rest = &message[5..];
-        while let [kind, length, after @ ..] = rest {
-            // Goes into a sequence instead of over it.
-            let length = if *kind == 0x30 { 0 } else { usize::from(*length) };
-            if matches!(kind, 0x04 | 0x80) {
-                texts.push(String::from_utf8_lossy(&after[..length]).into_owned());
-            }
-            rest = &after[length..];
-        }
-        behaviour(&mut stream, number, tag, &texts)?;
-    }
-}
-
-fn reply(stream: &mut TcpStream, number: u8, tag: u8, code: u8) -> std::io::Result<()> {
-    stream.write_all(&[0x30, 12, 0x02, 1, number, tag, 7, 0x0a, 1, code, 0x04, 0, 0x04, 0])
-}
-
-fn directory(stream: &mut TcpStream, number: u8, tag: u8, texts: &[String]) -> std::io::Result<()> {
-    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    match (tag, texts.as_slice()) {
-        (0x60, [ANN, "secret"] | ["uid=bob,ou=people,dc=example", "hunter2"]) => reply(stream, number, 0x61, 0),
-        // As real ones do without a password.
-        (0x60, [_, ""]) => reply(stream, number, 0x61, 0),
-        (0x60, _) => reply(stream, number, 0x61, 49),
-        (0x6e, [group, "member", entry]) => {
-            reply(stream, number, 0x6f, if MEMBERS.contains(&(group, entry)) { 6 } else { 5 })
-        }
-        other => panic!("{other:?}"),
-    }
-}
 
 fn open(server: SocketAddr) -> Arc<dyn AuthBackend> {
     let config = json!({
@@ -157,4 +95,13 @@ fn directory_that_does_not_answer_properly_is_an_error_in_time() {
     }
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     assert!(login(&*open(gone), "ann", "secret").is_err());
+}
+
+#[test]
+fn conformance() {
+    let (server, _) = start(directory);
+    plugin_api::testing::auth_backends(&auth_ldap::PLUGIN)
+        .config(json!({ "server": server.to_string(), "user": "uid=${username},ou=people,dc=example" }))
+        .user("ann", "secret")
+        .run();
 }

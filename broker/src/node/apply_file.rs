@@ -1,0 +1,136 @@
+//! Doing what the topology file says by now, while the broker runs.
+//!
+//! All or nothing as far as that can be known beforehand: a file with a mistake, hooks that do not compile, or a step that would lose messages leave everything as it
+//! is, and the log says why. Then users, permissions, vhosts and what is in them become what the file says, as by `broker apply`; what the file no longer says of
+//! users, permissions, policies and limits is forgotten, as the next start would forget it. Exchanges, queues and bindings that left the file stay. What only
+//! a start reads is named in the log.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use parking_lot::Mutex;
+
+use super::reload::tell;
+use crate::origin::Origin;
+use crate::runtime::Broker;
+use crate::runtime::hands::BrokerHands;
+use crate::topology::plan::{Plan, Prune, Wish, carry_out};
+use crate::topology::schema::Topology;
+
+/// Reads the file; what is wrong with it comes as lines for people.
+pub struct Source(pub Box<dyn Fn() -> Result<Topology, Vec<String>> + Send + Sync>);
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Source")
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct FileInForce {
+    broker: Arc<Broker>,
+    source: Option<Source>,
+    /// What is in force: what was read last, but for what takes a restart.
+    running: Mutex<Topology>,
+}
+
+/// How a reload went wrong.
+enum Failure {
+    /// Nothing was changed.
+    Refused(Vec<String>),
+    /// A step failed after others had been done.
+    Halfway { failed: String, done: Vec<String>, left: Vec<String> },
+}
+
+impl FileInForce {
+    /// For a broker that was started with `topology`; `source` gives what its file says now.
+    pub fn new(broker: Arc<Broker>, source: Option<Source>, topology: Topology) -> Self {
+        Self { broker, source, running: Mutex::new(topology) }
+    }
+
+    /// Reads the file and does what it says. It waits for queues and scripts: call it off the event loop. What became of it is logged and counted.
+    pub fn read_again(&self) {
+        let Some(source) = &self.source else {
+            tracing::warn!(
+                "told to read the topology file again, but there is none: the broker was started without --topology"
+            );
+            return;
+        };
+        let mut running = self.running.lock();
+        let counts = &self.broker.reloads;
+        match self.change((source.0)(), &mut running) {
+            Ok(done) if done.is_empty() => {
+                counts.done.fetch_add(1, Relaxed);
+                tracing::info!("topology file read again: nothing has changed");
+            }
+            Ok(done) => {
+                counts.done.fetch_add(1, Relaxed);
+                done.iter().for_each(|step| tracing::info!("topology file: {step}"));
+                tracing::info!(changes = done.len(), "topology file read again");
+            }
+            Err(Failure::Refused(why)) => {
+                counts.refused.fetch_add(1, Relaxed);
+                why.iter().for_each(|line| tracing::error!("topology file: {line}"));
+                tracing::error!(
+                    mistakes = why.len(),
+                    "the topology file was not taken over; everything stays as it was"
+                );
+            }
+            Err(Failure::Halfway { failed, done, left }) => {
+                counts.failed.fetch_add(1, Relaxed);
+                done.iter().for_each(|step| tracing::info!("topology file: {step}"));
+                left.iter().for_each(|step| tracing::warn!("topology file: not tried: {step}"));
+                tracing::error!(
+                    "topology file: {failed}; what was done before stays, send SIGHUP again once this is mended"
+                );
+            }
+        }
+    }
+
+    fn change(&self, read: Result<Topology, Vec<String>>, running: &mut Topology) -> Result<Vec<String>, Failure> {
+        let topology = read.map_err(Failure::Refused)?;
+        let _turn = self.broker.applying.lock();
+        let hands = BrokerHands(&self.broker);
+        let wish = Wish { prune: Prune::Settings, force: false, origin: Origin::Topology };
+        let plan = Plan::make(&topology, &hands.target(), wish);
+        let refusals = plan.refusals();
+        if !refusals.is_empty() {
+            return Err(Failure::Refused(refusals));
+        }
+        // First, because they can still be refused: then nothing has been changed.
+        let hooks = self.broker.replace_hooks(&topology.hooks);
+        tell(&hooks);
+        if hooks.is_err() {
+            return Err(Failure::Refused(Vec::new()));
+        }
+        for note in &plan.notes {
+            tracing::warn!("topology file: {note}");
+        }
+        for section in needs_restart(running, &topology) {
+            tracing::warn!("topology file: '{section}' has changed, which takes a restart");
+        }
+        let result = carry_out(&plan, &topology, &hands.target(), wish);
+        if let Some(failed) = result.failed {
+            return Err(Failure::Halfway { failed, done: result.done, left: result.left });
+        }
+        *running = topology;
+        Ok(result.done)
+    }
+}
+
+/// The sections that differ and that only a start reads.
+fn needs_restart(running: &Topology, new: &Topology) -> Vec<&'static str> {
+    let differs = [
+        ("node", running.node != new.node),
+        ("listeners", running.listeners != new.listeners),
+        ("management", running.management != new.management),
+        ("metrics", running.metrics != new.metrics),
+        ("limits", running.limits != new.limits),
+        ("storage", running.storage != new.storage),
+        ("plugins", running.plugins != new.plugins),
+        ("definitions", running.definitions != new.definitions),
+        ("auth", running.auth != new.auth),
+    ];
+    differs.into_iter().filter(|(_, differs)| *differs).map(|(section, _)| section).collect()
+}

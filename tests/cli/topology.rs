@@ -1,0 +1,362 @@
+//! plan, apply, export, route, test, convert: topology files against a running broker, against a folder, and alone.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tests::broker_process::{BrokerOptions, repository, signal};
+use tests::http::Http;
+use tests::temp::TempDir;
+
+use super::{Said, Setting};
+
+const SHOP: &str = "
+users:
+  guest: { password: guest, tags: administrator, loopback_only: true, permissions: { /: .*, shop: .* } }
+  app: { password: s3cret, permissions: { shop: .* }, topic_permissions: { shop: { in: { write: .*, read: .* } } } }
+vhosts:
+  /:
+  shop:
+    description: the shop
+    limits: { max_queues: 9 }
+    policies: { short: { pattern: ^tmp, definition: { max-length: 5 } } }
+    operator_policies: { ceiling: { pattern: .*, apply_to: queues, definition: { max-length: 5000 } } }
+    exchanges: { in: topic, all: { type: fanout, durable: false } }
+    queues: { q: { ttl: 30s, arguments: { x-some: !u8 3 } }, r: }
+    bindings: [in -> q : a.#, in -> exchange:all : b, all -> r]
+";
+
+fn plan(cli: &Setting, file: &str, more: &[&str]) -> (i32, Value) {
+    let said = cli.run(&[&["plan", file, "-f", "json"], more].concat());
+    let plan = serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {said:?}"));
+    (said.code, plan)
+}
+
+fn steps(plan: &Value) -> Vec<String> {
+    let step = |change: &Value| format!("{} {}", change["action"].as_str().unwrap(), change["what"].as_str().unwrap());
+    plan["changes"].as_array().unwrap().iter().map(step).collect()
+}
+
+#[track_caller]
+fn refused(said: &Said, code: i32, text: &str) {
+    assert_eq!(said.code, code, "{said:?}");
+    assert!(said.err.contains(text) || said.out.contains(text), "{text}: {said:?}");
+}
+
+#[test]
+fn a_file_is_applied_and_then_there_is_nothing_to_do() {
+    let cli = Setting::new();
+    let file = cli.home.write("shop.yaml", SHOP);
+    let file = file.to_str().unwrap();
+    let said = cli.run(&["plan", file]);
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.out.contains("+ queue 'q' in vhost 'shop'") && !said.out.contains("s3cret"), "{said:?}");
+    assert_eq!(cli.json(&["list", "vhosts"]).len(), 1, "a plan changes nothing");
+    cli.done(&["apply", file]);
+    assert_eq!(plan(&cli, file, &["--prune"]), (0, plan(&cli, file, &["--prune"]).1));
+    assert_eq!(steps(&plan(&cli, file, &["--prune"]).1), Vec::<String>::new());
+    cli.done(&["publish", "--vhost", "shop", "-e", "in", "-k", "a.b", "-b", "one"]);
+
+    let other = cli.home.write("other.yaml", &SHOP.replace("30s", "40s").replace(", all -> r", ""));
+    let other = other.to_str().unwrap();
+    let (code, planned) = plan(&cli, other, &["--prune"]);
+    assert_eq!(code, 1, "one message would be lost: {planned}");
+    assert_eq!(steps(&planned), ["replace queue 'q' in vhost 'shop'", "remove binding 'all -> r' in vhost 'shop'"]);
+    assert_eq!(planned["changes"][0]["loss"]["messages_ready"], 1);
+    refused(&cli.run(&["apply", other, "--prune", "--yes"]), 1, "--force");
+    refused(&cli.run(&["apply", other, "--prune", "--force"]), 1, "--yes");
+    assert_eq!(cli.json(&["list", "queues", "--vhost", "shop"]).len(), 2);
+    cli.done(&["apply", other, "--prune", "--force", "--yes"]);
+    assert_eq!(plan(&cli, other, &["--prune"]).0, 0);
+    let said = cli.run(&["route", "in", "a.b", "--vhost", "shop"]);
+    assert_eq!((said.code, said.out.as_str()), (0, "q\n"), "the binding of the replaced queue is there again");
+}
+
+#[test]
+fn an_export_makes_the_same_elsewhere() {
+    let (one, two) = (Setting::new(), Setting::new());
+    let file = one.home.write("shop.yaml", SHOP);
+    one.done(&["apply", file.to_str().unwrap()]);
+    one.done(&["declare", "queue", "by hand", "--vhost", "shop"]);
+    let exported = two.home.path().join("exported.yaml");
+    let exported = exported.to_str().unwrap();
+    one.done(&["export", "-o", exported]);
+    two.done(&["apply", exported]);
+    assert_eq!(steps(&plan(&two, exported, &["--prune"]).1), Vec::<String>::new());
+    let definitions = |cli: &Setting| -> Value {
+        let mut all = Http::new(cli.broker.http()).get("/definitions");
+        for key in ["explanation", "original_cluster_name", "global_parameters"] {
+            all.as_object_mut().unwrap().remove(key);
+        }
+        all
+    };
+    assert_eq!(definitions(&one), definitions(&two));
+
+    // And by way of RabbitMQ's form.
+    let json = two.home.write("definitions.json", &Http::new(one.broker.http()).get("/definitions").to_string());
+    let said = two.run(&["topology", "convert", json.to_str().unwrap()]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let converted = two.home.write("converted.yaml", &said.out);
+    let (code, planned) = plan(&two, converted.to_str().unwrap(), &["--prune"]);
+    // JSON has no octets, so the one argument of that type is another number there; everything else is the same.
+    let differs: Vec<&str> = planned["changes"].as_array().unwrap().iter().filter_map(|c| c["what"].as_str()).collect();
+    assert_eq!((code, differs.as_slice()), (0, [].as_slice()), "{planned}");
+}
+
+#[test]
+fn what_definitions_have_and_files_have_not_is_named() {
+    let cli = Setting::new();
+    let json = cli.home.write(
+        "definitions.json",
+        &json!({
+            "vhosts": [{"name": "/"}],
+            "global_parameters": [{"name": "cluster_name", "value": "c"}],
+            "parameters": [{"vhost": "/", "component": "shovel", "name": "s", "value": {"src-uri": "amqp://"}}],
+            "queues": [{"vhost": "/", "name": "amq.gen-x", "durable": true, "auto_delete": false, "arguments": {}}],
+        })
+        .to_string(),
+    );
+    let said = cli.run(&["topology", "convert", json.to_str().unwrap()]);
+    assert_eq!(said.code, 0, "{said:?}");
+    for what in ["cluster_name", "component 'shovel'", "amq.gen-x"] {
+        assert!(said.err.contains(what), "{what}: {said:?}");
+    }
+    let bad = cli.home.write("bad.json", "{\"queues\": [{}]}");
+    refused(&cli.run(&["topology", "convert", bad.to_str().unwrap()]), 65, "queues[0]");
+    refused(&cli.run(&["topology", "convert", "none.json"]), 66, "none.json");
+}
+
+#[test]
+fn a_change_in_between_is_refused_and_marks_survive_a_restart() {
+    let data = TempDir::new("cli-marks");
+    let start = || {
+        let data = data.path().display().to_string();
+        BrokerOptions::default().http().argument("--data").argument(data).start().expect("the broker starts")
+    };
+    let broker = start();
+    let http = Http::new(broker.http());
+    let body = |text: &str| json!({"topology": text, "prune": true});
+    let with = "owner: team\nvhosts: { /: { queues: [mine] } }";
+    let planned = http.post("/x/plan", &body(with)).json();
+    assert_eq!(http.put("/queues/%2F/mine", &json!({"durable": true})), 201);
+    let mut apply = body(with);
+    apply["fingerprint"] = planned["fingerprint"].clone();
+    assert_eq!(http.post("/x/apply", &apply).status, 412);
+    apply["fingerprint"] = http.post("/x/plan", &body(with)).json()["fingerprint"].clone();
+    assert_eq!(http.post("/x/apply", &apply).status, 200);
+    assert_eq!(http.put("/queues/%2F/theirs", &json!({"durable": true})), 201);
+    let owned = |http: &Http| http.get("/x/topology")["owned"].clone();
+    let before = owned(&http);
+    assert_eq!(before[1]["owners"], json!(["team"]), "{before}");
+    assert!(broker.terminate().unwrap().success());
+
+    let broker = start();
+    let http = Http::new(broker.http());
+    assert_eq!(owned(&http), before);
+    let planned = http.post("/x/plan", &body("owner: team\nvhosts: { /: {} }")).json();
+    assert_eq!(steps(&planned), ["remove queue 'mine' in vhost '/'"]);
+    assert_eq!(http.post("/x/plan", &json!({})).status, 400);
+    assert_eq!(http.post("/x/apply", &body(with)).status, 400, "without the plan's fingerprint");
+    let wrong = http.post("/x/plan", &body("vhosts: { /: { quues: [] } }"));
+    assert_eq!(wrong.status, 400);
+    assert!(wrong.refusal().1.contains("topology:1:16: unknown key 'quues'"), "{:?}", wrong.refusal());
+}
+
+#[test]
+fn a_data_folder_is_planned_applied_and_exported_without_a_broker() {
+    let cli = Setting::new();
+    let data = cli.home.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let data = data.to_str().unwrap();
+    let file = cli.home.write("shop.yaml", SHOP);
+    let file = file.to_str().unwrap();
+    assert_eq!(plan(&cli, file, &["--data", data]).0, 2);
+    cli.done(&["apply", file, "--data", data]);
+    let (code, planned) = plan(&cli, file, &["--data", data]);
+    // What does not last is not in the folder.
+    let left = [
+        "create exchange 'all' in vhost 'shop'",
+        "create binding 'in -> exchange:all' with key 'b' in vhost 'shop'",
+        "create binding 'all -> r' in vhost 'shop'",
+    ];
+    assert_eq!((code, steps(&planned)), (2, left.map(str::to_owned).to_vec()));
+    let exported = cli.done(&["export", "--data", data, "-V", "shop"]);
+    assert!(exported.contains("ttl: 30000ms") && !exported.contains("users:"), "{exported}");
+}
+
+#[test]
+fn mistakes_end_with_their_own_exit_codes() {
+    let cli = Setting::new();
+    let bad = cli.home.write("bad.yaml", "vhosts: { /: { quues: [] } }");
+    for command in ["plan", "apply", "test"] {
+        refused(&cli.run(&[command, bad.to_str().unwrap()]), 65, "unknown key 'quues'");
+        refused(&cli.run(&[command, "none.yaml"]), 66, "no such file");
+    }
+    let unknown = cli.home.write("unknown.yaml", "vhosts: { /: { exchanges: { e: x-none } } }");
+    refused(&cli.run(&["plan", unknown.to_str().unwrap()]), 65, "unknown exchange type 'x-none'");
+    let fine = cli.home.write("fine.yaml", "vhosts: { /: {} }");
+    refused(&cli.run(&["plan", fine.to_str().unwrap(), "--url", "http://127.0.0.1:1"]), 69, "127.0.0.1:1");
+    refused(&cli.run(&["plan", fine.to_str().unwrap(), "--password", "wrong"]), 77, "--password");
+}
+
+/// The command line of a README's block, behind the program's name.
+fn commands(readme: &str) -> Vec<Vec<String>> {
+    let words =
+        |line: &str| line.split('#').next().unwrap_or_default().split_whitespace().skip(1).map(str::to_owned).collect();
+    readme.lines().filter(|line| line.starts_with("broker ")).map(words).collect()
+}
+
+#[test]
+fn the_examples_readme_works_as_it_is_written() {
+    let cli = Setting::new();
+    let readme = std::fs::read_to_string(repository().join("examples/topology-as-code/README.md")).unwrap();
+    let commands = commands(&readme);
+    assert_eq!(commands.len(), 7);
+    for words in commands {
+        let said = super::finish(cli.command().current_dir(repository()).args(&words), "");
+        let expected = if words[0] == "plan" { 2 } else { 0 };
+        assert_eq!(said.code, expected, "{words:?}: {said:?}");
+        match words[0].as_str() {
+            "test" => assert!(said.out.contains("4 passed, 0 failed"), "{said:?}"),
+            "route" => assert!(said.out.ends_with("queues reached: billing.invoices, shipping.parcels\n"), "{said:?}"),
+            "export" => {
+                assert!(said.out.contains("billing.refunds: { ttl: 2592000000ms, dead_letter: lost }"), "{said:?}")
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn every_example_with_tests_passes_them() {
+    let cli = Setting::new();
+    for name in ["quickstart", "tenant-routing", "topology-as-code"] {
+        let file = repository().join("examples").join(name).join("topology.yaml");
+        let out = cli.done(&["test", file.to_str().unwrap()]);
+        assert!(out.ends_with(" passed, 0 failed\n"), "{out}");
+    }
+}
+
+#[test]
+fn failures_are_told_all_at_once_with_their_lines() {
+    let cli = Setting::new();
+    cli.home.write(
+        "hook.lua",
+        "return { on_publish = function(msg) if msg.routing_key == 'bad' then broker.drop('no & never') end end }\n",
+    );
+    let file = cli.home.write(
+        "t.yaml",
+        "vhosts: { /: { hooks: [hook.lua], exchanges: { in: topic }, queues: [a, b], bindings: [in -> a : a.#, in -> b : b] } }
+tests:
+  - { exchange: in, routing_key: a.x, expect: [a] }
+  - { exchange: in, routing_key: a.x, expect: [a, b] }
+  - { name: hooked, exchange: in, routing_key: bad, expect: returned }
+  - { exchange: in, routing_key: bad, expect: { dropped: never } }
+  - { exchange: in, routing_key: none, expect: [b] }
+"
+    );
+    let file = file.to_str().unwrap();
+    let said = cli.run(&["test", file]);
+    assert_eq!(said.code, 1, "{said:?}");
+    let lines: Vec<&str> = said.out.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            format!("{file}:4: 'a.x' to exchange 'in' in vhost '/': expected 'a', 'b', but it reaches 'a'"),
+            format!("{file}:5: hooked: expected that it is returned, but it is dropped: hook 'hook': no & never"),
+            format!(
+                "{file}:7: 'none' to exchange 'in' in vhost '/': expected 'b', but it is dropped: no binding of exchange 'in' matches"
+            ),
+            format!("{file}: 2 passed, 3 failed"),
+        ]
+    );
+    let report: Value = serde_json::from_str(&cli.run(&["test", file, "-f", "json"]).out).unwrap();
+    assert_eq!((&report["passed"], &report["failed"]), (&json!(2), &json!(3)));
+    let junit = cli.run(&["test", file, "-f", "junit"]).out;
+    assert!(junit.contains("tests=\"5\" failures=\"3\"") && junit.contains("no &amp; never"), "{junit}");
+}
+
+#[test]
+fn a_route_is_explained_alike_by_a_file_and_by_a_broker() {
+    let cli = Setting::new();
+    let text = "vhosts: { /: { exchanges: { in: { type: topic, alternate_exchange: rest }, rest: fanout, h: headers }, queues: [a, b, c],
+  bindings: [in -> a : eu.*, in -> exchange:h : us.#, rest -> b, h -> c : { arguments: { x-match: all, format: pdf } }] } }";
+    let file = cli.home.write("t.yaml", text);
+    let file = file.to_str().unwrap();
+    cli.done(&["apply", file]);
+    let ask = |words: &[&str]| {
+        let online = cli.run(&[&["route"], words].concat());
+        let offline = cli.run(&[&["route"], words, &["--topology", file]].concat());
+        assert_eq!((online.code, &online.out), (offline.code, &offline.out), "{words:?}");
+        offline
+    };
+    assert_eq!(ask(&["in", "eu.x"]).out, "a\n");
+    assert_eq!(ask(&["in", "none"]).out, "b\n");
+    let said = ask(&["in", "us.x", "-H", "format=zip", "--explain"]);
+    assert_eq!(said.code, 1);
+    for line in [
+        "    - a : eu.*   (word 1 is 'us', the pattern 'eu.*' wants 'eu')",
+        "    + exchange:h : us.#",
+        "    - c {\"format\":\"pdf\",\"x-match\":\"all\"}   (header 'format' is 'zip', not 'pdf')",
+        "queues reached: none",
+    ] {
+        assert!(said.out.lines().any(|other| other == line), "{line}: {}", said.out);
+    }
+    assert_eq!(ask(&["in", "us.x", "-H", "format=pdf"]).out, "c\n");
+    refused(&cli.run(&["route", "none", "k", "--topology", file]), 1, "no exchange 'none'");
+    refused(&cli.run(&["route", "in", "k", "--topology", file, "--vhost", "v"]), 66, "vhost 'v'");
+}
+
+#[test]
+fn sighup_takes_the_file_over_as_a_whole_or_not_at_all() {
+    let folder = TempDir::new("cli-reload");
+    let text = |queues: &str, more: &str| {
+        format!(
+            "users: {{ guest: {{ password: guest, tags: administrator, permissions: {{ /: .* }} }}{more} }}\nvhosts: {{ /: {{ queues: [{queues}] }} }}\n"
+        )
+    };
+    let file = folder.write("topology.yaml", &text("a", ", app: { password: app }"));
+    let broker = BrokerOptions::default().http().metrics().topology(file).start().expect("the broker starts");
+    let http = Http::new(broker.http());
+    let queues = |http: &Http| -> Vec<String> {
+        let all = http.get("/queues");
+        all.as_array().unwrap().iter().map(|queue| queue["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let reload = |text: &str, said: &str| {
+        let before = broker.log().len();
+        folder.write("topology.yaml", text);
+        signal(broker.pid(), "HUP").unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !broker.log()[before..].iter().any(|line| line.contains(said)) {
+            assert!(Instant::now() < deadline, "no '{said}' in {:?}", &broker.log()[before..]);
+            std::thread::yield_now();
+        }
+    };
+    reload(&text("a, b", ", bob: { password: bob }"), "topology file read again");
+    assert_eq!(queues(&http), ["a", "b"]);
+    let users = || {
+        http.get("/users")
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|user| user["name"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(users(), ["bob", "guest"], "a user that left the file is gone, as after a restart");
+    reload(&text("a, b, c", ", bob: { pasword: bob }"), "everything stays as it was");
+    assert!(broker.log().iter().any(|line| line.contains("unknown key 'pasword'")));
+    reload(
+        &text("c, b: { ttl: 1s }", "")
+            .replace("[c, b: { ttl: 1s }]", "{ c: , a: { ttl: 1s } }")
+            .replace("password: guest", "password: other"),
+        "topology file read again",
+    );
+    let http = http.clone().login("guest", "other");
+    assert_eq!(queues(&http), ["a", "b", "c"], "an empty queue that differs is replaced, and b stays");
+    assert_eq!(http.get("/queues/%2F/a")["arguments"]["x-message-ttl"], 1000);
+    let request = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let page = Http::new(broker.metrics()).raw(request, false).unwrap().text();
+    for (result, count) in [("done", 2), ("refused", 1), ("failed", 0)] {
+        let series = format!("broker_topology_reload_total{{result=\"{result}\"}} {count}");
+        assert!(page.lines().any(|line| line == series), "{series}");
+    }
+}
