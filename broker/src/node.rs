@@ -366,7 +366,10 @@ fn load_plugins(topology: &Topology, folders: &[PathBuf], data: Option<&Path>) -
         match registry.load_file(&request) {
             Ok(loaded) => tracing::info!(path = %plugin.path.display(), ?loaded, "plugin loaded"),
             Err(error) if plugin.required => return Err(error.into()),
-            Err(error) => tracing::error!(path = %plugin.path.display(), error = %error, "plugin not loaded"),
+            Err(error) => {
+                tracing::error!(path = %plugin.path.display(), error = %error, "plugin not loaded");
+                registry.note_refused(&plugin.path, &error);
+            }
         }
     }
     for folder in folders {

@@ -111,7 +111,7 @@ fn ten_thousand_random_topologies_route_alike() {
             let slot = random.below(8);
             let exchanges = [&mut linked, &mut loaded];
             if bound.remove(&slot) {
-                exchanges.map(|exchange| exchange.unbind(slot).unwrap());
+                exchanges.into_iter().for_each(|exchange| exchange.unbind(slot).unwrap());
                 continue;
             }
             bound.insert(slot);
@@ -121,7 +121,7 @@ fn ten_thousand_random_topologies_route_alike() {
             };
             let queue = format!("q{slot}");
             let binding = BindingSpec { arguments: table(&mut random), ..BindingSpec::to_queue(queue, routing_key) };
-            exchanges.map(|exchange| exchange.bind(slot, &binding).unwrap());
+            exchanges.into_iter().for_each(|exchange| exchange.bind(slot, &binding).unwrap());
         }
         for _ in 0..4 {
             let routing_key = key(&mut random, &["a", "b", "c"]);

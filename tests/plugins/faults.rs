@@ -77,3 +77,18 @@ fn exchange_that_panics_ends_in_541_a_state_and_a_living_broker() {
     publish(&mut connection, "amq.topic", "fine");
     connection.barrier(1).expect("nothing has been closed");
 }
+
+#[test]
+fn file_that_is_not_required_and_not_loaded_is_in_the_list() {
+    let folder = TempDir::new("not-required");
+    let file = folder.write("libweather.so", "#!/bin/sh\n");
+    build::set_mode(&file, 0o644);
+    build::set_mode(folder.path(), 0o755);
+    let text = format!("plugins: [{{ path: {}, required: false }}]\n", file.display());
+    let topology = folder.write("topology.yaml", &text);
+    let broker = BrokerOptions::default().topology(&topology).http().start().expect("the broker does without");
+    let all = Http::new(broker.http()).get("/x/plugins");
+    let plugin = all.as_array().unwrap().iter().find(|plugin| plugin["name"] == "weather").expect("it is listed");
+    assert_eq!(plugin["state"], "refused");
+    assert!(plugin["last_fault"].as_str().unwrap().contains("is no shared library"), "{plugin}");
+}

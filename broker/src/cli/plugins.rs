@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use crate::access::INTERNAL;
 use crate::config::{Diagnostic, Loaded};
 use crate::plugin_host::inspect::inspect;
 use crate::plugin_host::{LoadError, LoadRequest, Registry};
@@ -35,6 +36,7 @@ impl Plugins<'_> {
         if is_known {
             diagnostics.extend(loaded.check_exchange_types(&registry.exchange_type_names()));
             diagnostics.extend(loaded.judge_exchanges(&registry, Types::All));
+            diagnostics.extend(unknown_backends(loaded, &registry));
             return Vec::new();
         }
         for (index, plugin) in loaded.topology.plugins.iter().enumerate() {
@@ -74,6 +76,19 @@ fn refused(loaded: &Loaded, index: usize, error: &LoadError) -> Diagnostic {
         );
     }
     loaded.warning_at(&place, &cause, "the broker starts without it")
+}
+
+fn unknown_backends(loaded: &Loaded, registry: &Registry) -> Vec<Diagnostic> {
+    let known = registry.auth_backend_kinds();
+    let is_known = |kind: &str| kind == INTERNAL || known.iter().any(|known| known == kind);
+    let unknown = loaded.topology.auth.iter().filter(|backend| !is_known(&backend.kind));
+    let of = || [INTERNAL].into_iter().chain(known.iter().map(String::as_str)).collect::<Vec<_>>().join(", ");
+    unknown
+        .map(|backend| {
+            let kind = &backend.kind;
+            loaded.error_of_file(&format!("auth: no plugin offers a backend of the kind '{kind}': use one of {}", of()))
+        })
+        .collect()
 }
 
 /// Types that are not built in may come from a plugin; one that looks like a slip is worth a warning.

@@ -145,6 +145,11 @@ impl Registry {
         Ok(loaded)
     }
 
+    /// Keeps in the list that a file was not loaded.
+    pub fn note_refused(&mut self, path: &Path, error: &LoadError) {
+        self.plugins.push(Arc::new(Record::refused(path, &error.to_string())));
+    }
+
     /// Loads every `*.so` and `*.dylib` of a folder in the order of their names. Each stands for itself: one that cannot
     /// be loaded does not keep the others from it.
     pub fn load_dir(&mut self, folder: &Path) -> Vec<Result<Loaded, LoadError>> {

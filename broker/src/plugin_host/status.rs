@@ -1,6 +1,6 @@
 //! How plugins fare.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
@@ -47,8 +47,10 @@ pub enum PluginState {
     Active,
     /// It has panicked, and is still asked.
     Degraded,
-    /// At least one of its exchanges or types is no longer asked.
+    /// At least one of its exchanges, types or backends is not asked at present.
     Failed,
+    /// Its file was not loaded; the broker was told that it can do without (`required: false`).
+    Refused,
 }
 
 /// A plugin as the registry knows it, shared with everything that came from it.
@@ -66,6 +68,7 @@ pub(super) struct Record {
     last_fault: Mutex<Option<String>>,
     /// Exchanges and types that are no longer asked.
     failed: AtomicU32,
+    is_refused: bool,
 }
 
 impl Record {
@@ -83,6 +86,26 @@ impl Record {
             faults: AtomicU64::new(0),
             last_fault: Mutex::new(None),
             failed: AtomicU32::new(0),
+            is_refused: false,
+        }
+    }
+
+    /// A file that was to be loaded and was not, which is told for as long as the broker runs.
+    pub(super) fn refused(path: &Path, reason: &str) -> Self {
+        let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy();
+        Self {
+            name: name.strip_prefix(std::env::consts::DLL_PREFIX).unwrap_or(&name).to_owned(),
+            version: String::new(),
+            path: Some(path.to_path_buf()),
+            sha256: None,
+            exchange_types: Vec::new(),
+            storages: Vec::new(),
+            auth_backends: Vec::new(),
+            figures: Figures::default(),
+            faults: AtomicU64::new(0),
+            last_fault: Mutex::new(Some(reason.to_owned())),
+            failed: AtomicU32::new(0),
+            is_refused: true,
         }
     }
 
@@ -94,6 +117,7 @@ impl Record {
     pub(super) fn status(&self) -> PluginStatus {
         let faults = self.faults.load(Ordering::Relaxed);
         let state = match (self.failed.load(Ordering::Relaxed), faults) {
+            _ if self.is_refused => PluginState::Refused,
             (0, 0) => PluginState::Active,
             (0, _) => PluginState::Degraded,
             _ => PluginState::Failed,

@@ -16,6 +16,7 @@ fn plugin(status: &PluginStatus) -> Json {
         PluginState::Active => "active",
         PluginState::Degraded => "degraded",
         PluginState::Failed => "failed",
+        PluginState::Refused => "refused",
     };
     json!({
         "name": status.name,
