@@ -219,7 +219,7 @@ fn the_examples_readme_works_as_it_is_written() {
             "test" => assert!(said.out.contains("4 passed, 0 failed"), "{said:?}"),
             "route" => assert!(said.out.ends_with("queues reached: billing.invoices, shipping.parcels\n"), "{said:?}"),
             "export" => {
-                assert!(said.out.contains("billing.refunds: { ttl: 2592000000ms, dead_letter: lost }"), "{said:?}")
+                assert!(said.out.contains("billing.refunds: { ttl: 2592000000ms, dead_letter: lost }"), "{said:?}");
             }
             _ => {}
         }
