@@ -1,5 +1,6 @@
 //! Requests to the service, and what goes wrong with them. Nothing that is said of it holds a parameter: they are secrets.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use plugin_api::auth::AuthError;
@@ -35,10 +36,17 @@ impl Service {
 }
 
 fn request(agent: &ureq::Agent, method: Method, url: &str, form: &Form) -> Result<Decision, String> {
-    let sent = match method {
+    let send = || match method {
         Method::Get => agent.get(format!("{url}?{}", form.as_str())).call(),
         Method::Post => agent.post(url).content_type("application/x-www-form-urlencoded").send(form.as_str()),
     };
+    let mut sent = send();
+    for _ in 0..REPEATS_MAX {
+        match &sent {
+            Err(error) if was_closed_meanwhile(error) => sent = send(),
+            _ => break,
+        }
+    }
     let mut response = sent.map_err(|error| told(&error))?;
     let status = response.status().as_u16();
     if !matches!(status, 200 | 201) {
@@ -47,6 +55,16 @@ fn request(agent: &ureq::Agent, method: Method, url: &str, form: &Form) -> Resul
     let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec().map_err(|error| told(&error))?;
     let body = String::from_utf8(body).map_err(|_| WRONG_BODY.to_owned())?;
     answer::parse(&body).ok_or_else(|| WRONG_BODY.to_owned())
+}
+
+/// A connection that was kept may be closed by the service in the moment in which it is used again. A question changes nothing, so it may be asked
+/// again.
+fn was_closed_meanwhile(error: &ureq::Error) -> bool {
+    let ureq::Error::Io(error) = error else { return false };
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof
+    )
 }
 
 /// An error without anything that the library quotes from the request.
@@ -64,6 +82,8 @@ fn told(error: &ureq::Error) -> String {
     }
 }
 
+/// So often a question is asked again on another connection.
+const REPEATS_MAX: usize = 2;
 const WRONG_BODY: &str = "its answer is neither 'allow' nor 'deny'";
 /// Words; nobody has so many tags.
 const ANSWER_BYTES_MAX: u64 = 16 << 10;
