@@ -333,12 +333,12 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     if tokio::time::timeout(deadline, all_closed).await.is_err() {
         tracing::warn!(connections = broker.connection_count(), "clients did not close in time");
     }
-    // From here on nobody submits anything any more.
+    // From here on nobody begins anything any more.
     connections.shutdown().await;
-    drop(broker);
     if failure.is_none() {
         store::flush(&committer).await;
     }
+    drop(broker);
     storing.stop().await;
     drop(committer);
     store::close(storage).await;

@@ -173,9 +173,10 @@ impl World {
     }
 
     fn begin_stop(&mut self) {
-        if let Some(node) = &self.node
+        if let Some(node) = &mut self.node
             && self.stop.is_none()
         {
+            node.stop_timer(&mut self.tasks);
             node.close_connections();
             self.is_listening = false;
             for id in self.wires.iter().map(|wire| wire.id).collect::<Vec<_>>() {
@@ -195,6 +196,10 @@ impl World {
             None => {
                 stop.flush = Some((node.flush(), now_ms + FLUSH_MS_MAX));
                 self.cut_connections();
+            }
+            // What it has taken may have led to more.
+            Some((flushed, until_ms)) if flushed.is_set() && !node.is_idle() && now_ms < *until_ms => {
+                stop.flush = Some((node.flush(), *until_ms));
             }
             Some((flushed, _)) if flushed.is_set() => {
                 node.close_store();

@@ -46,6 +46,7 @@ pub(crate) struct Node {
     pub(crate) committer: Arc<Committer>,
     storage: Arc<SimStorage>,
     tasks: Vec<TaskId>,
+    timer: Option<TaskId>,
     has_failed: Rc<Cell<bool>>,
 }
 
@@ -72,7 +73,7 @@ impl Node {
         let broker = node::build(&topology, Arc::new(registry), &committer, recovery, clock)
             .map_err(|error| error.to_string())?;
         let has_failed = Rc::new(Cell::new(false));
-        let mut node = Self { broker, committer, storage, tasks: Vec::new(), has_failed };
+        let mut node = Self { broker, committer, storage, tasks: Vec::new(), timer: None, has_failed };
         node.run(tasks, site.memory);
         Ok(node)
     }
@@ -82,7 +83,7 @@ impl Node {
         for number in 0..READS_MAX {
             self.tasks.push(tasks.start(format!("pager {number}"), Arc::clone(&self.committer).page()));
         }
-        self.tasks.push(tasks.start("timer".into(), timer::run(Arc::clone(&self.broker.timer))));
+        self.timer = Some(tasks.start("timer".into(), timer::run(Arc::clone(&self.broker.timer))));
         let (committer, has_failed) = (Arc::clone(&self.committer), Rc::clone(&self.has_failed));
         self.tasks.push(tasks.start("store watch".into(), async move {
             let _ = committer.failed().await;
@@ -116,6 +117,18 @@ impl Node {
         self.broker.close_connections("broker forced connection closure with reason 'shutdown'");
     }
 
+    /// Nothing more happens because of the time, which a node sees to first when it stops.
+    pub(crate) fn stop_timer(&mut self, tasks: &mut Tasks) {
+        if let Some(timer) = self.timer.take() {
+            tasks.end(timer);
+        }
+    }
+
+    /// Whether what the store has taken has led to nothing more for it.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.committer.is_idle()
+    }
+
     /// Asks the store to take everything; the answer is set when it has.
     pub(crate) fn flush(&self) -> Arc<Flushed> {
         let flushed = Arc::new(Flushed::default());
@@ -130,7 +143,8 @@ impl Node {
     }
 
     /// Drops everything where it stands. Connections come after.
-    pub(crate) fn end(self, tasks: &mut Tasks) {
+    pub(crate) fn end(mut self, tasks: &mut Tasks) {
+        self.stop_timer(tasks);
         for task in self.tasks {
             tasks.end(task);
         }

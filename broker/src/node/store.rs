@@ -139,12 +139,20 @@ const FLUSH_DEADLINE: Duration = Duration::from_secs(10);
 /// How often a full disk is tried again meanwhile.
 const RETRY_EVERY: Duration = Duration::from_millis(100);
 
-/// Waits until the store has taken everything that was submitted. What was acked last would otherwise be delivered again after the
-/// next start.
+/// Waits until the store has taken everything that was submitted, and what followed from it: dead letters that have arrived are forgotten where they
+/// died. What was acked last would otherwise be delivered again after the next start, and what died last would die twice. The broker must still be
+/// there.
 pub(super) async fn flush(committer: &Committer) {
-    let (stored, is_stored) = oneshot::channel();
-    let outlet = Arc::new(Flushed(Mutex::new(Some(stored))));
-    committer.barrier(Barrier::Everything, ReplyTo { outlet, channel: 0 });
+    let taking = async {
+        loop {
+            let (stored, is_stored) = oneshot::channel();
+            let outlet = Arc::new(Flushed(Mutex::new(Some(stored))));
+            committer.barrier(Barrier::Everything, ReplyTo { outlet, channel: 0 });
+            if is_stored.await.is_err() || committer.is_idle() {
+                return;
+            }
+        }
+    };
     let retrying = async {
         loop {
             tokio::time::sleep(RETRY_EVERY).await;
@@ -154,7 +162,7 @@ pub(super) async fn flush(committer: &Committer) {
     };
     let flushed = async {
         tokio::select! {
-            _ = is_stored => {}
+            () = taking => {}
             () = retrying => {}
         }
     };
