@@ -19,6 +19,7 @@ use super::reply_to::is_reply_name;
 use super::tables::Tables;
 use super::{Changed, QueueRecord, Vhost};
 use crate::access::{Permission, Resource, TopicPermission};
+use crate::events::actor;
 use crate::queue;
 use crate::routing::exchange::{ALTERNATE_EXCHANGE, Bound, Exchange};
 
@@ -37,6 +38,10 @@ pub trait Authority {
     /// Whether it is the operator himself, whom no hook has to watch.
     fn is_operator(&self) -> bool {
         false
+    }
+    /// Whose doing events call it: an operator's files may have been brought by a user.
+    fn doer(&self) -> Arc<str> {
+        if self.is_operator() { actor() } else { self.user().into() }
     }
 }
 
@@ -186,7 +191,7 @@ impl Vhost {
         let types = self.registry.exchange_types(&spec)?.ok_or_else(unknown)?;
         types.validate_inner(&spec)?;
         tables.add_exchange(Arc::new(Exchange::open(self.numbers.next(), spec, &types)?));
-        Ok(self.changed_by(Some(by.user()), tables))
+        Ok(self.changed_by(Some(&by.doer()), tables))
     }
 
     /// No plugin offers the type. An exchange that was declared when one did is there all the same (semantics 8.6).
@@ -249,7 +254,7 @@ impl Vhost {
             return Err(Error::InUse { kind: Kind::Exchange, name: name.into(), vhost: self.name.to_string() });
         }
         tables.remove_exchange(name);
-        Ok(self.changed_by(Some(by.user()), tables))
+        Ok(self.changed_by(Some(&by.doer()), tables))
     }
 
     /// Finds a queue that `by` may use: another connection's exclusive queue is locked (semantics 9.6).
@@ -291,7 +296,7 @@ impl Vhost {
         match self.queue(name) {
             Some(queue) => {
                 self.check_owner(by, &queue)?;
-                *queue.deleter.lock() = Some(by.user().into());
+                *queue.deleter.lock() = Some(by.doer());
                 Ok(Some(queue))
             }
             None => Ok(None),
@@ -358,13 +363,14 @@ impl Vhost {
             settings: RwLock::new(Arc::new(settings)),
             policy: RwLock::new(applied),
             owner,
-            deleter: Mutex::new(owner.map(|_| by.user().into())),
+            deleter: Mutex::new(owner.map(|_| by.doer())),
+            declared_by: Some(by.doer()),
             arguments: spec.arguments,
         });
         self.numbers.queues.declared();
         self.numbers.queues.created();
         tables.add_queue(Arc::clone(&record));
-        Ok((record, self.changed_by(Some(by.user()), tables)))
+        Ok((record, self.changed_by(Some(&by.doer()), tables)))
     }
 
     /// A queue that is declared without a type gets the vhost's default, as an argument of its own; where that cannot be of its type, it is classic
@@ -455,7 +461,7 @@ impl Vhost {
         let bound = tables.bind(&exchange, binding, destination.clone(), Some(&mut handed))?;
         match bound {
             Bound::New(_) => {
-                let changed = self.changed_by(Some(by.user()), tables);
+                let changed = self.changed_by(Some(&by.doer()), tables);
                 self.hand_over(&destination, &handed);
                 Ok(changed)
             }
@@ -478,10 +484,10 @@ impl Vhost {
         let Some(exchange) = tables.exchanges.get(source).cloned() else { return Ok(self.unchanged(true)) };
         tables.unbind(&exchange, binding);
         if tables.changes.is_empty() {
-            self.changed_by(Some(by.user()), tables);
+            self.changed_by(Some(&by.doer()), tables);
             return Ok(self.unchanged(exchange.spec.durable));
         }
-        Ok(self.changed_by(Some(by.user()), tables))
+        Ok(self.changed_by(Some(&by.doer()), tables))
     }
 
     fn permit_binding(&self, by: &mut dyn Authority, source: &str, binding: &BindingSpec) -> Result<(), Error> {
@@ -659,6 +665,7 @@ mod tests {
                     number: 1000,
                     auto_delete: false,
                     arguments: arguments(own),
+                    declared_by: None,
                 };
                 let definitions = VhostDefinitions { queues: vec![restored], ..VhostDefinitions::default() };
                 vhost.restore(definitions, &mut hashbrown::HashMap::new());
