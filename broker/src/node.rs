@@ -55,6 +55,8 @@ use crate::tls::{self, TlsError};
 use crate::topology::apply::ApplyError;
 use crate::topology::plan::mark_at_start;
 use crate::topology::schema::{AuthBackendDecl, Topology, VhostDecl};
+use crate::topology::settings::settings;
+use crate::vhost::registry::CLUSTER_NAME;
 use crate::vhost::{Numbers, Shared};
 
 /// What to run.
@@ -275,7 +277,8 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     let metrics_per_object = topology.metrics.per_object;
     let file = FileInForce::new(Arc::clone(&broker), source, topology.clone());
     let reloader = Reloader::new(Arc::clone(&broker), file);
-    let facts = NodeFacts { listeners: open.facts, metrics_per_object, data, topology: topology_file };
+    let settings = settings(&topology);
+    let facts = NodeFacts { listeners: open.facts, metrics_per_object, data, topology: topology_file, settings };
 
     let connections = Arc::new(tokio::sync::Mutex::new(JoinSet::new()));
     let mut accepting = JoinSet::new();
@@ -451,10 +454,11 @@ pub fn build(
     }
     // What became due meanwhile finds everything in its place.
     holder.start();
-    let cluster_name = topology.node.cluster_name.clone().or_else(|| {
-        // As RabbitMQ's tools set it.
-        vhosts.global_parameters().get("cluster_name").and_then(|name| name.as_str().map(str::to_owned))
-    });
+    // The file wins for what it names, as everywhere: a name that was set while the broker ran is over.
+    if topology.node.cluster_name.is_some() && vhosts.delete_global_parameter(CLUSTER_NAME) {
+        tracing::info!("the name of the cluster that was set is forgotten: the topology file has another");
+    }
+    let cluster_name = topology.node.cluster_name.clone();
     let limits = &topology.limits;
     let limits = Limits {
         frame_max_bytes: limits.frame_max_bytes,

@@ -8,6 +8,7 @@ mod contexts;
 mod messages;
 mod objects;
 mod scripts;
+mod tls;
 mod topology;
 
 use std::io::Write as _;

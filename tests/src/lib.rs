@@ -5,6 +5,7 @@ pub mod broker_process;
 pub mod certificates;
 pub mod clock;
 pub mod crash;
+pub mod event_stream;
 pub mod http;
 pub mod machine;
 pub mod oracle;

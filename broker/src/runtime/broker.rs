@@ -24,12 +24,12 @@ use crate::metrics::Metrics;
 use crate::queue::{Input, Notice, Outlet};
 use crate::store::Committer;
 use crate::vhost::Vhost;
-use crate::vhost::registry::{VhostError, Vhosts};
+use crate::vhost::registry::{CLUSTER_NAME, VhostError, Vhosts};
 
 /// What a broker is made of, beside its vhosts.
 #[derive(Debug)]
 pub struct Parts {
-    /// What it says of itself.
+    /// What it says of itself, and the name that it began with, which nodes are named after. For the name that it has now see [`Broker::cluster_name`].
     pub identity: Arc<Identity>,
     /// What connections are held to.
     pub limits: Arc<Limits>,
@@ -200,6 +200,21 @@ impl Broker {
         };
         let node = &*self.identity.cluster_name;
         self.events.tell(kind, None, || Table::new().with("source", source).with("node", node));
+    }
+
+    /// The name that was set last, by whatever way global parameters are set, or the one that it began with.
+    pub fn cluster_name(&self) -> String {
+        let set = self.vhosts.internal(CLUSTER_NAME);
+        set.and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_else(|| self.identity.cluster_name.clone())
+    }
+
+    /// What a connection that opens now is told.
+    pub fn identity_now(&self) -> Arc<Identity> {
+        let cluster_name = self.cluster_name();
+        if cluster_name == self.identity.cluster_name {
+            return Arc::clone(&self.identity);
+        }
+        Arc::new(Identity { cluster_name, ..Identity::clone(&self.identity) })
     }
 
     /// What the disk had at the last look.

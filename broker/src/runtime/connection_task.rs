@@ -417,7 +417,7 @@ async fn check_login(
     if let Some(name) = by_certificate
         && login.mechanism == EXTERNAL
     {
-        return broker.access.login_external(name, peer).map_err(LoginRefused::from);
+        return broker.access.login_external(name, peer).await.map_err(LoginRefused::from);
     }
     match Mechanism::parse(&login.mechanism) {
         Ok(mechanism) => broker.access.login(mechanism, &login.response, peer).await.map_err(LoginRefused::from),

@@ -166,7 +166,7 @@ impl Session {
         let mailbox = Arc::new(Mailbox::default());
         let number = broker.register(Arc::clone(&mailbox));
         Self {
-            conn: Connection::new(Arc::clone(&broker.identity), Arc::clone(&broker.limits), now),
+            conn: Connection::new(broker.identity_now(), Arc::clone(&broker.limits), now),
             outlet: Arc::<Mailbox>::clone(&mailbox),
             mailbox,
             number,
