@@ -170,7 +170,7 @@ impl Client {
     pub(super) fn consume(&mut self, queue: &str, no_ack: bool) -> Result<(), BenchError> {
         let (no_local, exclusive, nowait, arguments) = (false, false, false, TableRef::default());
         let consume =
-            BasicConsume { ticket: 0, queue, consumer_tag: "", no_local, no_ack, exclusive, nowait, arguments };
+            BasicConsume { ticket: 0, queue, consumer_tag: "c", no_local, no_ack, exclusive, nowait, arguments };
         self.call(CHANNEL, consume, |method| matches!(method, Method::BasicConsumeOk(_)).then_some(()))
     }
 

@@ -202,9 +202,10 @@ fn watch_interrupt() -> Result<(), BenchError> {
     std::thread::Builder::new().name("bench-signals".into()).spawn(watch).map(drop).map_err(refused)
 }
 
-/// A name that no other run has, and a number that hardly any other has.
+/// A name that hardly any other run has, short as names of queues are, and a number of the same kind.
 fn unique() -> (String, u16) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
-    let id = std::process::id();
-    (format!("bench-{id}-{:x}", now & 0xFFFF_FFFF), (now ^ u64::from(id)) as u16)
+    // Two runs at a time differ in the process, two of a process in the time.
+    let mixed = (now ^ u64::from(std::process::id()) << 20).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (format!("bench-{:06x}", mixed >> 40), (mixed >> 24) as u16)
 }
