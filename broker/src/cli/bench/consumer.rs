@@ -183,7 +183,7 @@ impl Consumer {
         if !lane.arrive(number) {
             return;
         }
-        if number + 1 <= *last {
+        if number < *last {
             arrivals.faults.out_of_order += 1;
         } else {
             *last = number + 1;
