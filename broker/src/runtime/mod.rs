@@ -23,6 +23,7 @@ mod passage;
 pub mod process;
 pub mod proxy_protocol;
 pub mod queue_shell;
+pub mod quiet;
 pub mod sampler;
 pub mod session;
 pub mod timer;
