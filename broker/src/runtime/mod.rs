@@ -28,6 +28,7 @@ pub mod sampler;
 pub mod session;
 pub mod timer;
 pub mod transactions;
+pub mod trim;
 
 pub use broker::Broker;
 pub use clock::Clock;
