@@ -12,15 +12,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const QUIET_LOOKS: u32 = 4;
 /// … or after so many.
 const LOOKS_MAX: u32 = 20;
-/// Allocators keep what other threads may want again. This much more than after the first cycles is no growth.
-const MEMORY_SLACK_BYTES: u64 = 8 << 20;
+/// Allocators keep, for each thread and size of block, what it may want again. This much more than after the first cycles is no growth: it is
+/// a few pages of the largest size.
+const MEMORY_SLACK_BYTES: u64 = 32 << 20;
 const MEMORY_SLACK_PERCENT: u64 = 20;
-/// Segments in use and recycled ones, of 2 MiB, with their indexes; the queues are empty.
-const DISK_BYTES_MAX: u64 = 24 << 20;
+/// Segments of 2 MiB with their indexes, for empty queues: four in use, four recycled, and what was dead at one of the two checkpoints.
+const DISK_BYTES_MAX: u64 = 64 << 20;
 /// Files of the store's segments come and go.
-const DESCRIPTORS_SLACK: u64 = 6;
+const DESCRIPTORS_SLACK: u64 = 32;
 /// The first cycles fill caches and make threads.
-const WARM_UP_CYCLES: usize = 2;
+const WARM_UP_CYCLES: usize = 3;
 
 /// See the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,12 +130,12 @@ mod tests {
     #[test]
     fn what_stays_as_it_was_is_no_growth() {
         let later = Level { anonymous_bytes: 60 << 20, descriptors: 33, ..BASE };
-        assert_eq!(judge(&[BASE, BASE, later]), [""; 0]);
+        assert_eq!(judge(&[BASE, BASE, BASE, later]), [""; 0]);
     }
 
     #[test]
     fn memory_descriptors_and_disk_that_grow_are_told() {
-        let later = Level { anonymous_bytes: 80 << 20, descriptors: 60, disk_bytes: 30 << 20, ..BASE };
-        assert_eq!(judge(&[BASE, BASE, later]).len(), 3);
+        let later = Level { anonymous_bytes: 100 << 20, descriptors: 90, disk_bytes: 70 << 20, ..BASE };
+        assert_eq!(judge(&[BASE, BASE, BASE, later]).len(), 3);
     }
 }
