@@ -308,7 +308,7 @@ impl Queue {
         self.note_serving();
     }
 
-    fn on_publish(&mut self, origin: Option<Arc<dyn Outlet>>, messages: Vec<Incoming>, effects: &mut Effects) {
+    fn on_publish(&mut self, origin: Option<Arc<dyn Outlet>>, messages: Burst<Incoming>, effects: &mut Effects) {
         let mut numbers = Vec::new();
         let mut refused = Vec::new();
         let mut processed_bytes = 0;

@@ -188,7 +188,7 @@ impl Bench {
     }
 
     fn settle(&mut self, source: u32, tickets: &[u64], settlement: Settlement) -> &mut Self {
-        self.input(Input::Settle { holder: holder(source), tickets: tickets.to_vec(), settlement })
+        self.input(Input::Settle { holder: holder(source), tickets: tickets.into(), settlement })
     }
 
     fn get(&mut self, source: u32, no_ack: bool) -> &mut Self {
