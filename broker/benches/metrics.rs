@@ -18,7 +18,8 @@ use broker::runtime::{Broker, Clock, sampler};
 use broker::store::Committer;
 use broker::store::recovery::recover;
 use broker::topology::schema::Topology;
-use broker::vhost::declare::{Operator, QueueSpec};
+use broker::vhost::authority::Operator;
+use broker::vhost::declare::QueueSpec;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

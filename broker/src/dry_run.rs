@@ -10,11 +10,10 @@ mod shown;
 use std::sync::Arc;
 
 pub use self::shown::to_json;
-use crate::access::{Access, Permission, Resource, TopicPermission, User};
 use crate::hooks::{HookSet, Outcome, Publish};
 use crate::message::{Message, Parts};
 use crate::routing::explain::{Asking, Explanation};
-use crate::vhost::declare::Authority;
+use crate::vhost::authority::Authority;
 use crate::vhost::publish::extra_keys_of;
 use crate::vhost::{Error, Vhost};
 
@@ -136,37 +135,4 @@ fn run_hooks(
         }
     }
     (steps, message, false)
-}
-
-/// A user as publishes judge it, where there is no connection.
-#[derive(Debug)]
-pub struct Publisher<'a> {
-    /// Who.
-    pub user: Arc<User>,
-    /// What it may do.
-    pub access: &'a Access,
-    /// Where.
-    pub vhost: Arc<str>,
-}
-
-impl Authority for Publisher<'_> {
-    fn permits(&mut self, permission: Permission, resource: Resource, name: &str) -> bool {
-        self.access.permits(&self.user, &self.vhost, permission, resource, name)
-    }
-
-    fn topic_permission(&mut self, exchange: &str) -> Option<Arc<TopicPermission>> {
-        self.access.topic_permission(&self.user, &self.vhost, exchange)
-    }
-
-    fn user(&self) -> &str {
-        &self.user.name
-    }
-
-    fn may_impersonate(&self) -> bool {
-        self.user.tags.iter().any(|tag| tag == "impersonator")
-    }
-
-    fn connection(&self) -> Option<u64> {
-        None
-    }
 }

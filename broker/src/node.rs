@@ -23,6 +23,7 @@ use plugin_api::storage::Durability;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 use self::apply_file::FileInForce;
 pub use self::definitions::{DefinitionsError, Offline};
@@ -495,12 +496,21 @@ pub fn build(
     Ok(Broker::new(parts))
 }
 
-/// Looks at the memory in use, for ever.
+/// Looks at the memory in use, for ever; many times a second only while something changes.
 async fn watch_memory(broker: Arc<Broker>) {
     let mut look = tokio::time::interval(alarms::LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut before, mut same_looks) = (0, 0);
     loop {
         look.tick().await;
-        broker.on_memory(message::live_bytes());
+        let used_bytes = message::live_bytes();
+        broker.on_memory(used_bytes);
         broker.committer.retry();
+        let is_same = used_bytes == before && broker.is_memory_at_rest();
+        same_looks = if is_same { same_looks + 1 } else { 0 };
+        before = used_bytes;
+        if same_looks >= alarms::QUIET_LOOKS {
+            broker.quiet.wait(alarms::LOOK_EVERY_QUIET).await;
+        }
     }
 }

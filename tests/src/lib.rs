@@ -10,6 +10,7 @@ pub mod http;
 pub mod machine;
 pub mod oracle;
 pub mod scenario;
+pub mod soak;
 pub mod temp;
 pub mod transport;
 pub mod wire;

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use super::plugins::Plugins;
 use super::{exit, script, topology};
 use crate::config::{Diagnostic, Loaded};
-use crate::dry_run::{DryRun, Publisher, dry_run};
+use crate::dry_run::{DryRun, dry_run};
 use crate::hooks::HookSet;
 use crate::message::Message;
 use crate::routing::explain::Asking;
 use crate::topology::scratch::{Rules, Scratch};
 use crate::vhost::Error;
-use crate::vhost::declare::Operator;
+use crate::vhost::authority::{Caller, Operator};
 
 /// See the module.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl WithoutBroker {
             Some(name) => {
                 let access = &self.scratch.access;
                 let user = access.user(name).ok_or(Refused::NoUser)?;
-                let mut by = Publisher { user, access, vhost: Arc::clone(&vhost.name) };
+                let mut by = Caller { user, access: Arc::clone(access), vhost: Arc::clone(&vhost.name) };
                 dry_run(&vhost, &self.hooks, &mut by, message, Asking::Freely)
             }
         };

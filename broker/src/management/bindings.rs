@@ -14,7 +14,6 @@ use serde_json::{Value as Json, json};
 use sha2::{Digest as _, Sha256};
 
 use super::call::{Answer, Call};
-use super::caller::Caller;
 use super::errors::ApiError;
 use super::lists::{self, Paging};
 use super::reply::Reply;
@@ -169,7 +168,7 @@ pub(super) fn post(call: &Call) -> Answer {
         arguments: fields.arguments("arguments")?,
     };
     queues::check_name(&binding.routing_key)?;
-    let changed = vhost.bind(&mut Caller::new(call, &vhost), ends.source, &binding)?;
+    let changed = vhost.bind(&mut call.by(&vhost), ends.source, &binding)?;
     let identity = Identity::of(&binding);
     let key = properties_key(&identity.routing_key, &identity.arguments);
     let location = format!("{}/{}", paths::encode(call.named("destination")), paths::encode(&key));
@@ -211,7 +210,7 @@ pub(super) fn delete(call: &Call) -> Answer {
         routing_key: row.identity.routing_key.to_string(),
         arguments: decoded(&row.identity.arguments),
     };
-    let changed = vhost.unbind(&mut Caller::new(call, &vhost), &row.source, &binding)?;
+    let changed = vhost.unbind(&mut call.by(&vhost), &row.source, &binding)?;
     Ok(Reply::done().when_stored(changed))
 }
 

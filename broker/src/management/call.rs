@@ -14,6 +14,7 @@ use super::reply::Reply;
 use crate::access::User;
 use crate::runtime::Broker;
 use crate::vhost::Vhost;
+use crate::vhost::authority::Caller;
 
 /// What a handler answers.
 pub(super) type Answer = Result<Reply, ApiError>;
@@ -35,6 +36,12 @@ pub(super) struct Call {
 impl Call {
     pub(super) fn broker(&self) -> &Arc<Broker> {
         &self.api.broker
+    }
+
+    /// The calling user, as a vhost judges declarations, publishes and gets.
+    pub(super) fn by(&self, vhost: &Vhost) -> Caller {
+        let access = Arc::clone(&self.broker().access);
+        Caller { user: Arc::clone(&self.user), access, vhost: Arc::clone(&vhost.name) }
     }
 
     /// The same caller, for an answer that goes on when the request is over.

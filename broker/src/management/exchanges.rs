@@ -6,7 +6,6 @@ use plugin_api::exchange::ExchangeSpec;
 use serde_json::{Map, Value as Json, json};
 
 use super::call::{Answer, Call};
-use super::caller::Caller;
 use super::errors::ApiError;
 use super::lists::{self, Paging};
 use super::reply::Reply;
@@ -109,12 +108,12 @@ pub(super) fn put(call: &Call) -> Answer {
         arguments: fields.arguments("arguments")?,
     };
     super::queues::check_name(&spec.name)?;
-    let changed = vhost.declare_exchange(&mut Caller::new(call, &vhost), spec)?;
+    let changed = vhost.declare_exchange(&mut call.by(&vhost), spec)?;
     Ok(Reply::put(is_new).when_stored(changed))
 }
 
 pub(super) fn delete(call: &Call) -> Answer {
     let (vhost, exchange) = named(call)?;
-    let changed = vhost.delete_exchange(&mut Caller::new(call, &vhost), &exchange.name, call.is_asked("if-unused"))?;
+    let changed = vhost.delete_exchange(&mut call.by(&vhost), &exchange.name, call.is_asked("if-unused"))?;
     Ok(Reply::done().when_stored(changed))
 }

@@ -9,7 +9,6 @@ use serde_json::{Map, Value as Json, json};
 
 use super::body::{Fields, integer, text, wrong};
 use super::call::{Answer, Call};
-use super::caller::Caller;
 use super::errors::ApiError;
 use super::outlet::Desk;
 use super::reply::Reply;
@@ -112,7 +111,7 @@ pub(super) fn hand_over(call: &Call, vhost: &Vhost, message: Arc<Message>, desk:
     let mut publisher = Publisher::default();
     let body_bytes = message.body().len();
     let published = publisher
-        .publish(&context, &mut Caller::new(call, vhost), CHANNEL, 1, None, message)
+        .publish(&context, &mut call.by(vhost), CHANNEL, 1, None, message)
         .map_err(|error| ApiError::of_channel(&error))?;
     publisher.flush(&desk.outlet(), |_| {});
     count_published(broker, vhost, &mut publisher, body_bytes, &published);
@@ -270,7 +269,7 @@ pub(super) async fn get(call: Arc<Call>) -> Answer {
     let truncate = fields.integer("truncate")?.map(|bytes| usize::try_from(bytes).unwrap_or(0));
     let shape = Shape { is_always_base64, truncate };
     let refused = |error| ApiError::of_channel(&error);
-    let queue = vhost.readable_queue(&mut Caller::new(&call, &vhost), call.named("queue")).map_err(refused)?;
+    let queue = vhost.readable_queue(&mut call.by(&vhost), call.named("queue")).map_err(refused)?;
     vhost.check_get(&queue).map_err(refused)?;
     let kind = usize::from(queue.is_quorum());
     let getter = Getter::new(&call, queue);

@@ -9,7 +9,6 @@ mod attempts;
 mod bindings;
 mod body;
 mod call;
-mod caller;
 mod connections;
 mod cors;
 mod definitions;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json, json};
 
 use super::call::{Answer, Call};
-use super::caller::Caller;
 use super::errors::ApiError;
 use super::lists::{self, Paging};
 use super::messages::Getter;
@@ -193,13 +192,13 @@ pub(super) fn put(call: &Call) -> Answer {
         auto_delete: fields.flag("auto_delete")?.unwrap_or(false),
         arguments: fields.arguments("arguments")?,
     };
-    let (_, changed) = vhost.declare_queue(&mut Caller::new(call, &vhost), spec, String::new)?;
+    let (_, changed) = vhost.declare_queue(&mut call.by(&vhost), spec, String::new)?;
     Ok(Reply::put(is_new).when_stored(changed))
 }
 
 pub(super) async fn delete(call: Arc<Call>) -> Answer {
     let vhost = call.vhost()?;
-    let queue = vhost.deletable_queue(&mut Caller::new(&call, &vhost), call.named("queue"))?;
+    let queue = vhost.deletable_queue(&mut call.by(&vhost), call.named("queue"))?;
     let queue = queue.ok_or_else(ApiError::object_not_found)?;
     let (if_unused, if_empty) = (call.is_asked("if-unused"), call.is_asked("if-empty"));
     vhost.check_delete(&queue, if_unused, if_empty)?;
@@ -216,7 +215,7 @@ pub(super) async fn delete(call: Arc<Call>) -> Answer {
 pub(super) async fn purge(call: Arc<Call>) -> Answer {
     let vhost = call.vhost()?;
     vhost.queue(call.named("queue")).ok_or_else(ApiError::object_not_found)?;
-    let queue = vhost.readable_queue(&mut Caller::new(&call, &vhost), call.named("queue"))?;
+    let queue = vhost.readable_queue(&mut call.by(&vhost), call.named("queue"))?;
     // As LavinMQ has it; RabbitMQ ignores the parameter and drops all.
     if let Some(count) = call.query("count") {
         let wrong = |_| ApiError::bad_request(format!("count should be a number of messages, not '{count}'"));

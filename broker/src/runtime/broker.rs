@@ -14,6 +14,7 @@ use super::clock::Clock;
 use super::holder::MessageHolder;
 use super::mailbox::Mailbox;
 use super::paging::Paging;
+use super::quiet::Quiet;
 use super::timer::Timer;
 use super::transactions::Transactions;
 use crate::access::Access;
@@ -75,6 +76,8 @@ pub struct Broker {
     pub applying: Mutex<()>,
     /// Topology files that were read again, and those that were refused.
     pub reloads: Reloads,
+    /// Whether clients send anything.
+    pub quiet: Quiet,
 }
 
 /// How often the topology file was read again.
@@ -105,6 +108,7 @@ impl Broker {
             disk: Mutex::default(),
             applying: Mutex::default(),
             reloads: Reloads::default(),
+            quiet: Quiet::default(),
         })
     }
 
@@ -138,6 +142,11 @@ impl Broker {
     /// How many connections there are.
     pub fn connection_count(&self) -> usize {
         self.census.len()
+    }
+
+    /// Whether another look at memory changes nothing while messages take as much as now.
+    pub fn is_memory_at_rest(&self) -> bool {
+        self.alarms.reason().is_none() && self.paging.is_at_rest() && !self.committer.is_stuck()
     }
 
     /// Judges the memory in use: queues put messages out of it, and when that is not enough, publishers are stopped (semantics 26.1).

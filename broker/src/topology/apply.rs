@@ -6,7 +6,8 @@ use plugin_api::exchange::{BindingSpec, ExchangeSpec};
 
 use super::schema::VhostDecl;
 use crate::origin::Origin;
-use crate::vhost::declare::{Operator, QueueSpec};
+use crate::vhost::authority::Operator;
+use crate::vhost::declare::QueueSpec;
 use crate::vhost::{Changed, Error, Vhost};
 
 /// A declaration that could not be carried out.

@@ -24,7 +24,7 @@ use crate::vhost::{Change, Error, Ledger, Numbers, QueueFactory, Shared, Vhost};
 #[derive(Debug)]
 pub struct Scratch {
     /// Users and permissions of the file.
-    pub access: Access,
+    pub access: Arc<Access>,
     /// Its vhosts.
     pub vhosts: Vhosts,
 }
@@ -90,7 +90,11 @@ impl Scratch {
             errors.extend(apply(&vhost, decl).err().unwrap_or_default());
             vhosts.add(vhost);
         }
-        if errors.is_empty() { Ok(Self { access: Access::new(&topology.users), vhosts }) } else { Err(errors) }
+        if errors.is_empty() {
+            Ok(Self { access: Arc::new(Access::new(&topology.users)), vhosts })
+        } else {
+            Err(errors)
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Declaring, binding, unbinding, deleting: the one entry for whoever changes a vhost (semantics 8 to 10).
+//! Declaring and deleting; with [`super::bind`] the one entry for whoever changes a vhost (semantics 8 to 10).
 //!
 //! Each function checks in RabbitMQ's order, so that a client sees the same error where several apply. Parts of a queue's life that
 //! depend on its messages and consumers (purge, delete) are asked of the queue by the caller; what is here only finds it and
@@ -7,73 +7,20 @@
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
-use plugin_api::exchange::{BindingSpec, DestinationKind, ExchangeSpec};
+use plugin_api::exchange::ExchangeSpec;
 use plugin_api::value::{Table, Value};
 
 use super::arguments;
+use super::authority::Authority;
 use super::error::{Error, Kind};
 use super::policy::QueueType;
 use super::queue_arguments::{DEAD_LETTER_EXCHANGE, QUEUE_TYPE};
 use super::queue_settings::Declared;
-use super::reply_to::is_reply_name;
 use super::tables::Tables;
 use super::{Changed, QueueRecord, Vhost};
-use crate::access::{Permission, Resource, TopicPermission};
-use crate::events::actor;
+use crate::access::{Permission, Resource};
 use crate::queue;
-use crate::routing::exchange::{ALTERNATE_EXCHANGE, Bound, Exchange};
-
-/// On whose behalf something is changed.
-pub trait Authority {
-    /// Whether the permission is there; `name` is never the default exchange.
-    fn permits(&mut self, permission: Permission, resource: Resource, name: &str) -> bool;
-    /// What the user may do with a topic exchange by routing key; none where everything is allowed (semantics 25.7).
-    fn topic_permission(&mut self, exchange: &str) -> Option<Arc<TopicPermission>>;
-    /// For errors.
-    fn user(&self) -> &str;
-    /// Whether messages may carry another user's user-id (semantics 12.6).
-    fn may_impersonate(&self) -> bool;
-    /// Whose exclusive queues may be used.
-    fn connection(&self) -> Option<u64>;
-    /// Whether it is the operator himself, whom no hook has to watch.
-    fn is_operator(&self) -> bool {
-        false
-    }
-    /// Whose doing events call it: an operator's files may have been brought by a user.
-    fn doer(&self) -> Arc<str> {
-        if self.is_operator() { actor() } else { self.user().into() }
-    }
-}
-
-/// The operator: a topology file, a command.
-#[derive(Clone, Copy, Debug)]
-pub struct Operator;
-
-impl Authority for Operator {
-    fn permits(&mut self, _: Permission, _: Resource, _: &str) -> bool {
-        true
-    }
-
-    fn topic_permission(&mut self, _: &str) -> Option<Arc<TopicPermission>> {
-        None
-    }
-
-    fn user(&self) -> &str {
-        "operator"
-    }
-
-    fn may_impersonate(&self) -> bool {
-        true
-    }
-
-    fn connection(&self) -> Option<u64> {
-        None
-    }
-
-    fn is_operator(&self) -> bool {
-        true
-    }
-}
+use crate::routing::exchange::{ALTERNATE_EXCHANGE, Exchange};
 
 /// What a queue is declared with.
 #[derive(Clone, Debug, Default)]
@@ -103,7 +50,13 @@ const fn resource(kind: Kind) -> Resource {
 }
 
 impl Vhost {
-    fn permit(&self, by: &mut dyn Authority, permission: Permission, kind: Kind, name: &str) -> Result<(), Error> {
+    pub(super) fn permit(
+        &self,
+        by: &mut dyn Authority,
+        permission: Permission,
+        kind: Kind,
+        name: &str,
+    ) -> Result<(), Error> {
         // The default exchange has a name for permissions only (semantics 25.5).
         let name = if kind == Kind::Exchange && name.is_empty() { "amq.default" } else { name };
         if by.permits(permission, resource(kind), name) {
@@ -113,7 +66,7 @@ impl Vhost {
         Err(Error::Refused { permission, kind, name, vhost: self.name.to_string(), user })
     }
 
-    fn not_found(&self, kind: Kind, name: &str) -> Error {
+    pub(super) fn not_found(&self, kind: Kind, name: &str) -> Error {
         Error::NotFound { kind, name: name.into(), vhost: self.name.to_string() }
     }
 
@@ -267,7 +220,7 @@ impl Vhost {
         Ok(queue)
     }
 
-    fn check_owner(&self, by: &dyn Authority, queue: &QueueRecord) -> Result<(), Error> {
+    pub(super) fn check_owner(&self, by: &dyn Authority, queue: &QueueRecord) -> Result<(), Error> {
         if queue.owner.is_some() && queue.owner != by.connection() {
             return Err(self.locked(&queue.name));
         }
@@ -406,7 +359,7 @@ impl Vhost {
     }
 
     /// The names, to be changed: of a vhost that is still there.
-    fn open_tables(&self) -> Result<RwLockWriteGuard<'_, Tables>, Error> {
+    pub(super) fn open_tables(&self) -> Result<RwLockWriteGuard<'_, Tables>, Error> {
         let tables = self.tables.write();
         if tables.has_ended { Err(Error::VhostDeleted(self.name.to_string())) } else { Ok(tables) }
     }
@@ -430,293 +383,7 @@ impl Vhost {
             None => Ok(()),
         }
     }
-
-    /// Binds a queue or an exchange to an exchange (semantics 10.3).
-    ///
-    /// # Errors
-    /// See [`Error`]; nothing is changed then.
-    pub fn bind(&self, by: &mut dyn Authority, source: &str, binding: &BindingSpec) -> Result<Changed, Error> {
-        self.permit_binding(by, source, binding)?;
-        let mut tables = self.open_tables()?;
-        let exchange = tables.exchanges.get(source).cloned().ok_or_else(|| self.not_found(Kind::Exchange, source))?;
-        let destination = tables
-            .destination(binding.destination_kind, &binding.destination)
-            .ok_or_else(|| self.not_found(kind_of(binding.destination_kind), &binding.destination))?;
-        if let Some(types) = self.registry.exchange_types(&exchange.spec)? {
-            types.validate_binding(&exchange.spec, binding)?;
-        }
-        if let crate::routing::Destination::Queue(queue) = &destination {
-            self.check_owner(by, queue)?;
-        }
-        if tables.bindings_to(&destination) >= self.bindings_per_queue_max && !exchange.has_binding(binding) {
-            return Err(Error::BindingLimit {
-                kind: kind_of(binding.destination_kind),
-                name: binding.destination.clone(),
-                vhost: self.name.to_string(),
-                max: self.bindings_per_queue_max,
-            });
-        }
-        let is_durable = exchange.spec.durable && destination.is_durable();
-        let mut handed = Vec::new();
-        let bound = tables.bind(&exchange, binding, destination.clone(), Some(&mut handed))?;
-        match bound {
-            Bound::New(_) => {
-                let changed = self.changed_by(Some(&by.doer()), tables);
-                self.hand_over(&destination, &handed);
-                Ok(changed)
-            }
-            Bound::Existing => Ok(self.unchanged(is_durable)),
-        }
-    }
-
-    /// Unbinds; a binding, queue or exchange that is not there is no error (semantics 10.5).
-    ///
-    /// # Errors
-    /// 403, and 405 for a locked queue.
-    pub fn unbind(&self, by: &mut dyn Authority, source: &str, binding: &BindingSpec) -> Result<Changed, Error> {
-        self.permit_binding(by, source, binding)?;
-        let mut tables = self.tables.write();
-        if binding.destination_kind == DestinationKind::Queue
-            && let Some(queue) = tables.queues.get(binding.destination.as_str())
-        {
-            self.check_owner(by, queue)?;
-        }
-        let Some(exchange) = tables.exchanges.get(source).cloned() else { return Ok(self.unchanged(true)) };
-        tables.unbind(&exchange, binding);
-        if tables.changes.is_empty() {
-            self.changed_by(Some(&by.doer()), tables);
-            return Ok(self.unchanged(exchange.spec.durable));
-        }
-        Ok(self.changed_by(Some(&by.doer()), tables))
-    }
-
-    fn permit_binding(&self, by: &mut dyn Authority, source: &str, binding: &BindingSpec) -> Result<(), Error> {
-        let kind = kind_of(binding.destination_kind);
-        if kind == Kind::Queue && is_reply_name(&binding.destination) {
-            return Err(Error::ReplyQueueBinding);
-        }
-        let is_default_destination = kind == Kind::Exchange && binding.destination.is_empty();
-        self.permit(by, Permission::Write, kind, &binding.destination)?;
-        if source.is_empty() || is_default_destination {
-            return Err(Error::DefaultExchange);
-        }
-        self.permit(by, Permission::Read, Kind::Exchange, source)?;
-        match self.exchange(source) {
-            Some(exchange) => self.permit_topics(by, Permission::Read, &exchange, [binding.routing_key.as_str()]),
-            None => Ok(()),
-        }
-    }
-
-    /// Topic permissions are asked for topic exchanges alone, whatever else routes by topics (semantics 25.7).
-    fn permit_topics<'k>(
-        &self,
-        by: &mut dyn Authority,
-        permission: Permission,
-        exchange: &Exchange,
-        routing_keys: impl IntoIterator<Item = &'k str>,
-    ) -> Result<(), Error> {
-        if exchange.spec.kind != TOPIC {
-            return Ok(());
-        }
-        let Some(topics) = by.topic_permission(&exchange.name) else { return Ok(()) };
-        match routing_keys.into_iter().find(|routing_key| !topics.permits(permission, routing_key)) {
-            None => Ok(()),
-            Some(routing_key) => Err(self.topic_refused(by, permission, exchange, routing_key)),
-        }
-    }
-
-    pub(super) fn topic_refused(
-        &self,
-        by: &dyn Authority,
-        permission: Permission,
-        exchange: &Exchange,
-        routing_key: &str,
-    ) -> Error {
-        Error::TopicRefused {
-            permission,
-            routing_key: routing_key.to_owned(),
-            exchange: exchange.name.to_string(),
-            vhost: self.name.to_string(),
-            user: by.user().to_owned(),
-        }
-    }
-}
-
-fn kind_of(kind: DestinationKind) -> Kind {
-    match kind {
-        DestinationKind::Queue => Kind::Queue,
-        DestinationKind::Exchange => Kind::Exchange,
-    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::plugin_host::Registry;
-    use crate::queue::{self, Durability};
-    use crate::store::definitions::{QueueDefinition, VhostDefinitions};
-    use crate::vhost::Shared;
-    use crate::vhost::held::tests::NoHolder;
-    use crate::vhost::quorum::QuorumQueues;
-    use crate::vhost::{Change, Ledger, Numbers, QueueFactory};
-    use parking_lot::Mutex;
-
-    #[derive(Debug)]
-    struct NoQueues;
-
-    #[derive(Debug)]
-    struct NoLedger;
-
-    impl Ledger for NoLedger {
-        fn record(&self, _: &str, _: Vec<Change>) {}
-    }
-
-    impl QueueFactory for NoQueues {
-        fn create(
-            &self,
-            _: &Arc<Vhost>,
-            _: &Arc<str>,
-            _: u64,
-            _: queue::Options,
-            _: queue::Restored,
-        ) -> Arc<dyn queue::Handle> {
-            unreachable!("no queue is declared here")
-        }
-    }
-
-    /// Remembers what queues were made with.
-    #[derive(Debug, Default)]
-    struct Made(Mutex<Vec<queue::Options>>);
-
-    impl QueueFactory for Made {
-        fn create(
-            &self,
-            _: &Arc<Vhost>,
-            _: &Arc<str>,
-            _: u64,
-            options: queue::Options,
-            _: queue::Restored,
-        ) -> Arc<dyn queue::Handle> {
-            self.0.lock().push(options);
-            Arc::new(NoQueues)
-        }
-    }
-
-    impl queue::Handle for NoQueues {
-        fn post(&self, _: queue::Input) {}
-    }
-
-    fn vhost(factory: Arc<dyn QueueFactory>, durability: Durability) -> Arc<Vhost> {
-        let registry = Arc::new(Registry::builtin().unwrap());
-        let numbers = Arc::new(Numbers::starting_at(1));
-        let (ledger, holder) = (Arc::new(NoLedger), Arc::new(NoHolder));
-        let shared = Shared {
-            registry,
-            factory,
-            ledger,
-            holder,
-            numbers,
-            first_seq: 1,
-            bindings_per_queue_max: BINDINGS_MAX,
-            quorum_queues: QuorumQueues::Local,
-            events: crate::events::Events::default(),
-            hooks: Arc::default(),
-        };
-        Vhost::new("/", shared, durability).unwrap()
-    }
-
-    const BINDINGS_MAX: usize = 3;
-
-    #[test]
-    fn so_many_bindings_lead_to_a_queue_and_no_more() {
-        let vhost = vhost(Arc::new(Made::default()), Durability::Synced);
-        let spec = QueueSpec { name: "q".into(), ..QueueSpec::default() };
-        vhost.declare_queue(&mut Operator, spec, || unreachable!("it has a name")).unwrap();
-        let binding = |key: usize| BindingSpec {
-            destination: "q".into(),
-            destination_kind: DestinationKind::Queue,
-            routing_key: key.to_string(),
-            arguments: Table::new(),
-        };
-        for key in 0..BINDINGS_MAX {
-            // Two exchanges: it is the queue whose bindings are counted.
-            let source = ["amq.direct", "amq.topic"][key % 2];
-            vhost.bind(&mut Operator, source, &binding(key)).unwrap();
-        }
-        let error = vhost.bind(&mut Operator, "amq.direct", &binding(9)).unwrap_err();
-        assert_eq!(error.to_string(), "cannot bind queue 'q' in vhost '/': binding limit (3) is reached");
-        vhost.bind(&mut Operator, "amq.direct", &binding(0)).expect("this one is there already");
-        vhost.unbind(&mut Operator, "amq.direct", &binding(0)).unwrap();
-        vhost.bind(&mut Operator, "amq.direct", &binding(9)).expect("there is room again");
-    }
-
-    #[test]
-    fn queues_have_the_durability_of_their_vhost_or_their_own() {
-        let made = Arc::new(Made::default());
-        let arguments = |own: Option<&str>| own.map_or_else(Table::new, |own| Table::new().with("x-durability", own));
-        for of_vhost in [Durability::Synced, Durability::Os] {
-            let vhost = vhost(Arc::<Made>::clone(&made), of_vhost);
-            for own in [None, Some("synced"), Some("os")] {
-                let name = format!("new {own:?}");
-                let spec = QueueSpec { name, durable: true, arguments: arguments(own), ..QueueSpec::default() };
-                let (queue, _) = vhost.declare_queue(&mut Operator, spec, || unreachable!("it has a name")).unwrap();
-                let restored = QueueDefinition {
-                    name: format!("restored {own:?}"),
-                    number: 1000,
-                    auto_delete: false,
-                    arguments: arguments(own),
-                    declared_by: None,
-                };
-                let definitions = VhostDefinitions { queues: vec![restored], ..VhostDefinitions::default() };
-                vhost.restore(definitions, &mut hashbrown::HashMap::new());
-                let expected = own.and_then(Durability::from_name).unwrap_or(of_vhost);
-                let made: Vec<Durability> = made.0.lock().drain(..).map(|options| options.durability).collect();
-                assert_eq!(
-                    (queue.settings.read().options.durability, made),
-                    (expected, vec![expected; 2]),
-                    "{own:?} in {of_vhost}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn a_chain_of_auto_delete_exchanges_ends_however_long_it_is() {
-        let vhost = vhost(Arc::new(NoQueues), Durability::Synced);
-        let before = vhost.counts();
-        let name = |number: u32| format!("x{number}");
-        for number in 0..20_000 {
-            let kind = "fanout".into();
-            let spec = ExchangeSpec { name: name(number), kind, auto_delete: true, ..ExchangeSpec::default() };
-            vhost.declare_exchange(&mut Operator, spec).unwrap();
-            if number > 0 {
-                let binding = BindingSpec {
-                    destination: name(number),
-                    destination_kind: DestinationKind::Exchange,
-                    routing_key: String::new(),
-                    arguments: Table::new(),
-                };
-                vhost.bind(&mut Operator, &name(number - 1), &binding).unwrap();
-            }
-        }
-        vhost.delete_exchange(&mut Operator, &name(19_999), false).unwrap();
-        assert_eq!(vhost.counts(), before);
-    }
-
-    #[test]
-    fn exchanges_in_a_circle_go_with_their_vhost() {
-        let vhost = vhost(Arc::new(NoQueues), Durability::Synced);
-        for (source, destination) in [("amq.fanout", "amq.topic"), ("amq.topic", "amq.fanout")] {
-            let binding = BindingSpec {
-                destination: destination.into(),
-                destination_kind: DestinationKind::Exchange,
-                routing_key: "#".into(),
-                arguments: Table::new(),
-            };
-            vhost.bind(&mut Operator, source, &binding).unwrap();
-        }
-        let exchange = Arc::downgrade(&vhost.exchange("amq.topic").unwrap());
-        drop(vhost);
-        assert_eq!(exchange.strong_count(), 0);
-    }
-}
+mod tests;

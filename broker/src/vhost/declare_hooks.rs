@@ -1,7 +1,8 @@
 //! Hooks that see declarations. They are asked when the user may declare, before anything is looked up, and with no lock held.
 
 use super::Vhost;
-use super::declare::{Authority, QueueSpec};
+use super::authority::Authority;
+use super::declare::QueueSpec;
 use super::error::{Error, Kind};
 use super::queue_arguments::QUEUE_TYPE;
 use crate::hooks::{DeclaredKind, Declaring, Point, Site};

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::Vhost;
-use super::declare::{Authority, TOPIC};
+use super::authority::Authority;
+use super::declare::TOPIC;
 use super::error::{Error, Kind};
 use crate::access::{Permission, Resource};
 use crate::message::Message;

@@ -5,6 +5,8 @@
 //! connection, no clock and no runtime.
 
 pub mod arguments;
+pub mod authority;
+mod bind;
 pub mod broker_exchanges;
 pub mod dead_letter;
 pub mod declare;

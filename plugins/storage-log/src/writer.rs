@@ -5,7 +5,7 @@
 //! what nobody waits for (checkpoints, copying forward), is our thread's alone.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -115,32 +115,20 @@ impl Desk {
 }
 
 fn work(desk: &Desk, tasks: &Receiver<Task>) {
+    let mut has_more = false;
     loop {
-        let Some(is_full) = desk.log().map(|log| log.is_full()) else { return };
-        // A full disk may get room from others, about which nobody tells.
-        let first = if is_full {
-            match tasks.recv_timeout(FULL_RETRY) {
-                Ok(first) => first,
-                Err(RecvTimeoutError::Timeout) => {
-                    let Some(mut log) = desk.log() else { return };
-                    // Its failure is kept and answered to the next commit.
-                    drop(log.regain_room());
-                    continue;
-                }
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-        } else {
-            match tasks.recv() {
-                Ok(first) => first,
-                Err(_) => break,
-            }
+        let first = match next(desk, tasks, has_more) {
+            Next::Task(first) => Some(first),
+            Next::Nothing => None,
+            Next::End => break,
+            Next::Lost => return,
         };
         let Some(mut log) = desk.log() else { return };
         let mut count = 0;
         let mut operations = Vec::new();
         let mut answers = Vec::new();
         let mut bytes = 0;
-        for task in std::iter::once(first).chain(std::iter::from_fn(|| tasks.try_recv().ok())) {
+        for task in first.into_iter().chain(std::iter::from_fn(|| tasks.try_recv().ok())) {
             count += 1;
             let Task::Write(operation, answer) = task else { continue };
             if let Operation::Append(commit, _) = &operation {
@@ -152,15 +140,55 @@ fn work(desk: &Desk, tasks: &Receiver<Task>) {
                 break;
             }
         }
-        let results = desk.commit(&mut log, operations);
-        answers.into_iter().zip(results).for_each(|(answer, result)| answer.send(result));
+        if !operations.is_empty() {
+            let results = desk.commit(&mut log, operations);
+            answers.into_iter().zip(results).for_each(|(answer, result)| answer.send(result));
+        }
         // Its failure is kept and answered to the next commit.
-        drop(log.maintain());
+        has_more = log.maintain().unwrap_or(false);
         desk.queued.fetch_sub(count, Ordering::SeqCst);
     }
     // The next start then has nothing to replay.
     if let Some(mut log) = desk.log() {
         drop(log.checkpoint());
+    }
+}
+
+/// What the thread does next.
+enum Next {
+    Task(Task),
+    /// Nobody wants anything: there is time to tidy up.
+    Nothing,
+    /// Nobody is left who could want anything.
+    End,
+    /// Somebody panicked with the log.
+    Lost,
+}
+
+/// Waits for a task, but not while there is something to tidy up: publishers may be waiting for the room that it makes.
+fn next(desk: &Desk, tasks: &Receiver<Task>, has_more: bool) -> Next {
+    if has_more {
+        return match tasks.try_recv() {
+            Ok(task) => Next::Task(task),
+            Err(TryRecvError::Empty) => Next::Nothing,
+            Err(TryRecvError::Disconnected) => Next::End,
+        };
+    }
+    loop {
+        let Some(is_full) = desk.log().map(|log| log.is_full()) else { return Next::Lost };
+        if !is_full {
+            return tasks.recv().map_or(Next::End, Next::Task);
+        }
+        // A full disk may get room from others, about which nobody tells.
+        match tasks.recv_timeout(FULL_RETRY) {
+            Ok(task) => return Next::Task(task),
+            Err(RecvTimeoutError::Disconnected) => return Next::End,
+            Err(RecvTimeoutError::Timeout) => {
+                let Some(mut log) = desk.log() else { return Next::Lost };
+                // Its failure is kept and answered to the next commit.
+                drop(log.regain_room());
+            }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use plugin_api::storage::{Append, MessageSeq, Meta, QueueKey, Settle, Storage, StorageError, Wanted};
 use plugin_api::testing::block_on;
@@ -83,6 +84,26 @@ fn closing_leaves_nothing_to_replay() {
     drop(storage);
     disk.crash();
     assert_eq!(count(&open(&disk)), 50, "a clean end makes settled ranges durable, too");
+}
+
+#[test]
+fn room_comes_back_without_another_commit() {
+    let disk = SimDisk::new(3);
+    let storage = open(&disk);
+    let empty = disk.used_bytes();
+    for first in (0..10_000).step_by(100) {
+        append(&storage, first..first + 100).unwrap();
+    }
+    assert!(disk.used_bytes() > empty + (2 << 20), "{} of {empty}", disk.used_bytes());
+    // Whoever publishes may be stopped until there is room, so that nothing comes any more.
+    let all = Settle { queue: QueueKey(1), first: MessageSeq(0), last: MessageSeq(9_999) };
+    block_on(storage.settle(&[all])).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // What may stay: three dead segments, and those that are kept for use again.
+    while disk.used_bytes() > empty + 6 * (64 << 10) {
+        assert!(Instant::now() < deadline, "{} bytes are left, {empty} at the beginning", disk.used_bytes());
+        std::thread::yield_now();
+    }
 }
 
 #[test]

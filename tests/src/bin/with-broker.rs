@@ -1,6 +1,7 @@
 //! Runs a command while a broker, or a RabbitMQ, is up: `with-broker [--rabbitmq] [--topology FILE] COMMAND…`.
 //!
-//! The command finds it by `AMQP_HOST`, `AMQP_PORT` and `AMQP_TARGET` (`broker` or `rabbitmq-3.10`).
+//! The command finds it by `AMQP_HOST`, `AMQP_PORT` and `AMQP_TARGET` (`broker` or `rabbitmq-3.10`), and the broker's management API
+//! by `AMQP_HTTP_URL`.
 
 use std::process::{Command, ExitCode};
 use tests::broker_process::{self, BrokerOptions};
@@ -27,11 +28,12 @@ fn run() -> Result<ExitCode, String> {
         let oracle = Oracle::start(&client_definitions())?;
         return finish(command, oracle.address(), oracle::KIND);
     }
-    let mut options = BrokerOptions::default();
+    let mut options = BrokerOptions::default().http();
     if let Some(topology) = topology {
         options = options.topology(topology);
     }
     let broker = options.start()?;
+    command.env("AMQP_HTTP_URL", format!("http://{}", broker.http()));
     let code = finish(command, broker.address(), broker_process::KIND)?;
     if code != ExitCode::SUCCESS {
         let log = broker.log();

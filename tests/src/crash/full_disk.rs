@@ -5,7 +5,7 @@
 //! shows that what was confirmed on the way is there.
 
 use super::client::{Client, DEADLINE, text};
-use super::inspect::{Afterwards, look};
+use super::inspect::{Afterwards, Seen, look, look_without_room};
 use super::lab::{Lab, StorageUnderTest, pause};
 use super::ledger::{Figures, Kind, Ledger, RoundLog, Spared, Violation};
 use super::message::QUEUES;
@@ -60,7 +60,8 @@ fn one(seed: u64, storage: &StorageUnderTest) -> Result<(Figures, String), Strin
 
     // Nothing has made room since.
     let broker = lab.start(&mut random, None).map_err(|error| format!("no start on a full disk: {error}"))?;
-    let looked = judge(&mut ledger, broker.address(), log, Afterwards::GiveBack);
+    let looked = look_without_room(broker.address(), Afterwards::GiveBack);
+    let looked = judge(&mut ledger, looked, log);
     let mut figures = explain(&broker, "looking at what is there", looked)?;
     ledger.on_looked_at();
 
@@ -86,7 +87,7 @@ fn one(seed: u64, storage: &StorageUnderTest) -> Result<(Figures, String), Strin
     log.extend(drain.finish());
     log.extend(more.finish());
     let broker = lab.start(&mut random, None)?;
-    let looked = judge(&mut ledger, broker.address(), log, Afterwards::Drain);
+    let looked = judge(&mut ledger, look(broker.address(), Afterwards::Drain), log);
     figures += explain(&broker, "looking at what is left", looked)?;
     Ok((figures, note))
 }
@@ -187,9 +188,8 @@ fn take_again(address: SocketAddr) -> Result<Duration, String> {
 /// A queue that only asks whether there is room.
 const PROBE: &str = "probe";
 
-fn judge(ledger: &mut Ledger, address: SocketAddr, log: RoundLog, afterwards: Afterwards) -> Result<Figures, String> {
-    let (found, violations) =
-        look(address, afterwards).map_err(|error| format!("looking at what is there: {error}"))?;
+fn judge(ledger: &mut Ledger, looked: Result<Seen, String>, log: RoundLog) -> Result<Figures, String> {
+    let (found, violations) = looked?;
     let mut figures = ledger.judge(log, &found, Spared::System);
     figures.violations.extend(violations);
     Ok(figures)

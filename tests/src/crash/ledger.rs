@@ -234,6 +234,8 @@ struct QueueLedger {
     kept: HashMap<Identity, Received>,
     /// Settled since the last look that found it.
     settled: HashSet<Identity>,
+    /// Published since the last look, by rounds that were not looked at.
+    unjudged: HashMap<Identity, Outcome>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -255,8 +257,9 @@ impl Default for Ledger {
 }
 
 impl Ledger {
-    /// Compares what was found, by queue, with what had to be there. What was found is what has to be there from now on.
-    pub fn judge(&mut self, round: RoundLog, found: &[Vec<Found>], spared: Spared) -> Figures {
+    /// Compares what was found, by queue, with what had to be there. What was found is what has to be there from now on. A queue with `None` was not
+    /// looked at: what clients say of it is kept for the next look.
+    pub fn judge(&mut self, round: RoundLog, found: &[Option<Vec<Found>>], spared: Spared) -> Figures {
         let mut figures = Figures::default();
         let mut outcomes: HashMap<Identity, Outcome> = HashMap::new();
         for publisher in round.publishers {
@@ -288,11 +291,18 @@ impl Ledger {
             figures.violations.extend(consumer.violations);
         }
         for (place, found) in found.iter().enumerate() {
+            let queue = &mut self.queues[place];
+            let Some(found) = found else {
+                let is_mine = |identity: &Identity| identity.route().queues.contains(&place);
+                queue.unjudged.extend(outcomes.iter().filter(|(identity, _)| is_mine(identity)).map(|(i, o)| (*i, *o)));
+                continue;
+            };
+            outcomes.extend(std::mem::take(&mut queue.unjudged));
             let is_synced = QUEUES[place].0 != UNSYNCED || spared == Spared::System;
             let is_consumed = consumed.contains(&place);
             let context =
                 Context { place, is_synced, is_consumed, outcomes: &outcomes, received: &received, acked: &acked };
-            self.queues[place].judge(&context, found, &mut figures);
+            queue.judge(&context, found, &mut figures);
         }
         figures
     }
@@ -420,13 +430,19 @@ mod tests {
 
     const UNTOUCHED: usize = 3;
 
+    /// What is seen where only one queue has messages.
+    fn only(place: usize, found: Vec<Found>) -> Vec<Option<Vec<Found>>> {
+        let mut all: Vec<_> = QUEUES.iter().map(|_| Some(Vec::new())).collect();
+        all[place] = Some(found);
+        all
+    }
+
     fn judge(change: impl FnOnce(&mut Vec<Found>), spared: Spared) -> Vec<Kind> {
         let (round, identities) = round();
-        let mut found: Vec<Vec<Found>> = QUEUES.iter().map(|_| Vec::new()).collect();
-        found[UNTOUCHED] =
+        let mut untouched =
             identities.iter().map(|identity| Found { identity: *identity, is_redelivered: false }).collect();
-        change(&mut found[UNTOUCHED]);
-        let figures = Ledger::default().judge(round, &found, spared);
+        change(&mut untouched);
+        let figures = Ledger::default().judge(round, &only(UNTOUCHED, untouched), spared);
         let of_queue = figures.violations.into_iter().filter(|violation| violation.text.starts_with("untouched:"));
         of_queue.map(|violation| violation.kind).collect()
     }
@@ -469,10 +485,8 @@ mod tests {
             let _numbers: Vec<u32> = (1..400).map(|_| log.publish()).collect();
             let publisher =
                 PublisherLog { round: 1, publisher: 1, channels: [(1, log)].into(), violations: Vec::new() };
-            let mut all: Vec<Vec<Found>> = QUEUES.iter().map(|_| Vec::new()).collect();
-            all[LEVELS_UNTOUCHED] = found;
             let round = RoundLog { publishers: vec![publisher], consumers: Vec::new() };
-            Ledger::default().judge(round, &all, Spared::System).count(Kind::Order)
+            Ledger::default().judge(round, &only(LEVELS_UNTOUCHED, found), Spared::System).count(Kind::Order)
         };
         assert_eq!(judge(levels()), 0);
         let level = |found: &Found| found.identity.level(name);
@@ -495,9 +509,8 @@ mod tests {
     fn what_was_drained_may_come_back_once_and_not_after_a_clean_end() {
         let (first, identities) = round();
         let one = Found { identity: identities[0], is_redelivered: true };
-        let mut all: Vec<Vec<Found>> = QUEUES.iter().map(|_| Vec::new()).collect();
         let mut ledger = Ledger::default();
-        all[UNTOUCHED] = vec![one];
+        let all = only(UNTOUCHED, vec![one]);
         ledger.judge(first, &all, Spared::System);
         ledger.on_drained();
         let again = ledger.judge(RoundLog::default(), &all, Spared::System);
@@ -506,6 +519,28 @@ mod tests {
         ledger.on_clean_end();
         let ghost = ledger.judge(RoundLog::default(), &all, Spared::System);
         assert_eq!(ghost.count(Kind::Ghost), 1);
+    }
+
+    #[test]
+    fn what_was_not_looked_at_is_judged_at_the_next_look() {
+        let judge = |missing: usize| {
+            let (first, identities) = round();
+            let mut ledger = Ledger::default();
+            let mut unseen = only(UNTOUCHED, Vec::new());
+            unseen[UNTOUCHED] = None;
+            let before = ledger.judge(first, &unseen, Spared::System);
+            let found =
+                identities.iter().skip(missing).map(|identity| Found { identity: *identity, is_redelivered: false });
+            let after = ledger.judge(RoundLog::default(), &only(UNTOUCHED, found.collect()), Spared::System);
+            let kinds = |figures: Figures| -> Vec<Kind> {
+                let of_queue =
+                    figures.violations.into_iter().filter(|violation| violation.text.starts_with("untouched:"));
+                of_queue.map(|violation| violation.kind).collect()
+            };
+            (kinds(before), kinds(after))
+        };
+        assert_eq!(judge(0), (vec![], vec![]));
+        assert_eq!(judge(1), (vec![], vec![Kind::Lost]));
     }
 
     #[test]

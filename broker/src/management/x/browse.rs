@@ -6,7 +6,6 @@ use std::sync::Arc;
 use serde_json::{Value as Json, json};
 
 use super::super::call::{Answer, Call};
-use super::super::caller::Caller;
 use super::super::errors::ApiError;
 use super::super::messages::{self, Shape};
 use super::super::outlet::Desk;
@@ -25,7 +24,7 @@ pub(in super::super) async fn browse(call: Arc<Call>) -> Answer {
     let vhost = call.vhost()?;
     vhost.queue(call.named("queue")).ok_or_else(ApiError::object_not_found)?;
     let refused = |error| ApiError::of_channel(&error);
-    let queue = vhost.readable_queue(&mut Caller::new(&call, &vhost), call.named("queue")).map_err(refused)?;
+    let queue = vhost.readable_queue(&mut call.by(&vhost), call.named("queue")).map_err(refused)?;
     let number = |name: &str, default: usize| match call.query(name) {
         None => Ok(default),
         Some(text) => text.parse().map_err(|_| ApiError::bad_request(format!("{name} should be a whole number"))),

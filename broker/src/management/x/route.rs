@@ -5,7 +5,6 @@ use serde_json::json;
 
 use super::super::body::Fields;
 use super::super::call::{Answer, Call};
-use super::super::caller::Caller;
 use super::super::errors::ApiError;
 use super::super::messages;
 use super::super::reply::Reply;
@@ -25,7 +24,7 @@ pub(in super::super) fn route(call: &Call) -> Answer {
     };
     with_defaults(&mut fields);
     let message = messages::message(call, &exchange, &fields)?;
-    let mut caller = Caller::new(call, &vhost);
+    let mut caller = call.by(&vhost);
     let run = dry_run(&vhost, &call.broker().hooks.current(), &mut caller, message, Asking::Carefully)
         .map_err(|error| ApiError::of_channel(&error))?;
     Ok(Reply::ok(to_json(&run, &vhost.name)))

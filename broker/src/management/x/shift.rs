@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::super::call::{Answer, Call};
-use super::super::caller::Caller;
 use super::super::errors::ApiError;
 use super::super::messages::{Getter, hand_over};
 use super::super::outlet::Desk;
@@ -43,7 +42,7 @@ pub(in super::super) async fn shift(call: Arc<Call>) -> Answer {
     let count = fields.integer("count")?.map_or(u64::MAX, |count| u64::try_from(count).unwrap_or(0));
     let refused = |error| ApiError::of_channel(&error);
     vhost.queue(call.named("queue")).ok_or_else(|| ApiError::not_found("queue_not_found"))?;
-    let queue = vhost.readable_queue(&mut Caller::new(&call, &vhost), call.named("queue")).map_err(refused)?;
+    let queue = vhost.readable_queue(&mut call.by(&vhost), call.named("queue")).map_err(refused)?;
     vhost.check_get(&queue).map_err(refused)?;
     let mut getter = Getter::new(&call, queue);
     let started = Instant::now();

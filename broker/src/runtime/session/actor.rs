@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::access::{Access, Decisions, Permission, Resource, TopicPermission, User};
-use crate::vhost::declare::Authority;
+use crate::vhost::authority::Authority;
 
 /// See the module.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use super::Session;
 use crate::access::{Permission, Resource};
 use crate::amqp::{ProtocolError, ReplyCode, SourceId};
 use crate::queue::{HolderId, Input, Notice, Outlet, Reply, ReplyTo};
-use crate::vhost::declare::Authority;
+use crate::vhost::authority::Authority;
 use crate::vhost::reply_to::is_reply_name;
 
 impl Session {

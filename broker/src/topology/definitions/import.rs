@@ -13,7 +13,7 @@ use super::fields::note;
 use super::{Definitions, Located, Mistake, UserDefinition};
 use crate::access::{Access, UserUpdate};
 use crate::origin::Origin;
-use crate::vhost::declare::Operator;
+use crate::vhost::authority::Operator;
 use crate::vhost::registry::Vhosts;
 use crate::vhost::settings::reached;
 use crate::vhost::{PREDECLARED, Vhost, arguments};

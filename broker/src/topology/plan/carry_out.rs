@@ -13,7 +13,8 @@ use crate::topology::schema::{
 };
 use crate::topology::snapshot::snapshot;
 use crate::vhost::Vhost;
-use crate::vhost::declare::{Operator, QueueSpec};
+use crate::vhost::authority::Operator;
+use crate::vhost::declare::QueueSpec;
 use crate::vhost::registry::Vhosts;
 use crate::vhost::settings::VhostLimits;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use plugin_api::exchange::Wish;
 use plugin_api::value::Value;
 
-use super::super::declare::Authority;
+use super::super::authority::Authority;
 use super::super::error::Error;
 use super::{Context, Published, Publisher, Resolved, Routed, hiding_bcc};
 use crate::hooks::{HookChain, Outcome, Publish};

@@ -26,7 +26,7 @@ use self::properties::{check_expiration, check_user_id};
 pub use self::properties::{extra_keys_of, without_bcc};
 pub use self::target::Counts;
 use self::target::Target;
-use super::declare::Authority;
+use super::authority::Authority;
 use super::error::{Error, Kind};
 use super::held::{Held, Holder, Why};
 use super::{QueueRecord, Vhost, reply_to};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use plugin_api::message::Properties;
 use plugin_api::value::ValueRef;
 
-use super::super::declare::Authority;
+use super::super::authority::Authority;
 use super::super::error::Error;
 use crate::message::{Marks, Message, Parts};
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::super::declare::{Authority, TOPIC};
+use super::super::authority::Authority;
+use super::super::declare::TOPIC;
 use super::super::error::{Error, Kind};
 use super::{Context, Publisher, not_found};
 use crate::access::{Permission, Resource, TopicPermission};

@@ -2,7 +2,8 @@
 
 use plugin_api::exchange::{BindingSpec, DestinationKind};
 
-use super::super::declare::{Operator, QueueSpec};
+use super::super::authority::Operator;
+use super::super::declare::QueueSpec;
 use super::super::held::tests::NoHolder;
 use super::super::{Change, Ledger, Numbers, QueueFactory, Shared};
 use super::*;

@@ -22,6 +22,8 @@ pub(crate) struct Index {
     pub(crate) marks: Map<u64, u64>,
     pub(crate) segments: BTreeMap<SegmentId, Segment>,
     freed: Vec<Freed>,
+    /// What has died since somebody asked.
+    freed_bytes: u64,
 }
 
 /// A segment as the index sees it.
@@ -210,11 +212,17 @@ impl Index {
         Recovered { meta: self.meta.iter().map(|(key, value)| (key.clone(), value.clone())).collect(), queues }
     }
 
+    /// How many bytes have died since the last call.
+    pub(crate) fn take_freed_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.freed_bytes)
+    }
+
     fn account(&mut self) {
         for freed in self.freed.drain(..) {
             if let Some(state) = self.segments.get_mut(&freed.segment) {
                 state.live_count = state.live_count.saturating_sub(freed.count);
                 state.live_bytes = state.live_bytes.saturating_sub(freed.bytes);
+                self.freed_bytes += freed.bytes;
             }
         }
     }

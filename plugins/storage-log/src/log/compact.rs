@@ -20,7 +20,7 @@ use crate::shared::Part;
 use crate::sidecar;
 
 impl Log {
-    /// Moves a part of one segment, if more is dead than the disk should carry.
+    /// Moves a part of one segment, if more is dead than the disk should carry. False when nothing has changed.
     pub(super) fn copy_forward(&mut self) -> Result<bool, StorageError> {
         let source = {
             let index = self.shared.index();
@@ -41,18 +41,19 @@ impl Log {
             .flat_map(|(entry, count)| entries.iter().skip(entry as usize).take(count))
             .copied()
             .collect();
-        self.move_records(source, &wanted)?;
-        Ok(true)
+        self.move_records(source, &wanted)
     }
 
-    fn move_records(&mut self, source: SegmentId, wanted: &BTreeSet<(u32, u32)>) -> Result<(), StorageError> {
+    /// False when nothing has changed: there is no room, or nothing to move.
+    fn move_records(&mut self, source: SegmentId, wanted: &BTreeSet<(u32, u32)>) -> Result<bool, StorageError> {
         let file = match self.shared.file(source, Part::Log) {
             Ok(file) => file,
             Err(error) => {
                 self.leave_alone(source, 0, 0, &format!("cannot be opened: {error}"));
-                return Ok(());
+                return Ok(true);
             }
         };
+        let mut is_left_alone = false;
         let mut commit = Commit::begin(std::mem::take(&mut self.buffer));
         for (offset, length) in wanted {
             let bytes = read_record(&*file, *offset, *length);
@@ -60,6 +61,7 @@ impl Log {
             let Some((Record::Message(message), _)) = decoded else {
                 // Readers will find each of its messages damaged and say so; here the segment is only left alone.
                 self.leave_alone(source, (*offset).into(), (*length).into(), "a record cannot be read");
+                is_left_alone = true;
                 continue;
             };
             let targets: Vec<(QueueKey, MessageSeq)> = {
@@ -80,8 +82,8 @@ impl Log {
             if records == 0 { Ok(()) } else { self.write_frame(&mut bytes, records, Room::Disk, Effect::Add(added)) };
         self.buffer = bytes;
         match written {
-            Ok(()) => self.flush(false),
-            Err(StorageError::Full(_)) => Ok(()),
+            Ok(()) => self.flush(false).map(|()| records > 0 || is_left_alone),
+            Err(StorageError::Full(_)) => Ok(is_left_alone),
             Err(error) => Err(error),
         }
     }

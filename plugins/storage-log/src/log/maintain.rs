@@ -13,7 +13,8 @@ use crate::names;
 use crate::shared::{Part, Shared};
 
 impl Log {
-    /// Does at most one piece of work; call it after each commit. Tells whether there was something to do.
+    /// Does at most one piece of work; call it after each commit, and while it says so and nobody waits: what the last commit has left to do
+    /// may be the room that the next one needs. Tells whether there was something to do.
     ///
     /// # Errors
     /// When the disk fails, which [`Self::commit`] then answers, too.
@@ -28,7 +29,8 @@ impl Log {
     /// after so many only.
     pub(crate) fn is_maintenance_due(&self) -> bool {
         let Unmaintained { commits, bytes, has_more } = self.unmaintained;
-        has_more || self.is_full() || commits >= UNMAINTAINED_COMMITS_MAX || bytes >= UNMAINTAINED_BYTES_MAX
+        let bytes_max = UNMAINTAINED_BYTES_MAX.min(self.shared.options.segment_bytes);
+        has_more || self.is_full() || commits >= UNMAINTAINED_COMMITS_MAX || bytes >= bytes_max
     }
 
     fn maintain_once(&mut self) -> Result<bool, StorageError> {

@@ -73,6 +73,7 @@ struct Active {
 #[derive(Default, Clone, Copy)]
 struct Unmaintained {
     commits: u32,
+    /// Written, and died.
     bytes: u64,
     /// The last look found something, so that there may be more.
     has_more: bool,
@@ -320,6 +321,7 @@ impl Log {
             state.end = self.active.position;
             state.next_batch = self.next_batch;
         }
+        self.unmaintained.bytes += index.take_freed_bytes();
         Ok(())
     }
 
