@@ -36,6 +36,7 @@ use self::usage::Processes;
 use super::client::Remote;
 use super::client::http::Api;
 use super::client::output::{Format, at};
+use super::client::tls::TlsArgs;
 
 #[derive(Args, Debug)]
 pub(super) struct BenchArgs {
@@ -128,7 +129,7 @@ impl Setting {
             url: Some(url.clone()),
             user: Some(target.user.clone()),
             password: Some(target.password.clone()),
-            ca_file: common.ca_file.clone(),
+            tls: TlsArgs::trusting(common.ca_file.clone()),
             timeout: 60,
             ..Remote::default()
         });

@@ -15,7 +15,7 @@ pub(super) mod http;
 pub(super) mod list;
 pub(super) mod messages;
 pub(super) mod output;
-mod tls;
+pub(super) mod tls;
 pub(super) mod top;
 
 use clap::Args;

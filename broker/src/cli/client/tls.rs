@@ -57,6 +57,11 @@ pub(in crate::cli) struct TlsArgs {
 }
 
 impl TlsArgs {
+    /// With nothing but whom to trust.
+    pub(in crate::cli) fn trusting(ca_file: Option<PathBuf>) -> Self {
+        Self { ca_file, ..Self::default() }
+    }
+
     /// What is said here, and for the rest what `other` says. A certificate comes with its own key.
     pub(super) fn or(&self, other: &Self) -> Self {
         let says_client = self.cert_file.is_some() || self.key_file.is_some();
