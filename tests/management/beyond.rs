@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tests::event_stream::{EventStream, Told};
 use tests::http::Http;
+use tests::scenario::connection::{Connection, Login};
+use tests::transport::Target;
+use tests::wire::Field;
 
 fn publish(http: &Http, key: &str, payload: &str) {
     let body = json!({"properties": {"delivery_mode": 2}, "routing_key": key, "payload": payload, "payload_encoding": "string"});
@@ -208,4 +211,57 @@ fn who_comes_again_is_told_what_came_meanwhile() {
     let missed = told[0].data["count"].as_u64().unwrap();
     // 20 queues, then 20 events of queues and one of the policy, 230 times.
     assert_eq!((told[0].kind.as_str(), missed), ("missed", 20 + 230 * 21 - 4096));
+}
+
+#[test]
+fn a_vhost_is_shown_as_a_graph() {
+    let (broker, http) = broker();
+    http.put("/users/u", &json!({"password": "p", "tags": "management"}));
+    http.put("/permissions/%2F/u", &json!({"configure": "", "write": "", "read": ""}));
+    http.put("/exchanges/%2F/in", &json!({"type": "topic", "arguments": {"alternate-exchange": "rest"}}));
+    http.put("/exchanges/%2F/next", &json!({"type": "fanout"}));
+    let arguments = json!({"x-dead-letter-exchange": "nowhere", "x-dead-letter-routing-key": "dead"});
+    http.put("/queues/%2F/q", &json!({"durable": true, "arguments": arguments}));
+    for key in ["a", "b"] {
+        http.post("/bindings/%2F/e/in/q/q", &json!({"routing_key": key}));
+    }
+    http.post("/bindings/%2F/e/in/e/next", &json!({"routing_key": "a"}));
+    let mut connection = Connection::new(broker.target().connect().unwrap());
+    connection.login(&Login::guest("/")).unwrap();
+    let text = |text: &str| Field::String(text.as_bytes().to_vec());
+    for (name, fields) in
+        [("channel.open", vec![]), ("basic.consume", vec![("queue", text("q")), ("consumer-tag", text("c"))])]
+    {
+        connection.call(1, name, &fields);
+        connection.wait_for(1, &format!("{name}-ok")).unwrap();
+    }
+    let body = json!({"properties": {}, "routing_key": "a", "payload": "x", "payload_encoding": "string"});
+    assert_eq!(http.post("/exchanges/%2F/in/publish", &body).json()["routed"], json!(true));
+    let shown = http.get("/x/graph/%2F");
+    let node = |id: &str| -> Value {
+        let nodes = shown["nodes"].as_array().unwrap();
+        nodes.iter().find(|node| node["id"] == id).cloned().unwrap_or(Value::Null)
+    };
+    let edges = |kind: &str| -> Vec<Value> {
+        shown["edges"].as_array().unwrap().iter().filter(|edge| edge["kind"] == kind).cloned().collect()
+    };
+    assert_eq!((&node("exchange/in")["type"], &node("queue/q")["consumers"]), (&json!("topic"), &json!(1)));
+    assert_eq!(node("exchange/in")["message_stats"]["publish_in"], 1);
+    assert_eq!(node("exchange/nowhere"), Value::Null, "nobody has declared it");
+    let bindings = edges("binding");
+    let ends: Vec<(&str, &str)> =
+        bindings.iter().map(|edge| (edge["from"].as_str().unwrap(), edge["to"].as_str().unwrap())).collect();
+    assert_eq!(ends, [("exchange/in", "exchange/next"), ("exchange/in", "queue/q")]);
+    assert_eq!((bindings[1]["bindings"].as_array().unwrap().len(), &bindings[1]["publish"]), (2, &json!(1)));
+    assert_eq!(
+        (&edges("alternate")[0]["to"], &edges("dead_letter")[0]["to"]),
+        (&json!("exchange/rest"), &json!("exchange/nowhere"))
+    );
+    assert_eq!(edges("dead_letter")[0]["routing_key"], "dead");
+    let consume = &edges("consume")[0];
+    assert_eq!((&consume["from"], &consume["consumers"][0]["consumer_tag"]), (&json!("queue/q"), &json!("c")));
+    assert_eq!(node(consume["to"].as_str().unwrap())["user"], "guest");
+    // Who does not monitor sees what is there, and not who is connected.
+    let shown = http.login("u", "p").get("/x/graph/%2F");
+    assert!(shown["nodes"].as_array().unwrap().iter().all(|node| node["kind"] != "connection"), "{shown}");
 }

@@ -156,6 +156,7 @@ GET     /shovels                                                 monitor
 GET     /shovels/{v}                                             monitor
 POST    /rebalance/queues                                        admin
 POST    /x/route                                                 any
+GET     /x/graph/{v}                                             vhost
 GET     /x/topology                                              admin
 POST    /x/plan                                                  admin
 POST    /x/apply                                                 admin

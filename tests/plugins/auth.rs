@@ -303,6 +303,7 @@ fn users_of_a_backend_come_in_by_their_certificates() {
     let mut ann = login("ann", "/").unwrap();
     open_channel(&mut ann, 1);
     declare(&mut ann, 1, "allowed");
+    ann.wait_for(1, "queue.declare-ok").unwrap();
     ann.call(1, "queue.declare", &[("queue", text("deny"))]);
     assert_eq!(closed(&mut ann, 1).0, 403);
     assert!(login("ann", "deny").is_err(), "the backend says no to the vhost");

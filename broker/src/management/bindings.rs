@@ -67,7 +67,7 @@ fn decoded(arguments: &[u8]) -> Table {
 }
 
 /// What tells bindings between the same ends apart: the key as in forms, and behind `~` six characters of a hash of the arguments.
-fn properties_key(routing_key: &str, arguments: &[u8]) -> String {
+pub(super) fn properties_key(routing_key: &str, arguments: &[u8]) -> String {
     match (routing_key.is_empty(), arguments.is_empty()) {
         (true, true) => "~".to_owned(),
         (_, true) => paths::encode_form(routing_key),

@@ -20,7 +20,7 @@ const REASON: &str = "Closed via management plugin";
 const CONSUMER_TIMEOUT_MS: u64 = 1_800_000;
 
 /// Whether the caller may see what is a user's in a vhost.
-fn may_see(call: &Call, opened: &Opened) -> bool {
+pub(super) fn may_see(call: &Call, opened: &Opened) -> bool {
     let is_in_path = call.named.iter().any(|(name, _)| *name == "v");
     let vhost = if is_in_path { Some(call.named("v")) } else { call.header_vhost() };
     vhost.is_none_or(|vhost| *opened.vhost == *vhost) && (call.tags.is_monitor || *opened.user == *call.user.name)

@@ -28,6 +28,6 @@ pub(super) fn get(call: &Call) -> Answer {
         node.data.as_ref().map_or("none".into(), |path| path.display().to_string()),
         listening.join(", "),
     );
-    let text = plain::write(&settings).map_err(|error| ApiError::unavailable(&error.to_string()))?;
+    let text = plain::write(&settings).map_err(|error| ApiError::unavailable(error.to_string()))?;
     Ok(Reply::stream("text/plain; charset=utf-8", Body::from(head + &text)))
 }

@@ -10,8 +10,6 @@ use crate::metrics::Stat;
 use crate::metrics::read::{Churn, Number, Reader};
 use crate::vhost::registry::CLUSTER_NAME;
 
-/// Where tools keep the name of a cluster, as in RabbitMQ.
-
 pub(super) fn get(call: &Call) -> Answer {
     let broker = call.broker();
     let version = broker.identity.version.as_str();
