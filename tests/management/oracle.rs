@@ -160,6 +160,8 @@ fn requests() -> Vec<(&'static str, &'static str, Value)> {
         ("GET", "/health/checks/certificate-expiration/1/nonsense", none.clone()),
         ("GET", "/healthchecks/node", none.clone()),
         ("GET", "/feature-flags", none.clone()),
+        ("PUT", "/feature-flags/user_limits/enable", json!({})),
+        ("PUT", "/feature-flags/none/enable", json!({})),
         ("GET", "/connections", none.clone()),
         ("GET", "/channels", none.clone()),
         ("GET", "/consumers", none.clone()),

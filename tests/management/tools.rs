@@ -15,3 +15,19 @@ fn rabbitmqadmin_v2_finds_no_bindings_of_a_queue_that_does_not_exist() {
     }
     assert_eq!(http.send("GET", "/queues/none/q/bindings", b"").status, 404, "of a vhost there is more to know");
 }
+
+/// `rabbitmqadmin feature_flags enable_all`, and the tests of rabbit-hole.
+#[test]
+fn rabbitmqadmin_v2_and_rabbit_hole_enable_every_feature_flag_that_is_listed() {
+    let (_broker, http) = broker();
+    let flags = http.get("/feature-flags");
+    let names: Vec<&str> = flags.as_array().unwrap().iter().map(|flag| flag["name"].as_str().unwrap()).collect();
+    for name in &names {
+        assert_eq!(http.put(&format!("/feature-flags/{name}/enable"), &json!({})), 204, "{name}");
+    }
+    assert!(flags.as_array().unwrap().iter().all(|flag| flag["state"] == "enabled"), "{flags}");
+    // The client takes the newest as what the version promises.
+    assert!(names.contains(&"rabbitmq_4.2.0"), "{names:?}");
+    let refused = http.send("PUT", "/feature-flags/stream_queue/enable", b"{}");
+    assert_eq!((refused.status, refused.refusal().1.as_str()), (400, "unsupported"));
+}
