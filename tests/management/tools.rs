@@ -2,7 +2,7 @@
 //! here stands what these showed, and for tools that cannot be run here the fields that their sources read.
 
 use super::broker;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// `rabbitmqadmin bindings delete --idempotently` asks for the bindings of what may not exist.
 #[test]
@@ -30,4 +30,24 @@ fn rabbitmqadmin_v2_and_rabbit_hole_enable_every_feature_flag_that_is_listed() {
     assert!(names.contains(&"rabbitmq_4.2.0"), "{names:?}");
     let refused = http.send("PUT", "/feature-flags/stream_queue/enable", b"{}");
     assert_eq!((refused.status, refused.refusal().1.as_str()), (400, "unsupported"));
+}
+
+/// `rabbitmqadmin users declare --password … --hashing-algorithm sha512` sends the hash and not what made it.
+#[test]
+fn rabbitmqadmin_v2_sends_a_hash_without_its_algorithm() {
+    let (_broker, http) = broker();
+    for (name, hash) in [
+        ("sha256", "AQIDBD562wZulnIkbkI8HZsmfFoRXMfMQ58hNpv2Srn3em1P"),
+        ("sha512", "AQIDBFUqRTnysMEc0CIk3sMGFWMTzkd8SMfNIxJV3OVmeFn7gRrxcnXI7FYzSmKxhC66vhMbvX3ErCp6bdCHpMt2Icw="),
+        ("md5", "AQIDBK5nFiqhlTnyfPTD8IjvBG4="),
+    ] {
+        let user = json!({"password_hash": hash, "tags": "management"});
+        assert_eq!(http.put(&format!("/users/{name}"), &user), 201, "{name}");
+        assert_eq!(http.clone().login(name, "pa$$w0rd").get("/whoami")["name"], name);
+        assert_eq!(http.get(&format!("/users/{name}"))["hashing_algorithm"], format!("rabbit_password_hashing_{name}"));
+    }
+    let odd = http.send("PUT", "/users/odd", br#"{"password_hash": "AQID", "tags": ""}"#);
+    assert_eq!(odd.status, 400, "{}", odd.text());
+    let wrong: Value = json!({"password_hash": "AQIDBK5nFiqhlTnyfPTD8IjvBG4=", "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": ""});
+    assert_eq!(http.put("/users/wrong", &wrong), 400, "a name that is given is meant");
 }
