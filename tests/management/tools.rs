@@ -51,3 +51,20 @@ fn rabbitmqadmin_v2_sends_a_hash_without_its_algorithm() {
     let wrong: Value = json!({"password_hash": "AQIDBK5nFiqhlTnyfPTD8IjvBG4=", "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": ""});
     assert_eq!(http.put("/users/wrong", &wrong), 400, "a name that is given is meant");
 }
+
+/// `rabbitmqadmin plugins list` reads them from the nodes.
+#[test]
+fn rabbitmqadmin_v2_finds_plugins_by_the_names_of_rabbitmq() {
+    let (_broker, http) = broker();
+    let nodes = http.get("/nodes");
+    let plugins: Vec<&str> = nodes[0]["enabled_plugins"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    for name in [
+        "rabbitmq_management",
+        "rabbitmq_consistent_hash_exchange",
+        "rabbitmq_delayed_message_exchange",
+        "exchange_topic",
+    ] {
+        assert!(plugins.contains(&name), "{name}: {plugins:?}");
+    }
+    assert!(!plugins.contains(&"rabbitmq_shovel"), "{plugins:?}");
+}
