@@ -7,6 +7,12 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+unsafe extern "C" {
+    /// Gives back what the calling thread does not need: pages whose blocks are all free. Part of the allocator that is linked in anyway.
+    safe fn mi_collect(force: bool);
+}
+
 fn main() -> ExitCode {
+    broker::runtime::trim::use_allocator(|| mi_collect(false));
     broker::cli::main()
 }

@@ -23,6 +23,7 @@ use plugin_api::storage::Durability;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 use self::apply_file::FileInForce;
 pub use self::definitions::{DefinitionsError, Offline};
@@ -55,6 +56,8 @@ use crate::tls::{self, TlsError};
 use crate::topology::apply::ApplyError;
 use crate::topology::plan::mark_at_start;
 use crate::topology::schema::{AuthBackendDecl, Topology, VhostDecl};
+use crate::topology::settings::settings;
+use crate::vhost::registry::CLUSTER_NAME;
 use crate::vhost::{Numbers, Shared};
 
 /// What to run.
@@ -275,7 +278,8 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     let metrics_per_object = topology.metrics.per_object;
     let file = FileInForce::new(Arc::clone(&broker), source, topology.clone());
     let reloader = Reloader::new(Arc::clone(&broker), file);
-    let facts = NodeFacts { listeners: open.facts, metrics_per_object, data, topology: topology_file };
+    let settings = settings(&topology);
+    let facts = NodeFacts { listeners: open.facts, metrics_per_object, data, topology: topology_file, settings };
 
     let connections = Arc::new(tokio::sync::Mutex::new(JoinSet::new()));
     let mut accepting = JoinSet::new();
@@ -451,10 +455,11 @@ pub fn build(
     }
     // What became due meanwhile finds everything in its place.
     holder.start();
-    let cluster_name = topology.node.cluster_name.clone().or_else(|| {
-        // As RabbitMQ's tools set it.
-        vhosts.global_parameters().get("cluster_name").and_then(|name| name.as_str().map(str::to_owned))
-    });
+    // The file wins for what it names, as everywhere: a name that was set while the broker ran is over.
+    if topology.node.cluster_name.is_some() && vhosts.delete_global_parameter(CLUSTER_NAME) {
+        tracing::info!("the name of the cluster that was set is forgotten: the topology file has another");
+    }
+    let cluster_name = topology.node.cluster_name.clone();
     let limits = &topology.limits;
     let limits = Limits {
         frame_max_bytes: limits.frame_max_bytes,
@@ -491,12 +496,21 @@ pub fn build(
     Ok(Broker::new(parts))
 }
 
-/// Looks at the memory in use, for ever.
+/// Looks at the memory in use, for ever; many times a second only while something changes.
 async fn watch_memory(broker: Arc<Broker>) {
     let mut look = tokio::time::interval(alarms::LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut before, mut same_looks) = (0, 0);
     loop {
         look.tick().await;
-        broker.on_memory(message::live_bytes());
+        let used_bytes = message::live_bytes();
+        broker.on_memory(used_bytes);
         broker.committer.retry();
+        let is_same = used_bytes == before && broker.is_memory_at_rest();
+        same_looks = if is_same { same_looks + 1 } else { 0 };
+        before = used_bytes;
+        if same_looks >= alarms::QUIET_LOOKS {
+            broker.quiet.wait(alarms::LOOK_EVERY_QUIET).await;
+        }
     }
 }

@@ -47,6 +47,16 @@ pub trait AuthBackend: Send + Sync {
     /// Whether these credentials are good, and whose they are.
     async fn login(&self, login: &Login<'_>) -> Result<Answer<Identity>, AuthError>;
 
+    /// Whether a user whom something else than a password has proved may come in: the certificate of a client of TLS names them (SASL
+    /// EXTERNAL). There is no secret to look at, so this says whether the name is known, and with which tags. Since 2.4.
+    ///
+    /// Backends that know users by their secrets alone need not implement this: nobody comes in by them then. It is a question of
+    /// its own, so that a login with an empty password can never be taken for one.
+    async fn login_external(&self, login: &ExternalLogin<'_>) -> Result<Answer<Identity>, AuthError> {
+        let _ = login;
+        Ok(Answer::not_mine())
+    }
+
     /// A connected user has brought a new secret in place of one that expires (`connection.update-secret`). The answer
     /// takes the place of that of the login; a name other than before is refused by the broker.
     ///
@@ -85,6 +95,15 @@ impl std::fmt::Debug for Login<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Login").field("user", &self.user).field("vhost", &self.vhost).field("peer", &self.peer).finish()
     }
+}
+
+/// A login that the broker has verified itself.
+#[derive(Debug, Clone, Copy)]
+pub struct ExternalLogin<'a> {
+    /// The name, as the certificate says it.
+    pub user: &'a str,
+    /// Where the connection comes from.
+    pub peer: IpAddr,
 }
 
 /// A new secret for a user who is connected.

@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a helper that panics fails its test, which is what it is for")]
 
 mod access;
+mod bench;
 mod completion;
 mod contexts;
 mod messages;
 mod objects;
 mod scripts;
+mod tls;
 mod topology;
 
 use std::io::Write as _;

@@ -2,8 +2,11 @@
 
 use std::collections::HashMap;
 
-use tests::broker_process::BrokerProcess;
+use serde_json::json;
+use tests::broker_process::{BrokerOptions, BrokerProcess};
+use tests::http::Http;
 use tests::scenario::connection::{Connection, Event, Login};
+use tests::temp::TempDir;
 use tests::transport::Target;
 use tests::wire::value::Value;
 use tests::wire::{Field, Properties};
@@ -13,7 +16,7 @@ vhosts:
   /: { event_exchange: true, log_exchange: true }
   other: {}
 users:
-  guest: { password: guest, permissions: { /: { configure: .*, write: .*, read: .* }, other: { configure: .*, write: .*, read: .* } } }
+  guest: { password: guest, tags: administrator, permissions: { /: { configure: .*, write: .*, read: .* }, other: { configure: .*, write: .*, read: .* } } }
 ";
 
 fn text(text: &str) -> Field {
@@ -212,4 +215,61 @@ fn the_exchanges_are_there_only_where_the_file_says_so() {
         client.call(1, "exchange.declare", &passive);
         client.wait_for(1, "channel.close").unwrap();
     }
+}
+
+/// Semantics 29.2: `user_who_performed_action`, as whoever changes settings is called.
+#[test]
+fn changes_of_settings_are_told_with_who_made_them() {
+    let folder = TempDir::new("events-of-settings");
+    let topology = folder.write("topology.yaml", TOPOLOGY);
+    let broker = BrokerOptions::default().http().topology(topology).start().unwrap();
+    let guest = Http::new(broker.http());
+    assert_eq!(guest.put("/users/alice", &json!({"password": "a", "tags": "administrator"})), 201);
+    let alice = guest.clone().login("alice", "a");
+    assert_eq!(alice.put("/queues/other/q", &json!({"durable": true})), 401, "she may not enter");
+    assert_eq!(guest.put("/queues/other/q", &json!({"durable": true})), 201);
+    let mut watcher = Watcher::new(&broker, "amq.rabbitmq.event", "#");
+    watcher.until("consumer.created");
+    let policy = json!({"pattern": "^q", "definition": {"max-length": 5}, "priority": 3});
+    assert_eq!(alice.put("/vhosts/new", &json!({})), 201);
+    assert_eq!(alice.put("/policies/other/p", &policy), 201);
+    assert_eq!(alice.delete("/policies/other/p"), 204);
+    assert_eq!(alice.put("/vhost-limits/other/max-queues", &json!({"value": 9})), 204);
+    assert_eq!(alice.put("/parameters/shovel/other/s", &json!({"value": {"a": 1}})), 201);
+    assert_eq!(alice.put("/global-parameters/g", &json!({"value": 1})), 201);
+    assert_eq!(alice.put("/users/bob", &json!({"password": "b", "tags": "monitoring"})), 201);
+    let nothing = json!({"configure": "", "write": "", "read": ""});
+    assert_eq!(alice.put("/permissions/other/bob", &nothing), 201);
+    let imported = json!({"queues": [{"name": "brought", "vhost": "new", "durable": true}]});
+    assert_eq!(alice.post("/definitions", &imported).status, 204);
+    assert_eq!(alice.delete("/users/bob"), 204);
+    assert_eq!(alice.delete("/vhosts/new"), 204);
+    let events = watcher.until("vhost.deleted");
+    let settings: Vec<&(String, HashMap<String, String>)> =
+        events.iter().filter(|(key, _)| !key.starts_with("user.authentication")).collect();
+    for (key, headers) in &settings {
+        assert_eq!(headers.get("user_who_performed_action").map(String::as_str), Some("alice"), "{key}: {headers:?}");
+    }
+    let expected = [
+        "vhost.created",
+        "permission.created",
+        "queue.policy.updated",
+        "policy.set",
+        "queue.policy.cleared",
+        "policy.cleared",
+        "vhost.limits.set",
+        "parameter.set",
+        "parameter.set",
+        "user.created",
+        "user.tags.set",
+        "permission.created",
+        "queue.created",
+        "permission.deleted",
+        "user.deleted",
+    ];
+    let keys: Vec<&str> = settings.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(keys[..expected.len()], expected);
+    let updated = &settings[2].1;
+    assert_eq!((updated["name"].as_str(), updated["type"].as_str()), ("q", "rabbit_classic_queue"));
+    assert_eq!((updated["pattern"].as_str(), updated["priority"].as_str()), ("^q", "3"));
 }

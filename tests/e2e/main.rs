@@ -13,6 +13,7 @@ mod hook_reload;
 mod hooks;
 mod identity;
 mod lifecycle;
+mod many;
 mod packaging;
 mod pathological;
 mod proxied;

@@ -20,6 +20,7 @@ fn systemd_accepts_the_unit() {
     let folder = TempDir::new("unit");
     let unit = std::fs::read_to_string(packaging().join("systemd/broker.service")).expect("the unit is there");
     assert!(unit.contains("ExecStart=/usr/bin/broker "));
+    assert!(unit.contains("ExecReload=/bin/kill -HUP $MAINPID"));
     // Its program is not installed here.
     let unit = unit.replace("/usr/bin/broker", binary().expect("the broker is built").to_str().expect("text"));
     let path = folder.write("broker.service", &unit);
@@ -107,4 +108,47 @@ fn the_container_gets_all_it_needs_and_its_dashboard_asks_for_what_there_is() {
         }
     }
     assert!(count > 8);
+}
+
+/// What `cargo deb` would put into the package is there, and the unit and the package's scripts name what the package has.
+#[test]
+fn the_debian_package_has_files_for_everything_that_it_lists() {
+    let broker = repository().join("broker");
+    let manifest = std::fs::read_to_string(broker.join("Cargo.toml")).expect("the manifest");
+    let section = manifest.split("[package.metadata.deb]").nth(1).expect("the metadata of the package");
+    let (assets, _) = section.split_once("assets = [").and_then(|(_, rest)| rest.split_once("\n]")).expect("assets");
+    let mut targets = Vec::new();
+    for line in assets.lines().filter(|line| !line.trim().is_empty()) {
+        let words: Vec<&str> = line.split('"').skip(1).step_by(2).collect();
+        let [source, target, mode] = words[..] else { panic!("'{line}' is no asset") };
+        assert!(["644", "755"].contains(&mode), "{line}");
+        targets.push(target.to_owned());
+        // What is built first: its crate has to be there.
+        if let Some(library) = source.strip_prefix("target/release/lib") {
+            let name = library.strip_suffix(".so").expect("a library").replace('_', "-");
+            let plugin = std::fs::read_to_string(repository().join("plugins").join(&name).join("Cargo.toml"));
+            assert!(plugin.expect("its crate").contains("cdylib"), "{name} is a file of its own");
+        } else if let Some(folder) = source.strip_suffix("/*.lua") {
+            let mut files = broker.join(folder).read_dir().expect(source);
+            assert!(files.any(|file| file.expect("a file").path().extension().is_some_and(|kind| kind == "lua")));
+        } else if !["target/release/broker", "../target/man/*.1"].contains(&source) {
+            assert!(broker.join(source).is_file(), "{source} is there");
+        }
+    }
+    let unit = std::fs::read_to_string(packaging().join("systemd/broker.service")).expect("the unit");
+    for path in ["/usr/bin/broker", "/etc/broker/topology.yaml"] {
+        let (folder, _) = path[1..].rsplit_once('/').expect("a folder");
+        let is_packed = targets.iter().any(|target| *target == path[1..] || *target == format!("{folder}/"));
+        assert!(unit.contains(path) && is_packed, "{path}");
+    }
+    assert!(section.contains("conf-files = [\"/etc/broker/topology.yaml\"]"));
+    let user = std::fs::read_to_string(packaging().join("systemd/broker.sysusers")).expect("the user");
+    assert!(user.starts_with("u broker ") && unit.contains("\nUser=broker\n"));
+    for script in ["postinst", "postrm"] {
+        let script = packaging().join("deb").join(script);
+        let text = std::fs::read_to_string(&script).expect("a script of the package");
+        assert!(text.starts_with("#!/bin/sh\nset -e\n") && text.contains("\n#DEBHELPER#\n"), "{}", script.display());
+        let checked = Command::new("sh").arg("-n").arg(&script).status().expect("a shell");
+        assert!(checked.success());
+    }
 }

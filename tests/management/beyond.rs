@@ -2,9 +2,8 @@
 
 use super::{broker, m, payloads};
 use serde_json::{Value, json};
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
+use tests::event_stream::{EventStream, Told};
 use tests::http::Http;
 
 fn publish(http: &Http, key: &str, payload: &str) {
@@ -145,42 +144,68 @@ fn plugins_and_hooks_say_how_they_fare() {
     assert_eq!(answer["hooks"][0]["before"]["routing_key"], "q");
 }
 
+fn names(told: &[Told]) -> Vec<(&str, &str)> {
+    told.iter().map(|event| (event.kind.as_str(), event.data["properties"]["name"].as_str().unwrap_or(""))).collect()
+}
+
 #[test]
 fn what_happens_is_told_as_it_happens() {
     let (_broker, http) = broker();
     http.put("/users/monitor", &json!({"password": "p", "tags": "monitoring"}));
     http.put("/permissions/%2F/monitor", &json!({"configure": "", "write": "", "read": ""}));
     http.put("/vhosts/other", &json!({}));
-    let mut stream = TcpStream::connect(http.address()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    // monitor:p
-    let head = "GET /api/x/events HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Basic bW9uaXRvcjpw\r\nlast-event-id: 7\r\n\r\n";
-    stream.write_all(head.as_bytes()).unwrap();
-    let mut text = String::new();
-    let mut read_until = |wanted: &str| {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !text.contains(wanted) {
-            assert!(Instant::now() < deadline, "no '{wanted}' in {text}");
-            let mut piece = [0; 4096];
-            let count = stream.read(&mut piece).unwrap();
-            assert!(count > 0, "the stream ended: {text}");
-            text.push_str(&String::from_utf8_lossy(&piece[..count]));
-        }
-        text.clone()
-    };
+    let mut stream = EventStream::open(&http.clone().login("monitor", "p"), None);
     // The first rates come at once, so from here on everything is told.
-    let text = read_until("event: rates");
-    assert!(text.contains("content-type: text/event-stream") && text.contains("event: missed"), "{text}");
+    stream.until("rates");
     http.put("/queues/other/hidden", &json!({}));
     http.put("/users/secret", &json!({"tags": ""}));
     http.put("/queues/%2F/seen", &json!({}));
-    let text = read_until("\"name\":\"seen\"");
-    assert!(text.contains("event: queue.created"), "{text}");
-    assert!(!text.contains("hidden") && !text.contains("secret"), "of other vhosts and of users: {text}");
+    let told = stream.until("queue.created");
+    assert_eq!(names(&told), [("queue.created", "seen")], "nothing of other vhosts and of users");
+    assert_eq!(told[0].data["properties"]["user_who_performed_action"], "guest");
     // Who is no longer there hears no more.
     assert_eq!(http.delete("/users/monitor"), 204);
     let deadline = Instant::now() + Duration::from_secs(20);
-    while stream.read(&mut [0; 4096]).unwrap() > 0 {
+    while stream.next().is_some() {
         assert!(Instant::now() < deadline, "the stream goes on");
     }
+}
+
+#[test]
+fn who_comes_again_is_told_what_came_meanwhile() {
+    let (_broker, http) = broker();
+    http.put("/users/monitor", &json!({"password": "p", "tags": "monitoring"}));
+    http.put("/permissions/%2F/monitor", &json!({"configure": "", "write": "", "read": ""}));
+    http.put("/vhosts/other", &json!({}));
+    let monitor = http.clone().login("monitor", "p");
+    // Nobody has been here before, so nothing of what was is known.
+    let mut first = EventStream::open(&monitor, Some("7"));
+    let told = first.until("missed");
+    assert_eq!((names(&told), &told[0].data), (vec![("missed", "")], &json!({"count": null})));
+    first.until("rates");
+    http.put("/queues/%2F/a", &json!({}));
+    first.until("queue.created");
+    let at = first.last_id.clone();
+    drop(first);
+    http.put("/queues/%2F/b", &json!({}));
+    http.put("/queues/other/hidden", &json!({}));
+    http.put("/queues/%2F/c", &json!({}));
+    let mut again = EventStream::open(&monitor, Some(&at));
+    assert_eq!(names(&again.until("rates")), [("queue.created", "b"), ("queue.created", "c"), ("rates", "")]);
+    // Also rates say how far one has come.
+    let at = again.last_id.clone();
+    let mut third = EventStream::open(&monitor, Some(&at));
+    assert_eq!(names(&third.until("rates")), [("rates", "")]);
+    // More than is kept: each policy that applies is told of each queue.
+    for number in 0..20 {
+        http.put(&format!("/queues/%2F/many-{number}"), &json!({}));
+    }
+    for number in 0..230 {
+        http.put("/policies/%2F/p", &json!({"pattern": "^many", "definition": {"max-length": number}}));
+    }
+    let mut late = EventStream::open(&monitor, Some(&at));
+    let told = late.until("queue.policy.updated");
+    let missed = told[0].data["count"].as_u64().unwrap();
+    // 20 queues, then 20 events of queues and one of the policy, 230 times.
+    assert_eq!((told[0].kind.as_str(), missed), ("missed", 20 + 230 * 21 - 4096));
 }

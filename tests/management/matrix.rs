@@ -34,6 +34,8 @@ PUT     /users/{u}                                               admin
 DELETE  /users/{u}                                               admin
 GET     /users/{u}/permissions                                   admin
 GET     /users/{u}/topic-permissions                             admin
+GET     /users/{u}/queues                                        any
+GET     /config/effective                                        admin
 GET     /permissions                                             admin
 GET     /permissions/{v}/{u}                                     admin
 PUT     /permissions/{v}/{u}                                     admin

@@ -169,3 +169,37 @@ fn messages_over_http_are_counted_for_the_node() {
     assert_eq!((&stats["publish"], &stats["get"], &stats["get_no_ack"]), (&json!(4), &json!(2), &json!(3)), "{stats}");
     assert_eq!(http.get("/exchanges/%2F/amq.default")["message_stats"]["publish_in"], json!(4));
 }
+
+#[test]
+fn purge_with_a_count_drops_the_first_ones() {
+    let (_broker, http) = broker();
+    http.put("/queues/%2F/dead", &json!({}));
+    let arguments = json!({"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"});
+    http.put("/queues/%2F/q", &json!({"durable": true, "arguments": arguments}));
+    let publish = |payload: &str| assert_eq!(publish(&http, "q", payload), json!(true));
+    ["1", "2", "3", "4", "5"].into_iter().for_each(publish);
+    let left = |count: usize| {
+        let seen = http.get("/x/queues/%2F/q/browse");
+        assert_eq!(seen["ready"], count, "{seen}");
+        payloads(&seen["messages"])
+    };
+    for nothing in ["?count=0", "?count=-1", "?count=x", "?count="] {
+        let expected = if nothing == "?count=0" { 204 } else { 400 };
+        assert_eq!(http.delete(&format!("/queues/%2F/q/contents{nothing}")), expected, "{nothing}");
+        left(5);
+    }
+    assert_eq!(http.delete("/queues/%2F/q/contents?count=2"), 204);
+    assert_eq!(left(3), [m("3", false), m("4", false), m("5", false)]);
+    assert_eq!(http.delete("/queues/%2F/q/contents?count=100"), 204);
+    left(0);
+    publish("6");
+    assert_eq!(http.delete("/queues/%2F/q/contents"), 204);
+    left(0);
+    assert_eq!(http.get("/x/queues/%2F/dead/browse")["ready"], 0, "what is purged is no dead letter");
+    assert_eq!(http.delete("/queues/%2F/none/contents?count=1"), 404);
+    http.put("/users/u", &json!({"password": "p", "tags": "management"}));
+    http.put("/permissions/%2F/u", &json!({"configure": ".*", "write": ".*", "read": ""}));
+    publish("7");
+    assert_eq!(http.clone().login("u", "p").delete("/queues/%2F/q/contents?count=1"), 401);
+    left(1);
+}

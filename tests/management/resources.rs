@@ -287,3 +287,62 @@ fn health_checks_answer_as_orchestrators_expect() {
     let failed = http.send("GET", "/health/checks/protocol-listener/mqtt,amqp", b"");
     assert_eq!((failed.status, failed.json()["missing"].clone()), (503, json!(["mqtt"])));
 }
+
+#[test]
+fn queues_of_a_user_are_those_that_it_has_declared() {
+    let folder = TempDir::new("queues-of-users");
+    let data = folder.path().join("data").display().to_string();
+    let start = || BrokerOptions::default().http().argument("--data").argument(&data).start().unwrap();
+    let broker = start();
+    let guest = Http::new(broker.http());
+    assert_eq!(guest.put("/vhosts/other", &json!({})), 201);
+    for (user, vhosts) in [("ann", &["%2F", "other"][..]), ("bob", &["%2F"])] {
+        guest.put(&format!("/users/{user}"), &json!({"password": "p", "tags": "management"}));
+        for vhost in vhosts {
+            guest
+                .put(&format!("/permissions/{vhost}/{user}"), &json!({"configure": ".*", "write": ".*", "read": ".*"}));
+            let queue = format!("/queues/{vhost}/of-{user}");
+            assert_eq!(guest.clone().login(user, "p").put(&queue, &json!({"durable": true})), 201);
+        }
+    }
+    let names = |http: &Http, user: &str, query: &str| -> Vec<String> {
+        let list = http.get(&format!("/users/{user}/queues{query}"));
+        let rows = list.get("items").unwrap_or(&list).as_array().unwrap().clone();
+        rows.iter().map(|row| format!("{} {}", row["vhost"].as_str().unwrap(), row["name"].as_str().unwrap())).collect()
+    };
+    let check = |http: &Http| {
+        assert_eq!(names(http, "ann", ""), ["/ of-ann", "other of-ann"]);
+        assert_eq!(names(http, "ann", "?page=2&page_size=1"), ["other of-ann"]);
+        assert!(names(http, "guest", "").is_empty() && names(http, "nobody", "").is_empty());
+        // Of what others have, one sees what is in one's own vhosts.
+        assert_eq!(names(&http.clone().login("bob", "p"), "ann", ""), ["/ of-ann"]);
+    };
+    check(&guest);
+    broker.terminate().unwrap();
+    let broker = start();
+    check(&Http::new(broker.http()));
+}
+
+#[test]
+fn effective_settings_are_shown_to_administrators_without_secrets() {
+    let folder = TempDir::new("effective");
+    let text = "
+limits: { heartbeat_secs: 17 }
+users: { guest: { password: guest, tags: administrator }, ann: { password: s3cret, tags: monitoring } }
+";
+    let topology = folder.write("topology.yaml", text);
+    let broker = BrokerOptions::default().http().topology(topology).start().unwrap();
+    let http = Http::new(broker.http());
+    // A browser asks for other things than JSON.
+    let answer = http.clone().header("accept", "text/plain").send("GET", "/config/effective", b"");
+    let text = answer.text();
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("text/plain; charset=utf-8")));
+    for part in
+        ["heartbeat_secs: 17\n", "frame_max_bytes: 131072\n", "memory_watermark_bytes: ", "cluster_name: broker\n"]
+    {
+        assert!(text.contains(part), "no {part} in {text}");
+    }
+    assert!(text.contains(&format!("http {}", broker.http())), "{text}");
+    assert!(!text.contains("s3cret") && !text.contains("password"), "{text}");
+    assert_eq!(http.login("ann", "s3cret").send("GET", "/config/effective", b"").status, 401);
+}

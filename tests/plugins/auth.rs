@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 use tests::broker_process::{BrokerOptions, BrokerProcess};
+use tests::certificates::{Authority, connect};
+use tests::event_stream::EventStream;
 use tests::http::Http;
 use tests::scenario::connection::{Connection, Login};
 use tests::temp::TempDir;
-use tests::transport::Target;
+use tests::transport::{Target, TlsTransport};
 use tests::wire::{Field, spec};
 
 use crate::build;
@@ -20,11 +22,16 @@ struct Running {
 }
 
 fn start(name: &str) -> Running {
+    start_with(name, "500ms")
+}
+
+/// With a first backend that may think so long.
+fn start_with(name: &str, timeout: &str) -> Running {
     let folder = TempDir::new(name);
     let plugin = build::copied(&build::stand_alone("tests/fixtures/auth-scripted"), name);
     let mut text = format!("plugins: [{}]\n", plugin.display());
     text.push_str("auth:\n  backends:\n    - internal\n");
-    let _ = writeln!(text, "    - {{ kind: scripted, timeout: 500ms, config: {{ gate: gate }} }}");
+    let _ = writeln!(text, "    - {{ kind: scripted, timeout: {timeout}, config: {{ gate: gate }} }}");
     let _ = writeln!(text, "    - {{ kind: scripted, name: patient, timeout: 30s, config: {{ gate: gate }} }}");
     text.push_str("users: { guest: { password: guest, tags: [administrator], permissions: { /: all } } }\n");
     text.push_str("vhosts: { /: {}, deny: {}, panics: {}, gate: {} }\n");
@@ -239,4 +246,68 @@ fn logins_of_the_management_api_go_through_the_chain() {
     assert!(admin.put("/queues/%2F/deny", &serde_json::json!({})) >= 400);
     let names: Vec<Json> = admin.get("/vhosts").as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
     assert!(names.contains(&Json::from("/")), "{names:?}");
+}
+
+/// The first event of a vhost waits for the backend, and what comes behind it with it; neither is left out.
+#[test]
+fn events_of_a_vhost_wait_until_the_backend_has_said_who_may_enter() {
+    let running = start_with("auth-events", "30s");
+    let guest = running.http();
+    for vhost in ["gate", "deny", "%2F"] {
+        assert_eq!(
+            guest.put(
+                &format!("/permissions/{vhost}/guest"),
+                &serde_json::json!({"configure": ".*", "write": "", "read": ""})
+            ) / 100,
+            2
+        );
+    }
+    let mut stream = EventStream::open(&guest.clone().login("monitor", "secret"), None);
+    stream.until("rates");
+    let created = |vhost: &str, queue: &str| {
+        assert_eq!(guest.put(&format!("/queues/{vhost}/{queue}"), &serde_json::json!({})), 201)
+    };
+    created("gate", "first");
+    created("deny", "hidden");
+    created("%2F", "last");
+    created("gate", "second");
+    let at = stream.last_id.clone();
+    assert_eq!(stream.until("rates").len(), 1, "rates go on");
+    assert_eq!(stream.last_id, at, "what waits has not been sent");
+    running.open_gate();
+    let names: Vec<Json> =
+        (0..3).map(|_| stream.until("queue.created")[0].data["properties"]["name"].clone()).collect();
+    assert_eq!(names, ["first", "last", "second"]);
+}
+
+/// Semantics 4.3: the certificate names a user whom a backend knows, and it says what they may do.
+#[test]
+fn users_of_a_backend_come_in_by_their_certificates() {
+    let authority = Authority::new("the authority");
+    authority.install(&authority.server());
+    let plugin = build::copied(&build::stand_alone("tests/fixtures/auth-scripted"), "auth-external");
+    let rest = format!(
+        "plugins: [{}]\nlisteners: {{ amqps: '127.0.0.1:0' }}\nauth: {{ backends: [internal, {{ kind: scripted, timeout: 500ms }}] }}\nvhosts: {{ /: {{}}, deny: {{}} }}\n",
+        plugin.display()
+    );
+    let folder = TempDir::new("auth-external");
+    let topology = authority.topology(", client_certificates: require, login_from: common_name", &rest);
+    let topology = folder.write("topology.yaml", &topology);
+    let broker = BrokerOptions::default().topology(topology).start().expect("the broker starts");
+    let address = broker.address_in_log("listening with TLS").unwrap();
+    let login = |name: &str, vhost: &str| {
+        let config = authority.trusting(Some(&authority.client(name)));
+        let mut connection = Connection::new(Box::new(TlsTransport(connect(address, &config))));
+        connection.login_by("EXTERNAL", Vec::new(), &Login::guest(vhost)).map(|()| connection)
+    };
+    let mut ann = login("ann", "/").unwrap();
+    open_channel(&mut ann, 1);
+    declare(&mut ann, 1, "allowed");
+    ann.call(1, "queue.declare", &[("queue", text("deny"))]);
+    assert_eq!(closed(&mut ann, 1).0, 403);
+    assert!(login("ann", "deny").is_err(), "the backend says no to the vhost");
+    for name in ["stranger", "deny", "error", "panic", "block"] {
+        assert!(login(name, "/").is_err(), "{name} does not come in");
+    }
+    assert!(login("guest", "/").is_ok(), "the broker's own users come in as before");
 }

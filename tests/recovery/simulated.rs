@@ -184,7 +184,7 @@ fn declare(connection: &mut Connection) -> Result<(), String> {
 
 /// What is in the queues.
 struct Contents {
-    queues: Vec<Vec<Found>>,
+    queues: Vec<Option<Vec<Found>>>,
     corrupt: Option<String>,
     is_drained: bool,
 }
@@ -200,7 +200,7 @@ fn look(connection: &mut Connection, drains: bool) -> Result<Contents, String> {
                 Err(text) => contents.corrupt = Some(format!("{name}: {text}")),
             }
         }
-        contents.queues.push(found);
+        contents.queues.push(Some(found));
     }
     let all = [("delivery-tag", Field::Number(0)), ("multiple", Field::Bit(true))];
     let method = if drains { "basic.ack" } else { "basic.nack" };

@@ -26,6 +26,7 @@ pub struct BrokerOptions {
     has_http: bool,
     has_metrics: bool,
     under: Vec<String>,
+    log_level: Option<String>,
 }
 
 impl BrokerOptions {
@@ -53,6 +54,12 @@ impl BrokerOptions {
         self
     }
 
+    /// Logs at this level, rather than everything.
+    pub fn log_level(mut self, level: impl Into<String>) -> Self {
+        self.log_level = Some(level.into());
+        self
+    }
+
     /// Starts it by this command, which gets the broker's own as its last arguments. The process has to become the broker.
     pub fn under(mut self, command: Vec<String>) -> Self {
         self.under = command;
@@ -73,7 +80,8 @@ impl BrokerOptions {
             }
             None => Command::new(binary),
         };
-        command.args(["--listen", "127.0.0.1:0", "--log", "debug"]).args(&self.arguments);
+        let log_level = self.log_level.as_deref().unwrap_or("debug");
+        command.args(["--listen", "127.0.0.1:0", "--log", log_level]).args(&self.arguments);
         command.args(["--http", if self.has_http { "127.0.0.1:0" } else { "off" }]);
         command.args(["--metrics", if self.has_metrics { "127.0.0.1:0" } else { "off" }]);
         if let Some(topology) = &self.topology {

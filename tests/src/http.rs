@@ -75,6 +75,11 @@ impl Http {
     /// # Errors
     /// What went wrong.
     pub fn try_send(&self, method: &str, path: &str, body: &[u8]) -> Result<Answer, String> {
+        self.raw(&[self.head(method, path, body).as_bytes(), body].concat(), method == "HEAD")
+    }
+
+    /// The head of a request, for who reads the answer himself.
+    pub fn head(&self, method: &str, path: &str, body: &[u8]) -> String {
         let mut head = format!("{method} /api{path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", self.address);
         if let Some((user, password)) = &self.login {
             head += &format!("authorization: Basic {}\r\n", STANDARD.encode(format!("{user}:{password}")));
@@ -89,8 +94,7 @@ impl Http {
         for (name, value) in &self.headers {
             head += &format!("{name}: {value}\r\n");
         }
-        head += "\r\n";
-        self.raw(&[head.as_bytes(), body].concat(), method == "HEAD")
+        head + "\r\n"
     }
 
     /// Sends bytes as they are, and reads until the other side closes.

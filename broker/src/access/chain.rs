@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use plugin_api::auth::{
-    Answer, AuthBackend, AuthError, Identity, Login, Renewal, ResourceRequest, Subject, TopicRequest, Verdict,
-    VhostRequest,
+    Answer, AuthBackend, AuthError, ExternalLogin, Identity, Login, Renewal, ResourceRequest, Subject, TopicRequest,
+    Verdict, VhostRequest,
 };
 use sha2::{Digest, Sha256};
 
@@ -61,6 +61,15 @@ impl Default for Chain {
         let internal = Step { name: INTERNAL.to_owned(), asked: None, authorization: vec![0] };
         Self::of(vec![internal])
     }
+}
+
+/// What shows that somebody is who they say.
+#[derive(Clone, Copy)]
+pub(super) enum Proof<'a> {
+    /// It is still to be looked at.
+    Password(&'a [u8]),
+    /// The broker has looked at it: a certificate.
+    External,
 }
 
 /// The name of the broker's own users.
@@ -165,13 +174,17 @@ impl Access {
     pub(super) async fn login_by_chain(
         &self,
         name: Option<&str>,
-        password: &[u8],
+        proof: Proof<'_>,
         peer: IpAddr,
     ) -> Result<Arc<User>, Refusal> {
         let mut refusal = Refusal::UnknownUser;
         for (place, step) in self.chain.steps.iter().take(self.chain.login_count).enumerate() {
             let Some(backend) = &step.asked else {
-                match self.internal_login(name, password, peer) {
+                let user = match proof {
+                    Proof::Password(password) => self.internal_login(name, password, peer),
+                    Proof::External => self.internal_login_external(name, peer),
+                };
+                match user {
                     Ok(user) => return Ok(self.authorized(place, user, peer)),
                     Err(reason) => refusal = reason,
                 }
@@ -179,8 +192,7 @@ impl Access {
             };
             // A backend is not told names that are no text.
             let Some(name) = name else { continue };
-            let login = Login { user: name, password, vhost: None, peer };
-            match self.ask_login(place, &**backend, &login).await {
+            match self.ask_login(place, &**backend, name, proof, peer).await {
                 Ok(Verdict::Allow(identity)) => return Ok(Arc::new(User::foreign(place, identity, peer))),
                 Ok(Verdict::Deny(reason)) => {
                     tracing::info!(backend = step.name, user = name, reason, "auth backend refused a login");
@@ -194,17 +206,6 @@ impl Access {
             }
         }
         Err(refusal)
-    }
-
-    /// An internal user whom something else than a password has proved.
-    pub(super) fn login_without_password(&self, name: &str, peer: IpAddr) -> Result<Arc<User>, Refusal> {
-        let mut steps = self.chain.steps.iter().take(self.chain.login_count);
-        let place = steps.position(|step| step.asked.is_none()).ok_or(Refusal::UnknownUser)?;
-        let user = self.user(name).ok_or(Refusal::UnknownUser)?;
-        if user.loopback_only && !peer.is_loopback() {
-            return Err(Refusal::NotFromLoopback);
-        }
-        Ok(self.authorized(place, user, peer))
     }
 
     /// An internal user whose permissions others know is one of theirs from here on.
@@ -221,15 +222,24 @@ impl Access {
         &self,
         place: usize,
         backend: &dyn AuthBackend,
-        login: &Login<'_>,
+        user: &str,
+        proof: Proof<'_>,
+        peer: IpAddr,
     ) -> Result<Verdict<Identity>, AuthError> {
-        let peer = login.peer.to_string();
-        let key = self.chain.key(place, &[b"login", login.user.as_bytes(), login.password, peer.as_bytes()]);
+        let address = peer.to_string();
+        let (kind, password): (&[u8], &[u8]) = match proof {
+            Proof::Password(password) => (b"login", password),
+            Proof::External => (b"external", b""),
+        };
+        let key = self.chain.key(place, &[kind, user.as_bytes(), password, address.as_bytes()]);
         let now_ms = wall_ms();
         let verdict = match self.chain.kept(&key, now_ms) {
             Some((verdict, _)) => verdict,
             None => {
-                let answer = backend.login(login).await?;
+                let answer = match proof {
+                    Proof::Password(password) => backend.login(&Login { user, password, vhost: None, peer }).await?,
+                    Proof::External => backend.login_external(&ExternalLogin { user, peer }).await?,
+                };
                 let verdict = match answer.verdict {
                     Verdict::Allow(identity) => Verdict::Allow(Some(identity)),
                     Verdict::Deny(reason) => Verdict::Deny(reason),

@@ -4,12 +4,13 @@ use plugin_api::value::{Table, Value};
 
 use super::Change;
 use super::account::Account;
-use crate::events::{Events, Kind};
+use crate::events::{Events, Kind, actor};
 use crate::topology::schema::UserLimitsDecl;
+use crate::vhost::PERFORMED_BY;
 
 /// A user was added, or is not as it was.
 pub(super) fn user_put(events: &Events, old: Option<&Account>, new: &Account) {
-    let name = || Table::new().with("name", new.user.name.as_str());
+    let name = || by(Table::new().with("name", new.user.name.as_str()));
     if old.is_none() {
         events.tell(Kind::UserCreated, None, name);
     } else if old.is_some_and(|old| old.password != new.password) {
@@ -22,7 +23,9 @@ pub(super) fn user_put(events: &Events, old: Option<&Account>, new: &Account) {
         events.tell(Kind::UserTagsSet, None, || name().with("tags", Value::Array(tags())));
     }
     if old.map_or(UserLimitsDecl::default(), |old| old.limits) != new.limits {
-        events.tell(Kind::UserLimitsSet, None, || limits(&new.user.name, new.limits));
+        let is_cleared = new.limits == UserLimitsDecl::default();
+        let kind = if is_cleared { Kind::UserLimitsCleared } else { Kind::UserLimitsSet };
+        events.tell(kind, None, || by(limits(&new.user.name, new.limits)));
     }
 }
 
@@ -37,11 +40,11 @@ fn limits(user: &str, limits: UserLimitsDecl) -> Table {
 
 /// What the ledger is told, but of users.
 pub(super) fn changed(events: &Events, change: &Change) {
-    let user = |user: &str| Table::new().with("user", user);
+    let user = |user: &str| by(Table::new().with("user", user));
     match change {
         Change::UserPut(_) | Change::DefaultsLeft => {}
         Change::UserRemoved(name) => {
-            events.tell(Kind::UserDeleted, None, || Table::new().with("name", name.as_str()));
+            events.tell(Kind::UserDeleted, None, || by(Table::new().with("name", name.as_str())));
         }
         Change::PermissionPut(name, decl) => events.tell(Kind::PermissionCreated, Some(&decl.vhost), || {
             let table = user(name).with("configure", decl.configure.as_str());
@@ -60,4 +63,9 @@ pub(super) fn changed(events: &Events, change: &Change) {
             events.tell(Kind::TopicPermissionDeleted, Some(vhost), || user(name).with("exchange", exchange.as_str()));
         }
     }
+}
+
+/// With whose doing it is.
+fn by(table: Table) -> Table {
+    table.with(PERFORMED_BY, &*actor())
 }

@@ -29,7 +29,7 @@ use parking_lot::RwLock;
 pub use plugin_api::auth::Resource;
 
 use self::account::Account;
-use self::chain::Chain;
+use self::chain::{Chain, Proof};
 use self::foreign::ForeignTopics;
 pub use self::{
     account::{StoredAccounts, TopicPermission, UserRecord, UserUpdate},
@@ -226,7 +226,7 @@ impl Access {
             .credentials(response)
             .map_err(|error| LoginError::Malformed { mechanism, reason: error.reason() })?;
         let name = std::str::from_utf8(credentials.user).ok();
-        self.login_by_chain(name, credentials.password, peer.address.to_canonical())
+        self.login_by_chain(name, Proof::Password(credentials.password), peer.address.to_canonical())
             .await
             .map_err(|reason| LoginError::Refused { user: printable_name(credentials.user), reason })
     }
@@ -250,14 +250,23 @@ impl Access {
         Ok(Arc::clone(&account.user))
     }
 
-    /// Lets in whom a verified certificate names. There is no password to check; the user has to be one of the broker's own, where those may log
-    /// in at all (semantics 4.3). Other backends are not asked: they know users by their passwords.
+    /// An internal user whom something else than a password has proved.
+    fn internal_login_external(&self, name: Option<&str>, peer: IpAddr) -> Result<Arc<User>, Refusal> {
+        let user = name.and_then(|name| self.user(name)).ok_or(Refusal::UnknownUser)?;
+        if user.loopback_only && !peer.is_loopback() {
+            return Err(Refusal::NotFromLoopback);
+        }
+        Ok(user)
+    }
+
+    /// Lets in whom a verified certificate names. There is no password to check; one of the backends has to know the name, in the order of logins
+    /// (semantics 4.3, 4.10). Backends that know users by their secrets alone know nobody here.
     ///
     /// # Errors
-    /// [`LoginError::Refused`] for a user that does not exist, or may come from the broker's own machine only.
-    pub fn login_external(&self, name: &str, peer: Peer) -> Result<Arc<User>, LoginError> {
-        let refused = |reason| LoginError::Refused { user: printable_name(name.as_bytes()), reason };
-        self.login_without_password(name, peer.address.to_canonical()).map_err(refused)
+    /// [`LoginError::Refused`] for a user that nobody knows, or that may come from the broker's own machine only.
+    pub async fn login_external(&self, name: &str, peer: Peer) -> Result<Arc<User>, LoginError> {
+        let login = self.login_by_chain(Some(name), Proof::External, peer.address.to_canonical());
+        login.await.map_err(|reason| LoginError::Refused { user: printable_name(name.as_bytes()), reason })
     }
 
     /// Whether the user has a permission entry for this vhost, whatever it allows. For users of a backend see [`Foreign::permits`].

@@ -356,6 +356,9 @@ fn changes_are_told() {
     let limits = UserLimitsDecl { max_connections: Some(1), max_channels: None };
     access.put_user("bob", UserUpdate { limits: Some(limits), ..update(None, &["monitoring"]) }).unwrap();
     assert_eq!(keys(), ["user.password.cleared", "user.limits.set"]);
+    let limits = Some(UserLimitsDecl::default());
+    access.put_user("bob", UserUpdate { limits, ..update(None, &["monitoring"]) }).unwrap();
+    assert_eq!(keys(), ["user.limits.cleared"]);
     access.put_user("bob", update(None, &[])).unwrap();
     assert_eq!(keys(), ["user.tags.set"]);
     access.set_permission("bob", &permission("/", "", "a", "b")).unwrap();

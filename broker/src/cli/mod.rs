@@ -1,8 +1,9 @@
 //! The command line: what each command takes, and the exit code of each.
 //!
 //! Commands print for people: results to standard output, what went wrong to standard error in one sentence with a way out.
-//! Exit codes are those of sysexits(3). Nothing here knows AMQP; `run` hands over to the node.
+//! Exit codes are those of sysexits(3). Nothing here knows AMQP but `bench`, which is a client of it; `run` hands over to the node.
 
+mod bench;
 mod check;
 mod client;
 mod definitions;
@@ -105,6 +106,9 @@ enum Command {
     Vhost(WithRemote<client::access::VhostArgs>),
     /// Set and clear policies
     Policy(WithRemote<client::access::PolicyArgs>),
+    /// Measure a broker of AMQP 0-9-1: throughput, latency, backlog, connections, churn, routing
+    #[command(long_about = bench::LONG_ABOUT)]
+    Bench(bench::BenchArgs),
     /// Remember brokers by name
     Context(WithRemote<client::context::ContextArgs>),
     /// Print an answer of the management API
@@ -138,6 +142,7 @@ Examples:
   broker definitions import definitions.json --data DIR    take over what a RabbitMQ exported
   broker list queues --sort messages --reverse             what a running broker has
   broker get orders --count 3 --format json                look at messages and put them back
+  broker bench throughput --size 16 --inflight 20000       how fast a broker is; any that speaks AMQP 0-9-1
   source <(COMPLETE=bash broker)                           completion, with live names
 
 Every option can be given by its environment variable instead; the command line wins, and an empty variable counts as none.";
@@ -216,6 +221,7 @@ impl Command {
             Self::Permission(WithRemote { args, remote }) => client::access::permission(&args, &remote),
             Self::Vhost(WithRemote { args, remote }) => client::access::vhost(&args, &remote),
             Self::Policy(WithRemote { args, remote }) => client::access::policy(&args, &remote),
+            Self::Bench(args) => bench::bench(&args),
             Self::Context(WithRemote { args, remote }) => client::context::context(args, &remote),
             Self::Api(WithRemote { args, remote }) => client::list::show(&args, &remote),
             Self::Ctl(WithRemote { args, remote }) => client::ctl::ctl(&args, &remote),

@@ -12,6 +12,7 @@ use crate::{
     config::{self, Diagnostic, parse_listen, parse_listen_at},
     node::{self, End, NodeOptions, apply_file},
     plugin_host::Registry,
+    runtime::trim,
     topology::{
         check::Types,
         schema::{DefinitionsDecl, MANAGEMENT_PORT, METRICS_PORT, Topology},
@@ -151,7 +152,7 @@ pub(super) fn run(args: RunArgs) -> u8 {
         plugin_dirs: args.plugin_dir,
         reload,
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().on_thread_park(trim::on_park).build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("broker: the threads of the broker cannot be started: {error}; check the limits of this account");

@@ -17,17 +17,20 @@
 //! ```
 //!
 //! In a task, `subscription.next().await` waits; see [`Subscription`] for what happens to one that is too slow. Names and properties are those
-//! of RabbitMQ's event exchange; `user_who_performed_action` is there where a client did it.
+//! of RabbitMQ's event exchange; `user_who_performed_action` says whose doing it was ([`actor`]).
 
+mod actor;
 mod feed;
 mod log;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use plugin_api::value::{Table, Value};
 
-pub use self::feed::{Feed, Next, WAITING_BYTES_MAX, WAITING_MAX};
+pub use self::actor::{INTERNAL_USER, acting_as, actor};
+pub use self::feed::{Feed, KEPT_BYTES_MAX, KEPT_MAX, Next, Position, WAITING_BYTES_MAX, WAITING_MAX};
 pub use self::log::{LogLayer, LogLine, LogSubscription, follow_log, unfollowed};
 
 /// Events since it was made.
@@ -50,6 +53,8 @@ pub struct Event {
 #[derive(Clone)]
 pub struct Events {
     feed: Feed<Event>,
+    /// Until when the last events are kept, in milliseconds since the epoch; 0 is not at all.
+    keep_until_ms: Arc<AtomicU64>,
     now_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
@@ -81,6 +86,10 @@ kinds! {
     QueueCreated = "queue.created",
     /// A queue is gone.
     QueueDeleted = "queue.deleted",
+    /// A policy that was added or changed is why a queue has another policy now.
+    QueuePolicyUpdated = "queue.policy.updated",
+    /// A policy that is gone is why a queue has another policy, or none, now.
+    QueuePolicyCleared = "queue.policy.cleared",
     /// An exchange was declared.
     ExchangeCreated = "exchange.created",
     /// An exchange is gone.
@@ -135,8 +144,10 @@ kinds! {
     UserPasswordCleared = "user.password.cleared",
     /// A user has other tags.
     UserTagsSet = "user.tags.set",
-    /// A user has other limits.
+    /// A user has limits, or others than before.
     UserLimitsSet = "user.limits.set",
+    /// A user has no limits any more.
+    UserLimitsCleared = "user.limits.cleared",
     /// A user may do something in a vhost.
     PermissionCreated = "permission.created",
     /// A user may do nothing in a vhost any more.
@@ -154,7 +165,7 @@ kinds! {
 impl Events {
     /// `now_ms` says the time in milliseconds since the epoch.
     pub fn new(now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
-        Self { feed: Feed::default(), now_ms: Arc::new(now_ms) }
+        Self { feed: Feed::default(), keep_until_ms: Arc::default(), now_ms: Arc::new(now_ms) }
     }
 
     /// Whether anybody listens.
@@ -176,13 +187,32 @@ impl Events {
             properties.insert("vhost", vhost);
         }
         let bytes = size_of::<Event>() + weight(&properties);
-        let event = Event { kind, at_ms: (self.now_ms)(), vhost: vhost.map(str::to_owned), properties };
+        let at_ms = (self.now_ms)();
+        let keep_until_ms = self.keep_until_ms.load(Ordering::Relaxed);
+        if keep_until_ms > 0 && keep_until_ms < at_ms {
+            self.keep_until_ms.store(0, Ordering::Relaxed);
+            self.feed.forget();
+        }
+        let event = Event { kind, at_ms, vhost: vhost.map(str::to_owned), properties };
         self.feed.send(event, bytes);
     }
 
     /// Everything that happens from now on.
     pub fn subscribe(&self) -> Subscription {
         self.feed.subscribe()
+    }
+
+    /// Keeps the last events from now on for so long, up to [`KEPT_MAX`] and [`KEPT_BYTES_MAX`], for [`Self::subscribe_after`]. To be called again and
+    /// again by who may come again.
+    pub fn keep_for(&self, ms: u64) {
+        let now_ms = (self.now_ms)();
+        self.keep_until_ms.store(now_ms.saturating_add(ms), Ordering::Relaxed);
+        self.feed.keep(now_ms);
+    }
+
+    /// What happened after `position`; see [`Feed::subscribe_after`].
+    pub fn subscribe_after(&self, position: Position) -> (Subscription, Option<u64>) {
+        self.feed.subscribe_after(position)
     }
 }
 
@@ -228,6 +258,23 @@ mod tests {
         let event = Event { kind: Kind::UserAuthenticationFailure, at_ms: 7, vhost: Some("v".into()), properties };
         assert_eq!(subscription.try_next(), Some(Next::News(Arc::new(event))));
         assert_eq!(Kind::UserAuthenticationFailure.key(), "user.authentication.failure");
+    }
+
+    #[test]
+    fn events_are_kept_for_a_while_and_then_cost_nothing_again() {
+        static NOW_MS: AtomicU64 = AtomicU64::new(1000);
+        let events = Events::new(|| NOW_MS.load(Ordering::Relaxed));
+        events.keep_for(500);
+        let at = events.subscribe().at();
+        events.tell(Kind::QueueCreated, Some("/"), Table::new);
+        NOW_MS.store(1500, Ordering::Relaxed);
+        let (mut again, missed) = events.subscribe_after(at);
+        assert_eq!((again.try_next().is_some(), missed), (true, Some(0)));
+        drop(again);
+        NOW_MS.store(1501, Ordering::Relaxed);
+        events.tell(Kind::QueueDeleted, Some("/"), Table::new);
+        assert!(!events.is_watched());
+        assert_eq!(events.subscribe_after(at).1, None);
     }
 
     #[test]

@@ -45,7 +45,7 @@ fn answer(call: &Call, only: Option<&str>) -> Answer {
 fn describe(call: &Call, object: &mut serde_json::Map<String, Json>, only: Option<&str>) {
     let mut put = |key: &str, value: Json| object.insert(key.to_owned(), value);
     let Some(vhost) = only.and_then(|name| call.broker().vhost(name)) else {
-        let name = super::overview::name(call);
+        let name = call.broker().cluster_name();
         put("rabbitmq_definition_format", json!("cluster"));
         put("explanation", json!(format!("Definitions of cluster '{name}'")));
         put("original_cluster_name", json!(name));

@@ -19,6 +19,7 @@ use super::errors::ApiError;
 use super::guard::{Refused, Tags};
 use super::reply::Reply;
 use super::{Management, cors, outlet, paths, prometheus};
+use crate::events::acting_as;
 
 /// A body has to be whole by then.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
@@ -111,7 +112,7 @@ async fn answer(
         )
         .into());
     }
-    if endpoint.accepts != Accepts::Stream && !wants_json(&head.headers) {
+    if !matches!(endpoint.accepts, Accepts::Stream | Accepts::Text) && !wants_json(&head.headers) {
         return Err(
             ApiError::new(StatusCode::NOT_ACCEPTABLE, "not_acceptable", "the answer is application/json").into()
         );
@@ -151,11 +152,13 @@ async fn carry_out(call: Arc<Call>, run: Run) -> Answer {
     let broker = Arc::clone(call.broker());
     let answered = async {
         let reply = match run {
-            Run::Now(handler) => handler(&call)?,
+            Run::Now(handler) => acting_as(&call.user.name, || handler(&call))?,
             Run::Blocking(handler) => {
                 let call = Arc::clone(&call);
-                let done =
-                    tokio::task::spawn_blocking(move || handler(&call).map(|reply| reply.write(&call.headers))).await;
+                let done = tokio::task::spawn_blocking(move || {
+                    acting_as(&call.user.name, || handler(&call)).map(|reply| reply.write(&call.headers))
+                });
+                let done = done.await;
                 done.map_err(|error| {
                     tracing::error!(error = %error, "a request ended in a panic");
                     ApiError::new(

@@ -11,8 +11,8 @@ use super::call::{Answer, Call};
 use super::guard::Who;
 use super::paths::Template;
 use super::{
-    bindings, connections, definitions, exchanges, features, health, limits, login, messages, nodes, overview,
-    parameters, permissions, policies, queues, users, vhosts, x,
+    bindings, connections, definitions, effective, exchanges, features, health, limits, login, messages, nodes,
+    overview, parameters, permissions, policies, queues, users, vhosts, x,
 };
 
 /// What is done with what a path names. GET includes HEAD.
@@ -90,6 +90,8 @@ pub(super) enum Accepts {
     JsonOrMultipart,
     /// It has no body, and what it answers is a stream of events.
     Stream,
+    /// It has no body, and what it answers is plain text.
+    Text,
 }
 
 impl Accepts {
@@ -97,7 +99,7 @@ impl Accepts {
         let kind = kind.split(';').next().unwrap_or_default().trim();
         let is = |known: &str| kind.eq_ignore_ascii_case(known);
         match self {
-            Self::Anything | Self::Stream => true,
+            Self::Anything | Self::Stream | Self::Text => true,
             Self::Json => is("application/json"),
             Self::Form => is("application/x-www-form-urlencoded"),
             Self::JsonOrMultipart => is("application/json") || is("multipart/form-data"),
@@ -106,7 +108,7 @@ impl Accepts {
 
     pub(super) fn help(self) -> &'static str {
         match self {
-            Self::Anything | Self::Stream => "",
+            Self::Anything | Self::Stream | Self::Text => "",
             Self::Json => "the body should be application/json",
             Self::Form => "the body should be application/x-www-form-urlencoded",
             Self::JsonOrMultipart => "the body should be application/json or multipart/form-data",
@@ -247,6 +249,7 @@ pub(super) const TABLE: &[Endpoint] = &[
     ),
     Endpoint::new("/users/{u}/permissions", &[get(Who::Admin, permissions::of_user)]),
     Endpoint::new("/users/{u}/topic-permissions", &[get(Who::Admin, permissions::topics_of_user)]),
+    Endpoint::new("/users/{u}/queues", &[list(Who::Any, queues::of_user)]),
     Endpoint::new("/permissions", &[list(Who::Admin, permissions::list)]),
     Endpoint::new(
         "/permissions/{v}/{u}",
@@ -408,6 +411,7 @@ pub(super) const TABLE: &[Endpoint] = &[
         ],
     )
     .accepts(Accepts::JsonOrMultipart),
+    Endpoint::new("/config/effective", &[get(Who::Admin, effective::get)]).accepts(Accepts::Text),
     // Health
     Endpoint::new("/aliveness-test/{v}", &[get(Who::Vhost, health::aliveness)]),
     Endpoint::new("/healthchecks/node", &[get(Who::Any, health::node)]),

@@ -338,6 +338,21 @@ impl Getter {
     }
 }
 
+impl Getter {
+    /// Takes so many ready messages out of the queue, those at its head first, and shows them to nobody. They are no dead letters, as those of a purge
+    /// are not; what cannot be dropped in the time of a request stays.
+    pub(super) async fn drop_first(mut self, count: u64) -> Result<(), ApiError> {
+        let holder = self.holder;
+        for _ in 0..count {
+            let get = |reply_to| Input::Get { holder, no_ack: true, reply_to };
+            if !matches!(self.desk.ask(&self.queue, get).await?, queue::Reply::Got { .. }) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
 pub(super) fn shown(message: &Message, redelivered: bool, remaining: usize, shape: Shape) -> Json {
     let body = message.body();
     let part = shape.truncate.and_then(|bytes| body.get(..bytes)).unwrap_or(body);

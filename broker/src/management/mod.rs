@@ -13,6 +13,7 @@ mod connections;
 mod cors;
 mod definitions;
 mod dispatch;
+mod effective;
 mod endpoints;
 mod errors;
 mod exchanges;
@@ -101,6 +102,8 @@ pub struct NodeFacts {
     pub data: Option<PathBuf>,
     /// The topology file, if there is one.
     pub topology: Option<PathBuf>,
+    /// [`crate::topology::settings::settings`].
+    pub settings: serde_json::Value,
 }
 
 /// Every method of every path below `/api`, with the names of its parts in braces.

@@ -8,9 +8,9 @@ use super::reply::Reply;
 use super::{body, lists, nodes, stats};
 use crate::metrics::Stat;
 use crate::metrics::read::{Churn, Number, Reader};
+use crate::vhost::registry::CLUSTER_NAME;
 
 /// Where tools keep the name of a cluster, as in RabbitMQ.
-const CLUSTER_NAME: &str = "cluster_name";
 
 pub(super) fn get(call: &Call) -> Answer {
     let broker = call.broker();
@@ -24,7 +24,7 @@ pub(super) fn get(call: &Call) -> Answer {
         "rates_mode": "basic",
         "sample_retention_policies": {"global": [600, 3600, 28800, 86400], "basic": [600, 3600], "detailed": [600]},
         "exchange_types": nodes::exchange_types(broker),
-        "cluster_name": name(call),
+        "cluster_name": call.broker().cluster_name(),
         "cluster_tags": {},
         "node_tags": {},
         "erlang_version": nodes::ERLANG_VERSION,
@@ -116,18 +116,11 @@ pub(super) fn version(call: &Call) -> Answer {
     Ok(Reply::ok(Json::from(call.broker().identity.version.as_str())))
 }
 
-/// What was set last, or what the topology says.
-pub(super) fn name(call: &Call) -> String {
-    let set = call.broker().vhosts.global_parameters().remove(CLUSTER_NAME);
-    let set = set.and_then(|name| name.as_str().map(str::to_owned));
-    set.unwrap_or_else(|| call.broker().identity.cluster_name.clone())
-}
-
 pub(super) fn cluster_name(call: &Call) -> Answer {
-    lists::one(call, json!({"name": name(call)}))
+    lists::one(call, json!({"name": call.broker().cluster_name()}))
 }
 
-/// Connections that open are told the name from the next start on.
+/// Connections that open from now on are told.
 pub(super) fn set_cluster_name(call: &Call) -> Answer {
     let fields = call.fields()?;
     let [name] = fields.require(["name"])?;

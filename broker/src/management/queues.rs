@@ -7,6 +7,7 @@ use serde_json::{Map, Value as Json, json};
 use super::call::{Answer, Call};
 use super::errors::ApiError;
 use super::lists::{self, Paging};
+use super::messages::Getter;
 use super::outlet::Desk;
 use super::reply::Reply;
 use super::{connections, stats};
@@ -21,9 +22,20 @@ use crate::vhost::{Changed, Error, QueueRecord, Vhost};
 type Row = (Arc<Vhost>, Arc<QueueRecord>);
 
 pub(super) fn list(call: &Call) -> Answer {
+    list_of(call, |_| true)
+}
+
+/// Those that the user of the path has declared, whether there is still such a user or not.
+pub(super) fn of_user(call: &Call) -> Answer {
+    let user = call.named("u");
+    list_of(call, |queue| queue.declared_by.as_deref() == Some(user))
+}
+
+fn list_of(call: &Call, is_wanted: impl Fn(&QueueRecord) -> bool) -> Answer {
     let mut rows: Vec<Row> = Vec::new();
     for vhost in call.listed_vhosts()? {
         let mut queues = vhost.queues();
+        queues.retain(|queue| is_wanted(queue));
         queues.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         rows.extend(queues.into_iter().map(|queue| (Arc::clone(&vhost), queue)));
     }
@@ -204,6 +216,14 @@ pub(super) async fn purge(call: Arc<Call>) -> Answer {
     let vhost = call.vhost()?;
     vhost.queue(call.named("queue")).ok_or_else(ApiError::object_not_found)?;
     let queue = vhost.readable_queue(&mut call.by(&vhost), call.named("queue"))?;
+    // As LavinMQ has it; RabbitMQ ignores the parameter and drops all.
+    if let Some(count) = call.query("count") {
+        let wrong = |_| ApiError::bad_request(format!("count should be a number of messages, not '{count}'"));
+        let count = count.parse().map_err(wrong)?;
+        vhost.check_get(&queue).map_err(|error| ApiError::of_channel(&error))?;
+        Getter::new(&call, queue).drop_first(count).await?;
+        return Ok(Reply::done());
+    }
     match Desk::new().ask(&queue, Input::Purge).await? {
         queue::Reply::Gone => Err(ApiError::object_not_found()),
         _ => Ok(Reply::done()),

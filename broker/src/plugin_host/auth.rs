@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 use plugin_api::abi::guest::{AskError, GuestAuthBackend, GuestAuthType};
 use plugin_api::async_trait;
 use plugin_api::auth::{
-    Answer, AuthBackend, AuthError, Identity, Login, Renewal, ResourceRequest, TopicRequest, VhostRequest,
+    Answer, AuthBackend, AuthError, ExternalLogin, Identity, Login, Renewal, ResourceRequest, TopicRequest,
+    VhostRequest,
 };
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
@@ -244,6 +245,10 @@ fn lane(title: &str) -> std::io::Result<mpsc::UnboundedSender<Job>> {
 impl AuthBackend for AuthInstance {
     async fn login(&self, login: &Login<'_>) -> Result<Answer<Identity>, AuthError> {
         self.ask(self.guest.ask_login(login)).await
+    }
+
+    async fn login_external(&self, login: &ExternalLogin<'_>) -> Result<Answer<Identity>, AuthError> {
+        self.ask(self.guest.ask_external(login)).await
     }
 
     async fn renew(&self, renewal: &Renewal<'_>) -> Result<Answer<Identity>, AuthError> {

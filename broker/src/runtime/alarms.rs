@@ -15,6 +15,10 @@ const MEMORY_CLEAR_SHARE: f64 = 0.95;
 const DISK_CLEAR_PERCENT: u64 = 5;
 /// How often memory is looked at. At 2 GB of messages a second it grows by 200 MB meanwhile.
 pub const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// After so many looks that were like the one before, the next waits until a client sends something …
+pub const QUIET_LOOKS: u32 = 10;
+/// … but not longer than this: messages also come without clients.
+pub const LOOK_EVERY_QUIET: Duration = Duration::from_secs(1);
 
 /// Bits of the alarms that are raised.
 const MEMORY: u8 = 1;

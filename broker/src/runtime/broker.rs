@@ -14,6 +14,7 @@ use super::clock::Clock;
 use super::holder::MessageHolder;
 use super::mailbox::Mailbox;
 use super::paging::Paging;
+use super::quiet::Quiet;
 use super::timer::Timer;
 use super::transactions::Transactions;
 use crate::access::Access;
@@ -24,12 +25,12 @@ use crate::metrics::Metrics;
 use crate::queue::{Input, Notice, Outlet};
 use crate::store::Committer;
 use crate::vhost::Vhost;
-use crate::vhost::registry::{VhostError, Vhosts};
+use crate::vhost::registry::{CLUSTER_NAME, VhostError, Vhosts};
 
 /// What a broker is made of, beside its vhosts.
 #[derive(Debug)]
 pub struct Parts {
-    /// What it says of itself.
+    /// What it says of itself, and the name that it began with, which nodes are named after. For the name that it has now see [`Broker::cluster_name`].
     pub identity: Arc<Identity>,
     /// What connections are held to.
     pub limits: Arc<Limits>,
@@ -75,6 +76,8 @@ pub struct Broker {
     pub applying: Mutex<()>,
     /// Topology files that were read again, and those that were refused.
     pub reloads: Reloads,
+    /// Whether clients send anything.
+    pub quiet: Quiet,
 }
 
 /// How often the topology file was read again.
@@ -105,6 +108,7 @@ impl Broker {
             disk: Mutex::default(),
             applying: Mutex::default(),
             reloads: Reloads::default(),
+            quiet: Quiet::default(),
         })
     }
 
@@ -138,6 +142,11 @@ impl Broker {
     /// How many connections there are.
     pub fn connection_count(&self) -> usize {
         self.census.len()
+    }
+
+    /// Whether another look at memory changes nothing while messages take as much as now.
+    pub fn is_memory_at_rest(&self) -> bool {
+        self.alarms.reason().is_none() && self.paging.is_at_rest() && !self.committer.is_stuck()
     }
 
     /// Judges the memory in use: queues put messages out of it, and when that is not enough, publishers are stopped (semantics 26.1).
@@ -200,6 +209,21 @@ impl Broker {
         };
         let node = &*self.identity.cluster_name;
         self.events.tell(kind, None, || Table::new().with("source", source).with("node", node));
+    }
+
+    /// The name that was set last, by whatever way global parameters are set, or the one that it began with.
+    pub fn cluster_name(&self) -> String {
+        let set = self.vhosts.internal(CLUSTER_NAME);
+        set.and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_else(|| self.identity.cluster_name.clone())
+    }
+
+    /// What a connection that opens now is told.
+    pub fn identity_now(&self) -> Arc<Identity> {
+        let cluster_name = self.cluster_name();
+        if cluster_name == self.identity.cluster_name {
+            return Arc::clone(&self.identity);
+        }
+        Arc::new(Identity { cluster_name, ..Identity::clone(&self.identity) })
     }
 
     /// What the disk had at the last look.

@@ -19,7 +19,9 @@ const FREE_SHARE: u64 = 10;
 /// The fastest that free room is expected to go.
 const BYTES_PER_SECOND: u64 = 2_000_000_000;
 /// How often the disk is looked at when there is plenty of room.
-const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
+const LOOK_EVERY_MAX: Duration = Duration::from_secs(5);
+/// How often when the storage says that it is full, whatever is free.
+const LOOK_EVERY_FULL: Duration = Duration::from_secs(1);
 /// How often when it is getting low.
 const LOOK_EVERY_MIN: Duration = Duration::from_millis(100);
 
@@ -99,7 +101,8 @@ fn watermark_bytes(free_bytes_min: Option<u64>, total_bytes: u64) -> u64 {
 fn next_look(state: DiskState) -> Duration {
     let spare_bytes = state.free_bytes.unwrap_or(u64::MAX).saturating_sub(state.watermark_bytes);
     let millis = spare_bytes / 2 / (BYTES_PER_SECOND / 1000);
-    Duration::from_millis(millis).clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX)
+    let most = if state.is_full { LOOK_EVERY_FULL } else { LOOK_EVERY_MAX };
+    Duration::from_millis(millis).clamp(LOOK_EVERY_MIN, most)
 }
 
 #[cfg(test)]
@@ -123,11 +126,13 @@ mod tests {
             let state = DiskState { free_bytes, watermark_bytes: 50 * MB, is_full: false };
             assert_eq!(next_look(state), Duration::from_millis(millis), "{free_bytes:?}");
         };
-        check(None, 1000);
-        check(Some(100_000 * MB), 1000);
+        check(None, 5000);
+        check(Some(100_000 * MB), 5000);
         check(Some(2050 * MB), 500);
         check(Some(60 * MB), 100);
         check(Some(0), 100);
+        let full = DiskState { free_bytes: None, watermark_bytes: 0, is_full: true };
+        assert_eq!(next_look(full), Duration::from_secs(1));
     }
 
     #[test]

@@ -23,10 +23,12 @@ mod passage;
 pub mod process;
 pub mod proxy_protocol;
 pub mod queue_shell;
+pub mod quiet;
 pub mod sampler;
 pub mod session;
 pub mod timer;
 pub mod transactions;
+pub mod trim;
 
 pub use broker::Broker;
 pub use clock::Clock;

@@ -42,6 +42,11 @@ impl Paging {
         }
     }
 
+    /// Whether a queue may keep as much as ever, so that looking again changes nothing while the messages stay the same.
+    pub fn is_at_rest(&self) -> bool {
+        self.queue_bytes() >= self.total_bytes / 2
+    }
+
     /// Judges what all messages take; true when queues must put messages out of memory.
     pub fn on_memory(&self, used_bytes: u64) -> bool {
         if self.total_bytes == usize::MAX {

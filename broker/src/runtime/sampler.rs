@@ -10,6 +10,7 @@ use hashbrown::{HashMap, HashSet};
 
 use super::Broker;
 use super::process;
+use super::trim;
 use crate::metrics::history::LOOK_MS;
 use crate::metrics::node::{BYTES_AT, LENGTHS_AT, SUMS};
 use crate::metrics::read::gauges;
@@ -27,6 +28,7 @@ pub async fn run(broker: Arc<Broker>) {
         // What is seen in one look belongs to one time, however long it takes.
         let now_ms = broker.clock.wall_ms() / LOOK_MS * LOOK_MS;
         look(&broker, now_ms).await;
+        trim::stir_parked();
     }
 }
 

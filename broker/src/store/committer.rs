@@ -194,6 +194,11 @@ impl Committer {
         }
     }
 
+    /// Whether something waits for room.
+    pub fn is_stuck(&self) -> bool {
+        self.is_stuck.load(Ordering::Relaxed)
+    }
+
     /// Whether nothing is gathered and nobody waits for a load. What is under way is not seen here.
     pub fn is_idle(&self) -> bool {
         self.gathered.lock().is_empty() && self.pager.is_idle()

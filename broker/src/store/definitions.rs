@@ -45,6 +45,8 @@ pub struct QueueDefinition {
     pub auto_delete: bool,
     /// As declared.
     pub arguments: Table,
+    /// Who declared it, if that was written down.
+    pub declared_by: Option<String>,
 }
 
 /// A binding between two durable ends.
@@ -113,6 +115,8 @@ struct QueueValue {
     number: u64,
     auto_delete: bool,
     arguments: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    declared_by: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -173,7 +177,12 @@ pub fn global_parameter_entry(name: &str, value: Option<&serde_json::Value>) -> 
 }
 
 fn queue_value(queue: &QueueRecord) -> QueueValue {
-    QueueValue { number: queue.number, auto_delete: queue.auto_delete, arguments: encoded(&queue.arguments) }
+    QueueValue {
+        number: queue.number,
+        auto_delete: queue.auto_delete,
+        arguments: encoded(&queue.arguments),
+        declared_by: queue.declared_by.as_deref().map(str::to_owned),
+    }
 }
 
 fn binding_key(vhost: &str, source: &str, identity: &Identity) -> Vec<u8> {
@@ -238,6 +247,7 @@ fn read_one(key: &[u8], value: &[u8], definitions: &mut Definitions) -> Result<(
                 number: value.number,
                 auto_delete: value.auto_delete,
                 arguments: decoded(&value.arguments)?,
+                declared_by: value.declared_by,
             });
         }
         [kind::BINDING, vhost, source, destination_kind, destination, routing_key, _] => {

@@ -11,4 +11,5 @@ pub mod plan;
 pub mod render;
 pub mod schema;
 pub mod scratch;
+pub mod settings;
 pub mod snapshot;

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use crate::access::{Access, Permission, Resource, TopicPermission, User};
+use crate::events::actor;
 
 /// On whose behalf something is changed.
 pub trait Authority {
@@ -21,6 +22,10 @@ pub trait Authority {
     /// Whether it is the operator himself, whom no hook has to watch.
     fn is_operator(&self) -> bool {
         false
+    }
+    /// Whose doing events call it: an operator's files may have been brought by a user.
+    fn doer(&self) -> Arc<str> {
+        if self.is_operator() { actor() } else { self.user().into() }
     }
 }
 

@@ -42,7 +42,7 @@ impl Vhost {
         let bound = tables.bind(&exchange, binding, destination.clone(), Some(&mut handed))?;
         match bound {
             Bound::New(_) => {
-                let changed = self.changed_by(Some(by.user()), tables);
+                let changed = self.changed_by(Some(&by.doer()), tables);
                 self.hand_over(&destination, &handed);
                 Ok(changed)
             }
@@ -65,10 +65,10 @@ impl Vhost {
         let Some(exchange) = tables.exchanges.get(source).cloned() else { return Ok(self.unchanged(true)) };
         tables.unbind(&exchange, binding);
         if tables.changes.is_empty() {
-            self.changed_by(Some(by.user()), tables);
+            self.changed_by(Some(&by.doer()), tables);
             return Ok(self.unchanged(exchange.spec.durable));
         }
-        Ok(self.changed_by(Some(by.user()), tables))
+        Ok(self.changed_by(Some(&by.doer()), tables))
     }
 
     fn permit_binding(&self, by: &mut dyn Authority, source: &str, binding: &BindingSpec) -> Result<(), Error> {

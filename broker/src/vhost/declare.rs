@@ -144,7 +144,7 @@ impl Vhost {
         let types = self.registry.exchange_types(&spec)?.ok_or_else(unknown)?;
         types.validate_inner(&spec)?;
         tables.add_exchange(Arc::new(Exchange::open(self.numbers.next(), spec, &types)?));
-        Ok(self.changed_by(Some(by.user()), tables))
+        Ok(self.changed_by(Some(&by.doer()), tables))
     }
 
     /// No plugin offers the type. An exchange that was declared when one did is there all the same (semantics 8.6).
@@ -207,7 +207,7 @@ impl Vhost {
             return Err(Error::InUse { kind: Kind::Exchange, name: name.into(), vhost: self.name.to_string() });
         }
         tables.remove_exchange(name);
-        Ok(self.changed_by(Some(by.user()), tables))
+        Ok(self.changed_by(Some(&by.doer()), tables))
     }
 
     /// Finds a queue that `by` may use: another connection's exclusive queue is locked (semantics 9.6).
@@ -249,7 +249,7 @@ impl Vhost {
         match self.queue(name) {
             Some(queue) => {
                 self.check_owner(by, &queue)?;
-                *queue.deleter.lock() = Some(by.user().into());
+                *queue.deleter.lock() = Some(by.doer());
                 Ok(Some(queue))
             }
             None => Ok(None),
@@ -316,13 +316,14 @@ impl Vhost {
             settings: RwLock::new(Arc::new(settings)),
             policy: RwLock::new(applied),
             owner,
-            deleter: Mutex::new(owner.map(|_| by.user().into())),
+            deleter: Mutex::new(owner.map(|_| by.doer())),
+            declared_by: Some(by.doer()),
             arguments: spec.arguments,
         });
         self.numbers.queues.declared();
         self.numbers.queues.created();
         tables.add_queue(Arc::clone(&record));
-        Ok((record, self.changed_by(Some(by.user()), tables)))
+        Ok((record, self.changed_by(Some(&by.doer()), tables)))
     }
 
     /// A queue that is declared without a type gets the vhost's default, as an argument of its own; where that cannot be of its type, it is classic

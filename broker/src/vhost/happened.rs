@@ -11,7 +11,7 @@ use super::QueueRecord;
 use super::json_table::{table_from_json, value_from_json};
 use super::policy::{PolicySpec, QueueType};
 use super::settings::{VhostLimits, VhostMetadata};
-use crate::events::{Events, Kind};
+use crate::events::{Events, Kind, actor};
 use crate::routing::Exchange;
 use crate::routing::exchange::Identity;
 
@@ -31,6 +31,11 @@ impl Happened {
         if self.events.is_watched() {
             self.noted.push((kind, properties()));
         }
+    }
+
+    /// As [`Self::note`], for a setting.
+    pub(super) fn note_setting(&mut self, kind: Kind, properties: impl FnOnce() -> Table) {
+        self.note(kind, || properties().with(PERFORMED_BY, &*actor()));
     }
 
     /// Forgets what nobody needs to hear.
@@ -102,6 +107,20 @@ pub(super) fn policy_set(policy: &PolicySpec) -> Table {
         .with("apply-to", policy.apply_to.name())
         .with("priority", policy.priority)
         .with("definition", object(&policy.definition))
+}
+
+/// What RabbitMQ says of a queue that has another policy because of a change; `set` is the policy that was added or changed.
+pub(super) fn queue_policy(queue: &QueueRecord, set: Option<&PolicySpec>) -> Table {
+    // The name of a module here, as in RabbitMQ, unlike where a queue is made.
+    let kind = format!("rabbit_{}_queue", QueueType::of(&queue.arguments).name());
+    let mut table = Table::new().with("name", &*queue.name).with("type", kind).with(PERFORMED_BY, &*actor());
+    if let Some(policy) = set {
+        table.insert("pattern", policy.pattern.as_str());
+        table.insert("apply-to", policy.apply_to.name());
+        table.insert("priority", policy.priority);
+        table.insert("definition", object(&policy.definition));
+    }
+    table
 }
 
 pub(super) fn limits(limits: VhostLimits) -> Table {

@@ -75,6 +75,8 @@ pub struct QueueRecord {
     pub policy: RwLock<Applied>,
     /// The connection that owns it, for exclusive queues.
     pub owner: Option<u64>,
+    /// The user who declared it; none where nobody wrote that down.
+    pub declared_by: Option<Arc<str>>,
     /// The user who has asked for its end last, for whoever hears of it: at first the one who made it, where it ends with a connection.
     pub deleter: Mutex<Option<Arc<str>>>,
     /// As declared.

@@ -17,8 +17,8 @@ use super::settings::{
     InvalidSetting, PARAMETER_BYTES_MAX, PARAMETERS_MAX, POLICIES_MAX, ParameterName, VhostLimits, VhostMetadata,
 };
 use super::tables::Tables;
-use super::{Change, Changed, QueueRecord, Vhost};
-use crate::events::Kind;
+use super::{Change, Changed, PERFORMED_BY, QueueRecord, Vhost};
+use crate::events::{Events, Kind, actor};
 use crate::origin::Origin;
 use crate::queue::Input;
 use crate::routing::Exchange;
@@ -57,12 +57,14 @@ impl Vhost {
             tracing::warn!(vhost = %self.name, policy = name, keys = without_effect.join(", "), "keys of a policy have no effect here");
         }
         tables.settings.policies.put(kind, Arc::clone(&policy));
-        tables.happened.note(Kind::PolicySet, || happened::policy_set(policy.spec()));
         if origin.is_stored() {
-            tables.changes.push(Change::PolicyPut(kind, policy));
+            tables.changes.push(Change::PolicyPut(kind, Arc::clone(&policy)));
         }
+        let events = tables.happened.events.clone();
         let changed = self.changed(tables);
-        self.apply_policies();
+        self.apply_policies(&events, Some(policy.spec()));
+        // Behind what followed for queues, as in RabbitMQ.
+        self.tell_setting(&events, Kind::PolicySet, || happened::policy_set(policy.spec()));
         drop(turn);
         Ok(changed)
     }
@@ -82,9 +84,10 @@ impl Vhost {
             PolicyKind::User => Kind::PolicyCleared,
             PolicyKind::Operator => Kind::OperatorPolicyCleared,
         };
-        tables.happened.note(happened, || Table::new().with("name", name));
+        let events = tables.happened.events.clone();
         let changed = self.changed(tables);
-        self.apply_policies();
+        self.apply_policies(&events, None);
+        self.tell_setting(&events, happened, || Table::new().with("name", name));
         drop(turn);
         Some(changed)
     }
@@ -100,7 +103,8 @@ impl Vhost {
     }
 
     /// Gives every queue and exchange the policy that it has now. Only under the lock of changes, and not under that of the names: queues are posted to.
-    fn apply_policies(&self) {
+    /// `set` is the policy that was added or changed, if one was.
+    fn apply_policies(&self, events: &Events, set: Option<&PolicySpec>) {
         let (policies, queues, exchanges) = {
             let tables = self.tables.read();
             let queues: Vec<Arc<QueueRecord>> = tables.queues.values().cloned().collect();
@@ -112,10 +116,19 @@ impl Vhost {
         }
         for queue in queues {
             let applied = policies.of_queue(&queue.name, QueueType::of(&queue.arguments));
+            let is_other = !queue.policy.read().says_same(&applied);
             self.apply_policy(&queue, applied);
+            if is_other {
+                let kind = if set.is_some() { Kind::QueuePolicyUpdated } else { Kind::QueuePolicyCleared };
+                events.tell(kind, Some(&self.name), || happened::queue_policy(&queue, set));
+            }
         }
         // Alternate exchanges may have changed, and with them what was remembered of routes.
         self.forget_routes();
+    }
+
+    fn tell_setting(&self, events: &Events, kind: Kind, properties: impl FnOnce() -> Table) {
+        events.tell(kind, Some(&self.name), || properties().with(PERFORMED_BY, &*actor()));
     }
 
     fn apply_policy(&self, queue: &QueueRecord, applied: Applied) {
@@ -164,7 +177,7 @@ impl Vhost {
         }
         tables.settings.limits = Some((limits, origin));
         let happened = if limits == VhostLimits::default() { Kind::VhostLimitsCleared } else { Kind::VhostLimitsSet };
-        tables.happened.note(happened, || happened::limits(limits));
+        tables.happened.note_setting(happened, || happened::limits(limits));
         if origin.is_stored() {
             tables.changes.push(Change::LimitsPut((limits != VhostLimits::default()).then_some(limits)));
         }
@@ -200,7 +213,7 @@ impl Vhost {
             tables.changes.push(Change::VhostPut(metadata.clone()));
         }
         let happened = if tables.settings.metadata.is_some() { Kind::VhostUpdated } else { Kind::VhostCreated };
-        tables.happened.note(happened, || happened::vhost(&self.name, &metadata));
+        tables.happened.note_setting(happened, || happened::vhost(&self.name, &metadata));
         tables.settings.metadata = Some((metadata, origin));
         Ok(self.changed(tables))
     }
@@ -233,7 +246,7 @@ impl Vhost {
         }
         tables.changes.push(Change::ParameterPut(key.clone(), Some(value.clone())));
         let properties = || happened::parameter(component, name).with("value", happened::json(&value));
-        tables.happened.note(Kind::ParameterSet, properties);
+        tables.happened.note_setting(Kind::ParameterSet, properties);
         tables.settings.parameters.insert(key, value);
         Ok(self.changed(tables))
     }
@@ -244,7 +257,7 @@ impl Vhost {
         let mut tables = self.tables.write();
         tables.settings.parameters.remove(&key)?;
         tables.changes.push(Change::ParameterPut(key, None));
-        tables.happened.note(Kind::ParameterCleared, || happened::parameter(component, name));
+        tables.happened.note_setting(Kind::ParameterCleared, || happened::parameter(component, name));
         Some(self.changed(tables))
     }
 

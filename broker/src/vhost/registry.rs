@@ -13,8 +13,8 @@ use serde_json::Value as Json;
 
 use super::policy::NAME_BYTES_MAX;
 use super::settings::{InvalidSetting, PARAMETER_BYTES_MAX, PARAMETERS_MAX, VhostMetadata};
-use super::{Change, Changed, Shared, Vhost};
-use crate::events::{Events, Kind};
+use super::{Change, Changed, PERFORMED_BY, Shared, Vhost, happened};
+use crate::events::{Events, Kind, actor};
 use crate::metrics::node::QueueChurn;
 use crate::origin::Origin;
 use crate::plugin_host::{Registry, TypeError};
@@ -34,8 +34,13 @@ pub const VHOSTS_MAX: usize = 10_000;
 pub const DEFAULT_VHOST: &str = "/";
 /// A parameter of the broker as a whole that nobody sees: `/` was deleted, so it is no longer there by default.
 pub const DEFAULT_VHOST_DELETED: &str = "internal_default_vhost_deleted";
+/// The parameter of the broker as a whole that has the name of the cluster; RabbitMQ's tools set it so, too.
+pub const CLUSTER_NAME: &str = "cluster_name";
 /// Parameters that begin so are the broker's own and are neither listed nor exported.
 pub const INTERNAL_PREFIX: &str = "internal";
+
+/// What events call the component of parameters of the broker as a whole.
+const GLOBAL: &str = "global";
 
 /// A vhost that is not made or not deleted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -199,7 +204,7 @@ impl Vhosts {
         visible.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
-    /// One of the broker's own.
+    /// One of them, or of the broker's own.
     pub fn internal(&self, name: &str) -> Option<Json> {
         self.global_parameters.lock().get(name).cloned()
     }
@@ -234,6 +239,8 @@ impl Vhosts {
             return Err(InvalidSetting(format!("there are {PARAMETERS_MAX} global parameters, which is the limit")));
         }
         self.shared.ledger.record_parameter(name, Some(&value));
+        let properties = || happened::parameter(GLOBAL, name).with("value", happened::json(&value));
+        self.tell_setting(Kind::ParameterSet, properties);
         parameters.insert(name.to_owned(), value);
         Ok(())
     }
@@ -244,8 +251,14 @@ impl Vhosts {
         let was_there = parameters.remove(name).is_some();
         if was_there {
             self.shared.ledger.record_parameter(name, None);
+            self.tell_setting(Kind::ParameterCleared, || happened::parameter(GLOBAL, name));
         }
         was_there
+    }
+
+    /// Under the lock of what is set, so that events come in the order of the changes.
+    fn tell_setting(&self, kind: Kind, properties: impl FnOnce() -> Table) {
+        self.shared.events.tell(kind, None, || properties().with(PERFORMED_BY, &*actor()));
     }
 }
 
@@ -271,7 +284,8 @@ impl Vhost {
         tables.changes.extend(settings.parameters.into_keys().map(|name| Change::ParameterPut(name, None)));
         tables.changes.extend([Change::LimitsPut(None), Change::VhostRemoved]);
         tables.happened.note(Kind::VhostDeleted, || Table::new().with("name", &*self.name));
-        self.changed(tables);
+        // What was in it goes by the same hand.
+        self.changed_by(Some(&actor()), tables);
         queues
     }
 

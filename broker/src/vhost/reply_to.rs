@@ -106,6 +106,7 @@ impl Vhost {
             policy: RwLock::new(Applied::default()),
             owner: None,
             deleter: Mutex::default(),
+            declared_by: None,
             arguments,
             name,
         });

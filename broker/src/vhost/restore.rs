@@ -84,6 +84,7 @@ impl Vhost {
                 policy: RwLock::new(applied),
                 owner: None,
                 deleter: Mutex::default(),
+                declared_by: queue.declared_by.map(Arc::from),
                 arguments: queue.arguments,
             }));
         }

@@ -150,6 +150,9 @@ impl Guest {
             // SAFETY: an item of this plugin, which lives as long as the process.
             unsafe { guest.add(item)? };
         }
+        for auth_type in &mut guest.auth_types {
+            auth_type.knows_external = table.abi_minor >= 4;
+        }
         Ok(guest)
     }
 
@@ -177,7 +180,8 @@ impl Guest {
             }
             // SAFETY: as above.
             let table = unsafe { *table };
-            self.auth_types.push(GuestAuthType { table, handle: Handle(item.handle), name, description });
+            let (handle, knows_external) = (Handle(item.handle), false);
+            self.auth_types.push(GuestAuthType { table, handle, name, description, knows_external });
             return Ok(());
         }
         if item.kind != ITEM_EXCHANGE_TYPE {

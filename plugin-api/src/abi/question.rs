@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::spec::contents;
 use crate::auth::{
-    Answer, AuthBackend, AuthError, Identity, Login, Permission, Renewal, Resource, ResourceRequest, Subject,
-    TopicRequest, Verdict, VhostRequest,
+    Answer, AuthBackend, AuthError, ExternalLogin, Identity, Login, Permission, Renewal, Resource, ResourceRequest,
+    Subject, TopicRequest, Verdict, VhostRequest,
 };
 use crate::error::Invalid;
 use crate::value::{Table, Value};
@@ -23,6 +23,12 @@ pub(crate) fn login(login: &Login<'_>) -> Vec<u8> {
         Some(vhost) => table.with("vhost", vhost),
         None => table,
     })
+}
+
+/// Since 2.4.
+pub(crate) fn external_login(login: &ExternalLogin<'_>) -> Vec<u8> {
+    let table = Table::new().with("ask", "external").with("user", login.user);
+    contents(&table.with("peer", login.peer.to_string()))
 }
 
 pub(crate) fn renewal(renewal: &Renewal<'_>) -> Vec<u8> {
@@ -89,6 +95,7 @@ pub(crate) fn decode_answer(bytes: &[u8]) -> Result<Answer<Option<Identity>>, St
 /// A question, owned by the future that answers it.
 pub(crate) enum Question {
     Login { user: String, password: Vec<u8>, vhost: Option<String>, peer: IpAddr },
+    External { user: String, peer: IpAddr },
     Renew { about: About, secret: Vec<u8> },
     Vhost { about: About, vhost: String },
     Resource { about: About, vhost: String, resource: Resource, name: String, permission: Permission },
@@ -121,6 +128,7 @@ impl Question {
                 vhost: text(table, "vhost").ok(),
                 peer,
             },
+            "external" => Self::External { user: text(table, "user")?, peer },
             "renew" => {
                 Self::Renew { about: about()?, secret: bytes_of(table, "secret").ok_or_else(|| missing("secret"))? }
             }
@@ -156,6 +164,9 @@ impl Question {
             Self::Login { user, password, vhost, peer } => {
                 let login = Login { user, password, vhost: vhost.as_deref(), peer: *peer };
                 backend.login(&login).await?.map(Some)
+            }
+            Self::External { user, peer } => {
+                backend.login_external(&ExternalLogin { user, peer: *peer }).await?.map(Some)
             }
             Self::Renew { about, secret } => {
                 backend.renew(&Renewal { subject: about.subject(), secret }).await?.map(Some)
@@ -281,6 +292,8 @@ mod tests {
         let table = Table::new().with("ask", "login").with("peer", "::1");
         let error = Question::decode(&contents(&table)).err().unwrap();
         assert_eq!(error.text, "the question lacks 'user'");
+        let named = external_login(&ExternalLogin { user: "u", peer });
+        assert!(matches!(Question::decode(&named), Ok(Question::External { user, .. }) if user == "u"));
         let table = Table::new().with("ask", "weather").with("peer", "::1").with("user", "u");
         assert_eq!(Question::decode(&contents(&table)).err().unwrap().text, "knows no question 'weather'");
     }

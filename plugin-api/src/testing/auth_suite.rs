@@ -9,8 +9,8 @@ use super::{FakeHost, block_on};
 use crate::abi::LinkedPlugin;
 use crate::abi::guest::{AskError, Guest, GuestAuthBackend, GuestAuthType, Linkage};
 use crate::auth::{
-    Answer, AuthSpec, Identity, Login, Permission, Renewal, Resource, ResourceRequest, TopicRequest, Verdict,
-    VhostRequest,
+    Answer, AuthSpec, ExternalLogin, Identity, Login, Permission, Renewal, Resource, ResourceRequest, TopicRequest,
+    Verdict, VhostRequest,
 };
 use crate::config::Config;
 
@@ -78,6 +78,7 @@ impl AuthSuite {
             case.good_credentials_are_taken();
             case.bad_credentials_are_not();
             case.every_question_has_an_answer();
+            case.users_without_passwords_are_known_or_not();
             case.a_question_that_is_given_up_does_no_harm();
             case.questions_may_overlap();
             // A second one beside the first, as two entries of a topology file.
@@ -169,6 +170,18 @@ impl Case<'_> {
                 }
                 self.check("renew", renewed);
             }
+        }
+    }
+
+    /// Without a password some backends know users, and others nobody.
+    fn users_without_passwords_are_known_or_not(&self) {
+        let users = self.users.iter().map(|(user, _)| user.as_str());
+        for user in STRANGE.into_iter().chain(users) {
+            let answer = block_on(self.backend.ask_external(&ExternalLogin { user, peer: PEER }));
+            if let Ok(Answer { verdict: Verdict::Allow(identity), .. }) = &answer {
+                assert!(!STRANGE.contains(&user), "{}: '{user}' is not let in as {identity:?}", self.name);
+            }
+            self.check("login_external", answer);
         }
     }
 

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use plugin_api::async_trait;
 use plugin_api::auth::{
-    Answer, AuthBackend, AuthError, AuthSpec, AuthType, Identity, Login, Permission, Resource, ResourceRequest,
-    Subject, TopicRequest, VhostRequest,
+    Answer, AuthBackend, AuthError, AuthSpec, AuthType, ExternalLogin, Identity, Login, Permission, Resource,
+    ResourceRequest, Subject, TopicRequest, VhostRequest,
 };
 use plugin_api::error::Invalid;
 
@@ -73,6 +73,12 @@ impl AuthBackend for Http {
             form = form.with("vhost", vhost);
         }
         let decision = self.service.ask(&self.user_path, form).await?;
+        Ok(self.answer(decision, |tags| Identity::new(login.user, tags)))
+    }
+
+    /// As RabbitMQ asks about users that a certificate names: the name, and no password.
+    async fn login_external(&self, login: &ExternalLogin<'_>) -> Result<Answer<Identity>, AuthError> {
+        let decision = self.service.ask(&self.user_path, Form::default().with("username", login.user)).await?;
         Ok(self.answer(decision, |tags| Identity::new(login.user, tags)))
     }
 

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use auth_http::HttpType;
 use plugin_api::auth::{
-    Answer, AuthBackend, AuthError, AuthSpec, AuthType, Identity, Login, Permission, Resource, ResourceRequest,
-    Subject, TopicRequest, Verdict, VhostRequest,
+    Answer, AuthBackend, AuthError, AuthSpec, AuthType, ExternalLogin, Identity, Login, Permission, Resource,
+    ResourceRequest, Subject, TopicRequest, Verdict, VhostRequest,
 };
 use plugin_api::config::Config;
 use plugin_api::serde_json::{Value, json};
@@ -85,6 +85,22 @@ fn questions_are_those_of_the_contract() {
     );
     let head = &server.requests()[0].head;
     assert!(head.contains(&"content-type: application/x-www-form-urlencoded".to_owned()), "{head:?}");
+}
+
+/// RabbitMQ's `rabbit_auth_backend_http` leaves the password out, too.
+#[test]
+fn user_of_a_certificate_is_asked_for_by_name_alone() {
+    let server = Server::start(|request| match request.form.as_str() {
+        "username=ann+b" => Reply::ok("allow monitoring"),
+        "username=error" => Reply::Body(500, "allow".to_owned()),
+        _ => Reply::ok("deny"),
+    });
+    let backend = open(&server, json!({}));
+    let external = |user: &str| block_on(backend.login_external(&ExternalLogin { user, peer: PEER }));
+    assert_eq!(external("ann b").unwrap().verdict, Verdict::Allow(Identity::new("ann b", ["monitoring"])));
+    assert!(matches!(external("bob").unwrap().verdict, Verdict::Deny(_)));
+    assert!(external("error").is_err(), "what is no answer lets nobody in");
+    assert!(server.requests().iter().all(|request| !request.form.contains("password")));
 }
 
 #[test]

@@ -194,13 +194,21 @@ impl Connection {
 
     /// Opens the connection the way ordinary clients do.
     pub fn login(&mut self, login: &Login) -> Result<(), String> {
+        let response = [b"\0", login.user.as_bytes(), b"\0", login.password.as_bytes()].concat();
+        self.login_by("PLAIN", response, login)
+    }
+
+    /// As [`Self::login`], by another mechanism.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn login_by(&mut self, mechanism: &str, response: Vec<u8>, login: &Login) -> Result<(), String> {
         self.send_raw(&wire::PROTOCOL_HEADER);
         self.wait_for(0, "connection.start")?;
         let properties: Table = vec![(b"capabilities".to_vec(), Value::Table(login.capabilities.clone()))];
-        let response = [b"\0", login.user.as_bytes(), b"\0", login.password.as_bytes()].concat();
         let fields = [
             ("client-properties", Field::Table(properties)),
-            ("mechanism", Field::String(b"PLAIN".to_vec())),
+            ("mechanism", Field::String(mechanism.as_bytes().to_vec())),
             ("response", Field::String(response)),
             ("locale", Field::String(b"en_US".to_vec())),
         ];

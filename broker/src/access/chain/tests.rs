@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use plugin_api::async_trait;
 use plugin_api::auth::{
-    Answer, AuthBackend, AuthError, Identity, Login, Permission as Asked, Renewal, Resource, ResourceRequest,
-    TopicRequest, VhostRequest,
+    Answer, AuthBackend, AuthError, ExternalLogin, Identity, Login, Permission as Asked, Renewal, Resource,
+    ResourceRequest, TopicRequest, VhostRequest,
 };
 use plugin_api::testing::block_on;
 
@@ -66,6 +66,13 @@ impl AuthBackend for Fake {
             return (self.says)().map(|_| Answer::deny("not here"));
         }
         self.answer(Identity::new(login.user, ["management"]))
+    }
+
+    async fn login_external(&self, login: &ExternalLogin<'_>) -> Result<Answer<Identity>, AuthError> {
+        if login.user != self.known {
+            return Ok(Answer::not_mine());
+        }
+        self.answer(Identity::new(login.user, ["monitoring"]))
     }
 
     async fn renew(&self, renewal: &Renewal<'_>) -> Result<Answer<Identity>, AuthError> {
@@ -240,23 +247,41 @@ fn question_whose_task_is_dropped_is_refused() {
     assert!(!access.may_enter(&user, "/") && !foreign.has_unasked());
 }
 
+/// Semantics 4.3, 4.10: as with passwords, one after the other; and whatever goes wrong refuses.
 #[test]
-fn certificate_names_the_brokers_own_users_where_those_may_log_in() {
-    let external = |access: &Access, name: &str| {
-        access.login_external(name, Peer::LOOPBACK).map(|user| user.name.clone()).map_err(|error| match error {
+fn certificate_names_a_user_that_some_backend_knows() {
+    let external = |access: &Access, name: &str, peer: Peer| {
+        block_on(access.login_external(name, peer)).map_err(|error| match error {
             LoginError::Refused { reason, .. } => reason,
             LoginError::Malformed { .. } => panic!("nothing is read here"),
         })
     };
+    let here = |access: &Access, name: &str| external(access, name, Peer::LOOPBACK);
     let fake = Fake::new("far", || Ok(Answer::allow(())));
     let both = access(vec![step("fake", Some(&fake), &[]), step("internal", None, &[])]);
-    assert_eq!(external(&both, "app"), Ok("app".to_owned()));
-    // Backends know their users by passwords, so they are not asked.
-    assert_eq!(external(&both, "far"), Err(Refusal::UnknownUser));
-    assert_eq!(fake.take_calls(), 0);
+    assert!(here(&both, "app").unwrap().foreign.is_none());
+    let far = here(&both, "far").unwrap();
+    assert_eq!((far.foreign.is_some(), far.tags.as_slice()), (true, &["monitoring".to_owned()][..]));
+    assert!(permits(&both, &far, "orders"), "it is asked what they may do");
+    assert_eq!(here(&both, "nobody").unwrap_err(), Refusal::UnknownUser);
     let alone = access(vec![step("fake", Some(&fake), &[])]);
-    assert_eq!(external(&alone, "app"), Err(Refusal::UnknownUser), "the broker's own users do not log in here");
+    assert_eq!(here(&alone, "app").unwrap_err(), Refusal::UnknownUser, "the broker's own users do not log in here");
+    // An empty password is not the same question, neither asked nor kept.
+    let kept = Fake::kept("far");
+    let access_of_kept = access(vec![step("kept", Some(&kept), &[])]);
+    assert!(here(&access_of_kept, "far").is_ok() && here(&access_of_kept, "far").is_ok());
+    assert_eq!(kept.take_calls(), 1, "the answer is kept");
+    assert_eq!(login(&access_of_kept, "far", "").unwrap_err(), Refusal::Backend);
+    for (says, name) in [
+        (|| Err(AuthError::new("no network")) as Result<Answer<()>, AuthError>, "error"),
+        (|| Ok(Answer::deny("no")), "deny"),
+        (|| Ok(Answer::not_mine()), "not mine"),
+    ] as [(fn() -> Result<Answer<()>, AuthError>, &str); 3]
+    {
+        let refusing = access(vec![step("fake", Some(&Fake::new("far", says)), &[])]);
+        assert!(here(&refusing, "far").is_err(), "{name}");
+    }
     let home = Access::new(&[crate::topology::schema::UserDecl::guest(&[])]);
-    let far = Peer { address: [192, 0, 2, 1].into() };
-    assert!(home.login_external("guest", far).is_err() && home.login_external("guest", Peer::LOOPBACK).is_ok());
+    let elsewhere = Peer { address: [192, 0, 2, 1].into() };
+    assert!(external(&home, "guest", elsewhere).is_err() && here(&home, "guest").is_ok());
 }

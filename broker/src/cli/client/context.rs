@@ -15,6 +15,7 @@ use serde_json::json;
 use super::complete;
 use super::http::Failure;
 use super::output::{self, Output};
+use super::tls::TlsArgs;
 use super::{Remote, tell};
 use crate::config::plain;
 
@@ -31,7 +32,8 @@ enum ContextCommand {
         #[command(flatten)]
         output: Output,
     },
-    /// Add a context, or change one: its address and user are those of --url, --user, --password and --ca-file
+    /// Add a context, or change one: its address, user and certificates are those of --url, --user, --password, --tls, --ca-file, --cert-file,
+    /// --key-file and --insecure
     Set {
         /// Its name
         name: String,
@@ -63,8 +65,8 @@ pub(in crate::cli) struct Context {
     pub(in crate::cli) password: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(in crate::cli) vhost: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub(in crate::cli) ca_file: Option<PathBuf>,
+    #[serde(flatten)]
+    pub(in crate::cli) tls: TlsArgs,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -105,7 +107,9 @@ fn run(command: ContextCommand, remote: &Remote, file: &Path) -> Result<u8, Fail
             context.user = remote.user.clone().or(context.user.take());
             context.password = remote.password.clone().or(context.password.take());
             context.vhost = vhost.or(context.vhost.take());
-            context.ca_file = remote.ca_file.clone().or(context.ca_file.take());
+            context.tls = remote.tls.clone().absolute().or(&context.tls);
+            // What cannot be used is told now and not with the first command.
+            context.tls.config()?;
             all.current.get_or_insert(name);
         }
         ContextCommand::Use { name } => {
@@ -186,4 +190,21 @@ fn save(file: &Path, all: &Contexts) -> Result<(), Failure> {
         std::fs::rename(&temporary, file)
     };
     write().map_err(|error| failed(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contexts_have_certificates_and_no_unknown_keys() {
+        let read = |text: &str| plain::read::<Contexts>(text).map_err(|error| error.to_string());
+        let text = "contexts:\n  shop:\n    url: https://shop:15671\n    ca_file: /ca.pem\n    insecure: true\n";
+        let all = read(text).unwrap();
+        let shop = &all.contexts["shop"];
+        assert_eq!((shop.tls.ca_file.as_deref(), shop.tls.insecure), (Some(Path::new("/ca.pem")), true));
+        assert_eq!(plain::write(&all).map_err(|error| error.to_string()).unwrap(), text);
+        let error = read("contexts: { shop: { cafile: x } }").unwrap_err();
+        assert!(error.contains("cafile"), "{error}");
+    }
 }

@@ -8,14 +8,16 @@ use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value as Json;
 use ureq::http::Method;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use super::super::exit;
 use super::Remote;
 use super::context::{self, Context};
+use super::tls;
 
 /// Where a broker's API is that was started without options.
 pub(super) const DEFAULT_URL: &str = "http://127.0.0.1:15672";
+/// The same with TLS.
+const DEFAULT_TLS_URL: &str = "https://127.0.0.1:15671";
 /// An answer is not read beyond this; the lists of a broker with a million queues come in pages.
 const ANSWER_BYTES_MAX: u64 = 1 << 30;
 /// Everything in a path segment but letters, digits and these is escaped.
@@ -67,10 +69,11 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(text) | Self::Data(text) | Self::NoInput(text) | Self::Output(text) => f.write_str(text),
-            Self::Unreachable { url, reason } => write!(
-                f,
-                "no management API at {url}: {reason}; start the broker with --http, or name another place with --url"
-            ),
+            Self::Unreachable { url, reason } => {
+                let hint = tls::hint(reason);
+                let hint = hint.unwrap_or("start the broker with --http, or name another place with --url");
+                write!(f, "no management API at {url}: {reason}; {hint}")
+            }
             Self::Timeout { url } => {
                 write!(f, "{url} has not answered in time; try again, or give it longer with --timeout")
             }
@@ -106,32 +109,24 @@ impl Api {
     }
 
     pub(super) fn with_context(remote: &Remote, context: Context, timeout: Duration) -> Result<Self, Failure> {
-        let Context { url, user, password, vhost, ca_file } = context;
-        let url = remote.url.clone().or(url).unwrap_or_else(|| DEFAULT_URL.to_owned());
+        let Context { url, user, password, vhost, tls: of_context } = context;
+        let tls = remote.tls.or(&of_context);
+        let default = if tls.tls { DEFAULT_TLS_URL } else { DEFAULT_URL };
+        let url = remote.url.clone().or(url).unwrap_or_else(|| default.to_owned());
         let user = remote.user.clone().or(user).unwrap_or_else(|| "guest".to_owned());
         let password = remote.password.clone().or(password).unwrap_or_else(|| "guest".to_owned());
-        let mut config = ureq::Agent::config_builder()
+        let config = ureq::Agent::config_builder()
             .timeout_global(Some(timeout))
             .http_status_as_error(false)
+            .tls_config(tls.config()?)
             .user_agent(concat!("broker-cli/", env!("CARGO_PKG_VERSION")));
-        if let Some(file) = remote.ca_file.as_ref().or(ca_file.as_ref()) {
-            let no_input = |reason: String| Failure::NoInput(format!("{}: {reason}", file.display()));
-            let text = std::fs::read(file).map_err(|error| no_input(error.to_string()))?;
-            let certificates: Vec<Certificate<'static>> = parse_pem(&text)
-                .filter_map(|item| match item {
-                    Ok(PemItem::Certificate(certificate)) => Some(certificate.to_owned()),
-                    _ => None,
-                })
-                .collect();
-            if certificates.is_empty() {
-                return Err(no_input("has no certificate in PEM form".to_owned()));
-            }
-            let roots = RootCerts::new_with_certs(&certificates);
-            config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
-        }
         let base = url.trim_end_matches('/').trim_end_matches("/api").to_owned();
         if !base.starts_with("http://") && !base.starts_with("https://") {
             return Err(Failure::Usage(format!("'{url}' is no URL of a management API; write http://HOST:15672")));
+        }
+        // Nobody who asked for TLS is to send a password without it.
+        if tls.tls && base.starts_with("http://") {
+            return Err(Failure::Usage(format!("'{url}' is without TLS; write https://, or leave out --tls")));
         }
         let authorization = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
         let vhost = vhost.unwrap_or_else(|| "/".to_owned());

@@ -15,6 +15,7 @@ pub(super) mod http;
 pub(super) mod list;
 pub(super) mod messages;
 pub(super) mod output;
+pub(super) mod tls;
 pub(super) mod top;
 
 use clap::Args;
@@ -22,12 +23,13 @@ use clap_complete::engine::ArgValueCompleter;
 use serde_json::{Map, Value as Json};
 
 use self::http::{Api, Failure};
+use self::tls::TlsArgs;
 use super::exit;
 
 /// Which broker, and as whom.
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct Remote {
-    /// Where the management API is [default: the context's, or http://127.0.0.1:15672]
+    /// Where the management API is, http:// or https:// [default: the context's, or http://127.0.0.1:15672]
     #[arg(long, value_name = "URL", env = "BROKER_URL", global = true, help_heading = "Connection")]
     pub(super) url: Option<String>,
     /// Who asks [default: the context's, or guest]
@@ -47,9 +49,8 @@ pub(super) struct Remote {
     #[arg(long, value_name = "NAME", env = "BROKER_CONTEXT", global = true, help_heading = "Connection",
           add = ArgValueCompleter::new(complete::contexts))]
     pub(super) context: Option<String>,
-    /// Trust the certificates of this file, too
-    #[arg(long, value_name = "FILE", env = "BROKER_CA_FILE", global = true, help_heading = "Connection")]
-    pub(super) ca_file: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    pub(super) tls: TlsArgs,
     /// Seconds that an answer may take
     #[arg(
         long,

@@ -81,7 +81,7 @@ fn write_identity(page: &mut Page, broker: &Broker, scope: &Scope) {
     page.family("identity_info", Kind::Untyped, "Which node and cluster this is.");
     let info = labels(&[
         ("rabbitmq_node", &node),
-        ("rabbitmq_cluster", &identity.cluster_name),
+        ("rabbitmq_cluster", &broker.cluster_name()),
         ("rabbitmq_cluster_permanent_id", &permanent_id(&identity.cluster_name)),
         ("rabbitmq_endpoint", scope.endpoint()),
     ]);

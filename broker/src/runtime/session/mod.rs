@@ -126,7 +126,8 @@ pub struct Session {
     /// When the credentials end.
     expires_at: Option<Instant>,
     publisher: Publisher,
-    channels: HashMap<u16, ChannelSession>,
+    /// Boxed, because the smallest table has room for four.
+    channels: HashMap<u16, Box<ChannelSession>>,
     sources: HashMap<SourceId, Source>,
     /// What is left of consumers whose queues have ended.
     remains: HashMap<SourceId, Remains>,
@@ -166,7 +167,7 @@ impl Session {
         let mailbox = Arc::new(Mailbox::default());
         let number = broker.register(Arc::clone(&mailbox));
         Self {
-            conn: Connection::new(Arc::clone(&broker.identity), Arc::clone(&broker.limits), now),
+            conn: Connection::new(broker.identity_now(), Arc::clone(&broker.limits), now),
             outlet: Arc::<Mailbox>::clone(&mailbox),
             mailbox,
             number,

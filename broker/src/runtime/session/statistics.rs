@@ -90,6 +90,7 @@ impl Session {
     pub fn count_read(&self, bytes: usize) {
         self.stats.add(Total::ReceivedBytes, bytes as u64);
         self.stats.add(Total::Reads, 1);
+        self.broker.quiet.stir();
     }
 
     /// So many bytes went to the socket by one write.

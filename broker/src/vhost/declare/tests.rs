@@ -116,6 +116,7 @@ fn queues_have_the_durability_of_their_vhost_or_their_own() {
                 number: 1000,
                 auto_delete: false,
                 arguments: arguments(own),
+                declared_by: None,
             };
             let definitions = VhostDefinitions { queues: vec![restored], ..VhostDefinitions::default() };
             vhost.restore(definitions, &mut hashbrown::HashMap::new());

@@ -105,7 +105,7 @@ fn vhosts() -> (Vhosts, Arc<Notes>) {
         first_seq: 1,
         bindings_per_queue_max: usize::MAX,
         quorum_queues: crate::vhost::quorum::QuorumQueues::Local,
-        events: crate::events::Events::default(),
+        events: Events::default(),
         hooks: Arc::default(),
     };
     (Vhosts::new(shared, Default::default()), notes)
@@ -401,4 +401,60 @@ fn changes_are_told() {
     vhosts.delete("v", || ()).unwrap();
     let last = keys();
     assert_eq!((last.first(), last.last()), (Some(&"queue.deleted"), Some(&"vhost.deleted")));
+}
+
+/// Semantics 29.2. RabbitMQ tells of the queues first, with the policy that was set and not with the one that applies.
+#[test]
+fn queues_with_another_policy_are_told_with_whose_doing_it_is() {
+    use crate::events::{Next, acting_as};
+    let (vhosts, _) = vhosts();
+    let (vhost, ..) = vhosts.create("v", None).unwrap();
+    declare(&vhost, "orders").unwrap();
+    declare(&vhost, "other").unwrap();
+    let mut told = vhosts.events().subscribe();
+    let mut events = move || -> Vec<(&'static str, serde_json::Value)> {
+        std::iter::from_fn(|| told.try_next())
+            .map(|next| match next {
+                Next::News(event) => {
+                    let properties = crate::vhost::json_table::table_to_json(&event.properties);
+                    (event.kind.key(), serde_json::Value::Object(properties))
+                }
+                Next::Missed(count) => panic!("{count} were missed"),
+            })
+            .collect()
+    };
+    let of_queue =
+        json!({"name": "orders", "vhost": "v", "type": "rabbit_classic_queue", "user_who_performed_action": "alice"});
+    let of_policy = json!({"pattern": "^ord", "apply-to": "all", "priority": 0, "definition": {"max-length": 1}});
+    let joined = |a: &serde_json::Value, b: &serde_json::Value| {
+        let mut joined = a.clone();
+        joined.as_object_mut().unwrap().extend(b.as_object().unwrap().clone());
+        joined
+    };
+    acting_as("alice", || put(&vhost, spec("p", "^ord", json!({"max-length": 1}))));
+    let set = json!({"name": "p", "vhost": "v", "user_who_performed_action": "alice"});
+    let expected = [("queue.policy.updated", joined(&of_policy, &of_queue)), ("policy.set", joined(&of_policy, &set))];
+    assert_eq!(events(), expected);
+    acting_as("alice", || put(&vhost, spec("p", "^ord", json!({"max-length": 1}))));
+    assert_eq!(events(), [], "the same again changes nothing");
+
+    // Another one that is behind the first: no queue has another policy by it.
+    let behind = PolicySpec { priority: -1, ..spec("behind", ".*", json!({"max-length": 9})) };
+    vhost.put_policy(PolicyKind::User, behind, Origin::Runtime).unwrap();
+    let keys: Vec<_> = events().into_iter().map(|(key, properties)| (key, properties["name"].clone())).collect();
+    assert_eq!(keys, [("queue.policy.updated", json!("other")), ("policy.set", json!("behind"))]);
+
+    acting_as("alice", || vhost.delete_policy(PolicyKind::User, "p").unwrap());
+    assert_eq!(events(), [("queue.policy.cleared", of_queue), ("policy.cleared", set)]);
+    acting_as("bob", || vhosts.delete("v", || ()).unwrap());
+    let last = events();
+    assert!(last.iter().all(|(_, properties)| properties["user_who_performed_action"] == "bob"), "{last:?}");
+    acting_as("carol", || vhosts.put_global_parameter("g", json!(7)).unwrap());
+    vhosts.delete_global_parameter("g");
+    let global = |user: &str| json!({"component": "global", "name": "g", "user_who_performed_action": user});
+    let expected = [
+        ("parameter.set", joined(&global("carol"), &json!({"value": 7}))),
+        ("parameter.cleared", global("rmq-internal")),
+    ];
+    assert_eq!(events(), expected);
 }

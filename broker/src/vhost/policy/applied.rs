@@ -96,6 +96,13 @@ impl Applied {
         same(&self.policy, &other.policy) && same(&self.operator, &other.operator)
     }
 
+    /// Whether what applies says the same, be it a policy of an earlier change or not.
+    pub fn says_same(&self, other: &Self) -> bool {
+        let spec = |policy: &Option<Arc<Policy>>| policy.as_ref().map(|policy| policy.spec().clone());
+        self.is_same(other)
+            || spec(&self.policy) == spec(&other.policy) && spec(&self.operator) == spec(&other.operator)
+    }
+
     /// What both say together, as RabbitMQ's `effective_policy_definition`.
     pub fn effective(&self) -> Map<String, Json> {
         let mut merged = self.policy.as_ref().map(|policy| policy.spec().definition.clone()).unwrap_or_default();

@@ -14,8 +14,8 @@ use super::super::storage::ended;
 use super::super::waker::RawHostWaker;
 use super::{CallError, Handle, broken, call, failed};
 use crate::auth::{
-    Answer, AuthBackend, AuthError, AuthSpec, Identity, Login, Renewal, ResourceRequest, TopicRequest, Verdict,
-    VhostRequest,
+    Answer, AuthBackend, AuthError, AuthSpec, ExternalLogin, Identity, Login, Renewal, ResourceRequest, TopicRequest,
+    Verdict, VhostRequest,
 };
 
 /// A kind of auth backend of a plugin.
@@ -25,6 +25,8 @@ pub struct GuestAuthType {
     pub(super) handle: Handle,
     pub(super) name: String,
     pub(super) description: String,
+    /// Since 2.4 plugins know the question about users without passwords.
+    pub(super) knows_external: bool,
 }
 
 /// Why a backend of a plugin gave no answer.
@@ -83,7 +85,13 @@ impl GuestAuthType {
         if instance.is_null() {
             return Err(broken("open returned no backend"));
         }
-        Ok(GuestAuthBackend { instance: Arc::new(Instance { table: self.table, handle: Handle(instance) }) })
+        Ok(GuestAuthBackend {
+            instance: Arc::new(Instance {
+                table: self.table,
+                handle: Handle(instance),
+                knows_external: self.knows_external,
+            }),
+        })
     }
 }
 
@@ -97,6 +105,7 @@ pub struct GuestAuthBackend {
 struct Instance {
     table: AuthTypeTable,
     handle: Handle,
+    knows_external: bool,
 }
 
 impl Drop for Instance {
@@ -118,6 +127,23 @@ impl GuestAuthBackend {
     ) -> impl Future<Output = Result<Answer<Identity>, AskError>> + Send + use<> {
         let asked = self.ask(&question::login(login));
         async move { identified(asked?.await?) }
+    }
+
+    /// As [`AuthBackend::login_external`], and says how it failed. A plugin that was built before there was this question knows nobody.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn ask_external(
+        &self,
+        login: &ExternalLogin<'_>,
+    ) -> impl Future<Output = Result<Answer<Identity>, AskError>> + Send + use<> {
+        let asked = self.instance.knows_external.then(|| self.ask(&question::external_login(login)));
+        async move {
+            match asked {
+                Some(asked) => identified(asked?.await?),
+                None => Ok(Answer::not_mine()),
+            }
+        }
     }
 
     /// As [`AuthBackend::renew`], and says how it failed.
@@ -203,6 +229,10 @@ const USER_BYTES_MAX: usize = 255;
 impl AuthBackend for GuestAuthBackend {
     async fn login(&self, login: &Login<'_>) -> Result<Answer<Identity>, AuthError> {
         Ok(self.ask_login(login).await?)
+    }
+
+    async fn login_external(&self, login: &ExternalLogin<'_>) -> Result<Answer<Identity>, AuthError> {
+        Ok(self.ask_external(login).await?)
     }
 
     async fn renew(&self, renewal: &Renewal<'_>) -> Result<Answer<Identity>, AuthError> {
