@@ -53,7 +53,7 @@ use crate::runtime::transactions::Transactions;
 use crate::runtime::{Broker, Clock, Shells};
 use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
 use crate::tls::{self, TlsError};
-use crate::topology::apply::ApplyError;
+use crate::topology::apply::{ApplyError, apply_parameters};
 use crate::topology::plan::mark_at_start;
 use crate::topology::schema::{AuthBackendDecl, Topology, VhostDecl};
 use crate::vhost::{Numbers, Shared};
@@ -478,6 +478,8 @@ pub fn build(
     if let Some(decl) = &topology.definitions {
         definitions::import_at_start(decl, &access, &vhosts)?;
     }
+    // Behind the definitions, which would overwrite them.
+    apply_parameters(topology, &vhosts).map_err(NodeError::Apply)?;
     if !topology.sections.is_empty() {
         mark_at_start(topology, &access, &vhosts);
     }
