@@ -229,6 +229,9 @@ pub enum End {
     Stuck,
 }
 
+/// For tasks that are told to end at once. Each does at its next step, however many there are, unless a plugin has its thread.
+const ABORT_DEADLINE: Duration = Duration::from_secs(5);
+
 /// For calls of plugins that are under way when nothing else is.
 const CALLS_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -349,13 +352,13 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
         tracing::warn!(connections = broker.connection_count(), "clients did not close in time");
     }
     // From here on nobody begins anything any more, but for a thread that a plugin does not give back.
-    let _ = tokio::time::timeout(CALLS_DEADLINE, connections.shutdown()).await;
+    let _ = tokio::time::timeout(ABORT_DEADLINE, connections.shutdown()).await;
     if failure.is_none() {
         store::flush(&committer).await;
     }
     stuck += registry.drain(Stage::Routes, CALLS_DEADLINE).await;
     registry.begin_drain(Stage::Storage);
-    let _ = tokio::time::timeout(CALLS_DEADLINE, answering.shutdown()).await;
+    let _ = tokio::time::timeout(ABORT_DEADLINE, answering.shutdown()).await;
     drop(broker);
     if tokio::time::timeout(CALLS_DEADLINE, storing.stop()).await.is_err() {
         stuck += 1;
