@@ -171,7 +171,7 @@ vhosts: { /: { parameters: { shovel: { s: { uri: \"amqp://u:secret@h\" } } } } }
 ";
     let file = cli.home.write("parameters.yaml", with);
     let (code, planned) = plan(&cli, file.to_str().unwrap(), &[]);
-    let expected = ["create global parameter 'shop'", "create parameter 's' of component 'shovel' in vhost '/'"];
+    let expected = ["create parameter 's' of component 'shovel' in vhost '/'", "create global parameter 'shop'"];
     assert_eq!((code, steps(&planned)), (2, expected.map(str::to_owned).to_vec()));
     assert!(!planned.to_string().contains("secret"), "{planned}");
     cli.done(&["apply", file.to_str().unwrap()]);
@@ -195,7 +195,8 @@ vhosts: { /: { parameters: { shovel: { s: { uri: \"amqp://u:secret@h\" } } } } }
 #[test]
 fn what_somebody_else_has_declared_anew_is_not_pruned() {
     let cli = Setting::new();
-    let file = cli.home.write("mine.yaml", "owner: team\nvhosts: { /: { exchanges: [x], queues: [q, other] } }\n");
+    let file =
+        cli.home.write("mine.yaml", "owner: team\nvhosts: { /: { exchanges: { x: direct }, queues: [q, other] } }\n");
     cli.done(&["apply", file.to_str().unwrap()]);
     let http = Http::new(cli.broker.http());
     assert_eq!(http.delete("/queues/%2F/q"), 204);
