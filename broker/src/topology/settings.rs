@@ -166,7 +166,12 @@ plugins: [{ path: a.so, config: { password: s3cret } }]
 auth: { backends: [internal, { kind: ldap, config: { bind_password: s3cret } }] }
 users: { ann: { password: s3cret } }
 ";
-        let shown = settings(&config::load_text("topology.yaml", text).unwrap().topology);
+        // A text that was sent names no files.
+        let file = std::env::temp_dir().join(format!("broker-settings-{}.yaml", std::process::id()));
+        std::fs::write(&file, text).unwrap();
+        let loaded = config::load(&file, &|_| None);
+        std::fs::remove_file(&file).unwrap();
+        let shown = settings(&loaded.unwrap().topology);
         assert_eq!(shown["limits"]["heartbeat_secs"], 7);
         assert_eq!(shown["limits"]["frame_max_bytes"], 131_072);
         assert_eq!(shown["node"], json!({ "version": "4.2.0", "quorum_queues": "local" }));
