@@ -11,6 +11,9 @@ use std::sync::Arc;
 /// Who acts when nobody said so: the topology file and the broker itself. RabbitMQ's name.
 pub const INTERNAL_USER: &str = "rmq-internal";
 
+/// The property that says whose doing it was.
+pub const PERFORMED_BY: &str = "user_who_performed_action";
+
 thread_local! {
     static ACTOR: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
 }

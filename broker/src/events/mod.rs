@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use plugin_api::value::{Table, Value};
 
-pub use self::actor::{INTERNAL_USER, acting_as, actor};
+pub use self::actor::{INTERNAL_USER, PERFORMED_BY, acting_as, actor};
 pub use self::feed::{Feed, KEPT_BYTES_MAX, KEPT_MAX, Next, Position, WAITING_BYTES_MAX, WAITING_MAX};
 pub use self::log::{LogLayer, LogLine, LogSubscription, follow_log, unfollowed};
 

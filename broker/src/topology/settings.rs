@@ -162,16 +162,14 @@ mod tests {
 node: { version: 4.2.0 }
 limits: { heartbeat_secs: 7 }
 storage: { config: { password: s3cret } }
-plugins: [{ path: a.so, config: { password: s3cret } }]
 auth: { backends: [internal, { kind: ldap, config: { bind_password: s3cret } }] }
 users: { ann: { password: s3cret } }
 ";
-        // A text that was sent names no files, and the file of a plugin is looked for; it is not looked into.
-        let file = std::env::temp_dir().join(format!("broker-settings-{}.yaml", std::process::id()));
-        std::fs::write(&file, text.replace("a.so", &file.display().to_string())).unwrap();
-        let loaded = config::load(&file, &|_| None);
-        std::fs::remove_file(&file).unwrap();
-        let shown = settings(&loaded.unwrap().topology);
+        let mut topology = config::load_text("topology.yaml", text).unwrap().topology;
+        let config = json!({ "password": "s3cret" });
+        topology.plugins.push(PluginDecl { path: "a.so".into(), sha256: None, required: true, config });
+        let shown = settings(&topology);
+        assert_eq!(shown["plugins"], json!([{ "path": "a.so", "required": true }]));
         assert_eq!(shown["limits"]["heartbeat_secs"], 7);
         assert_eq!(shown["limits"]["frame_max_bytes"], 131_072);
         assert_eq!(shown["node"], json!({ "version": "4.2.0", "quorum_queues": "local" }));
