@@ -4,9 +4,8 @@ use plugin_api::value::{Table, Value};
 
 use super::Change;
 use super::account::Account;
-use crate::events::{Events, Kind, actor};
+use crate::events::{Events, Kind, PERFORMED_BY, actor};
 use crate::topology::schema::UserLimitsDecl;
-use crate::vhost::PERFORMED_BY;
 
 /// A user was added, or is not as it was.
 pub(super) fn user_put(events: &Events, old: Option<&Account>, new: &Account) {

@@ -11,7 +11,7 @@ use super::QueueRecord;
 use super::json_table::{table_from_json, value_from_json};
 use super::policy::{PolicySpec, QueueType};
 use super::settings::{VhostLimits, VhostMetadata};
-use crate::events::{Events, Kind, actor};
+use crate::events::{Events, Kind, PERFORMED_BY, actor};
 use crate::routing::Exchange;
 use crate::routing::exchange::Identity;
 
@@ -53,9 +53,6 @@ impl Happened {
         }
     }
 }
-
-/// The property that says whose doing it was.
-pub const PERFORMED_BY: &str = "user_who_performed_action";
 
 pub(super) fn queue_created(queue: &QueueRecord) -> Table {
     Table::new()

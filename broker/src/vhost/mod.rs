@@ -43,7 +43,6 @@ use plugin_api::value::Table;
 use self::dead_letter::Cycles;
 pub use self::error::Error;
 use self::happened::Happened;
-pub use self::happened::PERFORMED_BY;
 use self::held::Holder;
 use self::policy::{Applied, Policy, PolicyKind, QueueType};
 use self::queue_settings::{Declared, QueueSettings};

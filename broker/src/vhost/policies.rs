@@ -17,8 +17,8 @@ use super::settings::{
     InvalidSetting, PARAMETER_BYTES_MAX, PARAMETERS_MAX, POLICIES_MAX, ParameterName, VhostLimits, VhostMetadata,
 };
 use super::tables::Tables;
-use super::{Change, Changed, PERFORMED_BY, QueueRecord, Vhost};
-use crate::events::{Events, Kind, actor};
+use super::{Change, Changed, QueueRecord, Vhost};
+use crate::events::{Events, Kind, PERFORMED_BY, actor};
 use crate::origin::Origin;
 use crate::queue::Input;
 use crate::routing::Exchange;

@@ -13,8 +13,8 @@ use serde_json::Value as Json;
 
 use super::policy::NAME_BYTES_MAX;
 use super::settings::{InvalidSetting, PARAMETER_BYTES_MAX, PARAMETERS_MAX, VhostMetadata};
-use super::{Change, Changed, PERFORMED_BY, Shared, Vhost, happened};
-use crate::events::{Events, Kind, actor};
+use super::{Change, Changed, Shared, Vhost, happened};
+use crate::events::{Events, Kind, PERFORMED_BY, actor};
 use crate::metrics::node::QueueChurn;
 use crate::origin::Origin;
 use crate::plugin_host::{Registry, TypeError};

@@ -8,9 +8,8 @@ use plugin_api::value::{Table, Value};
 use super::Session;
 use super::replies::Subscription;
 use crate::amqp::{ChannelId, SourceId};
-use crate::events::Kind;
+use crate::events::{Kind, PERFORMED_BY};
 use crate::metrics::connections::Tls;
-use crate::vhost::PERFORMED_BY;
 use crate::vhost::reply_to::is_reply_name;
 
 /// What RabbitMQ tells of an encrypted connection; certificates only where there is one.
