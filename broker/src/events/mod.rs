@@ -33,9 +33,6 @@ pub use self::actor::{INTERNAL_USER, PERFORMED_BY, acting_as, actor};
 pub use self::feed::{Feed, KEPT_BYTES_MAX, KEPT_MAX, Next, Position, WAITING_BYTES_MAX, WAITING_MAX};
 pub use self::log::{LogLayer, LogLine, LogSubscription, follow_log, unfollowed};
 
-/// The property that says whose doing it was.
-pub const PERFORMED_BY: &str = "user_who_performed_action";
-
 /// Events since it was made.
 pub type Subscription = feed::Subscription<Event>;
 
