@@ -211,7 +211,7 @@ fn every_example_is_run_by_a_test() {
 #[test]
 fn every_script_has_a_test_beside_it() {
     for (name, _) in files("scripts") {
-        if name.ends_with(".lua") && !name.ends_with("_test.lua") {
+        if name.ends_with(".lua") && !name.ends_with("_test.lua") && !name.ends_with(".meta.lua") {
             let test = repository().join(name.replace(".lua", "_test.lua"));
             assert!(test.exists(), "{} is missing", test.display());
         }

@@ -89,7 +89,7 @@ fn publish(broker: &Broker) {
     let message = Message::new(Parts { exchange: "", routing_key: "queue", properties: &[0, 0] }, b"0123456789abcdef");
     for queue in vhost.queues() {
         let messages = vec![Incoming { message: Arc::clone(&message), channel: 1, number: 0 }];
-        queue.handle.post(Input::Publish { origin: None, messages });
+        queue.handle.post(Input::Publish { origin: None, messages: messages.into() });
     }
 }
 

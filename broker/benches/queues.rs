@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 use broker::message::{Message, Parts};
 use broker::node;
 use broker::plugin_host::Registry;
-use broker::queue::{Handle, HolderId, Incoming, Input, NewConsumer, Notice, Outlet, Settlement};
+use broker::queue::{Burst, Handle, HolderId, Incoming, Input, NewConsumer, Notice, Outlet, Settlement};
 use broker::runtime::{Broker, Clock};
 use broker::store::{Committer, recovery};
 use parking_lot::{Condvar, Mutex};
+use smallvec::smallvec;
 
 /// As in the broker's binary.
 #[global_allocator]
@@ -154,12 +155,12 @@ impl Bench {
             let parts = Parts { exchange: "", routing_key: "orders.eu", properties: &[0x10, 0, 2] };
             Incoming { message: Message::new(parts, &body), channel: 1, number: number + 1 }
         });
-        let mut posts: Vec<(u64, Vec<Incoming>)> = Vec::new();
+        let mut posts: Vec<(u64, Burst<Incoming>)> = Vec::new();
         for incoming in messages {
             let queue = (incoming.number - 1) % count;
             match posts.last_mut() {
                 Some((last, messages)) if *last == queue => messages.push(incoming),
-                _ => posts.push((queue, vec![incoming])),
+                _ => posts.push((queue, smallvec![incoming])),
             }
         }
         for (queue, messages) in posts {
@@ -171,14 +172,14 @@ impl Bench {
     }
 
     fn settle(&mut self, confirmed: u64) {
-        let mut posts: Vec<(usize, Vec<u64>)> = Vec::new();
+        let mut posts: Vec<(usize, Burst<u64>)> = Vec::new();
         while self.settled < confirmed
             && let Some((queue, ticket)) = self.unsettled.pop_front()
         {
             self.settled += 1;
             match posts.last_mut() {
                 Some((last, tickets)) if *last == queue => tickets.push(ticket),
-                _ => posts.push((queue, vec![ticket])),
+                _ => posts.push((queue, smallvec![ticket])),
             }
         }
         for (queue, tickets) in posts {

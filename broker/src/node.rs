@@ -2,7 +2,7 @@
 //!
 //! Start: plugins, storage and what it kept, hooks, users, vhosts with their topology, definitions to import, listeners (semantics 27.7: who connects finds everything in its place).
 //! SIGHUP reads the topology file again (`reload`). End, on SIGTERM or SIGINT: listeners close, clients get connection.close 320 and a deadline, the store takes what is left, then the
-//! process ends.
+//! process ends. Plugins are drained and stopped on the way, each kind when nobody needs it any more; the management API answers until the last exchange type has.
 
 pub mod apply_file;
 mod definitions;
@@ -12,6 +12,7 @@ mod reload;
 mod store;
 mod world;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -39,7 +40,7 @@ use crate::management::prometheus::Pages;
 use crate::management::{self, Management, NodeFacts};
 use crate::message;
 use crate::metrics::Metrics;
-use crate::plugin_host::{AuthWanted, LoadError, LoadRequest, Registry, TypeError};
+use crate::plugin_host::{AuthWanted, LoadError, LoadRequest, Loaded, Registry, Stage, TypeError};
 use crate::runtime::alarms::{self, Alarms};
 use crate::runtime::broker::Parts;
 use crate::runtime::broker_exchanges;
@@ -53,7 +54,7 @@ use crate::runtime::transactions::Transactions;
 use crate::runtime::{Broker, Clock, Shells};
 use crate::store::{Committer, Failure, RecoverError, Recovery, StoreLedger};
 use crate::tls::{self, TlsError};
-use crate::topology::apply::ApplyError;
+use crate::topology::apply::{ApplyError, apply_parameters};
 use crate::topology::plan::mark_at_start;
 use crate::topology::schema::{AuthBackendDecl, Topology, VhostDecl};
 use crate::topology::settings::settings;
@@ -227,7 +228,15 @@ pub enum End {
     Closed,
     /// It was still recovering its store. A thread is at that, for nothing: nobody should wait for it.
     Recovering,
+    /// A plugin has a thread that it does not give back: nobody should wait for it.
+    Stuck,
 }
+
+/// For tasks that are told to end at once. Each does at its next step, however many there are, unless a plugin has its thread.
+const ABORT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// For calls of plugins that are under way when nothing else is.
+const CALLS_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What tells a node to end. From the beginning on: a process that is the first of its container ignores signals that it does not take.
 struct Signals {
@@ -273,7 +282,7 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
         DiskWatch { folder: data.clone(), free_bytes_min: disk_free_bytes_min, storage: Arc::clone(&storage) };
     let committer = Committer::new(Arc::clone(&storage));
     let mut storing = store::StoreTasks::start(&committer);
-    let broker = build(&topology, registry, &committer, recovery, Clock::default())?;
+    let broker = build(&topology, Arc::clone(&registry), &committer, recovery, Clock::default())?;
     let open = Listeners::open(&topology, Given { amqp: listen, http, metrics })?;
     let metrics_per_object = topology.metrics.per_object;
     let file = FileInForce::new(Arc::clone(&broker), source, topology.clone());
@@ -282,7 +291,13 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     let facts = NodeFacts { listeners: open.facts, metrics_per_object, data, topology: topology_file, settings };
 
     let connections = Arc::new(tokio::sync::Mutex::new(JoinSet::new()));
+    registry.activate();
+    if let Err(error) = registry.watch() {
+        tracing::warn!(error = %error, "nobody will say when a plugin does not come back: there is no thread for it");
+    }
     let mut accepting = JoinSet::new();
+    // Whoever wants to know how the stop goes is answered until almost the end.
+    let mut answering = JoinSet::new();
     let reached = if topology.listeners.proxy_protocol { Reached::ThroughProxy } else { Reached::Directly };
     for Open { listener, tls } in open.amqp {
         accepting.spawn(listener::accept(Arc::clone(&broker), listener, reached, tls, Arc::clone(&connections)));
@@ -301,12 +316,12 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     }
     let management = Management::new(Arc::clone(&broker), topology.management.clone(), facts);
     for Open { listener, tls } in open.http {
-        accepting.spawn(management::serve(Arc::clone(&management), listener, tls));
+        answering.spawn(management::serve(Arc::clone(&management), listener, tls));
     }
     drop(management);
     let pages = Pages::new(Arc::clone(&broker), metrics_per_object);
     for Open { listener, tls } in open.metrics {
-        accepting.spawn(management::prometheus::serve(Arc::clone(&pages), listener, tls));
+        answering.spawn(management::prometheus::serve(Arc::clone(&pages), listener, tls));
     }
     drop(pages);
     if !open.servers.is_empty() {
@@ -334,20 +349,30 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
     broker.close_connections("broker forced connection closure with reason 'shutdown'");
     let mut connections = connections.lock().await;
     let all_closed = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(deadline, all_closed).await.is_err() {
+    // Nobody can log in any more.
+    let (mut stuck, closed) =
+        tokio::join!(registry.drain(Stage::Logins, deadline), tokio::time::timeout(deadline, all_closed));
+    if closed.is_err() {
         tracing::warn!(connections = broker.connection_count(), "clients did not close in time");
     }
-    // From here on nobody begins anything any more.
-    connections.shutdown().await;
+    // From here on nobody begins anything any more, but for a thread that a plugin does not give back.
+    let _ = tokio::time::timeout(ABORT_DEADLINE, connections.shutdown()).await;
     if failure.is_none() {
         store::flush(&committer).await;
     }
+    stuck += registry.drain(Stage::Routes, CALLS_DEADLINE).await;
+    registry.begin_drain(Stage::Storage);
+    let _ = tokio::time::timeout(ABORT_DEADLINE, answering.shutdown()).await;
     drop(broker);
-    storing.stop().await;
+    if tokio::time::timeout(CALLS_DEADLINE, storing.stop()).await.is_err() {
+        stuck += 1;
+    }
     drop(committer);
     store::close(storage).await;
+    stuck += registry.drain(Stage::Storage, CALLS_DEADLINE).await;
     match failure {
         Some(failure) => Err(failure.into()),
+        None if stuck > 0 => Ok(End::Stuck),
         None => Ok(End::Closed),
     }
 }
@@ -364,11 +389,13 @@ fn load_plugins(topology: &Topology, folders: &[PathBuf], data: Option<&Path>) -
     if let Some(data) = data {
         registry.keep_data_in(data);
     }
-    for plugin in &topology.plugins {
+    let mut seen = BTreeSet::new();
+    // A storage's file may stand among the others, too.
+    for plugin in topology.plugins.iter().filter(|plugin| seen.insert(&plugin.path)) {
         let request =
             LoadRequest { path: plugin.path.clone(), sha256: plugin.sha256.clone(), config: plugin.config.clone() };
         match registry.load_file(&request) {
-            Ok(loaded) => tracing::info!(path = %plugin.path.display(), ?loaded, "plugin loaded"),
+            Ok(loaded) => tell_loaded(&loaded),
             Err(error) if plugin.required => return Err(error.into()),
             Err(error) => {
                 tracing::error!(path = %plugin.path.display(), error = %error, "plugin not loaded");
@@ -379,13 +406,21 @@ fn load_plugins(topology: &Topology, folders: &[PathBuf], data: Option<&Path>) -
     for folder in folders {
         for result in registry.load_dir(folder) {
             match result {
-                Ok(loaded) => tracing::info!(folder = %folder.display(), ?loaded, "plugin loaded"),
+                Ok(loaded) => tell_loaded(&loaded),
                 // A file in a folder that somebody named is meant to be there.
                 Err(error) => return Err(error.into()),
             }
         }
     }
     Ok(registry)
+}
+
+fn tell_loaded(loaded: &Loaded) {
+    let Loaded { name, version, path, exchange_types, storages, auth_backends } = loaded;
+    let path = path.display();
+    tracing::info!(
+        plugin = name, state = "registered", version, %path, ?exchange_types, ?storages, ?auth_backends, "plugin loaded"
+    );
 }
 
 fn auth_backends(topology: &Topology, registry: &Registry) -> Result<Vec<Backend>, NodeError> {
@@ -450,6 +485,8 @@ pub fn build(
     if let Some(decl) = &topology.definitions {
         definitions::import_at_start(decl, &access, &vhosts)?;
     }
+    // Behind the definitions, which would overwrite them.
+    apply_parameters(topology, &vhosts).map_err(NodeError::Apply)?;
     if !topology.sections.is_empty() {
         mark_at_start(topology, &access, &vhosts);
     }

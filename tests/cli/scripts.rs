@@ -19,6 +19,7 @@ fn check_names_hooks_and_mistakes_with_file_and_line() {
     let folder = TempDir::new("cli-scripts");
     let good = folder.write("good.lua", GOOD);
     folder.write("good_test.lua", "not even Lua");
+    folder.write("broker.meta.lua", "---@meta\n");
     std::fs::create_dir(folder.path().join("lib")).unwrap();
     folder.write("lib/names.lua", "return { 'a' }\n");
     folder
@@ -58,7 +59,9 @@ fn repl_calls_hooks_by_hand() {
 
 #[test]
 fn types_are_those_of_the_repository() {
-    let said = script(&["types"], "");
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/types/broker.d.luau");
-    assert_eq!((said.code, said.out), (0, std::fs::read_to_string(file).unwrap()));
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/types");
+    for (words, file) in [(&["types"][..], "broker.d.luau"), (&["types", "--for", "luals"], "broker.meta.lua")] {
+        let said = script(words, "");
+        assert_eq!((said.code, said.out), (0, std::fs::read_to_string(format!("{folder}/{file}")).unwrap()));
+    }
 }

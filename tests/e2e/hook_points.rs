@@ -319,6 +319,8 @@ fn clients_and_declarations_are_refused_as_by_permissions() {
                     broker.reject(`{declaration.user} declares {declaration.name} to last`)
                 elseif declaration.kind == "exchange" and declaration.type == "fanout" then
                     return false
+                elseif declaration.kind == "binding" and #declaration.routing_key == 1 then
+                    broker.reject(`{declaration.source} to {declaration.destination_type} {declaration.name} is too much`)
                 end
             end,
         }"#;
@@ -341,6 +343,12 @@ fn clients_and_declarations_are_refused_as_by_permissions() {
     assert_eq!(client.refusal().0, Field::Number(403));
     client.0.call(1, "queue.declare", &[("queue", text("d")), ("durable", Field::Bit(true))]);
     client.0.wait_for(1, "queue.declare-ok").unwrap();
+    let bind = |key: &str| [("queue", text("d")), ("exchange", text("amq.topic")), ("routing-key", text(key))];
+    client.0.call(1, "queue.bind", &bind("a.#"));
+    client.0.wait_for(1, "queue.bind-ok").unwrap();
+    client.0.call(1, "queue.bind", &bind("#"));
+    let refused = "ACCESS_REFUSED - declaration of binding 'amq.topic -> d' in vhost '/' refused by hook 'policy': amq.topic to queue d is too much";
+    assert_eq!(client.refusal(), (Field::Number(403), refused.to_owned()));
     // The file's own fanout exchange is there: no hook watches the operator.
     client.0.call(1, "exchange.declare", &[("exchange", text("f")), ("passive", Field::Bit(true))]);
     client.0.wait_for(1, "exchange.declare-ok").unwrap();

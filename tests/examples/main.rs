@@ -4,11 +4,12 @@
 
 mod tutorial;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read as _};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use tests::broker_process::{BrokerOptions, BrokerProcess, repository, signal_group};
+use tests::http::Http;
 use tests::temp::TempDir;
 
 /// An example with its broker.
@@ -30,6 +31,7 @@ impl Example {
     fn broker(folder: &Path, data: &TempDir) -> BrokerProcess {
         BrokerOptions::default()
             .topology(folder.join("topology.yaml"))
+            .http()
             .argument("--data")
             .argument(data.path().display().to_string())
             .start()
@@ -291,6 +293,45 @@ fn celery() {
     let _second = example.celery_worker("second");
     wait_for(&mut answers, "packed what somebody else had begun");
     wait_for(&mut events, "task-succeeded tasks.pack");
+}
+
+/// Its pages and its API, which ask the workers over AMQP and the management API for queues; not one call may fail.
+#[test]
+fn celery_flower() {
+    let example = Example::start("celery");
+    let _worker = example.celery_worker("first");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+    let mut process = Background::start(
+        example
+            .celery(&["flower", "--address=127.0.0.1", &format!("--port={}", port.port())])
+            .arg(format!("--broker-api=http://celery:celery@{}/api/", example.broker.http()))
+            .env("FLOWER_UNAUTHENTICATED_API", "true"),
+    );
+    let mut log = BufReader::new(process.0.stderr.take().expect("it is piped"));
+    assert!(log.by_ref().lines().map_while(Result::ok).any(|line| line.contains("Visit me at")), "flower ends");
+    let flower = Http::new(port).anonymous();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    // Each of these calls asks the workers and waits for what they answer.
+    let queue_of_worker = || {
+        let workers = flower.get("/workers?refresh=1");
+        workers.get("worker@first")?["active_queues"][0]["name"].as_str().map(str::to_owned)
+    };
+    while queue_of_worker().is_none_or(|queue| queue != "celery") {
+        assert!(std::time::Instant::now() < deadline, "flower does not see the worker");
+    }
+    let done = flower.send("POST", "/task/apply/tasks.add", br#"{"args": [2, 3]}"#);
+    assert_eq!((done.status, &done.json()["result"]), (200, &serde_json::json!(5)), "{}", done.text());
+    let queues = flower.get("/queues/length");
+    let queue = &queues["active_queues"][0];
+    assert_eq!((&queue["name"], &queue["messages"], &queue["consumers"]), (&"celery".into(), &0.into(), &1.into()));
+    let page =
+        flower.raw(b"GET /broker HTTP/1.1\r\nhost: flower\r\nconnection: close\r\n\r\n", false).expect("an answer");
+    assert!(page.text().contains("<tr id=\"celery\">"), "{}", page.text());
+    drop(process);
+    let mut complaints = String::new();
+    log.read_to_string(&mut complaints).expect("a log");
+    // A warning is that no worker answers, which is so until the one here is up.
+    assert!(!complaints.contains("[E "), "{complaints}");
 }
 
 #[test]

@@ -169,7 +169,7 @@ fn what_happens_is_told_as_it_happens() {
     // Who is no longer there hears no more.
     assert_eq!(http.delete("/users/monitor"), 204);
     let deadline = Instant::now() + Duration::from_secs(20);
-    while stream.next().is_some() {
+    while stream.next_event().is_some() {
         assert!(Instant::now() < deadline, "the stream goes on");
     }
 }

@@ -63,7 +63,7 @@ fn is_expected_to_miss(sample: &str, key: &str) -> bool {
 }
 
 /// The queues and exchanges of the samples.
-fn declare(http: &Http) {
+pub(super) fn declare(http: &Http) {
     for (path, body) in [
         ("/exchanges/%2F/orders", json!({"type": "topic", "durable": true})),
         ("/exchanges/%2F/orders.dlx", json!({"type": "fanout", "durable": true})),
@@ -106,7 +106,7 @@ fn declare(http: &Http) {
 }
 
 /// One client with a channel that publishes with confirms and one that consumes and acks, both still open.
-async fn traffic(address: std::net::SocketAddr) -> (Connection, Channel, Consumer) {
+pub(super) async fn traffic(address: std::net::SocketAddr) -> (Connection, Channel, Consumer) {
     let properties = ConnectionProperties::default().with_connection_name("demo-app".into());
     let connection = Connection::connect(&format!("amqp://guest:guest@{address}/%2f"), properties).await.unwrap();
     let publisher = connection.create_channel().await.unwrap();

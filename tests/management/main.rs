@@ -15,6 +15,7 @@ mod rabbitmqadmin;
 mod resources;
 mod rules;
 mod shape;
+mod tools;
 
 use tests::broker_process::{BrokerOptions, BrokerProcess};
 use tests::http::Http;

@@ -76,6 +76,11 @@ fn requests() -> Vec<(&'static str, &'static str, Value)> {
         ("GET", "/queues/%2F/q1/bindings", none.clone()),
         ("GET", "/exchanges/%2F/x1/bindings/source", none.clone()),
         ("GET", "/exchanges/%2F/x1/bindings/destination", none.clone()),
+        ("GET", "/queues/%2F/none/bindings", none.clone()),
+        ("GET", "/exchanges/%2F/none/bindings/source", none.clone()),
+        ("GET", "/exchanges/%2F/none/bindings/destination", none.clone()),
+        ("GET", "/bindings/%2F/e/none/q/none", none.clone()),
+        ("GET", "/queues/none/q1/bindings", none.clone()),
         ("DELETE", "/exchanges/%2F/x1?if-unused=true", none.clone()),
         ("DELETE", "/bindings/%2F/e/x1/q/q1/a%20b", none.clone()),
         ("DELETE", "/bindings/%2F/e/x1/q/q1/a%20b", none.clone()),
@@ -155,6 +160,8 @@ fn requests() -> Vec<(&'static str, &'static str, Value)> {
         ("GET", "/health/checks/certificate-expiration/1/nonsense", none.clone()),
         ("GET", "/healthchecks/node", none.clone()),
         ("GET", "/feature-flags", none.clone()),
+        ("PUT", "/feature-flags/user_limits/enable", json!({})),
+        ("PUT", "/feature-flags/none/enable", json!({})),
         ("GET", "/connections", none.clone()),
         ("GET", "/channels", none.clone()),
         ("GET", "/consumers", none.clone()),
@@ -179,6 +186,8 @@ fn requests() -> Vec<(&'static str, &'static str, Value)> {
 const DIFFERENCES: &[(&str, &str, u16, u16)] = &[
     // RabbitMQ 4 looks for the exchange first.
     ("POST", "/exchanges/%2F/none/publish", 400, 404),
+    // A vhost that does not exist is an error everywhere else; there it is looked for bindings all the same.
+    ("GET", "/queues/none/q1/bindings", 200, 404),
     // RabbitMQ 4 says `queue_not_found`.
     ("POST", "/queues/%2F/none/get", 404, 404),
 ];

@@ -132,6 +132,8 @@ pub(crate) const SHOULD: &[(&str, &str, &[&str])] = &[
 /// Our own.
 pub(crate) const OWN: &[(&str, &str, &[&str])] = &[
     ("broker_plugin_info", "gauge", &["name", "kind", "offers", "version"]),
+    ("broker_plugin_state", "gauge", &["name", "state"]),
+    ("broker_route_duration_seconds", "histogram", &["plugin"]),
     ("broker_storage_append_seconds", "histogram", &[]),
     ("broker_storage_group_messages", "histogram", &[]),
     ("broker_storage_fsync_seconds", "summary", &[]),

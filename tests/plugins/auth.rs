@@ -163,6 +163,21 @@ fn who_waits_for_a_backend_waits_alone_and_in_order() {
 }
 
 #[test]
+fn backend_that_refuses_or_panics_when_it_is_opened_keeps_the_broker_from_starting() {
+    let plugin = build::copied(&build::stand_alone("tests/fixtures/auth-scripted"), "auth-opened");
+    for (mood, said) in
+        [("refuse", "refused to start: no such mood"), ("panic", "refused to start: panicked: told to open")]
+    {
+        let folder = TempDir::new("auth-opened");
+        let backends = format!("[{{ kind: scripted, config: {{ mood: {mood} }} }}]");
+        let text = format!("plugins: [{}]\nauth: {{ backends: {backends} }}\n", plugin.display());
+        let error = BrokerOptions::default().topology(folder.write("topology.yaml", &text)).start().err();
+        let error = error.expect("it does not start");
+        assert!(error.contains(said) && error.contains("'scripted'"), "{error}");
+    }
+}
+
+#[test]
 fn backend_that_panics_refuses_and_is_left_alone_for_a_while() {
     let running = start("auth-panics");
     let mut app = running.connect("app", "secret", "/").unwrap();

@@ -55,6 +55,26 @@ pub(crate) fn stand_alone(folder: &str) -> PathBuf {
     library(folder.file_name().unwrap().to_str().unwrap())
 }
 
+/// The same, by the compiler alone and with `panic = "abort"`: what it depends on is as [`stand_alone`] has built it, so that this takes a moment.
+pub(crate) fn with_panic_abort(folder: &str) -> PathBuf {
+    let folder = repository().join(folder);
+    let output = cargo_command(&folder, "build", &["--message-format", "json"]).output().unwrap();
+    let artifacts = String::from_utf8(output.stdout).unwrap();
+    let artifacts = artifacts.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut api = artifacts.filter(|artifact| artifact["target"]["name"] == "plugin_api");
+    let api = api.find_map(|artifact| Some(PathBuf::from(artifact["filenames"][0].as_str()?))).expect("it is built");
+    let name = folder.file_name().unwrap().to_str().unwrap();
+    let path = empty_folder("panic-abort").join("libaborting.so");
+    let mut command = Command::new("rustc");
+    command.args(["--crate-type", "cdylib", "--edition", "2024", "-C", "panic=abort", "--crate-name", name]);
+    command.arg("--extern").arg(format!("plugin_api={}", api.display())).arg("-L").arg(target().join("debug/deps"));
+    command.arg("-o").arg(&path).arg(folder.join("src/lib.rs"));
+    command.env("CARGO_CRATE_NAME", name).env("CARGO_PKG_VERSION", "0.3.0");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
+    path
+}
+
 /// Copies `source` into an empty folder of the test `test`, readable by all and writable by the owner.
 pub(crate) fn copied(source: &Path, test: &str) -> PathBuf {
     let bytes = fs::read(source).unwrap();
@@ -103,13 +123,18 @@ fn cargo(folder: &Path, arguments: &[&str]) {
 }
 
 fn run(folder: &Path, what: &str, arguments: &[&str]) {
+    let mut command = cargo_command(folder, what, arguments);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn cargo_command(folder: &Path, what: &str, arguments: &[&str]) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.arg(what).args(arguments).arg("--target-dir").arg(target()).current_dir(folder);
     // Small files: each inspection reads all of one.
     command.env("CARGO_PROFILE_DEV_STRIP", "debuginfo");
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
+    command
 }
 
 /// Runs the tests of a crate that stands alone, builds it, and says where its library is.

@@ -41,24 +41,23 @@ fn internal_error(connection: &mut Connection) -> String {
 #[test]
 fn exchange_that_panics_ends_in_541_a_state_and_a_living_broker() {
     let folder = TempDir::new("faults");
-    let plugin = build::copied(&build::stand_alone("tests/fixtures/exchange-panicking"), "faults");
+    let plugin = build::copied(&build::stand_alone("tests/fixtures/faulty"), "faults");
     let topology = folder.write("topology.yaml", &format!("plugins: [{}]\n", plugin.display()));
     let broker = BrokerOptions::default().topology(topology).http().start().expect("the broker starts");
     let state = || {
         let all = Http::new(broker.http()).get("/x/plugins");
-        let plugin =
-            all.as_array().unwrap().iter().find(|plugin| plugin["name"] == "exchange_panicking").unwrap().clone();
+        let plugin = all.as_array().unwrap().iter().find(|plugin| plugin["name"] == "faulty").unwrap().clone();
         (plugin["state"].clone(), plugin["faults"].as_u64().unwrap())
     };
     assert_eq!(state(), (Json::from("active"), 0));
 
     let mut connection = open(&broker);
-    connection.call(1, "exchange.declare", &[("exchange", text("validate")), ("type", text("x-panicking"))]);
+    connection.call(1, "exchange.declare", &[("exchange", text("validate")), ("type", text("x-faulty"))]);
     assert!(internal_error(&mut connection).contains("told to validate"));
     assert_eq!(state(), (Json::from("degraded"), 1));
 
     let mut connection = open(&broker);
-    connection.call(1, "exchange.declare", &[("exchange", text("orders")), ("type", text("x-panicking"))]);
+    connection.call(1, "exchange.declare", &[("exchange", text("orders")), ("type", text("x-faulty"))]);
     connection.wait_for(1, "exchange.declare-ok").unwrap();
     for _ in 0..3 {
         publish(&mut connection, "orders", "panic");
@@ -71,7 +70,7 @@ fn exchange_that_panics_ends_in_541_a_state_and_a_living_broker() {
 
     // Another exchange of the type, and those of others, route as before.
     let mut connection = open(&broker);
-    connection.call(1, "exchange.declare", &[("exchange", text("others")), ("type", text("x-panicking"))]);
+    connection.call(1, "exchange.declare", &[("exchange", text("others")), ("type", text("x-faulty"))]);
     connection.wait_for(1, "exchange.declare-ok").unwrap();
     publish(&mut connection, "others", "fine");
     publish(&mut connection, "amq.topic", "fine");

@@ -14,10 +14,13 @@ mod check;
 mod directory;
 mod example;
 mod faults;
+mod files;
 mod kit;
+mod lifecycle;
 mod older;
 mod panics;
 mod refusals;
+mod storage_faults;
 mod storages;
 #[path = "../../plugins/auth-http/tests/server/mod.rs"]
 mod web_server;

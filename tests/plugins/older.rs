@@ -40,7 +40,7 @@ fn exchange_type_of_abi_2_2_routes() {
     assert_eq!(routes, [0, 1]);
     exchange.unbind(1).unwrap();
     drop(exchange);
-    assert_eq!(registry.status().pop().unwrap().state, PluginState::Active);
+    assert_eq!(registry.status().pop().unwrap().state, PluginState::Registered);
 }
 
 #[test]
@@ -55,5 +55,5 @@ fn storage_of_abi_2_2_conforms() {
         opened.storage("memory", spec.config.as_json(), None).map_err(|error| error.to_string())
     });
     suite.run();
-    assert_eq!(registry.status().pop().unwrap().state, PluginState::Active);
+    assert_eq!(registry.status().pop().unwrap().state, PluginState::Registered);
 }

@@ -18,12 +18,12 @@ struct Case {
 fn case() -> Case {
     let mut registry = Registry::builtin().unwrap();
     registry.load_file(&request(serde_json::Value::Null)).unwrap();
-    let handle = registry.exchange_type("x-panicking").unwrap();
+    let handle = registry.exchange_type("x-faulty").unwrap();
     Case { registry, handle }
 }
 
 fn request(config: serde_json::Value) -> LoadRequest {
-    let path = build::stand_alone("tests/fixtures/exchange-panicking");
+    let path = build::stand_alone("tests/fixtures/faulty");
     LoadRequest { path, config, sha256: None }
 }
 
@@ -55,7 +55,7 @@ fn panic_in_route_is_caught_and_told_with_its_place() {
     let case = case();
     let exchange = case.open();
     assert!(matches!(route(&exchange, "panic"), Err(TypeError::Faulted(_))));
-    assert!(case.last_fault().starts_with("panicked: told to route (at src/lib.rs:"), "{}", case.last_fault());
+    assert!(case.last_fault().starts_with("panicked: told to route (at src/exchange.rs:"), "{}", case.last_fault());
     assert_eq!(case.state(), PluginState::Degraded);
     assert!(matches!(route(&exchange, "index"), Err(TypeError::Faulted(_))));
     assert!(case.last_fault().contains("index out of bounds"), "{}", case.last_fault());
@@ -77,7 +77,7 @@ fn repeated_panics_fail_the_exchange_and_nothing_else() {
     let Err(TypeError::Faulted(text)) = route(&exchange, "fine") else { panic!("it is no longer asked") };
     assert_eq!(
         text,
-        "plugin 'exchange_panicking' is no longer asked about exchange 'orders' in vhost '/', because it panicked repeatedly"
+        "plugin 'faulty' is no longer asked about exchange 'orders' in vhost '/', because it panicked repeatedly"
     );
     assert_eq!(case.state(), PluginState::Failed);
     assert_eq!(route(&other, "fine"), Ok(vec![1]));
@@ -90,8 +90,24 @@ fn panics_in_every_other_call_are_caught() {
     let case = case();
     assert!(matches!(case.handle.validate(&spec("validate")), Err(TypeError::Faulted(_))));
     assert!(matches!(case.handle.open(&spec("open")), Err(TypeError::Faulted(_))));
+    assert!(matches!(case.handle.inner(&spec("inner")), Err(TypeError::Faulted(_))));
+    let case = self::case();
+    assert!(matches!(case.handle.depends_on_for(&spec("depends-on")), Err(TypeError::Faulted(_))));
+    let binding = BindingSpec::to_queue("q", "fine");
+    let judged = case.handle.validate_binding(&spec("validate-binding"), &binding);
+    assert!(matches!(judged, Err(TypeError::Faulted(_))));
+    let calls: [fn(&mut ExchangeInstance) -> Result<(), TypeError>; 3] = [
+        |exchange| exchange.restore(&Message::with_key("k")),
+        |exchange| exchange.bound(0, &mut |_| ()),
+        |exchange| exchange.policy_changed(&plugin_api::value::Table::new().with("k", true)),
+    ];
+    for call in calls {
+        let mut exchange = case.open();
+        assert!(matches!(call(&mut exchange), Err(TypeError::Faulted(_))));
+        assert!(exchange.is_failed(), "nobody knows what it holds now");
+    }
     let mut exchange = case.open();
-    exchange.bind(0, &BindingSpec::to_queue("q", "fine")).unwrap();
+    exchange.bind(0, &binding).unwrap();
     assert!(matches!(exchange.unbind(0), Err(TypeError::Faulted(_))));
     assert!(exchange.is_failed(), "nobody knows what it holds now");
     let mut exchange = case.open();
@@ -105,11 +121,11 @@ fn panic_or_refusal_at_start_is_told() {
     let error = Registry::empty().load_file(&request(serde_json::json!({"mood": "refuse"}))).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "plugin 'exchange_panicking' refused to start: no such mood: correct its `config` in the topology file"
+        "plugin 'faulty' refused to start: no such mood: correct its `config` in the topology file"
     );
     let error = Registry::empty().load_file(&request(serde_json::json!({"mood": "panic"}))).unwrap_err();
     let text = error.to_string();
-    let start = "plugin 'exchange_panicking' failed to start: panicked: told to register (at src/lib.rs:";
+    let start = "plugin 'faulty' failed to start: panicked: told to register (at src/lib.rs:";
     assert!(text.starts_with(start), "{text}");
 }
 

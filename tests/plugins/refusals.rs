@@ -26,7 +26,7 @@ fn changed(test: &str, change: impl FnOnce(&mut Vec<u8>)) -> std::path::PathBuf 
 }
 
 /// Where the stamp begins in a file.
-fn stamp(bytes: &[u8]) -> usize {
+pub(crate) fn stamp(bytes: &[u8]) -> usize {
     let magic = b"\x7fBROKER PLUGIN\r\n";
     let starts: Vec<usize> = (0..bytes.len() - 128).filter(|index| bytes[*index..].starts_with(magic)).collect();
     // The magic also stands where the crate compares with it; in the stamp its own size follows.

@@ -1,10 +1,14 @@
 //! Each storage, loaded as a file, keeps to the rules as the one that is linked in.
 
+use std::process::Command;
 use std::sync::Arc;
 
 use broker::plugin_host::{LoadRequest, PluginState, Registry};
 use plugin_api::storage::{Append, MessageSeq, QueueKey, Wanted};
 use plugin_api::testing::block_on;
+use tests::broker_process::{BrokerOptions, binary};
+use tests::http::Http;
+use tests::temp::TempDir;
 
 use crate::build;
 
@@ -27,7 +31,7 @@ fn loaded_storages_conform() {
             opened.storage(&kind, spec.config.as_json(), spec.folder.as_deref()).map_err(|error| error.to_string())
         });
         suite.run();
-        assert_eq!(registry.status().pop().unwrap().state, PluginState::Active);
+        assert_eq!(registry.status().pop().unwrap().state, PluginState::Registered);
     }
 }
 
@@ -63,4 +67,41 @@ fn storage_that_is_there_already_is_refused() {
         "plugin 'storage_log' offers the storage 'log', which the built-in plugin 'storage_log' offers already: take one \
          of the two out of the topology file"
     );
+}
+
+#[test]
+fn storage_is_named_by_its_file_in_a_broker_and_in_a_folder_that_nobody_has_open() {
+    let folder = TempDir::new("storage-plugin");
+    let plugin = build::copied(&build::file_only("storage-sqlite"), "storage-plugin");
+    let text = format!("storage: {{ plugin: {}, data: data }}\n", plugin.display());
+    let topology = folder.write("topology.yaml", &text);
+    let start = || BrokerOptions::default().topology(&topology).http().start().expect("the broker starts");
+    let broker = start();
+    let http = Http::new(broker.http());
+    assert_eq!(http.put("/queues/%2F/kept", &serde_json::json!({"durable": true})), 201);
+    let listed = http.get("/x/plugins");
+    let state =
+        listed.as_array().unwrap().iter().find(|plugin| plugin["name"] == "storage_sqlite").unwrap()["state"].clone();
+    assert_eq!(state, "active");
+    assert!(broker.terminate().unwrap().success());
+    let data = folder.path().join("data");
+    let output = Command::new(binary().unwrap())
+        .args(["export", "--data"])
+        .arg(&data)
+        .arg("--topology")
+        .arg(&topology)
+        .output()
+        .unwrap();
+    let exported = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && exported.contains("kept: {}"),
+        "{exported}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(Http::new(start().http()).get("/queues/%2F/kept")["durable"], true);
+
+    let other = build::copied(&build::stand_alone("tests/fixtures/auth-scripted"), "storage-plugin-none");
+    let wrong = folder.write("wrong.yaml", &format!("storage: {{ plugin: {} }}\n", other.display()));
+    let error = BrokerOptions::default().topology(wrong).start().err().expect("it does not start");
+    assert!(error.contains("offers no storage: give the file of one under `storage.plugin`"), "{error}");
 }

@@ -51,7 +51,7 @@ impl EventStream {
     ///
     /// # Panics
     /// When nothing comes.
-    pub fn next(&mut self) -> Option<Told> {
+    pub fn next_event(&mut self) -> Option<Told> {
         while !self.text.contains("\n\n") {
             let mut size = String::new();
             if self.input.read_line(&mut size).expect("a chunk in time") == 0 {
@@ -86,7 +86,7 @@ impl EventStream {
         let deadline = Instant::now() + DEADLINE;
         loop {
             assert!(Instant::now() < deadline, "no {kind} after {told:?}");
-            let event = self.next().unwrap_or_else(|| panic!("the stream ends without {kind} after {told:?}"));
+            let event = self.next_event().unwrap_or_else(|| panic!("the stream ends without {kind} after {told:?}"));
             let is_last = event.kind == kind;
             if is_last || event.kind != "rates" {
                 told.push(event);

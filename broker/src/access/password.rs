@@ -78,6 +78,17 @@ impl PasswordHash {
         }
     }
 
+    /// Reads a stored hash of which nobody said what made it: its length tells. Tools that hash by themselves leave the algorithm out,
+    /// because RabbitMQ takes any hash; there it must be the node's own algorithm that made it.
+    ///
+    /// # Errors
+    /// As of [`Self::parse`], with SHA-256 as what it should be.
+    pub fn parse_unnamed(stored: &str) -> Result<Self, HashError> {
+        let others = [HashAlgorithm::Sha512, HashAlgorithm::Md5];
+        let other = others.into_iter().find_map(|algorithm| Self::parse(stored, algorithm).ok());
+        other.map_or_else(|| Self::parse(stored, HashAlgorithm::Sha256), Ok)
+    }
+
     /// The form in which definitions are exported.
     #[must_use]
     pub fn to_stored(&self) -> String {

@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::Args;
@@ -161,16 +162,21 @@ pub(super) fn run(args: RunArgs) -> u8 {
     };
     match runtime.block_on(node::run(options)) {
         Ok(End::Closed) => exit::OK,
-        Ok(End::Recovering) => {
+        Ok(End::Recovering | End::Stuck) => {
             runtime.shutdown_background();
             exit::OK
         }
         Err(error) => {
             eprintln!("broker: {error}");
+            // A storage that failed may not give its threads back either.
+            runtime.shutdown_timeout(THREADS_DEADLINE);
             error.exit_code()
         }
     }
 }
+
+/// For threads that are at something when the broker has failed.
+const THREADS_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The topology with what the environment and the command line say beside the file.
 fn completed(mut topology: Topology, definitions: Option<PathBuf>) -> Topology {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use plugin_api::{
     message::{Properties, PropertiesBuf},
     value::Table,
@@ -53,7 +53,20 @@ enum ScriptCommand {
     },
     /// Print the types that editors complete msg. and broker. by
     #[command(long_about = TYPES_ABOUT)]
-    Types,
+    Types {
+        /// Which language server reads them
+        #[arg(long = "for", value_name = "SERVER", value_enum, default_value_t)]
+        server: Server,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Server {
+    /// luau-lsp: definitions of Luau
+    #[default]
+    LuauLsp,
+    /// lua-language-server: a meta file with annotations
+    Luals,
 }
 
 #[derive(Debug, Args)]
@@ -113,10 +126,12 @@ becomes of that message. :reload loads the script again, :quit or the end of the
 
 const TYPES_ABOUT: &str = "\
 Print the types that editors complete msg. and broker. by: definitions of Luau, as luau-lsp reads them \
-(broker script types > broker.d.luau, and name that file in its settings).";
+(broker script types > broker.d.luau, and name that file in its settings), or with --for luals annotations for lua-language-server \
+(broker script types --for luals > types/broker.meta.lua, and name that folder under Lua.workspace.library).";
 
 /// Kept true by a test.
 const TYPES: &str = include_str!("../../../scripts/types/broker.d.luau");
+const ANNOTATIONS: &str = include_str!("../../../scripts/types/broker.meta.lua");
 
 pub(super) fn script(args: &ScriptArgs) -> u8 {
     let (text, code) = match &args.command {
@@ -128,7 +143,8 @@ pub(super) fn script(args: &ScriptArgs) -> u8 {
         }
         ScriptCommand::Bench(args) => bench(args),
         ScriptCommand::Repl { script } => return repl(script),
-        ScriptCommand::Types => (TYPES.to_owned(), exit::OK),
+        ScriptCommand::Types { server: Server::LuauLsp } => (TYPES.to_owned(), exit::OK),
+        ScriptCommand::Types { server: Server::Luals } => (ANNOTATIONS.to_owned(), exit::OK),
     };
     print_report(&text, code)
 }
@@ -235,12 +251,15 @@ fn gather(folder: &Path, depth_max: usize, found: &mut Vec<PathBuf>) -> io::Resu
             if depth_max > 0 {
                 gather(&path, depth_max - 1, found)?;
             }
-        } else if name.ends_with(".lua") && !name.ends_with("_test.lua") {
+        } else if name.ends_with(".lua") && !name.ends_with("_test.lua") && !name.ends_with(META_SUFFIX) {
             found.push(path);
         }
     }
     Ok(())
 }
+
+/// What editors read and nobody runs; `types --for luals` writes it.
+const META_SUFFIX: &str = ".meta.lua";
 
 /// Deeper than anybody sorts scripts; a link may lead back up.
 const FOLDER_DEPTH_MAX: usize = 16;

@@ -45,9 +45,10 @@ Exit code 0: all is as the file says. 1: refused or not wanted, nothing is chang
 
 /// Help of `export`.
 pub(super) const EXPORT_ABOUT: &str = "\
-Write what a broker has as a topology file: users with the hashes of their passwords, vhosts, policies, exchanges, queues, bindings; no messages.
+Write what a broker has as a topology file: users with the hashes of their passwords, parameters, vhosts, policies, exchanges, queues, bindings; no \
+messages.
 
-What no file can declare (parameters, exclusive queues) is named on standard error.";
+What no file can declare (queues that the server named, protection from deletion) is named on standard error.";
 
 /// The file and how far it may go.
 #[derive(Debug, Args)]
@@ -135,7 +136,7 @@ fn read(file: &Path) -> Result<Wanted, u8> {
         eprintln!("{warning}");
     }
     let topology = loaded.topology;
-    let elsewhere = ["users", "vhosts", "owner", "tests", "include", "hooks"];
+    let elsewhere = ["users", "vhosts", "parameters", "owner", "tests", "include", "hooks"];
     let mut sections: Vec<&str> =
         topology.sections.iter().copied().filter(|section| !elsewhere.contains(section)).collect();
     if !topology.hooks.is_empty() {

@@ -139,6 +139,10 @@ fn value(section: &str, key: &str) -> Json {
         ("top", "vhosts") => named("vhosts", &[]),
         ("top", "definitions") => json!({"anyOf": [of("definitions"), {"type": "string"}]}),
         ("top", "tests") => json!({"type": ["array", "null"], "items": of("tests")}),
+        ("top", "parameters") => table(),
+        ("vhosts", "parameters") => {
+            json!({"type": ["object", "null"], "additionalProperties": {"type": ["object", "null"]}})
+        }
         ("top", "include") => one_or_many(json!({"type": "string"})),
         ("top" | "vhosts" | "exchanges" | "queues", "hooks") => hooks(),
         ("top", "auth") => optional("auth"),
@@ -208,9 +212,10 @@ fn value(section: &str, key: &str) -> Json {
             _,
             "owner" | "name" | "vhost" | "exchange" | "routing_key" | "user" | "type" | "description" | "pattern"
             | "alternate_exchange" | "source" | "destination" | "configure" | "write" | "read" | "env" | "file"
-            | "hash" | "path" | "script" | "product" | "version" | "cluster_name" | "kind" | "data" | "sha256"
-            | "content_type" | "content_encoding" | "correlation_id" | "reply_to" | "expiration" | "message_id"
-            | "user_id" | "app_id" | "dropped" | "rejected" | "time_limit" | "memory_limit" | "body_bytes_max" | "body",
+            | "hash" | "path" | "plugin" | "script" | "product" | "version" | "cluster_name" | "kind" | "data"
+            | "sha256" | "content_type" | "content_encoding" | "correlation_id" | "reply_to" | "expiration"
+            | "message_id" | "user_id" | "app_id" | "dropped" | "rejected" | "time_limit" | "memory_limit"
+            | "body_bytes_max" | "body",
         ) => text(),
         _ => anything(),
     }

@@ -16,6 +16,7 @@ mod includes;
 mod json_schema;
 mod management;
 mod metrics;
+mod parameters;
 pub(crate) mod plain;
 mod policies;
 mod queues;
@@ -74,6 +75,7 @@ const TOP: Section = Section {
         "vhosts",
         "bindings",
         "definitions",
+        "parameters",
         "owner",
         "tests",
         "include",
@@ -234,6 +236,7 @@ fn topology(reader: &mut Reader<'_>, root: &Node) -> Topology {
     read("hooks", hooks::of_broker);
     read("vhosts", vhosts::read);
     read("users", users::read);
+    read("parameters", parameters::global);
     // Behind vhosts and users, which they name.
     read("tests", route_tests::read);
     read("owner", owner);

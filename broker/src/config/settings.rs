@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{
     address::parse_listen,
     management::listen_at,
-    reader::{Hint, Reader, Section},
+    reader::{Fields, Hint, Reader, Section},
     tls,
     yaml::{Node, Plain, Value},
 };
@@ -63,7 +63,7 @@ pub(super) const LIMITS: Section = Section {
 
 pub(super) const STORAGE: Section = Section {
     what: "storage",
-    keys: &["kind", "data", "config"],
+    keys: &["kind", "plugin", "sha256", "data", "config"],
     hints: &[
         ("folder", Hint::Instead("did you mean 'data'?")),
         ("path", Hint::Instead("did you mean 'data'?")),
@@ -197,6 +197,9 @@ pub(super) fn storage(reader: &mut Reader<'_>, node: &Node, topology: &mut Topol
     if let Some(kind) = fields.get("kind").and_then(|node| reader.text(node)) {
         topology.storage.kind = Some(kind);
     }
+    if let Some(path) = fields.get("plugin").and_then(|node| storage_plugin(reader, node, &fields, topology)) {
+        topology.storage.plugin = Some(path);
+    }
     if let Some(node) = fields.get("data") {
         topology.storage.data = reader.path(node);
         if topology.storage.kind.as_deref() == Some("memory") {
@@ -240,6 +243,21 @@ pub(super) fn plugins(reader: &mut Reader<'_>, node: &Node, topology: &mut Topol
     }
 }
 
+/// The file is loaded as if it stood among `plugins`.
+fn storage_plugin(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    fields: &Fields<'_>,
+    topology: &mut Topology,
+) -> Option<PathBuf> {
+    let path = plugin_file(reader, node, true)?;
+    let sha256 = fields.get("sha256").and_then(|node| sha256(reader, node));
+    reader.place(Item::Plugin(topology.plugins.len()), Part::Whole, node.span);
+    let config = serde_json::Value::Null;
+    topology.plugins.push(PluginDecl { path: path.clone(), sha256, required: true, config });
+    Some(path)
+}
+
 /// A missing file is found here rather than by the loader, because here its place is known.
 fn plugin_file(reader: &mut Reader<'_>, node: &Node, required: bool) -> Option<PathBuf> {
     let path = reader.path(node)?;
@@ -281,7 +299,10 @@ pub(super) fn json(reader: &mut Reader<'_>, node: &Node) -> serde_json::Value {
             Some(Plain::Float(value)) => {
                 serde_json::Number::from_f64(value).map_or_else(|| Json::from(scalar.text.as_str()), Json::Number)
             }
-            Some(Plain::HugeInt | Plain::Text(_)) => Json::from(scalar.text.as_str()),
+            Some(Plain::HugeInt) => {
+                scalar.text.parse::<u64>().map_or_else(|_| Json::from(scalar.text.as_str()), Json::from)
+            }
+            Some(Plain::Text(_)) => Json::from(scalar.text.as_str()),
         },
     }
 }

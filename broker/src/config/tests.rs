@@ -112,6 +112,12 @@ fn settings_of_the_node_are_read() {
     assert_eq!((topology.limits.consumer_max_per_channel, topology.limits.transaction_bytes_max), (7, 2 << 20));
     assert_eq!(topology.storage.config, serde_json::json!({"sync": [1, 2.5, "on", null, {"a": "b"}]}));
     assert_eq!(topology.bindings_mixed_durability, MixedDurability::Refuse);
+    let parameters = good(
+        "parameters: { a: { b: [1, 18446744073709551615] } }\nvhosts: { /: { parameters: { shovel: { s: x } } } }",
+    );
+    assert_eq!(parameters.parameters, [("a".to_owned(), serde_json::json!({"b": [1, u64::MAX]}))]);
+    let of_vhost = &parameters.vhosts[0].parameters[0];
+    assert_eq!((&*of_vhost.component, &*of_vhost.name, &of_vhost.value), ("shovel", "s", &serde_json::json!("x")));
     assert_eq!(good("storage: memory").storage.kind.as_deref(), Some("memory"));
     assert_eq!(good("storage: { data: data }").storage.data, Some(PathBuf::from("./data")));
     assert_eq!(good("storage: { data: /var/lib/broker }").storage.data, Some(PathBuf::from("/var/lib/broker")));

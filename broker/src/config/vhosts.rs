@@ -3,7 +3,7 @@
 use plugin_api::value::{Table, Value as Argument};
 
 use super::{
-    bindings, hooks, policies,
+    bindings, hooks, parameters, policies,
     queues::{DURABILITIES, QUEUE, queue},
     reader::{Fields, Hint, Named, Reader, Section},
     yaml::{Node, Value},
@@ -33,6 +33,7 @@ pub(super) const VHOST: Section = Section {
         "limits",
         "policies",
         "operator_policies",
+        "parameters",
         "exchanges",
         "queues",
         "bindings",
@@ -92,6 +93,9 @@ fn read_vhost(
         if let Some(node) = fields.get(key) {
             policies::read(reader, node, kind, at, &mut vhost.policies);
         }
+    }
+    if let Some(node) = fields.get("parameters") {
+        vhost.parameters = parameters::of_vhost(reader, node);
     }
     if let Some(node) = fields.get("hooks") {
         hooks::of_vhost(reader, node, &vhost.name, hook_decls);

@@ -49,6 +49,8 @@ pub(super) struct Entry {
     pub(super) key: String,
     pub(super) key_span: Span,
     pub(super) value: Node,
+    /// Whether it is [`MERGE_KEY`]; in quotes that is a key like others.
+    is_merge: bool,
 }
 
 /// What a plain scalar stands for (YAML 1.2 core schema).
@@ -150,7 +152,16 @@ struct Open {
 
 enum Content {
     List(Vec<Node>),
-    Mapping { entries: Vec<Entry>, key: Option<(String, Span, Option<Node>)> },
+    Mapping { entries: Vec<Entry>, key: Option<Key> },
+}
+
+/// A key that waits for its value.
+struct Key {
+    text: String,
+    span: Span,
+    is_merge: bool,
+    /// What stands there and cannot be a key.
+    not_a_key: Option<Node>,
 }
 
 /// A finished value with how much of it there is.
@@ -264,7 +275,7 @@ impl Builder<'_> {
             Content::List(items) => items.push(node),
             Content::Mapping { entries, key } => match key.take() {
                 None => *key = Some(key_of(node)),
-                Some((key, key_span, not_a_key)) => {
+                Some(Key { text: key, span: key_span, is_merge, not_a_key }) => {
                     if let Some(bad) = not_a_key {
                         self.mistake(bad.span, "a key must be a plain word", "write the key as text");
                         return Ok(());
@@ -274,7 +285,7 @@ impl Builder<'_> {
                     if value.span.start == value.span.end && value.is_null() {
                         value.span = key_span;
                     }
-                    entries.push(Entry { key, key_span, value });
+                    entries.push(Entry { key, key_span, value, is_merge });
                 }
             },
         }
@@ -287,7 +298,7 @@ impl Builder<'_> {
         let mut seen: HashMap<String, Span> = HashMap::with_capacity(entries.len());
         let mut merged = Vec::new();
         for entry in entries {
-            if entry.key == MERGE_KEY {
+            if entry.is_merge {
                 self.merge_sources(entry, &mut merged);
             } else if let Some(first) = seen.get(&entry.key) {
                 self.mistakes.push(Mistake {
@@ -430,10 +441,14 @@ fn null(span: Span) -> Node {
     Node { span, value: Value::Scalar(scalar), tag: None }
 }
 
-fn key_of(node: Node) -> (String, Span, Option<Node>) {
+fn key_of(node: Node) -> Key {
+    let span = node.span;
     match node.value {
-        Value::Scalar(scalar) => (scalar.text, node.span, None),
-        Value::List(_) | Value::Mapping(_) => (String::new(), node.span, Some(node)),
+        Value::Scalar(Scalar { text, is_plain }) => {
+            let is_merge = is_plain && text == MERGE_KEY;
+            Key { text, span, is_merge, not_a_key: None }
+        }
+        Value::List(_) | Value::Mapping(_) => Key { text: String::new(), span, is_merge: false, not_a_key: Some(node) },
     }
 }
 

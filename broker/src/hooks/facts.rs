@@ -31,7 +31,7 @@ pub struct Declaring<'a> {
     pub user: &'a str,
     /// What.
     pub kind: DeclaredKind,
-    /// Its name; the one that the server found where the client sent none.
+    /// Its name; the one that the server found where the client sent none. Of a binding that of its destination.
     pub name: &'a str,
     /// The type of the exchange, or of the queue.
     pub type_name: &'a str,
@@ -45,6 +45,19 @@ pub struct Declaring<'a> {
     pub internal: bool,
     /// As sent.
     pub arguments: &'a Table,
+    /// What only a binding has; it has none of what stands between its name and its arguments.
+    pub binding: Option<Binding<'a>>,
+}
+
+/// What a binding is declared with.
+#[derive(Debug, Clone, Copy)]
+pub struct Binding<'a> {
+    /// The exchange that messages come from.
+    pub source: &'a str,
+    /// `queue` or `exchange`.
+    pub destination_type: &'a str,
+    /// The binding key.
+    pub routing_key: &'a str,
 }
 
 /// What is declared.
@@ -54,13 +67,18 @@ pub enum DeclaredKind {
     Exchange,
     /// A queue.
     Queue,
+    /// A binding.
+    Binding,
 }
 
 impl DeclaredKind {
-    const fn name(self) -> &'static str {
+    /// As scripts see it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Exchange => "exchange",
             Self::Queue => "queue",
+            Self::Binding => "binding",
         }
     }
 }
@@ -69,8 +87,21 @@ impl DeclaredKind {
 pub(super) const CLIENT_NAMES: [&str; 7] = ["vhost", "user", "address", "port", "mechanism", "name", "properties"];
 
 /// What follows `declaration.`.
-pub(super) const DECLARATION_NAMES: [&str; 10] =
-    ["vhost", "user", "kind", "name", "type", "durable", "auto_delete", "exclusive", "internal", "arguments"];
+pub(super) static DECLARATION_NAMES: [&str; 13] = [
+    "vhost",
+    "user",
+    "kind",
+    "name",
+    "type",
+    "durable",
+    "auto_delete",
+    "exclusive",
+    "internal",
+    "arguments",
+    "source",
+    "destination_type",
+    "routing_key",
+];
 
 impl Connecting<'_> {
     pub(super) fn table(&self, lua: &Lua, metatable: &mlua::Table) -> mlua::Result<mlua::Table> {
@@ -94,23 +125,36 @@ impl Connecting<'_> {
 
 impl Declaring<'_> {
     pub(super) fn table(&self, lua: &Lua, metatable: &mlua::Table) -> mlua::Result<mlua::Table> {
+        let flag = |flag: bool| if self.binding.is_some() { Value::Nil } else { Value::Boolean(flag) };
+        let of_binding = |of: for<'b> fn(&Binding<'b>) -> &'b str| match &self.binding {
+            Some(binding) => text(lua, of(binding)),
+            None => Ok(Value::Nil),
+        };
         let values = [
             text(lua, self.vhost)?,
             text(lua, self.user)?,
             text(lua, self.kind.name())?,
             text(lua, self.name)?,
-            text(lua, self.type_name)?,
-            Value::Boolean(self.durable),
-            Value::Boolean(self.auto_delete),
-            Value::Boolean(self.exclusive),
-            Value::Boolean(self.internal),
+            if self.binding.is_some() { Value::Nil } else { text(lua, self.type_name)? },
+            flag(self.durable),
+            flag(self.auto_delete),
+            flag(self.exclusive),
+            flag(self.internal),
             table_of(lua, self.arguments)?,
+            of_binding(|binding| binding.source)?,
+            of_binding(|binding| binding.destination_type)?,
+            of_binding(|binding| binding.routing_key)?,
         ];
         read_only(lua, DECLARATION_NAMES.into_iter().zip(values), metatable)
     }
 
     pub(super) fn describe(&self) -> String {
         let Self { kind, name, vhost, user, type_name, .. } = self;
+        if let Some(Binding { source, destination_type, routing_key }) = self.binding {
+            return format!(
+                "binding of {destination_type} '{name}' to exchange '{source}' with key '{routing_key}' in vhost '{vhost}' by user '{user}'"
+            );
+        }
         format!("{} '{name}' of type '{type_name}' in vhost '{vhost}' by user '{user}'", kind.name())
     }
 }

@@ -150,6 +150,7 @@ fn call(chain: &HookChain, point: Point, message: &Publish<'_>) {
             exclusive: false,
             internal: false,
             arguments: &no_properties,
+            binding: None,
         })),
     }
 }

@@ -95,7 +95,7 @@ mod worker;
 pub use chain::{HookChain, Outcome, Refusal};
 pub use decl::{HookDecl, MEMORY_LIMIT_BYTES_DEFAULT, OnError, Scope, Site, TIME_LIMIT_DEFAULT};
 pub use error::{ErrorKind, HookError};
-pub use facts::{Connecting, DeclaredKind, Declaring};
+pub use facts::{Binding, Connecting, DeclaredKind, Declaring};
 pub use inspect::{Inspected, Measured, inspect, measure};
 pub use live::{Hooks, Reloaded, Reloads};
 pub use point::Point;

@@ -62,20 +62,20 @@ impl Sandbox {
     /// Makes a table one that scripts can read and not change, and that answers unknown names with an error. `name` is how
     /// scripts write it.
     pub(super) fn protect(&self, name: &'static str, table: &Table) -> mlua::Result<()> {
-        table.set_metatable(Some(self.strict(name)?))?;
+        table.set_metatable(Some(self.strict(name, &[])?))?;
         table.set_readonly(true);
         Ok(())
     }
 
-    /// The metatable for that.
-    pub(super) fn strict(&self, name: &'static str) -> mlua::Result<Table> {
-        strict(&self.lua, name)
+    /// The metatable for that; `known` are names that a table may lack, which are nil then.
+    pub(super) fn strict(&self, name: &'static str, known: &'static [&'static str]) -> mlua::Result<Table> {
+        strict(&self.lua, name, known)
     }
 
     /// Ends the additions: from here on nothing can change what scripts see. `memory_limit_bytes` counts what they allocate
     /// from now on, not the interpreter itself.
     pub(super) fn seal(&self, memory_limit_bytes: usize) -> mlua::Result<()> {
-        self.names.set_metatable(Some(strict(&self.lua, GLOBAL)?))?;
+        self.names.set_metatable(Some(strict(&self.lua, GLOBAL, &[])?))?;
         // The names have to be the globals of the interpreter as well, not only the environment of the scripts: Luau
         // resolves `a.b.c` from constant names while it loads a chunk, and takes the globals for that.
         self.lua.set_globals(self.names.clone())?;
@@ -243,11 +243,14 @@ fn run_prelude(lua: &Lua) -> mlua::Result<()> {
 /// The owner of names that are not members of anything.
 const GLOBAL: &str = "global";
 
-/// A metatable whose table has the names it has: others can neither be read nor written.
-fn strict(lua: &Lua, owner: &'static str) -> mlua::Result<Table> {
+/// A metatable whose table has the names it has: others can neither be read, unless they are `known` and nil, nor written.
+fn strict(lua: &Lua, owner: &'static str, known: &'static [&'static str]) -> mlua::Result<Table> {
     let metatable = lua.create_table()?;
     let read = lua.create_function(move |_, (table, name): (Table, Value)| -> mlua::Result<()> {
         let name = name_of(&name);
+        if known.contains(&&*name) {
+            return Ok(());
+        }
         Err(mlua::Error::runtime(match ABSENT.iter().find(|(absent, _)| owner == GLOBAL && *absent == name) {
             Some((_, advice)) => format!("'{name}' does not exist here: {advice}"),
             None if owner == GLOBAL => format!("global '{name}' does not exist{}", near_miss(&name, &table)),

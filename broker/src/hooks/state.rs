@@ -9,7 +9,7 @@ use super::broker_table;
 use super::clock::Clock;
 use super::decl::HookDecl;
 use super::error::{ErrorKind, Failure, did_you_mean};
-use super::facts::{Connecting, Declaring};
+use super::facts::{Connecting, DECLARATION_NAMES, Declaring};
 use super::message::Message;
 use super::point::Point;
 use super::program::Program;
@@ -73,8 +73,8 @@ impl State {
         let (view, clock) = (Rc::new(View::default()), Rc::new(Clock::default()));
         broker_table::add(&sandbox, &view, &clock, script).map_err(broken)?;
         let message = Message::create(sandbox.lua(), &view).map_err(broken)?;
-        let client = sandbox.strict("client").map_err(broken)?;
-        let declaration = sandbox.strict("declaration").map_err(broken)?;
+        let client = sandbox.strict("client", &[]).map_err(broken)?;
+        let declaration = sandbox.strict("declaration", &DECLARATION_NAMES).map_err(broken)?;
         sandbox.seal(script.memory_limit_bytes).map_err(broken)?;
         let returned = sandbox.run(LOAD_TIME_LIMIT, || script.program.run(&sandbox))?;
         let functions = Functions::of(&returned)?;
@@ -112,7 +112,10 @@ impl State {
             }
         };
         self.view.close();
-        self.sandbox.tidy();
+        // A function that returns has been at a step when it did.
+        if !matches!(decision, Ok(Decision::Pass(_))) {
+            self.sandbox.tidy();
+        }
         decision
     }
 

@@ -92,7 +92,8 @@ impl Slot {
     /// Begins a call: the time, if it is one that is timed.
     #[inline]
     pub(super) fn start(&mut self) -> Option<Instant> {
-        let is_timed = self.calls.is_multiple_of(CALLS_PER_TIMED_CALL);
+        let every = if self.calls < CALLS_TIMED_OFTEN { CALLS_PER_TIMED_CALL } else { CALLS_PER_TIMED_CALL_LATER };
+        let is_timed = self.calls.is_multiple_of(every);
         self.calls = self.calls.wrapping_add(1);
         is_timed.then(Instant::now)
     }
@@ -148,8 +149,12 @@ impl Drop for Slot {
     }
 }
 
-/// Reading the clock twice would be half of an empty hook.
+/// Reading the clock twice would be half of an empty hook. Who tries a hook out wants to see its calls soon.
 const CALLS_PER_TIMED_CALL: u32 = 16;
+/// So many calls of a thread are timed like that.
+const CALLS_TIMED_OFTEN: u32 = 4096;
+/// After that the figures are what they are, and one call in so many keeps them so.
+const CALLS_PER_TIMED_CALL_LATER: u32 = 128;
 
 /// How many sets this thread has interpreters for.
 #[cfg(test)]

@@ -17,7 +17,7 @@ use super::call::{Answer, Call};
 use super::errors::ApiError;
 use super::lists::{self, Paging};
 use super::reply::Reply;
-use super::{exchanges, paths, queues};
+use super::{paths, queues};
 use crate::routing::exchange::Identity;
 use crate::vhost::Vhost;
 use crate::vhost::json_table::table_to_json;
@@ -113,19 +113,21 @@ pub(super) fn list(call: &Call) -> Answer {
     answer(call, vhosts.iter().flat_map(|vhost| collect(vhost, |_, _| true)).collect())
 }
 
+// Of a queue or exchange that does not exist there are none, as in RabbitMQ: tools look whether something is bound before they delete it.
+
 pub(super) fn from_exchange(call: &Call) -> Answer {
-    let (vhost, exchange) = exchanges::named(call)?;
-    answer(call, collect(&vhost, |source, _| *source == *exchange.name))
+    let (vhost, exchange) = (call.vhost()?, call.named_exchange("exchange"));
+    answer(call, collect(&vhost, |source, _| source == exchange))
 }
 
 pub(super) fn to_exchange(call: &Call) -> Answer {
-    let (vhost, exchange) = exchanges::named(call)?;
-    answer(call, collect(&vhost, |_, identity| leads_to(identity, DestinationKind::Exchange, &exchange.name)))
+    let (vhost, exchange) = (call.vhost()?, call.named_exchange("exchange"));
+    answer(call, collect(&vhost, |_, identity| leads_to(identity, DestinationKind::Exchange, exchange)))
 }
 
 pub(super) fn to_queue(call: &Call) -> Answer {
-    let (vhost, queue) = queues::named(call)?;
-    answer(call, collect(&vhost, |_, identity| leads_to(identity, DestinationKind::Queue, &queue.name)))
+    let (vhost, queue) = (call.vhost()?, call.named("queue"));
+    answer(call, collect(&vhost, |_, identity| leads_to(identity, DestinationKind::Queue, queue)))
 }
 
 fn leads_to(identity: &Identity, kind: DestinationKind, name: &str) -> bool {

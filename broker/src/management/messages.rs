@@ -332,7 +332,7 @@ impl Getter {
         }
         // All of them last, so that none that goes back is got again.
         if let Some(settlement) = mode.settlement().filter(|_| !tickets.is_empty()) {
-            self.queue.handle.post(Input::Settle { holder, tickets, settlement });
+            self.queue.handle.post(Input::Settle { holder, tickets: tickets.into(), settlement });
         }
         Ok(Reply::ok(Json::Array(messages)))
     }

@@ -72,11 +72,31 @@ pub(super) fn contexts(api: &Management) -> Json {
     api.node.listeners.iter().filter(|listener| listener.is_http()).map(context).collect()
 }
 
+/// This broker's plugins, and RabbitMQ's names of those whose work is done here, which is what tools look for.
+fn enabled_plugins(api: &Management) -> Vec<String> {
+    let mut names: Vec<String> = api.broker.vhosts.registry().status().into_iter().map(|plugin| plugin.name).collect();
+    let known =
+        RABBITMQ_PLUGINS.iter().filter(|(_, ours)| ours.is_none_or(|ours| names.iter().any(|name| name == ours)));
+    let known: Vec<String> = known.map(|(name, _)| (*name).to_owned()).collect();
+    names.extend(known);
+    names.sort_unstable();
+    names
+}
+
+/// Plugins of RabbitMQ, each with the plugin that does its work here if it is one.
+const RABBITMQ_PLUGINS: &[(&str, Option<&str>)] = &[
+    ("rabbitmq_management", None),
+    ("rabbitmq_management_agent", None),
+    ("rabbitmq_consistent_hash_exchange", Some("exchange_consistent_hash")),
+    ("rabbitmq_delayed_message_exchange", Some("exchange_delayed_message")),
+    ("rabbitmq_random_exchange", Some("exchange_random")),
+    ("rabbitmq_recent_history_exchange", Some("exchange_recent_history")),
+];
+
 fn node(api: &Management, reader: &Reader<'_>) -> Json {
     let broker = &api.broker;
     let facts = reader.node();
     let process = facts.process;
-    let plugins: Vec<String> = broker.vhosts.registry().status().into_iter().map(|plugin| plugin.name).collect();
     let mut node = object(json!({
         "name": api.node_name(),
         "type": "disc",
@@ -95,7 +115,7 @@ fn node(api: &Management, reader: &Reader<'_>) -> Json {
         "processors": facts.processors,
         "uptime": facts.uptime_ms,
         "rates_mode": "basic",
-        "enabled_plugins": plugins,
+        "enabled_plugins": enabled_plugins(api),
         "exchange_types": exchange_types(broker),
         "auth_mechanisms": auth_mechanisms(broker),
         "applications": [{"name": "broker", "description": env!("CARGO_PKG_DESCRIPTION"), "version": env!("CARGO_PKG_VERSION")}],

@@ -48,17 +48,21 @@ pub(super) fn put(call: &Call) -> Answer {
         return Err(ApiError::bad_request(text));
     }
     let algorithm = match fields.text("hashing_algorithm")? {
-        Some(name) => HashAlgorithm::parse(name).map_err(|error| ApiError::bad_request(error.to_string()))?,
-        None => HashAlgorithm::default(),
+        Some(name) => Some(HashAlgorithm::parse(name).map_err(|error| ApiError::bad_request(error.to_string()))?),
+        None => None,
     };
     let password = match (fields.text("password")?, fields.text("password_hash")?) {
         (Some(_), Some(_)) => {
             return Err(ApiError::bad_request("both_password_and_password_hash_are_provided"));
         }
-        (Some(password), None) => Some(PasswordHash::of(password.as_bytes(), algorithm)),
+        (Some(password), None) => Some(PasswordHash::of(password.as_bytes(), algorithm.unwrap_or_default())),
         (None, Some("") | None) => None,
         (None, Some(hash)) => {
-            Some(PasswordHash::parse(hash, algorithm).map_err(|error| ApiError::bad_request(error.to_string()))?)
+            let parsed = match algorithm {
+                Some(algorithm) => PasswordHash::parse(hash, algorithm),
+                None => PasswordHash::parse_unnamed(hash),
+            };
+            Some(parsed.map_err(|error| ApiError::bad_request(error.to_string()))?)
         }
     };
     let update = UserUpdate { password: Some(password), tags: Some(tags), ..UserUpdate::default() };

@@ -160,7 +160,7 @@ impl Offline {
     /// The folder or the file cannot be used; a broker that runs on the folder has it for itself.
     pub async fn import(self, file: &Path, vhost: Option<&str>) -> Result<Imported, NodeError> {
         let files = files(file)?;
-        let registry = Arc::new(load_plugins(&self.topology(), &self.plugin_dirs, None)?);
+        let registry = Arc::new(load_plugins(&self.topology(), &self.plugin_dirs, Some(&self.data))?);
         let (topology, data) = (self.topology(), self.data);
         let (storage, recovery) = store::recover(&registry, &topology.storage, Some(data)).await?;
         let committer = Committer::new(Arc::clone(&storage));
@@ -197,7 +197,7 @@ impl Offline {
     /// # Errors
     /// The folder cannot be used; a broker that runs on the folder has it for itself.
     pub async fn export(self, vhost: Option<&str>) -> Result<Json, NodeError> {
-        let registry = Arc::new(load_plugins(&self.topology(), &self.plugin_dirs, None)?);
+        let registry = Arc::new(load_plugins(&self.topology(), &self.plugin_dirs, Some(&self.data))?);
         let (topology, data) = (self.topology(), self.data);
         let (storage, definitions, _) = store::read_definitions(&registry, &topology.storage, &data).await?;
         let recovery = Recovery { definitions, first_number: 1, first_seq: 1, ..Recovery::default() };

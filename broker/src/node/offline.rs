@@ -43,7 +43,7 @@ impl Offline {
     }
 
     async fn read<T>(self, look: impl FnOnce(Target<'_>) -> T) -> Result<T, NodeError> {
-        let registry = Arc::new(load_plugins(&self.topology(), &self.plugin_dirs, None)?);
+        let registry = Arc::new(load_plugins(&self.topology(), &self.plugin_dirs, Some(&self.data))?);
         let (topology, data) = (self.topology(), self.data);
         let (storage, definitions, counts) = store::read_definitions(&registry, &topology.storage, &data).await?;
         let recovery = Recovery { definitions, first_number: 1, first_seq: 1, ..Recovery::default() };
@@ -62,7 +62,7 @@ impl Offline {
     /// # Errors
     /// As of [`Self::plan`].
     pub async fn apply(self, file: &Topology, wish: Wish) -> Result<Planned, NodeError> {
-        let registry = Arc::new(load_plugins(&self.topology(), &self.plugin_dirs, None)?);
+        let registry = Arc::new(load_plugins(&self.topology(), &self.plugin_dirs, Some(&self.data))?);
         let (topology, data) = (self.topology(), self.data);
         let (storage, recovery) = store::recover(&registry, &topology.storage, Some(data)).await?;
         let committer = Committer::new(Arc::clone(&storage));

@@ -77,8 +77,12 @@ fn open(registry: &Registry, decl: &StorageDecl, data: Option<&Path>) -> Result<
     if let Some(path) = data {
         std::fs::create_dir_all(path).map_err(|error| NodeError::Data { path: path.into(), error })?;
     }
-    let kind = decl.kind.as_deref().unwrap_or(if data.is_some() { "log" } else { "memory" });
-    let storage = registry.storage(kind, &decl.config, data)?;
+    let kind = match (&decl.kind, &decl.plugin) {
+        (Some(kind), _) => kind.clone(),
+        (None, Some(path)) => registry.only_storage_of(path)?,
+        (None, None) => if data.is_some() { "log" } else { "memory" }.to_owned(),
+    };
+    let storage = registry.storage(&kind, &decl.config, data)?;
     if storage.promise() == Durability::ProcessLifetime {
         tracing::warn!(
             storage = kind,

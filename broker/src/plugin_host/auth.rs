@@ -130,7 +130,10 @@ impl AuthInstance {
         if self.is_resting() {
             return Err(AuthError::new("it is not asked for a while, because it faulted repeatedly"));
         }
-        let waits = Waits::new(&self.waiting)?;
+        if self.plugin.is_stopping() {
+            return Err(AuthError::new("it is no longer asked, because the broker stops"));
+        }
+        let waits = Waits::new(&self.waiting, &self.plugin.questions)?;
         self.asked.fetch_add(1, Ordering::Relaxed);
         let since = Instant::now();
         let answer = tokio::time::timeout(self.timeout, self.poll(question)).await;
@@ -207,12 +210,16 @@ impl AuthInstance {
 }
 
 /// One of those who wait for an answer.
-struct Waits<'a>(&'a AtomicUsize);
+struct Waits<'a> {
+    backend: &'a AtomicUsize,
+    plugin: &'a AtomicUsize,
+}
 
 impl<'a> Waits<'a> {
-    fn new(count: &'a AtomicUsize) -> Result<Self, AuthError> {
-        let waits = Self(count);
-        if count.fetch_add(1, Ordering::Relaxed) >= QUESTIONS_MAX {
+    fn new(backend: &'a AtomicUsize, plugin: &'a AtomicUsize) -> Result<Self, AuthError> {
+        plugin.fetch_add(1, Ordering::Relaxed);
+        let waits = Self { backend, plugin };
+        if backend.fetch_add(1, Ordering::Relaxed) >= QUESTIONS_MAX {
             return Err(AuthError::new(format!("{QUESTIONS_MAX} questions wait for it already")));
         }
         Ok(waits)
@@ -221,7 +228,8 @@ impl<'a> Waits<'a> {
 
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.backend.fetch_sub(1, Ordering::Relaxed);
+        self.plugin.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -87,6 +87,8 @@ pub enum LoadError {
     BadName { plugin: String, kind: &'static str, name: String },
     #[error("folder '{}' cannot be read: {error}: give an existing folder with --plugin-dir", .path.display())]
     UnreadableFolder { path: PathBuf, error: std::io::Error },
+    #[error("plugin '{}' {}", .path.display(), which_storage(.offered))]
+    WhichStorage { path: PathBuf, offered: Vec<String> },
     #[error("there is no storage '{name}': use one of {}", .known.join(", "))]
     UnknownStorage { name: String, known: Vec<String> },
     #[error("storage '{name}' refused to start: {reason}")]
@@ -106,6 +108,13 @@ impl LoadError {
             Self::Unreadable { path, error }
         }
     }
+}
+
+fn which_storage(offered: &[String]) -> String {
+    if offered.is_empty() {
+        return "offers no storage: give the file of one under `storage.plugin`".to_owned();
+    }
+    format!("offers several storages: say which with `storage.kind`, one of {}", offered.join(", "))
 }
 
 fn abi_remedy(stamp: &StampInfo) -> &'static str {

@@ -117,10 +117,10 @@ impl ExchangeTypeHandle {
     }
 
     fn watch<T>(&self, spec: &ExchangeSpec, call: impl FnOnce() -> Result<T, CallError>) -> Result<T, TypeError> {
-        if self.health.is_failed() {
+        if self.health.is_closed() {
             return Err(self.health.failed_error(&title(spec)));
         }
-        call().map_err(|error| self.health.judge(error, &title(spec), 1))
+        self.plugin.site.enter(call).map_err(|error| self.health.judge(error, &title(spec), 1))
     }
 }
 
@@ -186,11 +186,13 @@ impl ExchangeInstance {
     /// The type panicked, now or too often before; `out` is then as it was.
     #[inline]
     pub fn route(&self, message: &Message<'_>, out: &mut Vec<u32>) -> Result<Option<Wish>, TypeError> {
-        if self.health.is_failed() {
+        if self.health.is_closed() {
             return Err(self.health.failed_error(&self.title));
         }
         let before = out.len();
-        self.guest.route(message, out).map_err(|error| {
+        let plugin = &*self.health.plugin;
+        let routed = plugin.site.enter_timed(&plugin.route_times, || self.guest.route(message, out));
+        routed.map_err(|error| {
             out.truncate(before);
             self.health.judge(error, &self.title, 1)
         })
@@ -204,10 +206,11 @@ impl ExchangeInstance {
 
     /// A panic in the middle of a change leaves nobody knowing which bindings the exchange holds: it is failed at once.
     fn change(&mut self, call: impl FnOnce(&mut GuestExchange) -> Result<(), CallError>) -> Result<(), TypeError> {
-        if self.health.is_failed() {
+        if self.health.is_closed() {
             return Err(self.health.failed_error(&self.title));
         }
-        call(&mut self.guest).map_err(|error| self.health.judge(error, &self.title, PANICS_MAX))
+        let site = self.health.plugin.site;
+        site.enter(|| call(&mut self.guest)).map_err(|error| self.health.judge(error, &self.title, PANICS_MAX))
     }
 }
 
@@ -226,6 +229,12 @@ impl Health {
     #[inline]
     fn is_failed(&self) -> bool {
         self.faults.load(Ordering::Relaxed) >= PANICS_MAX
+    }
+
+    /// Whether nothing is asked any more.
+    #[inline]
+    fn is_closed(&self) -> bool {
+        self.is_failed() || self.plugin.is_stopping()
     }
 
     /// Turns what a call ended with into an answer, and counts it with `weight` unless it was a plain refusal.
@@ -251,9 +260,8 @@ impl Health {
     #[cold]
     fn failed_error(&self, title: &str) -> TypeError {
         let plugin = &self.plugin.name;
-        TypeError::Faulted(format!(
-            "plugin '{plugin}' is no longer asked about {title}, because it panicked repeatedly"
-        ))
+        let why = if self.is_failed() { "it panicked repeatedly" } else { "the broker stops" };
+        TypeError::Faulted(format!("plugin '{plugin}' is no longer asked about {title}, because {why}"))
     }
 }
 

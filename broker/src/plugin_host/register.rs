@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use plugin_api::abi::guest::{CallError, Guest, GuestStorageType, Linkage};
@@ -11,12 +12,13 @@ use plugin_api::abi::{HostTable, LinkedPlugin};
 use plugin_api::auth::AuthSpec;
 use plugin_api::config::Config;
 use plugin_api::storage::{Storage, StorageSpec};
-use tracing::warn;
+use tracing::{error, info, warn};
 
 use super::auth::{AuthInstance, AuthKind, Isolation};
 use super::inspect::inspect;
 use super::log::PluginServices;
 use super::status::Record;
+use super::storage::WatchedStorage;
 use super::{ExchangeTypeHandle, LoadError, PluginStatus, builtin, loader};
 
 /// Exchange types and storages by name. Filled at start; nothing is ever taken out.
@@ -25,7 +27,7 @@ pub struct Registry {
     exchange_types: BTreeMap<String, Arc<ExchangeTypeHandle>>,
     storages: BTreeMap<String, StorageKind>,
     auth_types: BTreeMap<String, AuthKind>,
-    plugins: Vec<Arc<Record>>,
+    pub(super) plugins: Vec<Arc<Record>>,
     /// Where plugins have their folders.
     data: Option<PathBuf>,
 }
@@ -129,6 +131,8 @@ impl Registry {
         if stamp.is_debug_build && !cfg!(debug_assertions) {
             warn!(plugin = stamp.crate_name, "plugin is a debug build and slow; build it with --release");
         }
+        // The last word of a file that ends the process when it is opened.
+        info!(plugin = stamp.crate_name, path = %request.path.display(), state = "inspected", "plugin inspected");
         let services = PluginServices::new(&stamp.crate_name, self.data.clone());
         let figures = services.figures();
         let guest = loader::load(inspected, &Config::new(request.config.clone()), services)?;
@@ -174,6 +178,18 @@ impl Registry {
         self.exchange_types.keys().cloned().collect()
     }
 
+    /// The name of the one storage that a loaded file offers.
+    ///
+    /// # Errors
+    /// It offers none, or several.
+    pub fn only_storage_of(&self, path: &Path) -> Result<String, LoadError> {
+        let plugin = self.plugins.iter().find(|plugin| plugin.path.as_deref() == Some(path));
+        match plugin.map(|plugin| plugin.storages.as_slice()).unwrap_or_default() {
+            [name] => Ok(name.clone()),
+            offered => Err(LoadError::WhichStorage { path: path.to_path_buf(), offered: offered.to_vec() }),
+        }
+    }
+
     /// Opens the storage of this name.
     ///
     /// # Errors
@@ -189,11 +205,22 @@ impl Registry {
             return Err(LoadError::UnknownStorage { name: name.to_owned(), known });
         };
         let spec = StorageSpec { config: Config::new(config.clone()), folder: folder.map(Path::to_path_buf) };
-        storage.guest.open(&spec).map_err(|error| {
+        let plugin = Arc::clone(&storage.plugin);
+        let on_fault = Box::new(move |error: &CallError| {
+            plugin.fault(&error.to_string());
+            error!(plugin = plugin.name, state = "degraded", error = %error, "plugin fault");
+        });
+        let opened = storage.guest.open_watched(&spec, on_fault).map_err(|error| {
             if !matches!(error, CallError::Refused(_)) {
                 storage.plugin.fault(&error.to_string());
             }
             LoadError::StorageRefused { name: name.to_owned(), reason: error.to_string() }
+        })?;
+        storage.plugin.is_storage.store(true, Ordering::Relaxed);
+        Ok(match storage.plugin.path {
+            // Every storage waits for its disk; what is built in is known to wait for nothing else.
+            None => opened,
+            Some(_) => Arc::new(WatchedStorage::new(opened, storage.plugin.site)),
         })
     }
 

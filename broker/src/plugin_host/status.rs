@@ -1,13 +1,15 @@
 //! How plugins fare.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use plugin_api::abi::StampInfo;
 use plugin_api::abi::guest::Guest;
 
+use super::calls::Site;
 use super::log::Figures;
+use super::times::{RouteTimes, RouteTimesRead};
 
 /// What operators see of a plugin.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +30,8 @@ pub struct PluginStatus {
     pub auth_backends: Vec<String>,
     /// The figures that it shows, by name.
     pub figures: Vec<(String, f64)>,
+    /// How long routes took, of those that were timed.
+    pub route_times: RouteTimesRead,
     /// The worst state that something of it is in.
     pub state: PluginState,
     /// How often it has panicked, or broken the rules of the ABI.
@@ -37,20 +41,76 @@ pub struct PluginStatus {
 }
 
 /// ```text
-/// Active ──panic──► Degraded ──PANICS_MAX panics of one exchange──► Failed
-///                      ▲                                              │
-///                      └────────── that exchange is deleted ──────────┘
+///  (file) ──inspect──► Registered ──the broker serves──► Active ──a fault──► Degraded ──PANICS_MAX panics of one exchange──► Failed
+///    │                                                     │                    ▲                                              │
+///    ▼                                                     │                    └────────── that exchange is deleted ──────────┘
+/// Refused                                                  ▼
+///                                       Draining ──its calls have ended, or the deadline──► Stopped
 /// ```
+///
+/// From every state of a running broker an orderly stop leads to `Draining`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PluginState {
-    /// It has never panicked.
+    /// Its entry has run and what it offers is known; the broker does not serve yet.
+    Registered,
+    /// It is asked, and has never faulted.
     Active,
-    /// It has panicked, and is still asked.
+    /// It has panicked, or a call of it did not come back, and it is still asked.
     Degraded,
     /// At least one of its exchanges, types or backends is not asked at present.
     Failed,
+    /// The broker stops: it is asked nothing new, and calls under way may end.
+    Draining,
+    /// It is not asked any more.
+    Stopped,
     /// Its file was not loaded; the broker was told that it can do without (`required: false`).
     Refused,
+}
+
+impl PluginState {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Registered, Self::Active, Self::Degraded, Self::Failed, Self::Draining, Self::Stopped, Self::Refused];
+
+    /// The word for it in lists, metrics and the log.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Registered => "registered",
+            Self::Active => "active",
+            Self::Degraded => "degraded",
+            Self::Failed => "failed",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// How far a plugin is, faults aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(super) enum Phase {
+    Registered,
+    Active,
+    Draining,
+    Stopped,
+}
+
+impl Phase {
+    fn of(number: u8) -> Self {
+        let all = [Self::Registered, Self::Active, Self::Draining];
+        all.get(usize::from(number)).copied().unwrap_or(Self::Stopped)
+    }
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Registered => "registered",
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 /// A plugin as the registry knows it, shared with everything that came from it.
@@ -69,6 +129,15 @@ pub(super) struct Record {
     /// Exchanges and types that are no longer asked.
     failed: AtomicU32,
     is_refused: bool,
+    /// A [`Phase`].
+    phase: AtomicU8,
+    /// By what its calls are found.
+    pub(super) site: Site,
+    /// Questions to its backends that wait for an answer, whether a thread is at them or not.
+    pub(super) questions: AtomicUsize,
+    /// Whether the broker's storage is one of its own.
+    pub(super) is_storage: AtomicBool,
+    pub(super) route_times: RouteTimes,
 }
 
 impl Record {
@@ -87,6 +156,11 @@ impl Record {
             last_fault: Mutex::new(None),
             failed: AtomicU32::new(0),
             is_refused: false,
+            phase: AtomicU8::new(Phase::Registered as u8),
+            site: Site::new(),
+            questions: AtomicUsize::new(0),
+            is_storage: AtomicBool::new(false),
+            route_times: RouteTimes::default(),
         }
     }
 
@@ -106,6 +180,11 @@ impl Record {
             last_fault: Mutex::new(Some(reason.to_owned())),
             failed: AtomicU32::new(0),
             is_refused: true,
+            phase: AtomicU8::new(Phase::Stopped as u8),
+            site: Site::new(),
+            questions: AtomicUsize::new(0),
+            is_storage: AtomicBool::new(false),
+            route_times: RouteTimes::default(),
         }
     }
 
@@ -116,10 +195,13 @@ impl Record {
 
     pub(super) fn status(&self) -> PluginStatus {
         let faults = self.faults.load(Ordering::Relaxed);
-        let state = match (self.failed.load(Ordering::Relaxed), faults) {
+        let state = match (self.phase(), self.failed.load(Ordering::Relaxed), faults) {
             _ if self.is_refused => PluginState::Refused,
-            (0, 0) => PluginState::Active,
-            (0, _) => PluginState::Degraded,
+            (Phase::Draining, ..) => PluginState::Draining,
+            (Phase::Stopped, ..) => PluginState::Stopped,
+            (Phase::Registered, 0, 0) => PluginState::Registered,
+            (Phase::Active, 0, 0) => PluginState::Active,
+            (_, 0, _) => PluginState::Degraded,
             _ => PluginState::Failed,
         };
         PluginStatus {
@@ -131,6 +213,7 @@ impl Record {
             storages: self.storages.clone(),
             auth_backends: self.auth_backends.clone(),
             figures: self.figures.lock().iter().map(|(name, value)| (name.clone(), *value)).collect(),
+            route_times: self.route_times.read(),
             state,
             faults,
             last_fault: self.last_fault.lock().clone(),
@@ -143,6 +226,31 @@ impl Record {
             Some(path) => format!("plugin '{}' ({})", self.name, path.display()),
             None => format!("the built-in plugin '{}'", self.name),
         }
+    }
+
+    /// Returns the phase that it leaves.
+    pub(super) fn enter(&self, phase: Phase) -> Phase {
+        Phase::of(self.phase.swap(phase as u8, Ordering::Relaxed))
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::of(self.phase.load(Ordering::Relaxed))
+    }
+
+    /// Whether it takes new calls no more, because the broker stops.
+    #[inline]
+    pub(super) fn is_stopping(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) >= Phase::Draining as u8
+    }
+
+    pub(super) const fn is_refused(&self) -> bool {
+        self.is_refused
+    }
+
+    /// Calls that have not come back, and questions without an answer.
+    pub(super) fn under_way(&self) -> usize {
+        // A question may be between two polls, or its thread in one of them.
+        self.site.threads().max(self.questions.load(Ordering::Relaxed))
     }
 
     pub(super) fn fault(&self, text: &str) {

@@ -98,7 +98,7 @@ fn types_and_storages_are_built_in() {
     let custom =
         ["x-consistent-hash", "x-delayed-message", "x-local-random", "x-modulus-hash", "x-random", "x-recent-history"];
     assert_eq!(registry.exchange_type_names(), [&plain[..], &custom].concat());
-    assert!(registry.status().iter().all(|plugin| plugin.state == PluginState::Active && plugin.path.is_none()));
+    assert!(registry.status().iter().all(|plugin| plugin.state == PluginState::Registered && plugin.path.is_none()));
     assert!(registry.storage("memory", &serde_json::Value::Null, None).is_ok());
     let error = registry.storage("disk", &serde_json::Value::Null, None).err().unwrap();
     assert_eq!(error.to_string(), "there is no storage 'disk': use one of log, memory");
@@ -133,7 +133,7 @@ fn refusal_is_no_fault() {
     for _ in 0..10 {
         assert_eq!(handle.validate(&spec("refuse")), Err(TypeError::Refused("not this one".into())));
     }
-    assert_eq!(state(&registry), (PluginState::Active, 0));
+    assert_eq!(state(&registry), (PluginState::Registered, 0));
 }
 
 #[test]

@@ -19,7 +19,7 @@ use self::single_active::{Rank, SingleActive};
 use self::turns::Turns;
 use super::Options;
 use super::channel_limit::ChannelLimit;
-use super::ports::{Delivery, HolderId, NewConsumer, Outlet};
+use super::ports::{Burst, Delivery, HolderId, NewConsumer, Outlet};
 use super::ready::{Entry, Hot};
 use super::shared_credit::SharedCredit;
 use crate::message::Message;
@@ -53,7 +53,7 @@ pub(super) struct Holder {
     pub(super) limit: Option<Arc<ChannelLimit>>,
     pub(super) shared_credit: Option<Arc<SharedCredit>>,
     /// Deliveries that have not been handed to the outlet yet.
-    pub(super) batch: Vec<Delivery>,
+    pub(super) batch: Burst<Delivery>,
 }
 
 impl Holder {
@@ -68,7 +68,7 @@ impl Holder {
             consumer: None,
             limit: None,
             shared_credit: None,
-            batch: Vec::new(),
+            batch: Burst::new(),
         }
     }
 

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::counts::Kept;
+use super::discarded::Discarded;
 use super::options::Priorities;
 use super::ports::{LoadedMessage, Place, SeqRange};
 use super::ready::{Entry, Front, Hot, Ready, Wanted};
@@ -419,11 +420,11 @@ impl Levels {
         self.change(level, |ready| ready.warm_cold(through, now_ms, messages))
     }
 
-    /// Takes everything out; `each` is told what the store must forget.
-    pub(super) fn clear(&mut self, mut each: impl FnMut(SeqRange)) {
-        let Some(several) = &mut self.several else { return self.only.clear(each) };
+    /// Takes everything out, bodies to `discarded`; `each` is told what the store must forget.
+    pub(super) fn clear(&mut self, discarded: &mut Discarded, mut each: impl FnMut(SeqRange)) {
+        let Some(several) = &mut self.several else { return self.only.clear(discarded, each) };
         for level in several.waiting().collect::<Vec<u8>>() {
-            several.change(level, |ready| ready.clear(&mut each));
+            several.change(level, |ready| ready.clear(discarded, &mut each));
         }
     }
 
@@ -583,7 +584,7 @@ mod tests {
         assert_eq!(wanted.ranges, [SeqRange { level: 5, first: 1, last: 1, stored: Stored::Paged }]);
         assert_eq!(levels.lowest_hot(Some(9)), None);
         let mut cleared = Vec::new();
-        levels.clear(|range| cleared.push((range.level, range.first, range.last)));
+        levels.clear(&mut Discarded::default(), |range| cleared.push((range.level, range.first, range.last)));
         assert_eq!(cleared, [(2, 1, 2), (5, 1, 1), (9, 1, 1), (9, 2, 2)]);
         assert_eq!(push(&mut levels, 2).seq, 3, "places are used once");
     }

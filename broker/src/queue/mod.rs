@@ -8,6 +8,7 @@ mod attempts;
 pub mod channel_limit;
 mod consumers;
 mod counts;
+mod discarded;
 mod durability;
 mod dying;
 mod expiry;
@@ -34,6 +35,7 @@ pub use self::channel_limit::ChannelLimit;
 use self::consumers::{Consumers, Handed, Overdue};
 use self::counts::Counts;
 pub use self::counts::{Capacity, Report};
+pub use self::discarded::Discarded;
 pub use self::durability::Durability;
 use self::dying::DyingLine;
 use self::levels::Levels;
@@ -86,6 +88,8 @@ pub struct Effects {
     pub processed: Vec<(Arc<dyn Outlet>, usize)>,
     /// How many messages died that nobody wanted elsewhere, in the order of [`DeathReason`].
     pub dropped: [u32; 4],
+    /// Messages to be dropped, which may take long.
+    pub discarded: Discarded,
     /// The queue has ended: take it out of all tables before the notices go out.
     pub has_ended: bool,
 }
@@ -259,7 +263,9 @@ impl Queue {
             }
             Input::Purge(reply_to) => {
                 let count = self.ready.len();
-                self.forget_ready(|range| settle(range, effects));
+                let mut discarded = std::mem::take(&mut effects.discarded);
+                self.forget_ready(&mut discarded, |range| settle(range, effects));
+                effects.discarded = discarded;
                 answer(&reply_to, Reply::Purged(count), effects);
                 self.serve_gets(effects);
             }
@@ -308,7 +314,7 @@ impl Queue {
         self.note_serving();
     }
 
-    fn on_publish(&mut self, origin: Option<Arc<dyn Outlet>>, messages: Vec<Incoming>, effects: &mut Effects) {
+    fn on_publish(&mut self, origin: Option<Arc<dyn Outlet>>, messages: Burst<Incoming>, effects: &mut Effects) {
         let mut numbers = Vec::new();
         let mut refused = Vec::new();
         let mut processed_bytes = 0;
@@ -614,7 +620,7 @@ impl Queue {
         for get in std::mem::take(&mut self.waiting_gets) {
             answer(&get.reply_to, Reply::Gone, effects);
         }
-        self.forget_ready(|_| {});
+        self.forget_ready(&mut effects.discarded, |_| {});
         self.forget_dying(effects);
         self.consumers = Consumers::default();
         self.unacked_bytes = 0;

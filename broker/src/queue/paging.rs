@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::counts::Kept;
+use super::discarded::Discarded;
 use super::levels::Levels;
 use super::ports::{HolderId, Load, LoadedMessage, Place, Reply, ReplyTo, SeqRange, Stored};
 use super::ready::Entry;
@@ -255,8 +256,8 @@ impl Queue {
     }
 
     /// Forgets everything that waits; the store is told by the caller or knows already.
-    pub(super) fn forget_ready(&mut self, each: impl FnMut(SeqRange)) {
-        self.ready.clear(each);
+    pub(super) fn forget_ready(&mut self, discarded: &mut Discarded, each: impl FnMut(SeqRange)) {
+        self.ready.clear(discarded, each);
         self.loading.take_if(|loading| loading.what != Fetched::Dying);
     }
 }

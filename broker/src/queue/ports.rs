@@ -5,6 +5,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::channel_limit::ChannelLimit;
 use super::{Options, Report, SharedCredit};
 use crate::message::Message;
@@ -235,7 +237,7 @@ pub enum Input {
         /// Who gets the confirms; none for messages from inside.
         origin: Option<Arc<dyn Outlet>>,
         /// The messages.
-        messages: Vec<Incoming>,
+        messages: Burst<Incoming>,
     },
     /// basic.consume. Answer: [`Reply::Consuming`] or [`Reply::ExclusiveUse`].
     Consume(NewConsumer),
@@ -260,7 +262,7 @@ pub enum Input {
         /// Who had them.
         holder: HolderId,
         /// Which.
-        tickets: Vec<u64>,
+        tickets: Burst<u64>,
         /// How.
         settlement: Settlement,
     },
@@ -401,6 +403,10 @@ pub struct Delivery {
     pub message: Arc<Message>,
 }
 
+/// What goes between a connection and a queue at a time. Where many queues are busy it is one message most often, which needs no memory of
+/// its own.
+pub type Burst<T> = SmallVec<[T; 1]>;
+
 /// Publish numbers of one channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numbers {
@@ -430,7 +436,7 @@ pub enum Notice {
         /// Its source number.
         source: u32,
         /// The messages.
-        deliveries: Vec<Delivery>,
+        deliveries: Burst<Delivery>,
         /// Their bytes were taken from the connection's [`SharedCredit`].
         takes_shared_credit: bool,
     },

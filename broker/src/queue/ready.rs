@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::counts::Kept;
+use super::discarded::Discarded;
 use super::ports::{LoadedMessage, Place, SeqRange, Stored};
 use super::ttl::{self, NEVER, Ttls};
 use crate::message::Message;
@@ -567,20 +568,21 @@ impl Ready {
         before - self.cold_count - found
     }
 
-    /// Takes everything out; `each` is told what the store must forget. Places go on where they were.
-    pub(super) fn clear(&mut self, mut each: impl FnMut(SeqRange)) {
+    /// Takes everything out, bodies to `discarded`; `each` is told what the store must forget. Places go on where they were.
+    pub(super) fn clear(&mut self, discarded: &mut Discarded, mut each: impl FnMut(SeqRange)) {
         let mut ttls = std::mem::replace(&mut self.ttls, Ttls::new(NEVER));
         ttls.forget_before(self.next_seq);
         let empty = Self { marked: self.marked, ttls, ..Self::new(self.level, self.next_seq, NEVER) };
         let Self { level, returned, head, cold, .. } = std::mem::replace(self, empty);
-        let returned = returned.into_values().map(|entry| (entry.seq, entry.stored));
-        let head = head.into_iter().map(|hot| (hot.seq, hot.stored));
-        for (seq, stored) in returned.chain(head) {
+        let stored_returned = returned.values().map(|entry| (entry.seq, entry.stored));
+        let stored_head = head.iter().map(|hot| (hot.seq, hot.stored));
+        for (seq, stored) in stored_returned.chain(stored_head) {
             each(SeqRange::one(level, seq, stored));
         }
         for run in cold {
             each(run.range);
         }
+        discarded.add(head, returned);
     }
 }
 

@@ -188,7 +188,7 @@ impl Bench {
     }
 
     fn settle(&mut self, source: u32, tickets: &[u64], settlement: Settlement) -> &mut Self {
-        self.input(Input::Settle { holder: holder(source), tickets: tickets.to_vec(), settlement })
+        self.input(Input::Settle { holder: holder(source), tickets: tickets.into(), settlement })
     }
 
     fn get(&mut self, source: u32, no_ack: bool) -> &mut Self {
@@ -358,6 +358,26 @@ fn persistent_messages_of_a_transient_queue_are_not_stored() {
     let mut bench = bench(Options::default());
     bench.publish_with(&PERSISTENT, &["a"]).expect(&["confirmed 1-1"]);
     assert!(bench.stored.is_empty());
+}
+
+/// To free them takes long where they are many; that is done elsewhere.
+#[test]
+fn bodies_of_a_purge_and_of_a_delete_are_handed_over_whole() {
+    for delete in [false, true] {
+        let mut bench = bench(Options::default());
+        bench.publish(&["a", "b", "c"]).get(7, false).settle(7, &[1], Settlement::Requeue).publish(&["d"]);
+        let reply_to = bench.reply_to();
+        let input = match delete {
+            false => Input::Purge(reply_to),
+            true => Input::Delete { if_unused: false, if_empty: false, reply_to: Some(reply_to) },
+        };
+        bench.input(input);
+        let discarded = &mut bench.effects.discarded;
+        assert_eq!(discarded.len(), 4);
+        assert!(discarded.drop_some(2), "two are left");
+        assert_eq!(discarded.len(), 2);
+        assert!(!discarded.drop_some(2) && discarded.is_empty());
+    }
 }
 
 #[test]

@@ -420,7 +420,7 @@ impl World {
                 incoming.push(Incoming { message: Arc::clone(message), channel: CHANNEL, number: self.next_number });
                 self.next_number += 1;
             }
-            let replies = self.input(at, Input::Publish { origin: Some(self.outlet()), messages: incoming });
+            let replies = self.input(at, Input::Publish { origin: Some(self.outlet()), messages: incoming.into() });
             assert!(replies.is_empty());
         }
         assert_eq!(self.confirmed.len() as u64, self.next_number - 1, "every publish is confirmed");

@@ -3,10 +3,11 @@
 //! The bindings stand here and the exchange's plugin knows them by slot, a small number that is used again after an unbind. A short lock
 //! guards both; publishers share it for reading.
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::RwLock;
 use plugin_api::exchange::{BindingSpec, DependsOn, DestinationKind, ExchangeSpec, Wish};
 use plugin_api::message::Message as View;
@@ -89,9 +90,42 @@ struct State {
     instance: Option<ExchangeLayers>,
     slots: Vec<Option<Binding>>,
     free: Vec<u32>,
-    by_identity: HashMap<Identity, u32>,
+    by_identity: Index,
     alternate: Option<Arc<str>>,
     policy: Applied,
+}
+
+/// Finds the slot of an identity, which stands in the slot alone. Hashes are kept, so that the index grows without a look at all bindings.
+#[derive(Debug, Default)]
+struct Index {
+    entries: HashTable<(u64, u32)>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Index {
+    fn find(&self, slots: &[Option<Binding>], identity: &Identity) -> Option<u32> {
+        let is_it = |&(_, slot): &(u64, u32)| {
+            slots.get(slot as usize).and_then(Option::as_ref).is_some_and(|binding| binding.identity == *identity)
+        };
+        self.entries.find(self.hasher.hash_one(identity), is_it).map(|&(_, slot)| slot)
+    }
+
+    /// The identity must not be there yet.
+    fn add(&mut self, identity: &Identity, slot: u32) {
+        let hash = self.hasher.hash_one(identity);
+        self.entries.insert_unique(hash, (hash, slot), |&(hash, _)| hash);
+    }
+
+    fn remove(&mut self, identity: &Identity, slot: u32) {
+        let hash = self.hasher.hash_one(identity);
+        if let Ok(entry) = self.entries.find_entry(hash, |&(_, other)| other == slot) {
+            entry.remove();
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.entries.len()
+    }
 }
 
 /// See the module.
@@ -169,7 +203,7 @@ impl Exchange {
 
     fn with_instance(number: u64, spec: ExchangeSpec, instance: Option<ExchangeLayers>) -> Self {
         let depends_on = instance.as_ref().map_or(DependsOn::State, ExchangeLayers::depends_on);
-        let (slots, free, by_identity) = (Vec::new(), Vec::new(), HashMap::new());
+        let (slots, free, by_identity) = (Vec::new(), Vec::new(), Index::default());
         let alternate = alternate(&spec, &Applied::default());
         let state = State { instance, slots, free, by_identity, alternate, policy: Applied::default() };
         let is_stored = spec.durable && PREDECLARED.iter().all(|(name, ..)| *name != spec.name);
@@ -232,7 +266,7 @@ impl Exchange {
 
     /// Whether there is such a binding already.
     pub fn has_binding(&self, binding: &BindingSpec) -> bool {
-        self.state.read().by_identity.contains_key(&Identity::of(binding))
+        self.state.read().slot_of(&Identity::of(binding)).is_some()
     }
 
     /// How many bindings have this exchange as their source.
@@ -242,7 +276,7 @@ impl Exchange {
 
     /// All bindings with this exchange as their source, in no order.
     pub fn bindings(&self) -> Vec<Identity> {
-        self.state.read().by_identity.keys().cloned().collect()
+        self.state.read().slots.iter().flatten().map(|binding| binding.identity.clone()).collect()
     }
 
     /// Adds a binding. Messages that the exchange's type has for it go to `handed`, if they are wanted: they were routed before the
@@ -258,7 +292,7 @@ impl Exchange {
     ) -> Result<Bound, TypeError> {
         let identity = Identity::of(binding);
         let mut state = self.state.write();
-        if state.by_identity.contains_key(&identity) {
+        if state.slot_of(&identity).is_some() {
             return Ok(Bound::Existing);
         }
         // The slots of an exchange are far fewer than its memory allows.
@@ -272,19 +306,19 @@ impl Exchange {
                 }
             }
         }
-        let place = Some(Binding { identity: identity.clone(), destination });
+        state.by_identity.add(&identity, slot);
+        let place = Some(Binding { identity, destination });
         match state.free.pop() {
             Some(free) => state.slots[free as usize] = place,
             None => state.slots.push(place),
         }
-        state.by_identity.insert(identity, slot);
         Ok(Bound::New(slot))
     }
 
     /// Removes a binding; returns it if there was one.
     pub fn unbind(&self, binding: &BindingSpec) -> Option<Unbound> {
         let mut state = self.state.write();
-        let slot = state.by_identity.get(&Identity::of(binding)).copied()?;
+        let slot = state.slot_of(&Identity::of(binding))?;
         state.remove(slot)
     }
 
@@ -296,7 +330,7 @@ impl Exchange {
     /// Removes every binding, because the exchange ends.
     pub fn unbind_all(&self) -> Vec<Unbound> {
         let mut state = self.state.write();
-        state.by_identity.clear();
+        state.by_identity = Index::default();
         state.free.clear();
         let slots = std::mem::take(&mut state.slots);
         let unbound = |(slot, binding): (u32, Option<Binding>)| {
@@ -365,9 +399,13 @@ impl Exchange {
 }
 
 impl State {
+    fn slot_of(&self, identity: &Identity) -> Option<u32> {
+        self.by_identity.find(&self.slots, identity)
+    }
+
     fn remove(&mut self, slot: u32) -> Option<Unbound> {
         let Binding { identity, destination } = self.slots.get_mut(slot as usize).and_then(Option::take)?;
-        self.by_identity.remove(&identity);
+        self.by_identity.remove(&identity, slot);
         self.free.push(slot);
         let result = self.instance.as_mut().map_or(Ok(()), |instance| instance.unbind(slot));
         Some(Unbound { slot, identity, destination, result })
@@ -393,6 +431,29 @@ mod tests {
 
     use super::*;
     use crate::plugin_host::Registry;
+
+    #[test]
+    fn a_binding_is_found_by_what_it_is_whatever_slot_it_has() {
+        let registry = Registry::builtin().unwrap();
+        let spec = ExchangeSpec { name: "x".into(), kind: "direct".into(), ..ExchangeSpec::default() };
+        let exchange = Exchange::open(1, spec.clone(), &registry.exchange_types(&spec).unwrap().unwrap()).unwrap();
+        let target = Arc::new(Exchange::restore(2, ExchangeSpec::default(), None));
+        let binding = |number: u32| BindingSpec::to_queue("q", format!("key {number}"));
+        let bind = |number| exchange.bind(&binding(number), Destination::Exchange(Arc::clone(&target)), None).unwrap();
+        assert!((0..1000).all(|number| bind(number) == Bound::New(number)));
+        assert!((0..1000).all(|number| bind(number) == Bound::Existing));
+        for number in (0..1000).filter(|number| number % 3 == 0) {
+            assert_eq!(exchange.unbind(&binding(number)).map(|unbound| unbound.slot), Some(number));
+            assert!(exchange.unbind(&binding(number)).is_none());
+        }
+        assert!((0..1000).all(|number| exchange.has_binding(&binding(number)) == (number % 3 != 0)));
+        // Slots are used again, for others.
+        let reused: Vec<Bound> = (2000..2334).map(bind).collect();
+        assert!(reused.iter().all(|bound| matches!(bound, Bound::New(slot) if slot % 3 == 0)));
+        assert_eq!((exchange.binding_count(), exchange.bindings().len()), (1000, 1000));
+        assert_eq!(exchange.unbind_all().len(), 1000);
+        assert_eq!((exchange.binding_count(), exchange.has_binding(&binding(1))), (0, false));
+    }
 
     /// An exchange that remembers everything, with publishers and a binder at once: the new binding gets every message once, from the
     /// history or by its route.

@@ -24,8 +24,8 @@ use crate::hooks::{HookDecl, HookError, Hooks, Reloaded};
 use crate::metrics::Metrics;
 use crate::queue::{Input, Notice, Outlet};
 use crate::store::Committer;
-use crate::vhost::Vhost;
 use crate::vhost::registry::{CLUSTER_NAME, VhostError, Vhosts};
+use crate::vhost::{QueueRecord, Vhost};
 
 /// What a broker is made of, beside its vhosts.
 #[derive(Debug)]
@@ -63,6 +63,9 @@ pub struct Parts {
     /// Where what happens is told.
     pub events: Events,
 }
+
+/// So many queues are told something before other tasks have their turn.
+const SHRINK_PORTION: usize = 256;
 
 /// See the module.
 #[derive(Debug)]
@@ -144,6 +147,26 @@ impl Broker {
         self.census.len()
     }
 
+    /// Tells all queues that they may keep less; where they are many, in portions between which other tasks have their turn.
+    fn shrink_queues(&self) {
+        let mut queues: Vec<_> = self.vhosts.list().iter().flat_map(|vhost| vhost.queues()).collect();
+        let shrink = |queues: &[Arc<QueueRecord>]| queues.iter().for_each(|queue| queue.handle.post(Input::Shrink));
+        let rest = queues.split_off(queues.len().min(SHRINK_PORTION));
+        shrink(&queues);
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            // Nobody else waits for this thread.
+            return shrink(&rest);
+        };
+        if !rest.is_empty() {
+            runtime.spawn(async move {
+                for portion in rest.chunks(SHRINK_PORTION) {
+                    tokio::task::yield_now().await;
+                    shrink(portion);
+                }
+            });
+        }
+    }
+
     /// Whether another look at memory changes nothing while messages take as much as now.
     pub fn is_memory_at_rest(&self) -> bool {
         self.alarms.reason().is_none() && self.paging.is_at_rest() && !self.committer.is_stuck()
@@ -154,9 +177,7 @@ impl Broker {
     pub fn on_memory(&self, used_bytes: u64) {
         if self.paging.on_memory(used_bytes) {
             tracing::debug!(used_bytes, queue_bytes = self.paging.queue_bytes(), "queues put messages out of memory");
-            for queue in self.vhosts.list().iter().flat_map(|vhost| vhost.queues()) {
-                queue.handle.post(Input::Shrink);
-            }
+            self.shrink_queues();
             self.holder.shrink();
         }
         let change = self.alarms.on_memory(used_bytes);

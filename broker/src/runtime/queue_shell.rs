@@ -15,7 +15,7 @@ use super::paging::Paging;
 use super::timer::{Appointment, Sleeper, Timer};
 use crate::metrics::node::Strategy;
 use crate::metrics::{Metrics, QueueStats};
-use crate::queue::{self, Effects, Handle, Input, Queue, Report, Restored, SeqRange, Stored};
+use crate::queue::{self, Discarded, Effects, Handle, Input, Queue, Report, Restored, SeqRange, Stored};
 use crate::store::{Committer, KeysInUse, Submission};
 use crate::vhost::{QueueFactory, Vhost};
 
@@ -147,6 +147,7 @@ impl QueueShell {
             self.timer.wake_at(due_ms, self, || Weak::<Self>::clone(&self.this));
         }
         self.carry_out(&mut effects, keys);
+        drop_by_and_by(std::mem::take(&mut effects.discarded));
         if self.stats.is_wanted() {
             self.stats.leave(machine.report(now_ms));
         }
@@ -242,6 +243,30 @@ impl QueueShell {
         marks.clear();
     }
 }
+
+/// Frees what a purge or a delete has left, in portions between which other tasks have their turn.
+#[inline]
+fn drop_by_and_by(discarded: Discarded) {
+    if !discarded.is_empty() {
+        drop_in_portions(discarded);
+    }
+}
+
+#[cold]
+fn drop_in_portions(mut discarded: Discarded) {
+    if discarded.len() <= DROP_PORTION {
+        return;
+    }
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    runtime.spawn(async move {
+        while discarded.drop_some(DROP_PORTION) {
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
+/// So many messages are dropped in a fraction of a millisecond.
+const DROP_PORTION: usize = 4096;
 
 /// Makes shells for the queues of all vhosts.
 #[derive(Debug)]

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use plugin_api::exchange::{BindingSpec, ExchangeSpec};
 
-use super::schema::VhostDecl;
+use super::schema::{ParameterDecl, Topology, VhostDecl};
 use crate::origin::Origin;
 use crate::vhost::authority::Operator;
 use crate::vhost::declare::QueueSpec;
+use crate::vhost::registry::Vhosts;
+use crate::vhost::settings::InvalidSetting;
 use crate::vhost::{Changed, Error, Vhost};
 
 /// A declaration that could not be carried out.
@@ -44,6 +46,33 @@ pub fn apply_settings(vhost: &Arc<Vhost>, decl: &VhostDecl) -> Result<(), Vec<Ap
     for (kind, spec) in &decl.policies {
         let result = vhost.put_policy(*kind, spec.clone(), Origin::Topology);
         note(format!("{kind} '{}'", spec.name), result.map_err(|error| error.to_string()));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+/// Sets the parameters that the file declares. They are kept as if somebody had set them, so they stay when they leave the file; as long as they are in it,
+/// it wins at each start.
+///
+/// # Errors
+/// All that went wrong.
+pub fn apply_parameters(topology: &Topology, vhosts: &Vhosts) -> Result<(), Vec<ApplyError>> {
+    let mut errors = Vec::new();
+    let mut failed = |what: String, vhost: &str, error: InvalidSetting| {
+        errors.push(ApplyError { what, vhost: vhost.to_owned(), error: Error::Argument(error.to_string()) });
+    };
+    let there = vhosts.global_parameters();
+    for (name, value) in topology.parameters.iter().filter(|(name, value)| there.get(name) != Some(value)) {
+        if let Err(error) = vhosts.put_global_parameter(name, value.clone()) {
+            failed(format!("global parameter '{name}'"), "", error);
+        }
+    }
+    for decl in &topology.vhosts {
+        let Some(vhost) = vhosts.get(&decl.name) else { continue };
+        for ParameterDecl { component, name, value } in &decl.parameters {
+            if let Err(error) = vhost.put_parameter(component, name, value.clone()) {
+                failed(format!("parameter '{name}' of component '{component}'"), &decl.name, error);
+            }
+        }
     }
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }

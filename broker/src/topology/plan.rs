@@ -107,6 +107,10 @@ pub enum Object {
     Limits(String),
     /// A vhost, the kind of a policy, and its name.
     Policy(String, PolicyKind, String),
+    /// A parameter of the broker as a whole.
+    GlobalParameter(String),
+    /// A vhost, a component, and a parameter of it there.
+    Parameter(String, String, String),
     /// A vhost, and an exchange there.
     Exchange(String, String),
     /// A vhost, and a queue there.
@@ -313,11 +317,12 @@ impl Object {
     #[must_use]
     pub fn vhost(&self) -> Option<&str> {
         match self {
-            Self::User(_) => None,
+            Self::User(_) | Self::GlobalParameter(_) => None,
             Self::Vhost(vhost)
             | Self::Permission(_, vhost)
             | Self::TopicPermission(_, vhost, _)
             | Self::Limits(vhost)
+            | Self::Parameter(vhost, ..)
             | Self::Policy(vhost, ..)
             | Self::Exchange(vhost, _)
             | Self::Queue(vhost, _)
@@ -342,6 +347,10 @@ impl Object {
                     PolicyKind::Operator => "operator_policy",
                 };
                 json!({"kind": kind, "vhost": vhost, "name": name})
+            }
+            Self::GlobalParameter(name) => json!({"kind": "global_parameter", "name": name}),
+            Self::Parameter(vhost, component, name) => {
+                json!({"kind": "parameter", "vhost": vhost, "component": component, "name": name})
             }
             Self::Exchange(vhost, name) => json!({"kind": "exchange", "vhost": vhost, "name": name}),
             Self::Queue(vhost, name) => json!({"kind": "queue", "vhost": vhost, "name": name}),
@@ -380,6 +389,10 @@ impl fmt::Display for Object {
             }
             Self::Limits(vhost) => write!(f, "limits of vhost '{vhost}'"),
             Self::Policy(vhost, kind, name) => write!(f, "{kind} '{name}' in vhost '{vhost}'"),
+            Self::GlobalParameter(name) => write!(f, "global parameter '{name}'"),
+            Self::Parameter(vhost, component, name) => {
+                write!(f, "parameter '{name}' of component '{component}' in vhost '{vhost}'")
+            }
             Self::Exchange(vhost, name) => write!(f, "exchange '{name}' in vhost '{vhost}'"),
             Self::Queue(vhost, name) => write!(f, "queue '{name}' in vhost '{vhost}'"),
             Self::Binding(vhost, key) => {

@@ -1,4 +1,4 @@
-//! Users and vhosts as the text of a topology file. What is read back from the text is what was written.
+//! Users, parameters and vhosts as the text of a topology file. What is read back from the text is what was written.
 //!
 //! Names and patterns are quoted wherever YAML would read something else, and `${` is written so that it stays what it is. What belongs to a broker and not to
 //! what is in it (listeners, plugins, hooks …) is not written.
@@ -12,7 +12,7 @@ use plugin_api::value::{Table, Value};
 use serde_json::Value as Json;
 
 use super::schema::{
-    BindingDecl, ExchangeDecl, PasswordDecl, PermissionDecl, QueueDecl, Topology, UserDecl, VhostDecl,
+    BindingDecl, ExchangeDecl, ParameterDecl, PasswordDecl, PermissionDecl, QueueDecl, Topology, UserDecl, VhostDecl,
 };
 use crate::queue::Durability;
 use crate::routing::exchange::ALTERNATE_EXCHANGE;
@@ -28,6 +28,11 @@ pub fn render(topology: &Topology) -> String {
     }
     if topology.sections.contains(&"users") {
         out.section(0, "users", &topology.users, user);
+    }
+    if topology.sections.contains(&"parameters") {
+        out.section(0, "parameters", &topology.parameters, |out, depth, (name, value)| {
+            out.line(depth, &format!("{}: {}", text(name), json(value)));
+        });
     }
     if topology.sections.contains(&"vhosts") {
         out.section(0, "vhosts", &topology.vhosts, vhost);
@@ -144,12 +149,28 @@ fn vhost(out: &mut Out, depth: usize, vhost: &VhostDecl) {
             vhost.policies.iter().filter(|(of, _)| *of == kind).map(|(_, spec)| spec).collect();
         out.section_if(depth, key, &of_kind, |out, depth, spec| policy(out, depth, spec));
     }
+    parameters(out, depth, &vhost.parameters);
     out.section_if(depth, "exchanges", &vhost.exchanges, exchange);
     out.section_if(depth, "queues", &vhost.queues, queue);
     out.section_if(depth, "bindings", &vhost.bindings, binding);
     if out.text.len() == begin {
         out.text.truncate(before);
         out.line(depth - 1, &format!("{}: {{}}", text(&vhost.name)));
+    }
+}
+
+fn parameters(out: &mut Out, depth: usize, parameters: &[ParameterDecl]) {
+    let mut components: Vec<&str> = parameters.iter().map(|decl| decl.component.as_str()).collect();
+    components.sort_unstable();
+    components.dedup();
+    if !components.is_empty() {
+        out.line(depth, "parameters:");
+    }
+    for component in components {
+        out.line(depth + 1, &format!("{}:", text(component)));
+        for decl in parameters.iter().filter(|decl| decl.component == component) {
+            out.line(depth + 2, &format!("{}: {}", text(&decl.name), json(&decl.value)));
+        }
     }
 }
 

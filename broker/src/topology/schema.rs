@@ -55,6 +55,8 @@ pub struct Topology {
     pub bindings_mixed_durability: MixedDurability,
     /// Definitions that are imported at each start.
     pub definitions: Option<DefinitionsDecl>,
+    /// Parameters of the broker as a whole, by name.
+    pub parameters: Vec<(String, serde_json::Value)>,
     /// What is not said here, and therefore only there where nothing has been stored.
     pub defaults: Defaults,
     /// Where the file is; none without one.
@@ -282,6 +284,8 @@ pub struct LimitsDecl {
 pub struct StorageDecl {
     /// Name of the storage, such as `memory`; none is `log` where there is a data folder, and `memory` elsewhere.
     pub kind: Option<String>,
+    /// The file that it comes from; it is among [`Topology::plugins`], too.
+    pub plugin: Option<PathBuf>,
     /// The data folder, relative paths resolved against the topology file's folder; `--data` wins over it.
     pub data: Option<PathBuf>,
     /// Handed to the storage as it is.
@@ -418,6 +422,8 @@ pub struct VhostDecl {
     pub limits: Option<VhostLimits>,
     /// Policies and operator policies.
     pub policies: Vec<(PolicyKind, PolicySpec)>,
+    /// Parameters, but for those that have a place of their own.
+    pub parameters: Vec<ParameterDecl>,
     /// Whether publishes and deliveries are copied to `amq.rabbitmq.trace` (semantics 29.1).
     pub is_traced: bool,
     /// Whether what happens in the broker is published to `amq.rabbitmq.event` (semantics 29.2).
@@ -440,6 +446,17 @@ impl VhostDecl {
         let of_the_broker = of_the_broker.filter(|(_, is_there)| *is_there).map(|(name, _)| (name, "topic", true));
         PREDECLARED.into_iter().chain(of_the_broker)
     }
+}
+
+/// A parameter of a vhost (RabbitMQ: "Parameters and Policies").
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParameterDecl {
+    /// Whose it is, such as `federation-upstream`.
+    pub component: String,
+    /// Unique in its component.
+    pub name: String,
+    /// As whoever asks for it gets it.
+    pub value: serde_json::Value,
 }
 
 /// One exchange.
@@ -530,6 +547,7 @@ impl Default for Topology {
             vhosts,
             bindings_mixed_durability: MixedDurability::default(),
             definitions: None,
+            parameters: Vec::new(),
             defaults: Defaults { users: true, vhosts: true },
             owner: DEFAULT_OWNER.to_owned(),
             sections: Vec::new(),

@@ -6,7 +6,9 @@ use plugin_api::exchange::DestinationKind;
 use plugin_api::value::Table;
 
 use super::check::RESERVED_PREFIX;
-use super::schema::{BindingDecl, Defaults, ExchangeDecl, PasswordDecl, QueueDecl, Topology, UserDecl, VhostDecl};
+use super::schema::{
+    BindingDecl, Defaults, ExchangeDecl, ParameterDecl, PasswordDecl, QueueDecl, Topology, UserDecl, VhostDecl,
+};
 use crate::access::{Access, HashAlgorithm, PasswordHash};
 use crate::routing::exchange::Identity;
 use crate::vhost::Vhost;
@@ -20,9 +22,13 @@ use crate::vhost::settings::{VhostLimits, VhostMetadata};
 pub fn snapshot(access: &Access, vhosts: &Vhosts, only: Option<&str>) -> Topology {
     let list = vhosts.list().into_iter().filter(|vhost| only.is_none_or(|only| *vhost.name == *only));
     let users = if only.is_none() { users(access) } else { Vec::new() };
-    let sections = if only.is_none() { vec!["users", "vhosts"] } else { vec!["vhosts"] };
+    let parameters: Vec<_> = if only.is_none() { vhosts.global_parameters().into_iter().collect() } else { Vec::new() };
+    let mut sections = if only.is_none() { vec!["users", "vhosts"] } else { vec!["vhosts"] };
+    if !parameters.is_empty() {
+        sections.push("parameters");
+    }
     let vhosts = list.map(|name| vhost(&name)).collect();
-    Topology { users, vhosts, sections, defaults: Defaults::default(), ..Topology::default() }
+    Topology { users, vhosts, parameters, sections, defaults: Defaults::default(), ..Topology::default() }
 }
 
 fn users(access: &Access) -> Vec<UserDecl> {
@@ -58,6 +64,7 @@ fn vhost(vhost: &Vhost) -> VhostDecl {
         metadata: (metadata != VhostMetadata::default()).then_some(metadata),
         limits: (limits != VhostLimits::default()).then_some(limits),
         policies,
+        parameters: parameters(vhost),
         is_traced: vhost.is_traced(),
         has_event_exchange: vhost.exchange(EVENT_EXCHANGE).is_some(),
         has_log_exchange: vhost.exchange(LOG_EXCHANGE).is_some(),
@@ -65,6 +72,17 @@ fn vhost(vhost: &Vhost) -> VhostDecl {
         queues: queues(vhost),
         bindings: bindings(vhost),
     }
+}
+
+fn parameters(vhost: &Vhost) -> Vec<ParameterDecl> {
+    let parameters = vhost.parameters().into_iter();
+    parameters
+        .map(|((component, name), value)| ParameterDecl {
+            component: component.to_string(),
+            name: name.to_string(),
+            value,
+        })
+        .collect()
 }
 
 fn exchanges(vhost: &Vhost) -> Vec<ExchangeDecl> {

@@ -18,6 +18,7 @@ impl Vhost {
     /// See [`Error`]; nothing is changed then.
     pub fn bind(&self, by: &mut dyn Authority, source: &str, binding: &BindingSpec) -> Result<Changed, Error> {
         self.permit_binding(by, source, binding)?;
+        self.ask_hooks_of_binding(by, source, binding)?;
         let mut tables = self.open_tables()?;
         let exchange = tables.exchanges.get(source).cloned().ok_or_else(|| self.not_found(Kind::Exchange, source))?;
         let destination = tables

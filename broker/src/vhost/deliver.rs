@@ -13,21 +13,21 @@ use super::held::{Held, Why};
 use super::publish::{extra_keys, hiding_bcc};
 use super::{QueueRecord, Vhost};
 use crate::message::{Marks, Message, Parts};
-use crate::queue::{Incoming, Input, Outlet};
+use crate::queue::{Burst, Incoming, Input, Outlet};
 use crate::routing::{self, Destination, Exchange};
 
 /// Messages by queue, in their order.
 #[derive(Default)]
 pub(super) struct Batches {
     place_of: HashMap<u64, usize>,
-    batches: Vec<(Arc<QueueRecord>, Vec<Incoming>)>,
+    batches: Vec<(Arc<QueueRecord>, Burst<Incoming>)>,
 }
 
 impl Batches {
     /// `number` is for the confirm; 0 when none is wanted.
     pub(super) fn add(&mut self, queue: &Arc<QueueRecord>, message: &Arc<Message>, number: u64) {
         let place = *self.place_of.entry(queue.number).or_insert_with(|| {
-            self.batches.push((Arc::clone(queue), Vec::new()));
+            self.batches.push((Arc::clone(queue), Burst::new()));
             self.batches.len() - 1
         });
         let incoming = Incoming { message: Arc::clone(message), channel: 0, number };

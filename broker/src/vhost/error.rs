@@ -205,8 +205,8 @@ pub enum Error {
     /// A hook of the operator's refused the declaration.
     #[error("declaration of {kind} '{name}' in vhost '{vhost}' refused by hook '{hook}': {reason}")]
     HookRefused {
-        /// What.
-        kind: Kind,
+        /// What, in a word.
+        kind: &'static str,
         /// Its name.
         name: String,
         /// Where.

@@ -23,7 +23,7 @@ use super::queue_settings::{Declared, QueueSettings};
 use super::{QueueRecord, Vhost};
 use crate::message::{Message, Parts};
 use crate::queue::{
-    Delivery, Durability, Handle, Incoming, Input, NewConsumer, Notice, Numbers, Outlet, Reply, ReplyTo,
+    Burst, Delivery, Durability, Handle, Incoming, Input, NewConsumer, Notice, Numbers, Outlet, Reply, ReplyTo,
 };
 
 /// The name that clients consume from and put into reply-to.
@@ -182,12 +182,12 @@ impl Handle for ReplyQueue {
 
 impl ReplyQueue {
     /// Notices leave under the lock, so that replies keep their order; mailboxes are leaves.
-    fn on_publish(&self, origin: Option<&dyn Outlet>, messages: Vec<Incoming>) {
+    fn on_publish(&self, origin: Option<&dyn Outlet>, messages: Burst<Incoming>) {
         let (mut taken, mut refused) = (Vec::new(), Vec::new());
         let bytes = messages.iter().map(|incoming| incoming.message.weight()).sum();
         {
             let mut inside = self.inside.lock();
-            let mut deliveries = Vec::new();
+            let mut deliveries = Burst::new();
             for Incoming { message, channel, number } in messages {
                 let numbers = if inside.take(message, &mut deliveries) { &mut taken } else { &mut refused };
                 if number != 0 {
@@ -217,7 +217,7 @@ impl ReplyQueue {
         let mut inside = self.inside.lock();
         let Some(consumer) = &mut inside.consumer else { return };
         consumer.credit_bytes = consumer.credit_bytes.saturating_add(bytes);
-        let mut deliveries = Vec::new();
+        let mut deliveries = Burst::new();
         while inside.has_credit()
             && let Some(message) = inside.waiting.pop_front()
         {
@@ -248,7 +248,7 @@ impl Inside {
 
     /// Takes a reply, or refuses it. One for a requester that has just gone counts as taken, as with a queue that was deleted
     /// (semantics 14.6).
-    fn take(&mut self, message: Arc<Message>, deliveries: &mut Vec<Delivery>) -> bool {
+    fn take(&mut self, message: Arc<Message>, deliveries: &mut Burst<Delivery>) -> bool {
         if self.consumer.is_none() {
             return true;
         }
@@ -269,14 +269,14 @@ impl Inside {
         self.backlog.give_back(bytes);
     }
 
-    fn hand_over(&mut self, message: Arc<Message>, deliveries: &mut Vec<Delivery>) {
+    fn hand_over(&mut self, message: Arc<Message>, deliveries: &mut Burst<Delivery>) {
         if let Some(consumer) = &mut self.consumer {
             consumer.credit_bytes -= message.weight() as i64;
             deliveries.push(Delivery { ticket: 0, redelivered: false, message });
         }
     }
 
-    fn deliver(&self, deliveries: Vec<Delivery>) {
+    fn deliver(&self, deliveries: Burst<Delivery>) {
         if let Some(consumer) = self.consumer.as_ref().filter(|_| !deliveries.is_empty()) {
             consumer.outlet.post(Notice::Delivered { source: consumer.source, deliveries, takes_shared_credit: false });
         }

@@ -11,7 +11,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub use auth::{AskError, GuestAuthBackend, GuestAuthType};
-pub use storage::GuestStorageType;
+pub use storage::{GuestStorageType, OnFault};
 
 use super::auth::AuthTypeTable;
 use super::deliveries::RawDeliveries;

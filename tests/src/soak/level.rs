@@ -16,8 +16,9 @@ const LOOKS_MAX: u32 = 20;
 /// a few pages of the largest size.
 const MEMORY_SLACK_BYTES: u64 = 32 << 20;
 const MEMORY_SLACK_PERCENT: u64 = 20;
-/// Segments of 2 MiB with their indexes, for empty queues: four in use, four recycled, and what was dead at one of the two checkpoints.
-const DISK_BYTES_MAX: u64 = 64 << 20;
+/// Segments with their indexes, for empty queues: those in use, the recycled ones, and what was dead at one of the two checkpoints. They have
+/// 2 MiB, or as much as the commits that were larger.
+const DISK_BYTES_MAX: u64 = 128 << 20;
 /// Files of the store's segments come and go.
 const DESCRIPTORS_SLACK: u64 = 32;
 /// The first cycles fill caches and make threads.
@@ -135,7 +136,7 @@ mod tests {
 
     #[test]
     fn memory_descriptors_and_disk_that_grow_are_told() {
-        let later = Level { anonymous_bytes: 100 << 20, descriptors: 90, disk_bytes: 70 << 20, ..BASE };
+        let later = Level { anonymous_bytes: 100 << 20, descriptors: 90, disk_bytes: 140 << 20, ..BASE };
         assert_eq!(judge(&[BASE, BASE, BASE, later]).len(), 3);
     }
 }

@@ -81,6 +81,7 @@ fn aliases_and_merges_are_resolved() {
     check("a: &x {b: 1}\ne: &y {c: 2, b: 9}\nd: {<<: [*x, *y]}", "{a: {b: 1}, e: {c: 2, b: 9}, d: {b: 1, c: 2}}");
     check_mistakes("a: *x", &["1:4: no anchor '&x' before this alias"]);
     check_mistakes("a: &x [1, *x]", &["1:11: this alias stands inside the value it repeats"]);
+    check("a: &x {b: 1}\nd: {\"<<\": *x}", "{a: {b: 1}, d: {<<: {b: 1}}}");
     check_mistakes("d: {<<: 5}", &["1:9: only a mapping can be merged"]);
 }
 

@@ -10,7 +10,7 @@ use plugin_api::message::Properties;
 use super::runner::Bench;
 use crate::hooks::convert;
 use crate::hooks::error::{HookError, did_you_mean};
-use crate::hooks::facts::{Connecting, DeclaredKind, Declaring};
+use crate::hooks::facts::{Binding, Connecting, DeclaredKind, Declaring};
 use crate::hooks::fields::{FIELDS, HEADERS};
 use crate::hooks::headers::HEADERS_BYTES_MAX;
 use crate::hooks::point::Point;
@@ -133,12 +133,24 @@ fn connect(bench: &Bench, fields: &Table) -> mlua::Result<Result<Decision, HookE
 /// `declare { … }`
 fn declare(bench: &Bench, fields: &Table) -> mlua::Result<Result<Decision, HookError>> {
     let flags = ["durable", "auto_delete", "exclusive", "internal"];
-    only(fields, "declare", &[&["vhost", "user", "kind", "name", "type", "arguments"][..], &flags].concat())?;
+    let of_binding = ["source", "destination_type", "routing_key"];
+    let known = [&["vhost", "user", "kind", "name", "type", "arguments"][..], &flags, &of_binding].concat();
+    only(fields, "declare", &known)?;
     let kind = match text(fields, "kind", "queue")?.as_str() {
         "queue" => DeclaredKind::Queue,
         "exchange" => DeclaredKind::Exchange,
-        other => return Err(mlua::Error::runtime(format!("kind has to be queue or exchange, not '{other}'"))),
+        "binding" => DeclaredKind::Binding,
+        other => {
+            return Err(mlua::Error::runtime(format!("kind has to be queue, exchange or binding, not '{other}'")));
+        }
     };
+    let [source, destination_type, routing_key] = [
+        text(fields, "source", "amq.topic")?,
+        text(fields, "destination_type", "queue")?,
+        text(fields, "routing_key", "")?,
+    ];
+    let (source, destination_type, routing_key) = (&*source, &*destination_type, &*routing_key);
+    let binding = Binding { source, destination_type, routing_key };
     let type_name = if kind == DeclaredKind::Queue { "classic" } else { "direct" };
     let declaration = Declaring {
         vhost: &text(fields, "vhost", "/")?,
@@ -151,6 +163,7 @@ fn declare(bench: &Bench, fields: &Table) -> mlua::Result<Result<Decision, HookE
         exclusive: flag(fields, "exclusive")?,
         internal: flag(fields, "internal")?,
         arguments: &table(fields, "arguments")?,
+        binding: (kind == DeclaredKind::Binding).then_some(binding),
     };
     bench.call(Point::Declare, Given::Declaring(&declaration), false)
 }

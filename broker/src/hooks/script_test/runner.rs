@@ -44,11 +44,14 @@ pub(in crate::hooks) struct Bench {
     hook_error: RefCell<Option<HookError>>,
     /// What the test has moved the clock on by.
     ahead: Cell<Duration>,
+    /// Whether only the test moves the clock.
+    stops_clock: bool,
 }
 
 impl<'a> TestFile<'a> {
     fn load(file: &'a Path, script: &Path) -> Result<Self, String> {
-        let bench = Rc::new(Bench::load(script).map_err(|error| error.to_string())?);
+        let bench = Bench::load(script).map_err(|error| error.to_string())?;
+        let bench = Rc::new(Bench { stops_clock: true, ..bench });
         let place = |failure: Failure| {
             let error = failure.of("", file);
             let line = error.line.map(|line| format!(":{line}")).unwrap_or_default();
@@ -105,7 +108,15 @@ impl Bench {
         };
         let script = Script::load(&decl, Arc::default()).map_err(|failure| failure.of(&decl.name, script))?;
         let (hook, hook_error) = (RefCell::default(), RefCell::default());
-        Ok(Self { decl, script, hook, is_testing: Cell::new(false), hook_error, ahead: Cell::default() })
+        Ok(Self {
+            decl,
+            script,
+            hook,
+            is_testing: Cell::new(false),
+            hook_error,
+            ahead: Cell::default(),
+            stops_clock: false,
+        })
     }
 
     pub(in crate::hooks) fn begin(&self) {
@@ -164,6 +175,9 @@ impl Bench {
             Some(state) => state,
             None => {
                 let state = State::new(&self.script)?;
+                if self.stops_clock {
+                    state.clock().stop();
+                }
                 state.clock().advance(self.ahead.get());
                 state
             }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::hooks::{
-    Connecting, DeclaredKind, Declaring, Hooks, OnError, Origin, Point, Refusal, Reloaded, Site, Snapshot,
+    Binding, Connecting, DeclaredKind, Declaring, Hooks, OnError, Origin, Point, Refusal, Reloaded, Site, Snapshot,
 };
 
 fn origin() -> Origin<'static> {
@@ -137,13 +137,14 @@ fn declarations_are_let_pass_or_refused() {
         exclusive: false,
         internal: false,
         arguments: &arguments,
+        binding: None,
     };
     let folder = Folder::new();
     let script = folder.write(
         "hook.lua",
         "return { on_declare = function(d)
             if d.name:match('^tmp') then
-                broker.reject(`{d.kind} {d.type} {d.durable} {d.auto_delete} {d.arguments['x-max-length']}`)
+                broker.reject(d.source and `{d.source} -> {d.destination_type} {d.name} : {d.routing_key}{d.durable or ''}` or `{d.kind} {d.type} {d.durable} {d.auto_delete} {d.arguments['x-max-length']}`)
             end
         end }",
     );
@@ -154,6 +155,9 @@ fn declarations_are_let_pass_or_refused() {
     let refused = call(declaration, OnError::Pass).unwrap_err();
     assert_eq!(refused.reason, "queue quorum true false 5");
     assert_eq!(call(Declaring { name: "orders", ..declaration }, OnError::Reject), Ok(()));
+    let binding = Some(Binding { source: "events", destination_type: "queue", routing_key: "a.#" });
+    let refused = call(Declaring { kind: DeclaredKind::Binding, binding, ..declaration }, OnError::Pass).unwrap_err();
+    assert_eq!(refused.reason, "events -> queue tmp.1 : a.#", "flags of queues are none of a binding");
 }
 
 #[test]

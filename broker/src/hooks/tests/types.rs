@@ -22,6 +22,24 @@ fn declared(class: &str) -> BTreeSet<String> {
     body.lines().filter_map(name).collect()
 }
 
+const ANNOTATIONS: &str = include_str!("../../../../scripts/types/broker.meta.lua");
+
+/// The fields that a class of the annotations has.
+fn annotated(class: &str) -> BTreeSet<String> {
+    let start = format!("---@class {class}\n");
+    let body = ANNOTATIONS.split_once(&start).unwrap_or_else(|| panic!("{class} is not annotated")).1;
+    let name = |line: &str| Some(line.strip_prefix("---@field ")?.split([' ', '?']).next()?.to_owned());
+    body.lines().map_while(name).collect()
+}
+
+#[test]
+fn annotations_name_what_definitions_do() {
+    for class in ["Message", "Client", "Declaration", "Shared", "Broker"] {
+        assert_eq!(annotated(class), declared(class), "{class}");
+    }
+    assert_eq!(annotated("Hooks"), set(Point::ALL.map(Point::function)));
+}
+
 fn set<'a>(names: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
     names.into_iter().map(str::to_owned).collect()
 }

@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::super::call::{Answer, Call};
 use super::super::lists::{self, Paging};
-use crate::plugin_host::{PluginState, PluginStatus};
+use crate::plugin_host::PluginStatus;
 
 pub(in super::super) fn plugins(call: &Call) -> Answer {
     let rows = call.broker().vhosts.registry().status();
@@ -12,16 +12,10 @@ pub(in super::super) fn plugins(call: &Call) -> Answer {
 }
 
 fn plugin(status: &PluginStatus) -> Json {
-    let state = match status.state {
-        PluginState::Active => "active",
-        PluginState::Degraded => "degraded",
-        PluginState::Failed => "failed",
-        PluginState::Refused => "refused",
-    };
     json!({
         "name": status.name,
         "version": status.version,
-        "state": state,
+        "state": status.state.name(),
         "is_built_in": status.path.is_none(),
         "path": status.path.as_ref().map(|path| path.display().to_string()),
         "sha256": status.sha256,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use smallvec::smallvec;
 
 use super::super::call::{Answer, Call};
 use super::super::errors::ApiError;
@@ -94,6 +95,6 @@ impl Getter {
     }
 
     fn settle(&self, ticket: u64, settlement: Settlement) {
-        self.queue.handle.post(Input::Settle { holder: self.holder, tickets: vec![ticket], settlement });
+        self.queue.handle.post(Input::Settle { holder: self.holder, tickets: smallvec![ticket], settlement });
     }
 }

@@ -40,21 +40,12 @@ pub(in super::super) fn show(call: &Call) -> Answer {
 
 /// What a broker can have and no file can declare.
 fn not_in_files(broker: &crate::runtime::Broker, only: Option<&str>) -> Vec<String> {
-    let mut notes = Vec::new();
-    for vhost in broker.vhosts.list().iter().filter(|vhost| only.is_none_or(|only| *vhost.name == *only)) {
-        let parameters = vhost.parameters().into_iter();
-        notes.extend(parameters.map(|((component, name), _)| {
-            format!("parameter '{name}' of component '{component}' in vhost '{}': files have no parameters", vhost.name)
-        }));
-        if vhost.metadata().protected_from_deletion {
-            notes.push(format!("vhost '{}' is protected from deletion, which files cannot say", vhost.name));
-        }
-    }
-    if only.is_none() {
-        let parameters = broker.vhosts.global_parameters().into_keys();
-        notes.extend(parameters.map(|name| format!("global parameter '{name}': files have no parameters")));
-    }
-    notes
+    let vhosts = broker.vhosts.list();
+    let vhosts = vhosts.iter().filter(|vhost| only.is_none_or(|only| *vhost.name == *only));
+    let is_protected = vhosts.filter(|vhost| vhost.metadata().protected_from_deletion);
+    is_protected
+        .map(|vhost| format!("vhost '{}' is protected from deletion, which files cannot say", vhost.name))
+        .collect()
 }
 
 pub(in super::super) fn plan(call: &Call) -> Answer {

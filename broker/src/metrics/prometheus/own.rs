@@ -6,6 +6,7 @@ use super::Reader;
 use super::text::{Kind, Page, labels};
 use crate::hooks::TIME_BOUNDS;
 use crate::metrics::Total;
+use crate::plugin_host::{PluginState, ROUTE_TIME_BOUNDS, RouteTimesRead};
 use crate::store::counters::{self, GROUP_BOUNDS};
 
 pub(super) fn write(page: &mut Page, reader: &Reader<'_>) {
@@ -50,7 +51,11 @@ fn write_hooks(page: &mut Page, reader: &Reader<'_>) {
             page.series(&labels(&[("hook", &hook.name), ("stage", hook.point.stage()), ("result", result)]), count);
         }
     }
-    page.family("hook_duration_seconds", Kind::Histogram, "Time in hooks, measured for one call in sixteen.");
+    page.family(
+        "hook_duration_seconds",
+        Kind::Histogram,
+        "Time in hooks, measured for one call in 16, and later in 128.",
+    );
     for hook in &hooks {
         let sum = hook.counts.timed_nanos as f64 / 1e9;
         page.histogram(&labels(&[("hook", &hook.name), ("stage", hook.point.stage())]), &TIME_BOUNDS, &hook.times, sum);
@@ -76,9 +81,25 @@ fn write_plugins(page: &mut Page, reader: &Reader<'_>) {
             page.series(&labels(&pairs), 1_u64);
         }
     }
+    page.family("plugin_state", Kind::Gauge, "1 for the state that a plugin is in.");
+    for plugin in &plugins {
+        for state in PluginState::ALL {
+            let pairs = [("name", &*plugin.name), ("state", state.name())];
+            page.series(&labels(&pairs), u64::from(state == plugin.state));
+        }
+    }
     page.family("plugin_faults_total", Kind::Counter, "Calls that the plugin failed in a way that it may not.");
     for plugin in &plugins {
         page.series(&labels(&[("name", &plugin.name)]), plugin.faults);
+    }
+    page.family(
+        "route_duration_seconds",
+        Kind::Histogram,
+        "Time of exchange types for a route that is not remembered, measured for one in 1024.",
+    );
+    for plugin in plugins.iter().filter(|plugin| !plugin.exchange_types.is_empty()) {
+        let RouteTimesRead { buckets, nanos } = plugin.route_times;
+        page.histogram(&labels(&[("plugin", &plugin.name)]), &ROUTE_TIME_BOUNDS, &buckets, nanos as f64 / 1e9);
     }
     page.family("plugin_metric", Kind::Gauge, "What plugins count for themselves.");
     for plugin in &plugins {

@@ -439,7 +439,7 @@ impl Bench {
             // The number of the publish is not that of the message, since refused messages have none.
             let publish = self.answered.len() as u64 + 1;
             let messages = vec![Incoming { message, channel: CHANNEL, number: publish }];
-            self.handle_publish(number, publish, Input::Publish { origin, messages });
+            self.handle_publish(number, publish, Input::Publish { origin, messages: messages.into() });
         }
     }
 
@@ -474,7 +474,7 @@ impl Bench {
                 Settlement::Remove | Settlement::Reject => drop(self.held.remove(&(source, ticket))),
             }
         }
-        self.input(Input::Settle { holder: holder_id(source), tickets, settlement });
+        self.input(Input::Settle { holder: holder_id(source), tickets: tickets.into(), settlement });
     }
 
     fn take_back(&mut self, source: u32, ticket: u64) {
@@ -578,7 +578,7 @@ impl Bench {
             self.held.remove(&(source, ticket));
             self.input(Input::Settle {
                 holder: holder_id(source),
-                tickets: vec![ticket],
+                tickets: vec![ticket].into(),
                 settlement: Settlement::Remove,
             });
         }

@@ -148,7 +148,7 @@ impl Slow {
                 if settlement == Settlement::Remove {
                     self.gone.insert(message);
                 }
-                let input = Input::Settle { holder: holder_id(source), tickets: vec![ticket], settlement };
+                let input = Input::Settle { holder: holder_id(source), tickets: vec![ticket].into(), settlement };
                 let replies = self.input(input);
                 self.empty(&replies);
             }

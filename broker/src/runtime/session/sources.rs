@@ -7,7 +7,7 @@ use super::hooks::SourceHooks;
 use super::statistics::SourceStats;
 use crate::amqp::{ChannelId, Outcome, Outstanding, SourceId};
 use crate::metrics::ConnectionStats;
-use crate::queue::{HolderId, Input, ReplyTo, Settlement};
+use crate::queue::{Burst, HolderId, Input, ReplyTo, Settlement};
 use crate::vhost::QueueRecord;
 
 /// Bytes that may be on their way to a consumer; later consumers of a connection get smaller shares.
@@ -25,7 +25,7 @@ pub(super) struct Source {
     /// Deliveries that the client has not settled.
     pub(super) outstanding: usize,
     /// Settled in this turn, to be told to the queue.
-    pub(super) settled: Vec<u64>,
+    pub(super) settled: Burst<u64>,
     pub(super) settlement: Settlement,
     /// Bytes delivered since credit was given back.
     pub(super) owed_bytes: usize,
@@ -172,7 +172,7 @@ impl Session {
             is_consumer,
             no_ack,
             outstanding: 0,
-            settled: Vec::new(),
+            settled: Burst::new(),
             settlement: Settlement::Remove,
             owed_bytes: 0,
             credit_bytes: self.next_share_bytes().max(CONSUMER_CREDIT_BYTES_MIN),

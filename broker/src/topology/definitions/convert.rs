@@ -8,7 +8,7 @@ use super::{Definitions, Located};
 use crate::access::{HashAlgorithm, PasswordHash};
 use crate::topology::check::{Severity, check};
 use crate::topology::schema::{
-    BindingDecl, Defaults, ExchangeDecl, PasswordDecl, QueueDecl, Topology, UserDecl, VhostDecl,
+    BindingDecl, Defaults, ExchangeDecl, ParameterDecl, PasswordDecl, QueueDecl, Topology, UserDecl, VhostDecl,
 };
 use crate::topology::snapshot::is_servers;
 use crate::vhost::registry::DEFAULT_VHOST;
@@ -41,11 +41,11 @@ impl Definitions {
         for Located { value: (vhost, kind, spec), .. } in self.policies {
             run.vhost(&vhost).policies.push((kind, spec));
         }
-        run.left_out.extend(self.global_parameters.iter().map(|entry| format!("global parameter '{}'", entry.value.0)));
-        let parameters = self.parameters.iter().map(|Located { value: (vhost, (component, name), _), .. }| {
-            format!("parameter '{name}' of component '{component}' in vhost '{vhost}'")
-        });
-        run.left_out.extend(parameters);
+        for Located { value: (vhost, (component, name), value), .. } in self.parameters {
+            let decl = ParameterDecl { component: component.to_string(), name: name.to_string(), value };
+            run.vhost(&vhost).parameters.push(decl);
+        }
+        let parameters: Vec<_> = self.global_parameters.into_iter().map(|entry| entry.value).collect();
         for Located { value: spec, .. } in self.exchanges {
             if is_servers(&spec.name) {
                 run.left_out
@@ -117,10 +117,14 @@ impl Definitions {
         if only.is_none() {
             sections.push("users");
         }
+        if !parameters.is_empty() {
+            sections.push("parameters");
+        }
         let Run { vhosts, mut left_out } = run;
         let mut topology = Topology {
             users: users.into_values().collect(),
             vhosts: vhosts.into_values().collect(),
+            parameters,
             sections,
             defaults: Defaults::default(),
             ..Topology::default()

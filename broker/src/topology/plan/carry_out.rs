@@ -9,7 +9,7 @@ use super::{Action, BindingKey, Change, Object, Plan, Target, Wish, marks};
 use crate::access::{Access, UserUpdate};
 use crate::origin::Origin;
 use crate::topology::schema::{
-    BindingDecl, ExchangeDecl, PermissionDecl, TopicPermissionDecl, Topology, UserDecl, VhostDecl,
+    BindingDecl, ExchangeDecl, ParameterDecl, PermissionDecl, TopicPermissionDecl, Topology, UserDecl, VhostDecl,
 };
 use crate::topology::snapshot::snapshot;
 use crate::vhost::Vhost;
@@ -34,11 +34,18 @@ pub struct CarriedOut {
 pub fn carry_out(plan: &Plan, topology: &Topology, target: &Target<'_>, wish: Wish) -> CarriedOut {
     let run = Run::new(plan, topology, target, wish);
     let mut result = CarriedOut::default();
+    let owners = marks::all(target.vhosts);
     let mut steps = plan.changes.iter();
     for change in steps.by_ref() {
         let said = said(change);
         match run.step(change) {
-            Ok(()) => result.done.push(said),
+            Ok(()) => {
+                if change.action == Action::Replace {
+                    let owners = owners.get(&change.object).into_iter().flatten();
+                    owners.for_each(|owner| marks::renew(target.vhosts, owner, &change.object));
+                }
+                result.done.push(said);
+            }
             Err(why) => {
                 result.failed = Some(format!("{said}: {why}"));
                 break;
@@ -141,6 +148,16 @@ impl<'a> Run<'a> {
                 let spec = decl.policies.iter().find(|(of, spec)| of == kind && spec.name == *name);
                 let (_, spec) = spec.ok_or_else(gone)?;
                 self.vhost(vhost)?.put_policy(*kind, spec.clone(), self.wish.origin).map(drop).map_err(text)
+            }
+            Object::GlobalParameter(name) => {
+                let (_, value) = self.topology.parameters.iter().find(|(of, _)| of == name).ok_or_else(gone)?;
+                self.target.vhosts.put_global_parameter(name, value.clone()).map_err(text)
+            }
+            Object::Parameter(vhost, component, name) => {
+                let decl = self.vhosts.get(vhost.as_str()).ok_or_else(gone)?;
+                let is_meant = |decl: &&ParameterDecl| (&decl.component, &decl.name) == (component, name);
+                let value = decl.parameters.iter().find(is_meant).ok_or_else(gone)?.value.clone();
+                self.vhost(vhost)?.put_parameter(component, name, value).map(drop).map_err(text)
             }
             Object::Exchange(vhost, name) => {
                 let decl = self.exchanges.get(&(vhost.as_str(), name.as_str())).ok_or_else(gone)?;
@@ -261,6 +278,14 @@ impl<'a> Run<'a> {
                 self.vhost(vhost)?.delete_policy(*kind, name);
                 Ok(())
             }
+            Object::GlobalParameter(name) => {
+                self.target.vhosts.delete_global_parameter(name);
+                Ok(())
+            }
+            Object::Parameter(vhost, component, name) => {
+                self.vhost(vhost)?.delete_parameter(component, name);
+                Ok(())
+            }
             Object::Exchange(vhost, name) => {
                 self.vhost(vhost)?.delete_exchange(&mut Operator, name, false).map(drop).map_err(text)
             }
@@ -309,9 +334,13 @@ impl<'a> Run<'a> {
 /// Marks what the file declares and what it once declared, as far as it is there: what could not be removed can be removed another time.
 fn mark(topology: &Topology, access: &Access, vhosts: &Vhosts) {
     let mut marks = marks::of(vhosts, &topology.owner);
-    marks.extend(marks::declared(topology));
+    marks.retain(|object, number| marks::is_same(vhosts, object, *number));
+    marks.extend(marks::declared(topology).into_iter().map(|object| {
+        let number = marks::number_of(vhosts, &object);
+        (object, number)
+    }));
     let is_there = marks::declared(&snapshot(access, vhosts, None));
-    marks.retain(|object| is_there.contains(object));
+    marks.retain(|object, _| is_there.contains(object));
     marks::write(vhosts, &topology.owner, &marks);
 }
 

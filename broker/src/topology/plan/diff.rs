@@ -8,7 +8,7 @@ use super::differences;
 use super::marks;
 use super::{Action, BindingKey, Change, Difference, Load, Loss, Object, Plan, Prune, Target, Wish};
 use crate::origin::Origin;
-use crate::topology::schema::{BindingDecl, ExchangeDecl, QueueDecl, Topology, UserDecl, VhostDecl};
+use crate::topology::schema::{BindingDecl, ExchangeDecl, ParameterDecl, QueueDecl, Topology, UserDecl, VhostDecl};
 use crate::topology::scratch::{Rules, Scratch};
 use crate::topology::snapshot::snapshot;
 use crate::vhost::Vhost;
@@ -38,6 +38,13 @@ pub(super) fn diff(topology: &Topology, target: &Target<'_>, wish: Wish) -> Plan
             diff.vhost(vhosts.get(vhost.name.as_str()).copied(), vhost);
         }
     }
+    if topology.sections.contains(&"parameters") {
+        let parameters: BTreeMap<_, _> = current.parameters.iter().map(|(name, value)| (name, value)).collect();
+        for (name, value) in &topology.parameters {
+            let old = parameters.get(name).copied();
+            diff.put(old.is_none(), Object::GlobalParameter(name.clone()), differences::parameter(old, value));
+        }
+    }
     diff.remove(&vhosts);
     let mut plan = diff.plan;
     plan.changes.sort_by_key(|change| rank(change.action, &change.object));
@@ -51,7 +58,7 @@ fn rank(action: Action, object: &Object) -> u8 {
         Object::User(_) => 1,
         Object::Permission(..) => 2,
         Object::TopicPermission(..) => 3,
-        Object::Limits(_) => 4,
+        Object::GlobalParameter(_) | Object::Limits(_) | Object::Parameter(..) => 4,
         Object::Policy(..) => 5,
         Object::Exchange(..) => 6,
         Object::Queue(..) => 7,
@@ -70,6 +77,7 @@ fn removals(topology: &Topology, target: &Target<'_>, wish: Wish, declared: &BTr
     let is_meant = |object: &Object| {
         let section = match object {
             Object::User(_) | Object::Permission(..) | Object::TopicPermission(..) => "users",
+            Object::GlobalParameter(_) => "parameters",
             _ => "vhosts",
         };
         let is_of_file = || is_of_file(target, object);
@@ -89,7 +97,13 @@ fn is_of_file(target: &Target<'_>, object: &Object) -> bool {
         Object::TopicPermission(user, vhost, exchange) => target.access.topic_permission_origin(user, vhost, exchange),
         Object::Limits(name) => vhost(name).and_then(|vhost| vhost.limits_origin()),
         Object::Policy(name, kind, policy) => vhost(name).and_then(|v| v.policy(*kind, policy)).map(|p| p.origin()),
-        Object::Vhost(_) | Object::Exchange(..) | Object::Queue(..) | Object::Binding(..) => None,
+        // What is of a parameter of the file is kept as anybody's, see `apply_parameters`.
+        Object::Vhost(_)
+        | Object::GlobalParameter(_)
+        | Object::Parameter(..)
+        | Object::Exchange(..)
+        | Object::Queue(..)
+        | Object::Binding(..) => None,
     };
     origin == Some(Origin::Topology)
 }
@@ -160,6 +174,12 @@ impl Diff<'_> {
             let old = before.policies.iter().find(is_meant).map(|(_, old)| old);
             let object = Object::Policy(name(), *kind, spec.name.clone());
             self.put(old.is_none(), object, differences::policy(old, spec));
+        }
+        for decl in &after.parameters {
+            let is_meant = |old: &&ParameterDecl| (&old.component, &old.name) == (&decl.component, &decl.name);
+            let old = before.parameters.iter().find(is_meant).map(|old| &old.value);
+            let object = Object::Parameter(name(), decl.component.clone(), decl.name.clone());
+            self.put(old.is_none(), object, differences::parameter(old, &decl.value));
         }
         let replaced = self.exchanges_and_queues(before, after);
         self.bindings(before, after, &replaced);
@@ -322,7 +342,7 @@ impl Diff<'_> {
                 Object::Permission(user, vhost) | Object::TopicPermission(user, vhost, _) => {
                     self.goes(Object::User(user.clone())) || self.goes(Object::Vhost(vhost.clone()))
                 }
-                Object::Vhost(_) | Object::User(_) => false,
+                Object::Vhost(_) | Object::User(_) | Object::GlobalParameter(_) => false,
                 other => other.vhost().is_some_and(|vhost| self.goes(Object::Vhost(vhost.to_owned()))),
             };
             if goes_with_another {
@@ -348,6 +368,14 @@ impl Diff<'_> {
                 }
                 (Object::Policy(_, kind, name), Some(decl))
                     if decl.policies.iter().any(|(of, spec)| of == kind && spec.name == *name) =>
+                {
+                    self.change(Action::Remove, object, Vec::new());
+                }
+                (Object::GlobalParameter(name), _) if self.target.vhosts.global_parameters().contains_key(name) => {
+                    self.change(Action::Remove, object, Vec::new());
+                }
+                (Object::Parameter(_, component, name), Some(decl))
+                    if decl.parameters.iter().any(|decl| (&decl.component, &decl.name) == (component, name)) =>
                 {
                     self.change(Action::Remove, object, Vec::new());
                 }

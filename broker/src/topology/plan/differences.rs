@@ -111,6 +111,37 @@ fn maps(fields: &mut Fields, prefix: &str, before: Option<&Map<String, Json>>, a
     }
 }
 
+/// Values often hold addresses with passwords, which no plan shows.
+pub(super) fn parameter(before: Option<&Json>, after: &Json) -> Vec<Difference> {
+    let mut fields = Fields::default();
+    if before != Some(after) {
+        fields.add_value("value", before.map_or(Json::Null, without_passwords), without_passwords(after));
+    }
+    fields.0
+}
+
+fn without_passwords(value: &Json) -> Json {
+    match value {
+        Json::String(text) => Json::from(without_password(text)),
+        Json::Array(items) => items.iter().map(without_passwords).collect(),
+        Json::Object(entries) => {
+            Json::Object(entries.iter().map(|(key, value)| (key.clone(), without_passwords(value))).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+/// `amqp://user:…@host`.
+fn without_password(text: &str) -> String {
+    let hidden = || {
+        let (scheme, rest) = text.split_once("://")?;
+        let (login, address) = rest.split_once('@')?;
+        let (user, _) = login.split_once(':')?;
+        Some(format!("{scheme}://{user}:…@{address}"))
+    };
+    hidden().unwrap_or_else(|| text.to_owned())
+}
+
 pub(super) fn limits(before: VhostLimits, after: VhostLimits) -> Vec<Difference> {
     let mut fields = Fields::default();
     let shown = |limits: VhostLimits| {

@@ -33,7 +33,7 @@ fn shown(topology: &Topology) -> String {
         vhost.queues.iter_mut().for_each(|queue| sorted(&mut queue.arguments));
         vhost.bindings.iter_mut().for_each(|binding| sorted(&mut binding.arguments));
     }
-    format!("{vhosts:?}")
+    format!("{vhosts:?} {:?}", topology.parameters)
 }
 
 #[track_caller]
@@ -59,9 +59,11 @@ users:
     permissions: { /: { read: "^a\\.\"x\"" }, v: .* }
     topic_permissions: { /: { amq.topic: { write: "^{username}", read: .* } } }
   nobody: { password: { hash: "" } }
+parameters: { p: { a: [1, 2.5, true, ~, "on", "$${"] }, "<<": "1e3" }
 vhosts:
   /: {}
   v:
+    parameters: { "a b": { c: ~ }, shovel: { s: { "<<": x }, t: 1 } }
     durability: os
     description: "two\nlines: #1"
     tags: t
@@ -90,7 +92,7 @@ vhosts:
 fn names_that_yaml_would_read_as_something_else_are_quoted() {
     for name in [
         "true", "~", "1e3", "-", "a: b", "a #b", "*x", "&x", "!x", "'", "\"", "\\", "${HOME}", "$${x}", "ä 漢", "a\tb",
-        "null", ".5", "[x", "x,y", "\u{85}", "\u{feff}", "yes", "=", " lead", "a->b",
+        "null", ".5", "[x", "x,y", "\u{85}", "\u{feff}", "yes", "=", " lead", "a->b", "<<",
     ] {
         let topology = Topology {
             vhosts: vec![VhostDecl {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::QueueRecord;
 use crate::metrics::exchanges::Pair;
-use crate::queue::Incoming;
+use crate::queue::{Burst, Incoming};
 use crate::routing::Exchange;
 
 /// A queue's batch remembers so many exchanges.
@@ -13,7 +13,7 @@ const BATCH_SOURCES_MAX: usize = 16;
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) queue: Arc<QueueRecord>,
-    pub(super) messages: Vec<Incoming>,
+    pub(super) messages: Burst<Incoming>,
     /// Where its messages come from; the last one first looked at.
     sources: Vec<BatchSource>,
     last_source: usize,
@@ -30,7 +30,7 @@ struct BatchSource {
 
 impl Batch {
     pub(super) fn new(queue: Arc<QueueRecord>) -> Self {
-        Self { queue, messages: Vec::new(), sources: Vec::new(), last_source: 0 }
+        Self { queue, messages: Burst::new(), sources: Vec::new(), last_source: 0 }
     }
 
     /// A message comes from this exchange.

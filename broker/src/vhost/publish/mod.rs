@@ -36,8 +36,9 @@ use crate::message::{Message, Parts};
 use crate::queue::{Incoming, Input, Outlet};
 use crate::routing::{self, Exchange};
 
-/// An exchange remembers so many keys; then it forgets all and begins again.
-const ROUTES_MAX: usize = 4096;
+/// An exchange remembers so many keys, a connection so many queues; then it forgets all and begins again. Whoever serves that many in turn would route
+/// each message anew with a smaller number.
+const ROUTES_MAX: usize = 32 * 1024;
 /// What all routes of a connection may take in memory, about; then all are forgotten.
 const ROUTES_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// What a remembered route takes beside its key and its queues, about.

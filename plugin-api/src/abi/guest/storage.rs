@@ -47,6 +47,15 @@ impl GuestStorageType {
     /// # Errors
     /// What the plugin says against it, or how it failed.
     pub fn open(&self, spec: &StorageSpec) -> Result<Arc<dyn Storage>, CallError> {
+        self.open_watched(spec, Box::new(|_| {}))
+    }
+
+    /// As [`Self::open`]; `on_fault` hears of each call in which the plugin panics or breaks the rules of the ABI. Its caller hears
+    /// [`StorageError::Failed`] as of a storage that failed by itself.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_watched(&self, spec: &StorageSpec, on_fault: OnFault) -> Result<Arc<dyn Storage>, CallError> {
         let config = spec.config.as_json().to_string();
         let folder = spec.folder.as_ref().map(|folder| folder.as_os_str().as_encoded_bytes());
         let (config, folder, has_folder) =
@@ -59,25 +68,36 @@ impl GuestStorageType {
         if instance.is_null() {
             return Err(broken("open returned no storage"));
         }
-        Ok(Arc::new(GuestStorage { table: self.table, instance: Handle(instance) }))
+        Ok(Arc::new(GuestStorage { table: self.table, instance: Handle(instance), on_fault }))
     }
 }
+
+/// Hears of a fault, on the thread that called.
+pub type OnFault = Box<dyn Fn(&CallError) + Send + Sync>;
 
 /// A storage within a plugin. Closed when it is dropped.
 struct GuestStorage {
     table: StorageTypeTable,
     instance: Handle,
+    on_fault: OnFault,
 }
 
 impl GuestStorage {
+    /// A storage that does not answer as it should can promise nothing.
+    #[cold]
+    fn gone_wrong(&self, error: &CallError) -> StorageError {
+        (self.on_fault)(error);
+        StorageError::Failed(format!("the plugin {error}"))
+    }
+
     fn start<'a>(
         &'a self,
         make: impl FnOnce(*mut c_void, *mut *mut c_void, *const TextSink) -> u32,
     ) -> Result<GuestFuture<'a>, StorageError> {
         let mut future = std::ptr::null_mut();
-        call(|sink| make(self.instance.0, &raw mut future, sink)).map_err(|error| gone_wrong(&error))?;
+        call(|sink| make(self.instance.0, &raw mut future, sink)).map_err(|error| self.gone_wrong(&error))?;
         if future.is_null() {
-            return Err(gone_wrong(&broken("a call returned no future")));
+            return Err(self.gone_wrong(&broken("a call returned no future")));
         }
         Ok(GuestFuture { storage: self, future: Handle(future), answers: Answers::default() })
     }
@@ -172,6 +192,9 @@ impl Storage for GuestStorage {
         let mut promise = 0;
         // SAFETY: the instance is from this table's `open` and not closed; the place outlives the call.
         let asked = call(|sink| unsafe { (self.table.promise)(self.instance.0, &raw mut promise, sink) });
+        if let Err(error) = &asked {
+            (self.on_fault)(error);
+        }
         match (asked, promise) {
             (Ok(()), 1) => Durability::Os,
             (Ok(()), 2) => Durability::Synced,
@@ -185,7 +208,11 @@ impl Storage for GuestStorage {
         let sink = answers.sink();
         // SAFETY: as in `promise`; the sink of answers outlives the call.
         let asked = call(|text| unsafe { (self.table.status)(self.instance.0, &raw const sink, text) });
-        if asked.is_ok() { answers.status } else { StorageStatus::default() }
+        if let Err(error) = &asked {
+            (self.on_fault)(error);
+            return StorageStatus::default();
+        }
+        answers.status
     }
 }
 
@@ -193,7 +220,10 @@ impl Drop for GuestStorage {
     fn drop(&mut self) {
         // A panic while closing has been caught and told to the log by the plugin; there is nothing left to stop using.
         // SAFETY: the instance is from this table's `open`, is ours alone, and is not used again. Futures borrow `self`.
-        drop(call(|sink| unsafe { (self.table.close)(self.instance.0, sink) }));
+        let closed = call(|sink| unsafe { (self.table.close)(self.instance.0, sink) });
+        if let Err(error) = closed {
+            (self.on_fault)(&error);
+        }
     }
 }
 
@@ -255,7 +285,7 @@ impl Future for GuestFuture<'_> {
             ended::FULL => Err(StorageError::Full(sentence())),
             ended::FAILED => Err(StorageError::Failed(sentence())),
             ended::DAMAGED => Err(StorageError::Damaged(sentence())),
-            other => Err(gone_wrong(&failed(other, &text))),
+            other => Err(this.storage.gone_wrong(&failed(other, &text))),
         })
     }
 }
@@ -331,11 +361,6 @@ unsafe extern "C" fn set_status(context: *mut c_void, table: RawBytes) {
     // SAFETY: see above.
     let (answers, table) = unsafe { (&mut *context.cast::<Answers>(), table.get()) };
     answers.status = spec::decode_status(table);
-}
-
-/// A storage that does not answer as it should can promise nothing.
-fn gone_wrong(error: &CallError) -> StorageError {
-    StorageError::Failed(format!("the plugin {error}"))
 }
 
 #[cfg(test)]
