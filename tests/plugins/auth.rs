@@ -280,7 +280,7 @@ fn events_of_a_vhost_wait_until_the_backend_has_said_who_may_enter() {
     let mut stream = EventStream::open(&guest.clone().login("monitor", "secret"), None);
     stream.until("rates");
     let created = |vhost: &str, queue: &str| {
-        assert_eq!(guest.put(&format!("/queues/{vhost}/{queue}"), &serde_json::json!({})), 201)
+        assert_eq!(guest.put(&format!("/queues/{vhost}/{queue}"), &serde_json::json!({})), 201);
     };
     created("gate", "first");
     created("deny", "hidden");
