@@ -10,7 +10,7 @@ use tests::wire::Field;
 
 const CONNECTIONS: u64 = 1000;
 /// Memory of one with a channel and a consumer. Allocators take memory in steps, which few connections share: it is 10 KiB with many.
-const BYTES_MAX: u64 = 18 * 1024;
+const BYTES_MAX: u64 = 20 * 1024;
 /// A look at the memory in use each second, at all objects each five, and what timers take to get there.
 const WAKE_UPS_PER_SECOND_MAX: u64 = 15;
 const WINDOW: Duration = Duration::from_secs(2);
@@ -55,8 +55,16 @@ fn idle_consumers_take_little_memory_and_no_time() {
     let mut connections: Vec<Connection> = (0..50).map(|_| consumer(&broker)).collect();
     let before = anonymous_bytes(&broker);
     connections.extend((0..CONNECTIONS).map(|_| consumer(&broker)));
-    let each = anonymous_bytes(&broker).saturating_sub(before) / CONNECTIONS;
-    assert!(each <= BYTES_MAX, "{each} bytes for each connection");
+    // What threads have freed goes back when they sleep, which may take a while where much else is going on.
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let each = anonymous_bytes(&broker).saturating_sub(before) / CONNECTIONS;
+        if each <= BYTES_MAX {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{each} bytes for each connection");
+        std::thread::yield_now();
+    }
 
     // Sooner or later nothing happens any more, and nobody hears anything.
     let mut idle = connections.remove(0).into_transport();
