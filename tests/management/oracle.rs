@@ -140,6 +140,10 @@ fn requests() -> Vec<(&'static str, &'static str, Value)> {
         ("GET", "/global-parameters/gp", none.clone()),
         ("DELETE", "/global-parameters/gp", none.clone()),
         ("DELETE", "/global-parameters/gp", none.clone()),
+        ("GET", "/global-parameters", none.clone()),
+        ("GET", "/global-parameters/internal_cluster_id", none.clone()),
+        ("PUT", "/parameters/shovel/%2F/s", json!({"value": {"src-uri": "amqp://", "src-queue": "a"}})),
+        ("PUT", "/parameters/federation-upstream/%2F/u", json!({"value": {"uri": "amqp://"}})),
         ("GET", "/cluster-name", none.clone()),
         ("GET", "/definitions/v1", none.clone()),
         (

@@ -71,6 +71,38 @@ fn rabbitmqadmin_v2_finds_plugins_by_the_names_of_rabbitmq() {
     assert!(!plugins.contains(&"rabbitmq_shovel"), "{plugins:?}");
 }
 
+/// Terraform and rabbitmqadmin make shovels and federation upstreams of parameters; what is never moved must not look as if it were.
+#[test]
+fn terraform_is_told_that_there_are_no_shovels_and_no_federation() {
+    let (_broker, http) = broker();
+    for component in ["shovel", "federation-upstream", "federation-upstream-set", "federation"] {
+        let path = format!("/parameters/{component}/%2F/p");
+        let refused = http.send("PUT", &path, br#"{"value": {"uri": "amqp://"}}"#);
+        let reason = format!("Validation failed\n\ncomponent {component} not found\n");
+        assert_eq!((refused.status, refused.refusal()), (400, ("bad_request".to_owned(), reason)));
+        assert_eq!(http.send("GET", &path, b"").status, 404);
+        // An export of a RabbitMQ that has them can be imported all the same.
+        let exported =
+            json!({"parameters": [{"vhost": "/", "component": component, "name": "p", "value": {"uri": "amqp://"}}]});
+        assert_eq!(http.post("/definitions", &exported).status, 204);
+        assert_eq!((http.get(&path)["component"].as_str(), http.delete(&path)), (Some(component), 204));
+    }
+}
+
+/// rabbit-hole counts on the cluster's lasting name among the global parameters; exporters have it as a label.
+#[test]
+fn rabbit_hole_finds_the_clusters_id() {
+    let (_broker, http) = broker();
+    let id = http.get("/global-parameters/internal_cluster_id")["value"].as_str().unwrap().to_owned();
+    assert!(id.starts_with("rabbitmq-cluster-id-"), "{id}");
+    let all = http.get("/global-parameters");
+    assert!(all.as_array().unwrap().contains(&json!({"name": "internal_cluster_id", "value": id})), "{all}");
+    assert_eq!(http.put("/global-parameters/internal_cluster_id", &json!({"value": "mine"})), 400);
+    assert_eq!(http.delete("/global-parameters/internal_cluster_id"), 404);
+    let definitions = http.get("/definitions");
+    assert!(!definitions["global_parameters"].to_string().contains("internal_"), "{definitions}");
+}
+
 /// What a tool reads, and as what. Exporters leave out what has another type than they want, and decoders of Go fail over it.
 #[derive(Clone, Copy, Debug)]
 enum Kind {

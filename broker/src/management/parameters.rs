@@ -1,6 +1,7 @@
 //! Parameters of vhosts and of the broker as a whole. Operator policies and limits of vhosts are parameters, too (semantics 23.10), so they can be read
 //! and changed here by whoever may change them there.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
@@ -11,6 +12,7 @@ use super::errors::ApiError;
 use super::lists::{self, Paging};
 use super::policies;
 use super::reply::Reply;
+use crate::metrics::prometheus::permanent_id;
 use crate::origin::Origin;
 use crate::topology::definitions::exported_parameters;
 use crate::vhost::Vhost;
@@ -21,6 +23,9 @@ use crate::vhost::settings::VhostLimits;
 /// Components that are kept elsewhere.
 const OPERATOR_POLICY: &str = "operator_policy";
 const VHOST_LIMITS: &str = "vhost-limits";
+/// Components of plugins that this broker does not have. What comes with definitions is kept, so that an export of RabbitMQ's can be imported;
+/// setting one says what RabbitMQ says without the plugin, because nothing would ever be moved.
+const FOREIGN: [&str; 4] = ["shovel", "federation", "federation-upstream", "federation-upstream-set"];
 /// The name of the one parameter of [`VHOST_LIMITS`].
 const LIMITS: &str = "limits";
 
@@ -75,6 +80,9 @@ pub(super) fn put(call: &Call) -> Answer {
             Ok(Reply::put(is_new).when_stored(changed))
         }
         "policy" => Err(ApiError::bad_request("policies may not be set using this method")),
+        foreign if FOREIGN.contains(&foreign) => {
+            Err(ApiError::bad_request(format!("Validation failed\n\ncomponent {foreign} not found\n")))
+        }
         _ => {
             let changed = vhost.put_parameter(component, name, value.clone())?;
             Ok(Reply::put(is_new).when_stored(changed))
@@ -121,14 +129,21 @@ fn shown_global((name, value): &(String, Json)) -> Json {
     json!({"name": name, "value": value})
 }
 
+/// What is kept, and the cluster's lasting name, by which tools know a cluster again.
+fn globals(call: &Call) -> BTreeMap<String, Json> {
+    let mut all: BTreeMap<String, Json> = call.broker().vhosts.global_parameters().into_iter().collect();
+    all.insert("internal_cluster_id".to_owned(), json!(permanent_id(&call.broker().identity.cluster_name)));
+    all
+}
+
 pub(super) fn list_global(call: &Call) -> Answer {
-    let rows: Vec<Row> = call.broker().vhosts.global_parameters().into_iter().collect();
+    let rows: Vec<Row> = globals(call).into_iter().collect();
     lists::list(call, Paging::None, rows, |(name, _)| name, shown_global)
 }
 
 pub(super) fn get_global(call: &Call) -> Answer {
     let name = call.named("parameter");
-    let value = call.broker().vhosts.global_parameters().remove(name).ok_or_else(ApiError::object_not_found)?;
+    let value = globals(call).remove(name).ok_or_else(ApiError::object_not_found)?;
     lists::one(call, shown_global(&(name.to_owned(), value)))
 }
 

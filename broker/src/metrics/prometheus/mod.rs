@@ -99,7 +99,7 @@ fn write_identity(page: &mut Page, broker: &Broker, scope: &Scope) {
 }
 
 /// The same for every start of a cluster of that name.
-fn permanent_id(cluster_name: &str) -> String {
+pub(crate) fn permanent_id(cluster_name: &str) -> String {
     use sha2::{Digest, Sha256};
     use std::fmt::Write;
 
