@@ -116,7 +116,7 @@ fn what_is_required_and_bad_keeps_the_broker_from_starting() {
         let folder = TempDir::new("files-required");
         let path = changed(kind, good, row);
         let topology = folder.write("topology.yaml", &format!("plugins: [{}]\n", path.display()));
-        let error = BrokerOptions::default().topology(topology).start().err().expect("it does not start");
+        let error = BrokerOptions::default().topology(topology).start().expect_err("it does not start");
         assert!(error.contains(row.said), "{error}");
     }
 }
@@ -153,7 +153,7 @@ fn names_that_are_taken_are_refused_for_every_kind() {
         ),
     ] {
         let topology = folder.write("topology.yaml", &format!("plugins:\n{entries}"));
-        let error = BrokerOptions::default().topology(topology).start().err().expect("it does not start");
+        let error = BrokerOptions::default().topology(topology).start().expect_err("it does not start");
         assert!(error.contains(said), "{error}");
     }
 }

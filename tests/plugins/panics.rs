@@ -96,7 +96,8 @@ fn panics_in_every_other_call_are_caught() {
     let binding = BindingSpec::to_queue("q", "fine");
     let judged = case.handle.validate_binding(&spec("validate-binding"), &binding);
     assert!(matches!(judged, Err(TypeError::Faulted(_))));
-    let calls: [fn(&mut ExchangeInstance) -> Result<(), TypeError>; 3] = [
+    type Entry = fn(&mut ExchangeInstance) -> Result<(), TypeError>;
+    let calls: [Entry; 3] = [
         |exchange| exchange.restore(&Message::with_key("k")),
         |exchange| exchange.bound(0, &mut |_| ()),
         |exchange| exchange.policy_changed(&plugin_api::value::Table::new().with("k", true)),

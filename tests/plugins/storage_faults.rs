@@ -136,7 +136,7 @@ fn storage_that_is_refused_or_panics_at_the_start_is_told() {
         (json!({ "error": "recover" }), "storage failed: told to fail at recover"),
     ] {
         let (_folder, options) = options("storage-start", &config);
-        let error = options.start().err().expect("it does not start");
+        let error = options.start().expect_err("it does not start");
         assert!(error.contains(said), "{said} is not in\n{error}");
     }
 }

@@ -102,6 +102,6 @@ fn storage_is_named_by_its_file_in_a_broker_and_in_a_folder_that_nobody_has_open
 
     let other = build::copied(&build::stand_alone("tests/fixtures/auth-scripted"), "storage-plugin-none");
     let wrong = folder.write("wrong.yaml", &format!("storage: {{ plugin: {} }}\n", other.display()));
-    let error = BrokerOptions::default().topology(wrong).start().err().expect("it does not start");
+    let error = BrokerOptions::default().topology(wrong).start().expect_err("it does not start");
     assert!(error.contains("offers no storage: give the file of one under `storage.plugin`"), "{error}");
 }
