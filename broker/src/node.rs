@@ -277,9 +277,7 @@ pub async fn run(options: NodeOptions) -> Result<End, NodeError> {
             return Ok(End::Recovering);
         }
     };
-    let disk_free_bytes_min = topology.limits.disk_free_bytes_min;
-    let disk_watch =
-        DiskWatch { folder: data.clone(), free_bytes_min: disk_free_bytes_min, storage: Arc::clone(&storage) };
+    let disk_watch = DiskWatch { folder: data.clone(), storage: Arc::clone(&storage) };
     let committer = Committer::new(Arc::clone(&storage));
     let mut storing = store::StoreTasks::start(&committer);
     let broker = build(&topology, Arc::clone(&registry), &committer, recovery, Clock::default())?;
@@ -511,7 +509,7 @@ pub fn build(
         cluster_name: cluster_name.unwrap_or_else(|| "broker".into()),
         mechanisms: Mechanism::offered().into(),
     };
-    let alarms = Alarms::new(topology.limits.memory_watermark_bytes);
+    let alarms = Alarms::new(topology.limits.memory_watermark_bytes, topology.limits.disk_free_bytes_min);
     let parts = Parts {
         identity: Arc::new(identity),
         limits: Arc::new(limits),

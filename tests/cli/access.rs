@@ -1,6 +1,7 @@
 //! user, permission, vhost, policy and ctl.
 
-use serde_json::json;
+use serde_json::{Value, json};
+use tests::http::Http;
 
 use super::Setting;
 
@@ -53,6 +54,20 @@ fn rabbitmqctls_commands_have_its_names_and_forms() {
     assert!(vhosts.contains(&json!({"name": "v", "tracing": true})), "{vhosts:?}");
     ctl(&["delete_queue", "-p", "v", "q"]);
     ctl(&["close_all_connections", "for", "a", "test"]);
+    let http = Http::new(cli.broker.http());
+    ctl(&["set_vm_memory_high_watermark", "absolute", "10"]);
+    ctl(&["set_disk_free_limit", "2GB"]);
+    let alarms = http.get("/x/alarms");
+    let shown = [&alarms["reason"], &alarms["memory"]["watermark_bytes"], &alarms["disk"]["free_bytes_min"]];
+    assert_eq!(shown, [&json!("low on memory"), &json!(10), &json!(2_000_000_000_u64)]);
+    ctl(&["set_vm_memory_high_watermark", "0.4"]);
+    ctl(&["set_disk_free_limit", "mem_relative", "1.0"]);
+    let alarms = http.get("/x/alarms");
+    let bytes = |place: &Value| place.as_f64().unwrap();
+    let (memory, disk) = (bytes(&alarms["memory"]["watermark_bytes"]), bytes(&alarms["disk"]["free_bytes_min"]));
+    assert!(alarms["reason"].is_null() && (memory / disk - 0.4).abs() < 0.001, "{alarms}");
+    let said = cli.run(&["ctl", "set_vm_memory_high_watermark", "absolute"]);
+    assert!(said.code != 0 && said.err.contains("FRACTION | absolute SIZE"), "{said:?}");
     ctl(&["await_startup"]);
     assert!(ctl(&["status"]).contains("rabbitmq_version"));
     ctl(&["delete_user", "u"]);

@@ -157,6 +157,8 @@ GET     /shovels/{v}                                             monitor
 POST    /rebalance/queues                                        admin
 POST    /x/route                                                 any
 GET     /x/graph/{v}                                             vhost
+GET     /x/alarms                                                monitor
+PUT     /x/alarms                                                admin
 GET     /x/topology                                              admin
 POST    /x/plan                                                  admin
 POST    /x/apply                                                 admin

@@ -15,6 +15,9 @@ pub(super) fn get(call: &Call) -> Answer {
     // What the file leaves to the machine, and what was set since.
     if let Some(limits) = settings.get_mut("limits").and_then(|limits| limits.as_object_mut()) {
         limits.insert("memory_watermark_bytes".into(), json!(broker.alarms.memory_watermark_bytes()));
+        if let Some(bytes) = broker.alarms.disk_free_bytes_min() {
+            limits.insert("disk_free_bytes_min".into(), json!(bytes));
+        }
     }
     if let Some(node) = settings.get_mut("node").and_then(|node| node.as_object_mut()) {
         node.insert("cluster_name".into(), json!(broker.cluster_name()));

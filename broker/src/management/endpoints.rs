@@ -454,6 +454,7 @@ pub(super) const TABLE: &[Endpoint] = &[
     // Beyond RabbitMQ
     Endpoint::new("/x/route", &[blocking(Verb::Post, Who::Any, x::route::route)]),
     Endpoint::new("/x/graph/{v}", &[list(Who::Vhost, x::graph::graph)]),
+    Endpoint::new("/x/alarms", &[get(Who::Monitor, x::alarms::get), put(Who::Admin, x::alarms::put)]),
     Endpoint::new("/x/topology", &[blocking(Verb::Get, Who::Admin, x::topology::show)]),
     Endpoint::new("/x/plan", &[blocking(Verb::Post, Who::Admin, x::topology::plan)]),
     Endpoint::new("/x/apply", &[blocking(Verb::Post, Who::Admin, x::topology::apply)]),

@@ -107,6 +107,7 @@ impl FileInForce {
         for note in &plan.notes {
             tracing::warn!("topology file: {note}");
         }
+        self.take_watermarks(running, &topology);
         for section in needs_restart(running, &topology) {
             tracing::warn!("topology file: '{section}' has changed, which takes a restart");
         }
@@ -116,6 +117,21 @@ impl FileInForce {
         }
         *running = topology;
         Ok(result.done)
+    }
+}
+
+impl FileInForce {
+    /// A watermark that the file has changed; one that it has not changed stays as it was set meanwhile.
+    fn take_watermarks(&self, running: &mut Topology, new: &Topology) {
+        let (running, new) = (&mut running.limits, &new.limits);
+        if std::mem::replace(&mut running.memory_watermark_bytes, new.memory_watermark_bytes)
+            != new.memory_watermark_bytes
+        {
+            self.broker.set_memory_watermark(new.memory_watermark_bytes);
+        }
+        if std::mem::replace(&mut running.disk_free_bytes_min, new.disk_free_bytes_min) != new.disk_free_bytes_min {
+            self.broker.set_disk_free_bytes_min(new.disk_free_bytes_min);
+        }
     }
 }
 

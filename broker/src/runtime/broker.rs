@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::Mutex;
 use plugin_api::value::Table;
 
-use super::alarms::{AlarmChange, Alarms, DiskState};
+use super::alarms::{AlarmChange, Alarms, DiskState, WATERMARK_BYTES_MIN};
 use super::census::Census;
 use super::clock::Clock;
 use super::holder::MessageHolder;
@@ -21,6 +21,7 @@ use crate::access::Access;
 use crate::amqp::{Identity, Limits};
 use crate::events::{Events, Kind};
 use crate::hooks::{HookDecl, HookError, Hooks, Reloaded};
+use crate::message;
 use crate::metrics::Metrics;
 use crate::queue::{Input, Notice, Outlet};
 use crate::store::Committer;
@@ -220,6 +221,28 @@ impl Broker {
             }
         }
         self.on_alarm_change(change);
+    }
+
+    /// Sets the watermark of the memory alarm and judges by it at once; none is the default (semantics 26.1).
+    pub fn set_memory_watermark(&self, bytes: Option<u64>) {
+        self.alarms.set_memory_watermark(bytes);
+        let watermark_bytes = self.alarms.memory_watermark_bytes();
+        self.transactions.on_memory_watermark(watermark_bytes);
+        if watermark_bytes < WATERMARK_BYTES_MIN {
+            tracing::warn!(
+                watermark_bytes,
+                "the memory watermark is set below what a broker takes: publishers are stopped until it is {WATERMARK_BYTES_MIN} or more"
+            );
+        } else {
+            tracing::info!(watermark_bytes, "the memory watermark is set");
+        }
+        self.on_memory(message::live_bytes());
+    }
+
+    /// Sets what has to be free on the disk; none is the default. The disk is looked at right afterwards (semantics 26.1).
+    pub fn set_disk_free_bytes_min(&self, bytes: Option<u64>) {
+        tracing::info!(disk_free_bytes_min = bytes, "what has to be free on the disk is set");
+        self.alarms.set_disk_free_bytes_min(bytes);
     }
 
     fn tell_alarm(&self, source: &str, change: AlarmChange) {

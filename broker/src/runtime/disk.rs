@@ -29,8 +29,6 @@ const LOOK_EVERY_MIN: Duration = Duration::from_millis(100);
 pub struct DiskWatch {
     /// The data folder, if there is one.
     pub folder: Option<PathBuf>,
-    /// What has to be free; none takes the default.
-    pub free_bytes_min: Option<u64>,
     /// Whom to ask whether it is full.
     pub storage: Arc<dyn Storage>,
 }
@@ -42,14 +40,14 @@ impl std::fmt::Debug for DiskWatch {
 }
 
 impl DiskWatch {
-    /// Looks at the disk, for ever; more often the nearer the alarm is.
+    /// Looks at the disk, for ever; more often the nearer the alarm is, and at once when it is set what has to be free.
     pub async fn run(self, broker: Arc<Broker>) {
         let this = Arc::new(self);
         let mut can_look = true;
         loop {
-            let look = Arc::clone(&this);
+            let (look, free_bytes_min) = (Arc::clone(&this), broker.alarms.disk_free_bytes_min());
             // A file system that hangs must not stop a worker.
-            let looked = tokio::task::spawn_blocking(move || look.look()).await;
+            let looked = tokio::task::spawn_blocking(move || look.look(free_bytes_min)).await;
             let wait = match looked {
                 Ok(Ok(state)) => {
                     can_look = true;
@@ -68,15 +66,15 @@ impl DiskWatch {
                 // Only while the runtime ends.
                 Err(_) => return,
             };
-            tokio::time::sleep(wait).await;
+            let _ = tokio::time::timeout(wait, broker.alarms.disk_changed()).await;
         }
     }
 
     /// One look.
-    fn look(&self) -> std::io::Result<DiskState> {
+    fn look(&self, free_bytes_min: Option<u64>) -> std::io::Result<DiskState> {
         let is_full = self.storage.status().is_full;
         let Some(folder) = &self.folder else { return Ok(DiskState { is_full, ..DiskState::default() }) };
-        Ok(DiskState { is_full, ..room(folder, self.free_bytes_min)? })
+        Ok(DiskState { is_full, ..room(folder, free_bytes_min)? })
     }
 }
 
@@ -139,9 +137,8 @@ mod tests {
     fn the_folders_own_file_system_is_looked_at() {
         let registry = crate::plugin_host::Registry::builtin().unwrap();
         let storage = || registry.storage("memory", &serde_json::Value::Null, None).unwrap();
-        let look = |folder: Option<PathBuf>| {
-            DiskWatch { folder, free_bytes_min: None, storage: storage() }.look().map_err(|error| error.kind())
-        };
+        let look =
+            |folder: Option<PathBuf>| DiskWatch { folder, storage: storage() }.look(None).map_err(|error| error.kind());
         let state = look(Some(std::env::temp_dir())).unwrap();
         assert!(state.free_bytes.is_some() && state.watermark_bytes > 0, "{state:?}");
         assert_eq!(look(None), Ok(DiskState::default()));

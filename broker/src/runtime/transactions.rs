@@ -14,7 +14,7 @@ const WATERMARK_PART: u64 = 4;
 #[derive(Debug)]
 pub struct Transactions {
     connection_bytes_max: u64,
-    all_bytes_max: u64,
+    all_bytes_max: AtomicU64,
     used_bytes: AtomicU64,
 }
 
@@ -32,8 +32,15 @@ pub enum TransactionTooLarge {
 impl Transactions {
     /// `connection_bytes_max` for the transactions of one connection, and a part of the watermark for all.
     pub fn new(connection_bytes_max: u64, memory_watermark_bytes: u64) -> Self {
-        let all_bytes_max = memory_watermark_bytes / WATERMARK_PART;
-        Self { connection_bytes_max, all_bytes_max, used_bytes: AtomicU64::new(0) }
+        let transactions =
+            Self { connection_bytes_max, all_bytes_max: AtomicU64::new(0), used_bytes: AtomicU64::new(0) };
+        transactions.on_memory_watermark(memory_watermark_bytes);
+        transactions
+    }
+
+    /// The watermark has changed. What is held already stays.
+    pub fn on_memory_watermark(&self, memory_watermark_bytes: u64) {
+        self.all_bytes_max.store(memory_watermark_bytes / WATERMARK_PART, Ordering::Relaxed);
     }
 
     /// Takes room for a publish of a connection whose transactions take `connection_bytes` already.
@@ -44,9 +51,10 @@ impl Transactions {
         if connection_bytes + bytes > self.connection_bytes_max {
             return Err(TransactionTooLarge::Connection(self.connection_bytes_max));
         }
-        if self.used_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > self.all_bytes_max {
+        let all_bytes_max = self.all_bytes_max.load(Ordering::Relaxed);
+        if self.used_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > all_bytes_max {
             self.give_back(bytes);
-            return Err(TransactionTooLarge::All(self.all_bytes_max));
+            return Err(TransactionTooLarge::All(all_bytes_max));
         }
         Ok(())
     }
@@ -73,6 +81,8 @@ mod tests {
         assert_eq!(transactions.take(100, 1), Err(TransactionTooLarge::Connection(100)));
         assert_eq!(transactions.take(0, 51), Err(TransactionTooLarge::All(150)));
         assert_eq!(transactions.take(0, 50), Ok(()));
+        transactions.on_memory_watermark(400);
+        assert_eq!(transactions.take(0, 1), Err(TransactionTooLarge::All(100)));
         transactions.give_back(150);
         assert_eq!(transactions.used_bytes(), 0);
     }

@@ -83,7 +83,11 @@ impl Words {
     /// So many arguments, no more and no fewer.
     fn exactly<const N: usize>(&self, usage: &str) -> Result<[&str; N], Failure> {
         let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
-        words.try_into().map_err(|_| Failure::Usage(format!("it is: broker ctl {} {usage}", self.command)))
+        words.try_into().map_err(|_| self.usage(usage))
+    }
+
+    fn usage(&self, usage: &str) -> Failure {
+        Failure::Usage(format!("it is: broker ctl {} {usage}", self.command))
     }
 }
 
@@ -208,6 +212,22 @@ fn run(api: &Api, words: &Words) -> Result<u8, Failure> {
                 delete::close_one(api, &name, &reason, false)?;
             }
         }
+        "set_vm_memory_high_watermark" => {
+            let body = match words.words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+                ["absolute", size] => json!({"memory_watermark_bytes": size_in_bytes(size)?}),
+                [share] => json!({"memory_watermark_share": fraction(share)?}),
+                _ => return Err(words.usage("FRACTION | absolute SIZE")),
+            };
+            api.put("/x/alarms", &body)?;
+        }
+        "set_disk_free_limit" => {
+            let body = match words.words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+                ["mem_relative", share] => json!({"disk_free_memory_share": fraction(share)?}),
+                [size] => json!({"disk_free_bytes_min": size_in_bytes(size)?}),
+                _ => return Err(words.usage("SIZE | mem_relative FRACTION")),
+            };
+            api.put("/x/alarms", &body)?;
+        }
         "status" | "cluster_status" => {
             let text = serde_json::to_string_pretty(&api.get("/overview")?).unwrap_or_default() + "\n";
             return Ok(print_report(&text, exit::OK));
@@ -228,6 +248,42 @@ fn run(api: &Api, words: &Words) -> Result<u8, Failure> {
 fn policies(command: &str) -> &'static str {
     if command.contains("operator") { "operator-policies" } else { "policies" }
 }
+
+fn fraction(text: &str) -> Result<f64, Failure> {
+    let share = text.parse::<f64>().ok().filter(|share| share.is_finite());
+    share.ok_or_else(|| Failure::Usage(format!("'{text}' is no fraction: write a number such as 0.4")))
+}
+
+/// What rabbitmqctl calls a memory size: a number, with one of its units or none.
+fn size_in_bytes(text: &str) -> Result<u64, Failure> {
+    let rest = text.trim_start_matches(|char: char| char.is_ascii_digit());
+    let (digits, unit) = text.split_at(text.len() - rest.len());
+    let known = SIZE_UNITS.iter().find(|(name, _)| *name == unit.trim());
+    let bytes = known.and_then(|(_, factor)| digits.parse::<u64>().ok()?.checked_mul(*factor));
+    bytes.ok_or_else(|| {
+        let names: Vec<&str> = SIZE_UNITS.iter().map(|(name, _)| *name).filter(|name| !name.is_empty()).collect();
+        Failure::Usage(format!("'{text}' is no size: write bytes, or a whole number with {}", names.join(", ")))
+    })
+}
+
+const SIZE_UNITS: &[(&str, u64)] = &[
+    ("", 1),
+    ("kB", 1000),
+    ("KB", 1000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+    ("k", 1 << 10),
+    ("K", 1 << 10),
+    ("kiB", 1 << 10),
+    ("KiB", 1 << 10),
+    ("M", 1 << 20),
+    ("MiB", 1 << 20),
+    ("G", 1 << 30),
+    ("GiB", 1 << 30),
+    ("T", 1 << 40),
+    ("TiB", 1 << 40),
+];
 
 fn tags(user: &Json) -> String {
     match &user["tags"] {
@@ -295,6 +351,21 @@ mod tests {
             parse(&["set_policy", "-p", "v", "--priority=3", "ha", "^a", "{}", "--apply-to", "queues"]).unwrap();
         assert_eq!((words.vhost.as_str(), words.priority, words.apply_to.as_str()), ("v", 3, "queues"));
         assert_eq!((words.command.as_str(), words.words.len()), ("set_policy", 3));
+    }
+
+    #[test]
+    fn sizes_have_the_units_of_rabbitmqctl() {
+        let size = |text| size_in_bytes(text).map_err(|failure| failure.to_string());
+        let cases = [("10", 10), ("50MB", 50_000_000), ("2G", 2 << 30), ("1 GiB", 1 << 30), ("3k", 3072), ("0", 0)];
+        for (text, bytes) in cases {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "G", "-1", "1.5G", "10 X", "99999999999999999999", "99999999999T"] {
+            assert!(size(text).unwrap_err().contains("no size"), "{text}");
+        }
+        for text in ["x", "NaN", "inf", ""] {
+            assert!(fraction(text).unwrap_err().to_string().contains("no fraction"), "{text}");
+        }
     }
 
     #[test]
