@@ -5,7 +5,7 @@ use plugin_api::exchange::{BindingSpec, DestinationKind};
 use super::authority::Authority;
 use super::declare::TOPIC;
 use super::error::{Error, Kind};
-use super::reply_to::is_reply_name;
+use super::reply_to::{REPLY_TO, is_reply_name};
 use super::{Changed, Vhost};
 use crate::access::Permission;
 use crate::routing::Destination;
@@ -74,7 +74,7 @@ impl Vhost {
 
     fn permit_binding(&self, by: &mut dyn Authority, source: &str, binding: &BindingSpec) -> Result<(), Error> {
         let kind = kind_of(binding.destination_kind);
-        if kind == Kind::Queue && is_reply_name(&binding.destination) {
+        if kind == Kind::Queue && (binding.destination == REPLY_TO || is_reply_name(&binding.destination)) {
             return Err(Error::ReplyQueueBinding);
         }
         let is_default_destination = kind == Kind::Exchange && binding.destination.is_empty();
