@@ -3,7 +3,7 @@
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tests::broker_process::{self, BrokerOptions, BrokerProcess};
 use tests::machine::MachineTarget;
 use tests::oracle::{self, Definitions, Oracle};
@@ -25,19 +25,16 @@ fn main() -> ExitCode {
         filter: arguments.filter.clone().unwrap_or_default(),
         broker: Mutex::default(),
         oracle: Mutex::default(),
+        broker_turns: RwLock::default(),
+        oracle_turns: RwLock::default(),
     });
     let mut trials = Vec::new();
     for index in 0..scenarios.len() {
         let scenario = &scenarios[index];
         if scenario.runs_on(broker_process::KIND) {
-            let shared = Arc::clone(&lab);
-            let lab = Arc::clone(&lab);
-            trials.push(Trial::test(format!("machine::{}", scenario.name), move || lab.on_machine(index)));
-            let lab = shared;
-            // There is no way yet to set a policy in a broker that runs as a process of its own.
-            if !scenario.changes_settings() {
-                trials.push(Trial::test(format!("socket::{}", scenario.name), move || lab.on_broker(index)));
-            }
+            let (machine, socket) = (Arc::clone(&lab), Arc::clone(&lab));
+            trials.push(Trial::test(format!("machine::{}", scenario.name), move || machine.on_machine(index)));
+            trials.push(Trial::test(format!("socket::{}", scenario.name), move || socket.on_broker(index)));
         }
         if scenario.runs_on(oracle::KIND) {
             let lab = Arc::clone(&lab);
@@ -61,19 +58,42 @@ struct Lab {
     filter: String,
     broker: Mutex<Option<Result<Arc<BrokerProcess>, String>>>,
     oracle: Mutex<Option<Result<Arc<Oracle>, String>>>,
+    /// Whoever raises an alarm has a server alone.
+    broker_turns: RwLock<()>,
+    oracle_turns: RwLock<()>,
+}
+
+/// Held while a scenario runs on a shared server: by many at the same time, unless it raises alarms.
+#[expect(dead_code, reason = "it is held, not looked at")]
+enum Turn<'a> {
+    WithOthers(RwLockReadGuard<'a, ()>),
+    Alone(RwLockWriteGuard<'a, ()>),
+}
+
+impl<'a> Turn<'a> {
+    fn of(scenario: &Scenario, turns: &'a RwLock<()>) -> Self {
+        // Whoever panicked has left nothing half done: there is nothing inside.
+        if scenario.raises_alarms() {
+            Self::Alone(turns.write().unwrap_or_else(PoisonError::into_inner))
+        } else {
+            Self::WithOthers(turns.read().unwrap_or_else(PoisonError::into_inner))
+        }
+    }
 }
 
 impl Lab {
     fn on_broker(&self, index: usize) -> Result<(), Failed> {
         let started =
             self.broker.lock().expect("starting does not panic").get_or_insert_with(|| self.start_broker()).clone();
-        Ok(scenario::run(&self.scenarios[index], &started?.target())?)
+        let scenario = &self.scenarios[index];
+        let _turn = Turn::of(scenario, &self.broker_turns);
+        Ok(scenario::run(scenario, &started?.target())?)
     }
 
     fn start_broker(&self) -> Result<Arc<BrokerProcess>, String> {
         let folder = TempDir::new("scenarios");
         let path = folder.write("topology.yaml", &broker_process::scenario_topology(self.scenarios.iter()));
-        BrokerOptions::default().topology(path).start().map(Arc::new)
+        BrokerOptions::default().topology(path).http().start().map(Arc::new)
     }
 
     /// Each run has a machine of its own: they are cheap, and the clock of one jumps.
@@ -90,7 +110,9 @@ impl Lab {
     fn on_rabbitmq(&self, index: usize) -> Result<(), Failed> {
         let started =
             self.oracle.lock().expect("starting does not panic").get_or_insert_with(|| self.start_oracle()).clone();
-        Ok(scenario::run(&self.scenarios[index], &started?.target())?)
+        let scenario = &self.scenarios[index];
+        let _turn = Turn::of(scenario, &self.oracle_turns);
+        Ok(scenario::run(scenario, &started?.target())?)
     }
 
     fn start_oracle(&self) -> Result<Arc<Oracle>, String> {

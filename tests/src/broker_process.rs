@@ -1,11 +1,12 @@
 //! The broker as its own process on a free port of the loopback, with its log in reach; ended with the value.
 
+use crate::http::Http;
 use crate::scenario::settings::Policy;
 use crate::scenario::{Scenario, USER_PASSWORD};
 use crate::temp::TempDir;
-use crate::transport::SocketTarget;
+use crate::transport::{SocketTarget, Target, Transport};
 use serde_json::{Map, Value, json};
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -117,6 +118,53 @@ pub struct BrokerProcess {
     metrics: SocketAddr,
 }
 
+/// A broker whose settings are changed over its management API.
+#[derive(Debug)]
+pub struct BrokerTarget {
+    socket: SocketTarget,
+    http: Http,
+}
+
+impl BrokerTarget {
+    fn request(&self, method: &str, path: &str, body: &[u8]) -> Result<(), String> {
+        let answer = self.http.try_send(method, path, body)?;
+        match answer.status {
+            200..=299 => Ok(()),
+            status => Err(format!("{method} {path}: {status} {}", answer.text())),
+        }
+    }
+}
+
+impl Target for BrokerTarget {
+    fn kind(&self) -> &str {
+        self.socket.kind()
+    }
+
+    fn connect(&self) -> io::Result<Box<dyn Transport>> {
+        self.socket.connect()
+    }
+
+    fn put_policy(&self, vhost: &str, policy: &Policy) -> Result<(), String> {
+        let body = Value::Object(policy.to_json()).to_string();
+        self.request("PUT", &policy_path(vhost, &policy.name, policy.is_operator), body.as_bytes())
+    }
+
+    fn delete_policy(&self, vhost: &str, name: &str, is_operator: bool) -> Result<(), String> {
+        self.request("DELETE", &policy_path(vhost, name, is_operator), b"")
+    }
+
+    fn set_memory_alarm(&self, is_raised: bool) -> Result<(), String> {
+        let share = if is_raised { 0.0 } else { 0.6 };
+        self.request("PUT", "/x/alarms", json!({"memory_watermark_share": share}).to_string().as_bytes())
+    }
+}
+
+/// Names of scenarios and their policies need no escapes.
+fn policy_path(vhost: &str, name: &str, is_operator: bool) -> String {
+    let kind = if is_operator { "operator-policies" } else { "policies" };
+    format!("/{kind}/{vhost}/{name}")
+}
+
 impl BrokerProcess {
     /// A broker without a topology file.
     ///
@@ -166,8 +214,8 @@ impl BrokerProcess {
         self.child.id()
     }
 
-    pub fn target(&self) -> SocketTarget {
-        SocketTarget { kind: KIND, address: self.address }
+    pub fn target(&self) -> BrokerTarget {
+        BrokerTarget { socket: SocketTarget { kind: KIND, address: self.address }, http: Http::new(self.http) }
     }
 
     /// Waits for a log line that satisfies `is_wanted`, also among those that have come already, and returns it.
@@ -264,7 +312,7 @@ struct Log {
 }
 
 impl Log {
-    fn collect(input: impl std::io::Read + Send + 'static) -> Self {
+    fn collect(input: impl io::Read + Send + 'static) -> Self {
         let log = Self { lines: Arc::default() };
         let shared = Arc::clone(&log.lines);
         std::thread::spawn(move || {

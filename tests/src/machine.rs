@@ -147,6 +147,11 @@ impl Target for MachineTarget {
         vhost.delete_policy(kind(is_operator), name).map(drop).ok_or_else(|| format!("no policy {name}"))
     }
 
+    fn set_memory_alarm(&self, is_raised: bool) -> Result<(), String> {
+        self.0.broker.set_memory_watermark(is_raised.then_some(0));
+        Ok(())
+    }
+
     fn connect(&self) -> io::Result<Box<dyn Transport>> {
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let session = Session::new(Arc::clone(&self.0.broker), peer, self.0.now());

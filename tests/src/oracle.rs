@@ -40,6 +40,9 @@ enum Plugins {
     Management,
 }
 
+/// More than a node takes that scenarios run on.
+const MEMORY_WATERMARK: &str = "2GB";
+
 /// What scenarios call this target; the prefix of its version, because that is what differences depend on.
 pub const KIND: &str = "rabbitmq-3.10";
 
@@ -191,7 +194,7 @@ impl Oracle {
             &format!(
                 "listeners.tcp.1 = 127.0.0.1:{port}\n\
                  load_definitions = {}/definitions.json\n\
-                 vm_memory_high_watermark.absolute = 2GB\n\
+                 vm_memory_high_watermark.absolute = {MEMORY_WATERMARK}\n\
                  disk_free_limit.absolute = 1MB\n\
                  log.console = true\n\
                  log.console.level = info\n\
@@ -274,6 +277,11 @@ impl Target for OracleTarget<'_> {
     fn delete_policy(&self, vhost: &str, name: &str, is_operator: bool) -> Result<(), String> {
         let command = if is_operator { "clear_operator_policy" } else { "clear_policy" };
         self.oracle.ctl(&[command, "-p", vhost, name]).map(drop)
+    }
+
+    fn set_memory_alarm(&self, is_raised: bool) -> Result<(), String> {
+        let size = if is_raised { "10" } else { MEMORY_WATERMARK };
+        self.oracle.ctl(&["set_vm_memory_high_watermark", "absolute", size]).map(drop)
     }
 }
 

@@ -29,6 +29,14 @@ pub trait Target {
     fn delete_policy(&self, vhost: &str, name: &str, _is_operator: bool) -> Result<(), String> {
         Err(format!("there is no way to take policy {name} in {vhost} of this target away"))
     }
+
+    /// Raises or clears the memory alarm of the whole target, by its watermark.
+    ///
+    /// # Errors
+    /// As [`Self::put_policy`].
+    fn set_memory_alarm(&self, _is_raised: bool) -> Result<(), String> {
+        Err("there is no way to raise an alarm of this target".to_owned())
+    }
 }
 
 /// One connection, bytes in and out.

@@ -51,9 +51,9 @@ impl Scenario {
         format!("{name}.{}", self.name.replace('/', "."))
     }
 
-    /// Whether something is set while it runs, which not every target has a way for.
-    pub fn changes_settings(&self) -> bool {
-        self.steps.iter().any(|step| matches!(step.action, Action::PutPolicy(_) | Action::DeletePolicy(..)))
+    /// Whether it raises an alarm, which everybody on the same server feels.
+    pub fn raises_alarms(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step.action, Action::MemoryAlarm(_)))
     }
 
     /// Whether it can run on `target` at all.

@@ -60,6 +60,8 @@ pub enum Action {
     PutPolicy(Policy),
     /// A policy of that name is taken away; whether it is an operator policy.
     DeletePolicy(String, bool),
+    /// The memory alarm is raised, or cleared.
+    MemoryAlarm(bool),
     Send(Send),
     Expect(Expect),
     /// Expectations on one channel that may come true in any order.
@@ -180,6 +182,13 @@ fn parse_setting(text: &str, scenario: &mut Scenario) -> Result<Option<Option<Ac
         }
         "no policy" | "no operator-policy" => {
             return Ok(Some(Some(Action::DeletePolicy(name.to_owned(), is_operator))));
+        }
+        "memory alarm" => {
+            return match name {
+                "on" => Ok(Some(Some(Action::MemoryAlarm(true)))),
+                "off" => Ok(Some(Some(Action::MemoryAlarm(false)))),
+                other => Err(format!("the memory alarm is on or off, not '{other}'")),
+            };
         }
         "limits" => {
             let fields = Parser::new(rest).fields()?.0;

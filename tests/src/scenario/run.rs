@@ -35,6 +35,10 @@ pub fn run(scenario: &Scenario, target: &dyn Target) -> Result<(), String> {
     if outcome.is_ok() {
         outcome = player.finish().map_err(|message| format!("{}: at the end: {message}", scenario.name));
     }
+    if outcome.is_err() && scenario.raises_alarms() {
+        // The others on this server go on; if that fails, too, their failures tell.
+        let _ = target.set_memory_alarm(false);
+    }
     outcome.map_err(|message| format!("{message}\n{}", player.transcripts()))
 }
 
@@ -60,6 +64,7 @@ impl Player<'_> {
             Action::Drop => self.connections.remove(&step.connection).map(drop).ok_or("no such connection".to_owned()),
             Action::PutPolicy(policy) => self.target.put_policy(&self.vhost, policy),
             Action::DeletePolicy(name, is_operator) => self.target.delete_policy(&self.vhost, name, *is_operator),
+            Action::MemoryAlarm(is_raised) => self.target.set_memory_alarm(*is_raised),
             Action::Barrier => self.channel(&step.connection, step.channel, true)?.barrier(step.channel),
             Action::Send(send) => self.send(step, send),
             Action::Expect(expect) => self.expect(step, expect),
