@@ -42,6 +42,11 @@ pub trait ExchangeType: Send + Sync + 'static {
         AskedPer::Key
     }
 
+    /// Which queues may be bound. Asked once; a broker of an older ABI does not ask.
+    fn takes(&self) -> Takes {
+        Takes::AllQueues
+    }
+
     /// Judges a declaration of an exchange that does not exist yet.
     ///
     /// # Errors
@@ -199,6 +204,16 @@ pub enum DestinationKind {
     Queue,
     /// An exchange, which routes the message further.
     Exchange,
+}
+
+/// Which queues an exchange type takes, by what keeps them. A binding to any other is refused as `PRECONDITION_FAILED`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Takes {
+    /// All.
+    AllQueues = 0,
+    /// Classic queues, which one node keeps.
+    ClassicQueues = 1,
 }
 
 /// The number of a binding within its exchange: dense, chosen by the broker, used again after `unbind`.

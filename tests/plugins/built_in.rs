@@ -24,6 +24,7 @@ fn loaded_files_route_as_the_linked_in_do() {
         for kind in &plugin.exchange_types {
             let (linked, loaded) = (linked.exchange_type(kind).unwrap(), loaded.exchange_type(kind).unwrap());
             assert_eq!((linked.depends_on(), linked.asked_per()), (loaded.depends_on(), loaded.asked_per()));
+            assert_eq!(linked.takes(), loaded.takes());
             let arguments = Table::new().with("x-delayed-type", "direct");
             let spec = ExchangeSpec { kind: kind.clone(), arguments, ..ExchangeSpec::default() };
             assert_eq!(linked.inner(&spec), loaded.inner(&spec));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use plugin_api::abi::guest::{CallError, GuestExchange, GuestExchangeType};
-use plugin_api::exchange::{AskedPer, BindingSpec, DependsOn, ExchangeSpec, Wish};
+use plugin_api::exchange::{AskedPer, BindingSpec, DependsOn, ExchangeSpec, Takes, Wish};
 use plugin_api::message::Message;
 use plugin_api::value::Table;
 use tracing::error;
@@ -79,6 +79,12 @@ impl ExchangeTypeHandle {
     #[must_use]
     pub const fn asked_per(&self) -> AskedPer {
         self.guest.asked_per()
+    }
+
+    /// Which queues may be bound.
+    #[must_use]
+    pub const fn takes(&self) -> Takes {
+        self.guest.takes()
     }
 
     /// The type that this exchange stands before, by name.

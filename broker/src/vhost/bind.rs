@@ -5,6 +5,7 @@ use plugin_api::exchange::{BindingSpec, DestinationKind};
 use super::authority::Authority;
 use super::declare::TOPIC;
 use super::error::{Error, Kind};
+use super::policy::QueueType;
 use super::reply_to::{REPLY_TO, is_reply_name};
 use super::{Changed, Vhost};
 use crate::access::Permission;
@@ -26,6 +27,9 @@ impl Vhost {
             .ok_or_else(|| self.not_found(kind_of(binding.destination_kind), &binding.destination))?;
         if let Some(types) = self.registry.exchange_types(&exchange.spec)? {
             types.validate_binding(&exchange.spec, binding)?;
+            if let Destination::Queue(queue) = &destination {
+                types.check_queue_type(QueueType::of(&queue.arguments))?;
+            }
         }
         if let Destination::Queue(queue) = &destination {
             self.check_owner(by, queue)?;

@@ -41,7 +41,8 @@ pub struct ExchangeTypeTable {
     pub(crate) close: unsafe extern "C" fn(instance: *mut c_void, sink: *const TextSink) -> u32,
     /// Since 2.1, as all below. [`crate::exchange::AskedPer`] as a number; what the host does not know counts as `Key`.
     pub(crate) asked_per: u32,
-    pub(crate) reserved: u32,
+    /// Since 2.5; 0 before. [`crate::exchange::Takes`] as a number; what the host does not know counts as `AllQueues`.
+    pub(crate) takes: u32,
     /// As `depends_on`, for one exchange.
     pub(crate) depends_on_for:
         unsafe extern "C" fn(handle: *mut c_void, spec: RawBytes, depends_on: *mut u32, sink: *const TextSink) -> u32,
@@ -66,12 +67,12 @@ const TABLE_BYTES_MIN: usize = 8 + 8 * WORD;
 
 impl ExchangeTypeTable {
     /// The table of a type whose handle is a `Box<dyn ExchangeType>` behind a pointer.
-    pub(crate) fn new(depends_on: u32, asked_per: u32) -> Self {
+    pub(crate) fn new(depends_on: u32, asked_per: u32, takes: u32) -> Self {
         Self {
             size: size_of::<Self>() as u32,
             depends_on,
             asked_per,
-            reserved: 0,
+            takes,
             validate,
             validate_binding,
             open,
@@ -101,7 +102,7 @@ impl ExchangeTypeTable {
             inner: no_inner,
             bound: no_bound,
             restore: no_restore,
-            ..Self::new(0, 0)
+            ..Self::new(0, 0, 0)
         };
         // SAFETY: so many bytes are there; what they hold is a prefix of the host's structure, which is plain data.
         unsafe {
@@ -343,11 +344,11 @@ mod tests {
 
     #[test]
     fn table_of_an_older_abi_is_taken_and_what_it_lacks_does_nothing() {
-        let mut table = ExchangeTypeTable::new(2, 1);
+        let mut table = ExchangeTypeTable::new(2, 1, 1);
         table.size = TABLE_BYTES_MIN as u32;
         // SAFETY: the table is longer than it says.
         let copied = unsafe { ExchangeTypeTable::copied(&raw const table) }.unwrap();
-        assert_eq!((copied.depends_on, copied.asked_per), (2, 0));
+        assert_eq!((copied.depends_on, copied.asked_per, copied.takes), (2, 0, 0));
         let mut name = Vec::new();
         let (sink, null) = (TextSink::new(&mut name), std::ptr::null_mut());
         // SAFETY: what stands in for a function that is missing looks at nothing.

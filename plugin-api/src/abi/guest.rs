@@ -25,7 +25,7 @@ use super::routes::RawRoutes;
 use super::storage::StorageTypeTable;
 use super::{ABI_MAJOR, ABI_MINOR, spec};
 use crate::config::Config;
-use crate::exchange::{AskedPer, BindingSpec, DependsOn, ExchangeSpec, Wish};
+use crate::exchange::{AskedPer, BindingSpec, DependsOn, ExchangeSpec, Takes, Wish};
 use crate::host::{Level, Metric};
 use crate::message::Message;
 use crate::value::Table;
@@ -242,6 +242,12 @@ impl GuestExchangeType {
     #[must_use]
     pub const fn asked_per(&self) -> AskedPer {
         if self.table.asked_per == AskedPer::Message as u32 { AskedPer::Message } else { AskedPer::Key }
+    }
+
+    /// Which queues may be bound.
+    #[must_use]
+    pub const fn takes(&self) -> Takes {
+        if self.table.takes == Takes::ClassicQueues as u32 { Takes::ClassicQueues } else { Takes::AllQueues }
     }
 
     /// See [`crate::exchange::ExchangeType::inner`].

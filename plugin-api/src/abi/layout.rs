@@ -42,10 +42,10 @@ layouts! {
     }
     PluginItem: size 56, align 8, { kind 0, reserved 4, name 8, description 24, table 40, handle 48 }
     MessageView: size 72, align 8, { size 0, exchange 8, routing_key 24, properties 40, body 56 }
-    // `asked_per` and what follows since 2.1, `restore` since 2.2.
+    // `asked_per` and what follows since 2.1, `restore` since 2.2; `takes` since 2.5, where four bytes were left for alignment.
     ExchangeTypeTable: size 112, align 8, {
         size 0, depends_on 4, validate 8, validate_binding 16, open 24, bind 32, unbind 40, route 48,
-        policy_changed 56, close 64, asked_per 72, reserved 76, depends_on_for 80, inner 88, bound 96, restore 104,
+        policy_changed 56, close 64, asked_per 72, takes 76, depends_on_for 80, inner 88, bound 96, restore 104,
     }
     // `wish` and `hold` since 2.1, `keep` since 2.2.
     RawRoutes: size 72, align 8, {

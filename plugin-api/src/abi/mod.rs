@@ -53,4 +53,4 @@ pub use waker::RawHostWaker;
 /// Changes when tables or their meaning change other than by additions: plugins must be built again.
 pub const ABI_MAJOR: u16 = 2;
 /// Counts additions. A host takes plugins of its own and of lower minors.
-pub const ABI_MINOR: u16 = 4;
+pub const ABI_MINOR: u16 = 5;

@@ -142,7 +142,8 @@ fn table(stamp: &'static Stamp, plugin: Plugin) -> *const PluginTable {
 }
 
 fn exchange_type_item(exchange_type: TypeHandle) -> PluginItem {
-    let table = ExchangeTypeTable::new(exchange_type.depends_on() as u32, exchange_type.asked_per() as u32);
+    let takes = exchange_type.takes() as u32;
+    let table = ExchangeTypeTable::new(exchange_type.depends_on() as u32, exchange_type.asked_per() as u32, takes);
     PluginItem {
         kind: ITEM_EXCHANGE_TYPE,
         reserved: 0,

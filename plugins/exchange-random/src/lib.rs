@@ -7,7 +7,7 @@ mod chance;
 
 use plugin_api::error::Invalid;
 use plugin_api::exchange::{
-    AskedPer, BindingSlot, BindingSpec, DependsOn, DestinationKind, Exchange, ExchangeSpec, ExchangeType, Routes,
+    AskedPer, BindingSlot, BindingSpec, DependsOn, DestinationKind, Exchange, ExchangeSpec, ExchangeType, Routes, Takes,
 };
 use plugin_api::message::Message;
 use plugin_api::slots::{GroupId, SlotGroups};
@@ -57,6 +57,11 @@ impl ExchangeType for LocalRandom {
 
     fn asked_per(&self) -> AskedPer {
         Random.asked_per()
+    }
+
+    /// What others keep is not local.
+    fn takes(&self) -> Takes {
+        Takes::ClassicQueues
     }
 
     /// In RabbitMQ's words.

@@ -1,12 +1,13 @@
 //! What depends on exchange types: that they exist, and what they say to the exchanges and bindings of a topology.
 
-use plugin_api::exchange::{BindingSpec, ExchangeSpec};
+use plugin_api::exchange::{BindingSpec, DestinationKind, ExchangeSpec};
 use plugin_api::value::Table;
 
 use super::{Finding, Findings, Item, Part, Place};
 use crate::plugin_host::{Registry, TypeError};
 use crate::topology::names::nearest;
 use crate::topology::schema::{BindingDecl, ExchangeDecl, Topology, VhostDecl};
+use crate::vhost::policy::QueueType;
 
 /// Which exchange types a registry has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +96,10 @@ impl Judge<'_> {
             routing_key: binding.routing_key.clone(),
             arguments: binding.arguments.clone(),
         };
-        types.validate_binding(source, &spec).map_err(text)
+        types.validate_binding(source, &spec).map_err(text)?;
+        let queues = self.vhost.queues.iter().filter(|_| binding.destination_kind == DestinationKind::Queue);
+        let queue = queues.into_iter().find(|queue| queue.name == binding.destination);
+        queue.map_or(Ok(()), |queue| types.check_queue_type(QueueType::of(&queue.arguments)).map_err(text))
     }
 
     fn source(&self, name: &str) -> Option<ExchangeSpec> {
