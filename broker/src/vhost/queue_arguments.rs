@@ -1,4 +1,5 @@
-//! Which declaration arguments of queues there are, as one table: for which types of queues, and with which values (semantics 9.13).
+//! Which arguments of queues and of their consumers there are, as two tables: for which types of queues, and with which values (semantics 9.13,
+//! 13.6).
 //!
 //! An argument that belongs to other types of queues than the one that is declared is refused, as RabbitMQ does it; one that no type knows is
 //! accepted and kept. Streams are refused: a queue that keeps what was acked is not the queue that any other type could stand in for.
@@ -10,7 +11,7 @@ use plugin_api::value::{Table, Value};
 use super::policy::QueueType;
 use crate::queue::{Durability, Overflow};
 
-/// A queue argument.
+/// An argument of a queue or of a consumer.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueArgument {
     /// Its name.
@@ -44,6 +45,10 @@ enum Accepts {
     Type,
     /// A version of the storage of classic queues.
     Version,
+    /// Whether messages that come back wait before they go out again; here they never do.
+    RetryType,
+    /// Nothing, for this reason.
+    Nothing(&'static str),
 }
 
 /// A set of types of queues, as bits.
@@ -105,17 +110,36 @@ pub const QUEUE_ARGUMENTS: &[QueueArgument] = &[
     argument("x-single-active-consumer", Accepts::Bool, LOCAL),
     // A classic queue's is not compared, because RabbitMQ's has none (semantics 9.9).
     QueueArgument { compared: QUORUM, ..argument("x-consumer-timeout", ANY_NUMBER, LOCAL) },
+    argument("x-consumer-disconnected-timeout", ANY_NUMBER, QUORUM),
     argument("x-quorum-initial-group-size", ANY_NUMBER, QUORUM),
     argument("x-max-age", Accepts::Text, STREAM),
     argument("x-stream-max-segment-size-bytes", ANY_NUMBER, STREAM),
     argument("x-stream-filter-size-bytes", ANY_NUMBER, STREAM),
     argument("x-initial-cluster-size", ANY_NUMBER, STREAM),
     argument("x-queue-leader-locator", Accepts::OneOf(LOCATORS, "invalid_queue_locator_arg"), ALL),
+    argument("x-member-placement-tag", Accepts::Text, QUORUM),
     argument("x-delivery-limit", Accepts::Integer, LOCAL),
+    argument("x-delayed-retry-type", Accepts::RetryType, QUORUM),
+    argument("x-delayed-retry-min", ANY_NUMBER, QUORUM),
+    argument("x-delayed-retry-max", ANY_NUMBER, QUORUM),
     argument("x-queue-mode", Accepts::Anything, CLASSIC),
     argument("x-queue-master-locator", Accepts::Anything, CLASSIC),
     argument(DURABILITY, Accepts::OneOf(Durability::NAMES, "invalid_durability"), LOCAL),
 ];
+
+/// RabbitMQ's arguments of basic.consume, in the order in which it looks at them. Others mean nothing.
+const CONSUMER_ARGUMENTS: &[QueueArgument] = &[
+    argument(PRIORITY, Accepts::Integer, LOCAL),
+    argument("x-consumer-timeout", Accepts::Nothing(CONSUMER_TIMEOUT), QUORUM),
+    argument("x-stream-offset", Accepts::Anything, STREAM),
+    argument("x-stream-filter", Accepts::Anything, STREAM),
+    argument("x-stream-match-unfiltered", Accepts::Anything, STREAM),
+];
+
+/// The argument of a consumer that says before whom it is served.
+pub const PRIORITY: &str = "x-priority";
+/// Said rather than ignored: who sets a time relies on it.
+const CONSUMER_TIMEOUT: &str = "a consumer has no timeout of its own: give the queue the argument or a policy";
 
 /// Those of 4.x, and those of before.
 const LOCATORS: &[&str] = &["client-local", "balanced", "random", "least-leaders"];
@@ -143,6 +167,8 @@ pub enum ArgumentError {
     UnknownQueueType(String),
     /// A version that nobody has.
     UnknownVersion(i64),
+    /// RabbitMQ has it and this broker has not, in a sentence.
+    Unsupported(&'static str),
     /// It belongs to other types of queues than this one.
     OtherType(QueueType),
 }
@@ -164,6 +190,7 @@ impl fmt::Display for ArgumentError {
             }
             Self::UnknownQueueType(kind) => write!(f, "with value '{kind}' is not one of classic, quorum"),
             Self::UnknownVersion(version) => write!(f, "with value {version} is not one of 1, 2"),
+            Self::Unsupported(why) => write!(f, "is refused: {why}"),
             Self::OtherType(kind) => write!(f, "does not belong to queues of type {}", kind.name()),
         }
     }
@@ -190,6 +217,7 @@ impl ArgumentError {
             Self::KeyWithoutExchange => "routing_key_but_no_dlx_defined".into(),
             Self::UnknownQueueType(kind) => format!("\"unsupported queue type '{kind}'\""),
             Self::UnknownVersion(version) => format!("\"unsupported queue version '{version}'\""),
+            Self::Unsupported(why) => format!("\"{why}\""),
         };
         format!("invalid arg '{name}' for {queue}: {term}")
     }
@@ -197,13 +225,28 @@ impl ArgumentError {
 
 /// What is wrong with the arguments of a new queue, in the order in which RabbitMQ finds it.
 pub fn wrong_arguments(arguments: &Table) -> impl Iterator<Item = (&'static str, ArgumentError)> {
-    let kind = QueueType::of(arguments);
-    let values = QUEUE_ARGUMENTS.iter().filter(move |argument| argument.types.has(kind)).filter_map(|argument| {
+    wrong(QUEUE_ARGUMENTS, QueueType::of(arguments), arguments)
+}
+
+/// What is wrong with the arguments of a consumer of a queue of this type, in the order in which RabbitMQ finds it.
+pub fn wrong_consumer_arguments(
+    kind: QueueType,
+    arguments: &Table,
+) -> impl Iterator<Item = (&'static str, ArgumentError)> {
+    wrong(CONSUMER_ARGUMENTS, kind, arguments)
+}
+
+fn wrong(
+    table: &'static [QueueArgument],
+    kind: QueueType,
+    arguments: &Table,
+) -> impl Iterator<Item = (&'static str, ArgumentError)> {
+    let values = table.iter().filter(move |argument| argument.types.has(kind)).filter_map(|argument| {
         let error = argument.accepts.check(arguments.get(argument.name)?, arguments).err()?;
         Some((argument.name, error))
     });
     let others = arguments.iter().filter_map(move |(name, _)| {
-        let argument = QUEUE_ARGUMENTS.iter().find(|argument| argument.name.as_bytes() == name)?;
+        let argument = table.iter().find(|argument| argument.name.as_bytes() == name)?;
         (!argument.types.has(kind)).then_some((argument.name, ArgumentError::OtherType(kind)))
     });
     values.chain(others)
@@ -218,6 +261,13 @@ impl Accepts {
     fn check(self, value: &Value, arguments: &Table) -> Result<(), ArgumentError> {
         match self {
             Self::Anything => Ok(()),
+            Self::Nothing(why) => Err(ArgumentError::Unsupported(why)),
+            Self::RetryType => match text(value)?.as_str() {
+                "disabled" => Ok(()),
+                _ => Err(ArgumentError::Unsupported(
+                    "messages that come back cannot wait here: leave it out, or 'disabled'",
+                )),
+            },
             Self::Integer => integer(value).map(|_| ()),
             Self::Number { max } => match integer(value)? {
                 number if number < 0 => Err(ArgumentError::Negative(number)),
@@ -342,6 +392,39 @@ mod tests {
         );
         let arguments = Table::new().with("x-queue-type", "quorum").with("x-max-priority", 5i64);
         assert_eq!(errors(&arguments), ["'x-max-priority' of queue type rabbit_quorum_queue"]);
+    }
+
+    #[test]
+    fn delayed_retries_are_refused_with_a_sentence_where_they_would_be() {
+        // Semantics 30.1: silence would let a consumer retry in a circle.
+        let quorum = || Table::new().with("x-queue-type", "quorum");
+        let expected =
+            "'x-delayed-retry-type': \"messages that come back cannot wait here: leave it out, or 'disabled'\"";
+        assert_eq!(errors(&quorum().with("x-delayed-retry-type", "failed")), [expected]);
+        let off = quorum().with("x-delayed-retry-type", "disabled").with("x-delayed-retry-min", 10i64);
+        assert!(errors(&off).is_empty());
+        let classic = Table::new().with("x-delayed-retry-max", 10i64);
+        assert_eq!(errors(&classic), ["'x-delayed-retry-max' of queue type rabbit_classic_queue"]);
+    }
+
+    #[test]
+    fn arguments_of_consumers_belong_to_types_of_queues() {
+        // Semantics 13.6.
+        let check = |kind, arguments: Table, expected: &[&str]| {
+            let texts = wrong_consumer_arguments(kind, &arguments).map(|(name, error)| error.reply_text(name, "q"));
+            assert_eq!(texts.collect::<Vec<_>>(), expected, "{arguments:?}");
+        };
+        let (classic, quorum) = (QueueType::Classic, QueueType::Quorum);
+        check(classic, Table::new().with(PRIORITY, -5i64).with("x-cancel-on-ha-failover", true), &[]);
+        let high = "invalid arg 'x-priority' for q: \"expected integer, got longstr\"";
+        let offset = "invalid arg 'x-stream-offset' for q of queue type rabbit_classic_queue";
+        check(classic, Table::new().with("x-stream-offset", "first").with(PRIORITY, "high"), &[high, offset]);
+        let filter = "invalid arg 'x-stream-filter' for q of queue type rabbit_quorum_queue";
+        check(quorum, Table::new().with("x-stream-filter", "eu"), &[filter]);
+        let timeout = "invalid arg 'x-consumer-timeout' for q of queue type rabbit_classic_queue";
+        check(classic, Table::new().with("x-consumer-timeout", 5i64), &[timeout]);
+        let timeout = "invalid arg 'x-consumer-timeout' for q: \"a consumer has no timeout of its own: give the queue the argument or a policy\"";
+        check(quorum, Table::new().with("x-consumer-timeout", 5i64), &[timeout]);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use plugin_api::exchange::{BindingSpec, DestinationKind, ExchangeSpec};
-use plugin_api::value::{Table, TableRef};
+use plugin_api::value::{Table, TableRef, Value};
 
 use super::replies::{Pending, Subscription};
 use super::{Session, reply_to};
@@ -16,6 +16,8 @@ use crate::queue::{ChannelLimit, HolderId, Input, NewConsumer};
 use crate::runtime::entropy::generated_name;
 use crate::store::Barrier;
 use crate::vhost::declare::QueueSpec;
+use crate::vhost::policy::QueueType;
+use crate::vhost::queue_arguments::{PRIORITY, wrong_consumer_arguments};
 use crate::vhost::reply_to::REPLY_TO;
 use crate::vhost::{Changed, Error, QueueRecord};
 
@@ -306,7 +308,8 @@ impl Session {
             return self.consume_replies(channel, consume, tag);
         }
         let queue = self.readable_queue(channel, consume.queue)?;
-        let priority = self.consumer_priority(&queue, consume.arguments)?;
+        let arguments = owned(consume.arguments)?;
+        let priority = self.consumer_priority(&queue, &arguments)?;
         let limit = self.channels.get(&channel.0).and_then(|state| state.limit.as_ref());
         if let Some(vhost) = &self.vhost
             && limit.is_some_and(|limit| limit.is_limiting())
@@ -323,7 +326,7 @@ impl Session {
                 nowait: consume.nowait,
                 priority,
                 prefetch_count: 0,
-                arguments: owned(consume.arguments)?,
+                arguments,
                 source: SourceId(0),
             },
         );
@@ -365,17 +368,14 @@ impl Session {
         source
     }
 
-    fn consumer_priority(&self, queue: &QueueRecord, arguments: TableRef<'_>) -> Result<i64, ProtocolError> {
-        let Some(value) = arguments.get("x-priority") else { return Ok(0) };
-        value.as_i64().ok_or_else(|| {
+    /// Judges the arguments, too (semantics 13.6).
+    fn consumer_priority(&self, queue: &QueueRecord, arguments: &Table) -> Result<i64, ProtocolError> {
+        if let Some((name, error)) = wrong_consumer_arguments(QueueType::of(&queue.arguments), arguments).next() {
             let vhost = self.vhost.as_ref().map(|vhost| vhost.name.to_string()).unwrap_or_default();
-            let kind = value.to_owned().map_or("unknown", |value| value.type_name());
-            Error::Argument(format!(
-                "invalid arg 'x-priority' for queue '{}' in vhost '{vhost}': \"expected integer, got {kind}\"",
-                queue.name
-            ))
-            .into()
-        })
+            let queue = format!("queue '{}' in vhost '{vhost}'", queue.name);
+            return Err(Error::Argument(error.reply_text(name, &queue)).into());
+        }
+        Ok(arguments.get(PRIORITY).and_then(Value::as_i64).unwrap_or(0))
     }
 
     fn on_cancel(&mut self, channel: ChannelId, tag: &str, nowait: bool) -> Done {
