@@ -474,7 +474,7 @@ pub fn build(
         numbers,
         first_seq,
         bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
-        quorum_queues: topology.node.quorum_queues,
+        strict: topology.node.strict,
         events: events.clone(),
         hooks: Arc::clone(&hooks),
     };

@@ -18,3 +18,4 @@ mod packaging;
 mod pathological;
 mod proxied;
 mod slow_clients;
+mod strict;

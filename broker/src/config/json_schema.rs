@@ -148,6 +148,7 @@ fn value(section: &str, key: &str) -> Json {
         ("top", "auth") => optional("auth"),
         ("bindings", "mixed_durability") => one_of(&["warn", "refuse"]),
         ("node", "quorum_queues") => one_of(&["local", "refuse"]),
+        ("node", "transient_queues") => one_of(&["allow", "refuse"]),
         ("listeners", "amqp") | ("management" | "metrics", "listen") => {
             json!({"anyOf": [quantity(), {"type": "boolean"}, {"type": "array", "items": quantity()}]})
         }

@@ -14,10 +14,16 @@ use crate::topology::{
     schema::{AMQPS_PORT, DefinitionsDecl, LimitsDecl, PluginDecl, StorageDecl, Topology},
 };
 use crate::vhost::quorum::QuorumQueues;
+use crate::vhost::strict::TransientQueues;
 
-pub(super) const NODE: Section =
-    Section { what: "node", keys: &["product", "version", "cluster_name", "quorum_queues"], hints: &[] };
+pub(super) const NODE: Section = Section {
+    what: "node",
+    keys: &["product", "version", "cluster_name", "quorum_queues", "transient_queues"],
+    hints: &[],
+};
 
+const TRANSIENT_QUEUES: [(&str, TransientQueues); 2] =
+    [("allow", TransientQueues::Allowed), ("refuse", TransientQueues::Refused)];
 const QUORUM_QUEUES: [(&str, QuorumQueues); 2] = [("local", QuorumQueues::Local), ("refuse", QuorumQueues::Refused)];
 
 pub(super) const LISTENERS: Section = Section {
@@ -102,7 +108,10 @@ pub(super) fn node(reader: &mut Reader<'_>, node: &Node, topology: &mut Topology
     let Some(fields) = reader.fields(node, &NODE) else { return };
     topology.node.product = fields.get("product").and_then(|node| reader.text(node));
     if let Some(choice) = fields.get("quorum_queues").and_then(|node| reader.choice(node, &QUORUM_QUEUES)) {
-        topology.node.quorum_queues = choice;
+        topology.node.strict.quorum_queues = choice;
+    }
+    if let Some(choice) = fields.get("transient_queues").and_then(|node| reader.choice(node, &TRANSIENT_QUEUES)) {
+        topology.node.strict.transient_queues = choice;
     }
     topology.node.cluster_name = fields.get("cluster_name").and_then(|node| reader.text(node));
     topology.node.version = fields.get("version").and_then(|node| {

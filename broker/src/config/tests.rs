@@ -12,6 +12,7 @@ use crate::{
     hooks::{OnError, Scope},
     topology::schema::{PasswordDecl, PermissionDecl, QueueDecl},
     vhost::quorum::QuorumQueues,
+    vhost::strict::{Strict, TransientQueues},
 };
 
 fn environment(name: &str) -> Option<String> {
@@ -284,9 +285,12 @@ fn friendly_keys_become_arguments() {
 }
 
 #[test]
-fn quorum_queues_may_be_refused() {
-    let topology = good("node: { quorum_queues: refuse }");
-    assert_eq!(topology.node.quorum_queues, QuorumQueues::Refused);
+fn quorum_queues_and_transient_ones_may_be_refused() {
+    let topology = good("node: { quorum_queues: refuse, transient_queues: refuse }");
+    let strict = Strict { quorum_queues: QuorumQueues::Refused, transient_queues: TransientQueues::Refused };
+    assert_eq!(topology.node.strict, strict);
+    assert_eq!(good("node: { quorum_queues: local, transient_queues: allow }").node.strict, Strict::default());
+    check_errors("node: { transient_queues: local }", &["1:27: 'local' is not known here"]);
     check_errors("node: { quorum_queues: never }", &["1:24: 'never' is not known here"]);
 }
 

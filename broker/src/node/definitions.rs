@@ -241,7 +241,7 @@ pub(super) fn assemble(
         numbers: Arc::new(Numbers::starting_at(first_number)),
         first_seq,
         bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
-        quorum_queues: topology.node.quorum_queues,
+        strict: topology.node.strict,
         events: crate::events::Events::default(),
         hooks: Arc::default(),
     };

@@ -145,7 +145,7 @@ mod tests {
                     numbers: Arc::new(Numbers::starting_at(1)),
                     first_seq: 1,
                     bindings_per_queue_max: usize::MAX,
-                    quorum_queues: crate::vhost::quorum::QuorumQueues::Local,
+                    strict: crate::vhost::strict::Strict::default(),
                     events: crate::events::Events::default(),
                     hooks: Arc::default(),
                 };

@@ -19,8 +19,8 @@ use crate::{
         PREDECLARED,
         broker_exchanges::{EVENT_EXCHANGE, LOG_EXCHANGE},
         policy::{PolicyKind, PolicySpec},
-        quorum::QuorumQueues,
         settings::{VhostLimits, VhostMetadata},
+        strict::Strict,
     },
 };
 
@@ -135,8 +135,8 @@ pub struct NodeDecl {
     pub version: Option<String>,
     /// `cluster_name` of the server properties.
     pub cluster_name: Option<String>,
-    /// What becomes of declarations of quorum queues.
-    pub quorum_queues: QuorumQueues,
+    /// What is refused on request: `quorum_queues` and `transient_queues`.
+    pub strict: Strict,
 }
 
 /// `listeners`.

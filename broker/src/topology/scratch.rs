@@ -16,8 +16,8 @@ use crate::routing::Exchange;
 use crate::store::recovery::Backlog;
 use crate::vhost::broker_exchanges::{EVENT_EXCHANGE, LOG_EXCHANGE};
 use crate::vhost::held::{Held, Holder};
-use crate::vhost::quorum::QuorumQueues;
 use crate::vhost::registry::Vhosts;
+use crate::vhost::strict::Strict;
 use crate::vhost::{Change, Error, Ledger, Numbers, QueueFactory, Shared, Vhost};
 
 /// See the module.
@@ -34,18 +34,15 @@ pub struct Scratch {
 pub struct Rules {
     /// Bindings that may lead to one queue, or to one exchange.
     pub bindings_per_queue_max: usize,
-    /// What becomes of declarations of quorum queues.
-    pub quorum_queues: QuorumQueues,
+    /// What is refused on request.
+    pub strict: Strict,
 }
 
 impl Rules {
     /// Those of the file itself.
     #[must_use]
     pub fn of(topology: &Topology) -> Self {
-        Self {
-            bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize,
-            quorum_queues: topology.node.quorum_queues,
-        }
+        Self { bindings_per_queue_max: topology.limits.bindings_per_queue_max as usize, strict: topology.node.strict }
     }
 }
 
@@ -63,7 +60,7 @@ impl Scratch {
             numbers: Arc::new(Numbers::starting_at(1)),
             first_seq: 1,
             bindings_per_queue_max: rules.bindings_per_queue_max,
-            quorum_queues: rules.quorum_queues,
+            strict: rules.strict,
             events: Events::default(),
             hooks: Arc::default(),
         };

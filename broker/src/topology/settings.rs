@@ -15,16 +15,26 @@ use super::schema::{
 };
 use crate::plugin_host::Isolation;
 use crate::vhost::quorum::QuorumQueues;
+use crate::vhost::strict::TransientQueues;
 
 /// See the module.
 #[must_use]
 pub fn settings(topology: &Topology) -> Json {
-    let quorum_queues = match topology.node.quorum_queues {
+    let quorum_queues = match topology.node.strict.quorum_queues {
         QuorumQueues::Local => "local",
         QuorumQueues::Refused => "refuse",
     };
+    let transient_queues = match topology.node.strict.transient_queues {
+        TransientQueues::Allowed => "allow",
+        TransientQueues::Refused => "refuse",
+    };
     let mut all = json!({
-        "node": { "product": topology.node.product, "version": topology.node.version, "quorum_queues": quorum_queues },
+        "node": {
+            "product": topology.node.product,
+            "version": topology.node.version,
+            "quorum_queues": quorum_queues,
+            "transient_queues": transient_queues,
+        },
         "listeners": {
             "amqp": addresses(&topology.listeners.amqp),
             "amqps": addresses(&topology.listeners.amqps),
@@ -172,7 +182,7 @@ users: { ann: { password: s3cret } }
         assert_eq!(shown["plugins"], json!([{ "path": "a.so", "required": true }]));
         assert_eq!(shown["limits"]["heartbeat_secs"], 7);
         assert_eq!(shown["limits"]["frame_max_bytes"], 131_072);
-        assert_eq!(shown["node"], json!({ "version": "4.2.0", "quorum_queues": "local" }));
+        assert_eq!(shown["node"], json!({ "version": "4.2.0", "quorum_queues": "local", "transient_queues": "allow" }));
         assert_eq!(shown["auth"]["backends"][1]["kind"], "ldap");
         assert!(!shown.to_string().contains("s3cret"), "{shown}");
     }

@@ -297,6 +297,7 @@ impl Vhost {
         self.permit_dead_letters(by, &spec)?;
         arguments::check_queue(&spec.arguments, &spec.name, &self.name).map_err(Error::Argument)?;
         self.check_quorum(&spec)?;
+        self.check_transient(&spec)?;
         let limits = tables.settings.limits.map(|(limits, _)| limits).unwrap_or_default();
         if let Some(limit) = limits.queues_reached(tables.queues.len()) {
             return Err(Error::QueueLimit { name: spec.name, vhost: self.name.to_string(), limit });

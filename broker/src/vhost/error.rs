@@ -49,6 +49,16 @@ pub enum Error {
         /// Where.
         vhost: String,
     },
+    /// Neither durable nor exclusive, where such queues are refused (semantics 9.15).
+    #[error(
+        "Feature `transient_nonexcl_queues` is not permitted: queue '{name}' in vhost '{vhost}' is neither durable nor exclusive, and 'transient_queues: refuse' under 'node' refuses that"
+    )]
+    TransientQueue {
+        /// Its name.
+        name: String,
+        /// Where.
+        vhost: String,
+    },
     /// No plugin offers the type (semantics 8.5).
     #[error("unknown exchange type '{0}'")]
     UnknownExchangeType(String),
@@ -238,9 +248,9 @@ impl Error {
             Self::NotFound { .. } => ReplyCode::NotFound,
             Self::Locked { .. } | Self::NoGet(_) => ReplyCode::ResourceLocked,
             Self::NotImplemented(_) => ReplyCode::NotImplemented,
-            Self::Type(TypeError::Faulted(_)) | Self::RouteFailed { error: TypeError::Faulted(_), .. } => {
-                ReplyCode::InternalError
-            }
+            Self::TransientQueue { .. }
+            | Self::Type(TypeError::Faulted(_))
+            | Self::RouteFailed { error: TypeError::Faulted(_), .. } => ReplyCode::InternalError,
             Self::UnknownExchangeType(_)
             | Self::ExchangeTypeIsGone(_)
             | Self::QueueLimit { .. }

@@ -30,6 +30,7 @@ pub mod registry;
 pub mod reply_to;
 mod restore;
 pub mod settings;
+pub mod strict;
 mod tables;
 
 use std::fmt;
@@ -46,8 +47,8 @@ use self::happened::Happened;
 use self::held::Holder;
 use self::policy::{Applied, Policy, PolicyKind, QueueType};
 use self::queue_settings::{Declared, QueueSettings};
-use self::quorum::QuorumQueues;
 use self::settings::{ParameterName, VhostLimits, VhostMetadata};
+use self::strict::Strict;
 use self::tables::Tables;
 use crate::events::Events;
 use crate::hooks::Hooks;
@@ -202,8 +203,8 @@ pub struct Shared {
     pub first_seq: u64,
     /// Bindings that may lead to one queue, or to one exchange.
     pub bindings_per_queue_max: usize,
-    /// What becomes of declarations of quorum queues.
-    pub quorum_queues: QuorumQueues,
+    /// What is refused on request.
+    pub strict: Strict,
     /// Where what happens is told.
     pub events: Events,
     /// The hooks in force.
@@ -223,7 +224,7 @@ pub struct Vhost {
     /// The place of the first message of every queue: above all places of earlier runs.
     first_seq: u64,
     bindings_per_queue_max: usize,
-    quorum_queues: QuorumQueues,
+    strict: Strict,
     /// That of queues which were declared without one.
     durability: Durability,
     tables: RwLock<Tables>,
@@ -266,7 +267,7 @@ impl Vhost {
             numbers,
             first_seq,
             bindings_per_queue_max,
-            quorum_queues,
+            strict,
             events,
             hooks,
         } = shared;
@@ -299,7 +300,7 @@ impl Vhost {
             numbers,
             first_seq,
             bindings_per_queue_max,
-            quorum_queues,
+            strict,
             durability,
             tables: RwLock::new(tables),
             changing: Mutex::new(()),

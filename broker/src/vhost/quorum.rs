@@ -50,7 +50,7 @@ impl Vhost {
                 "invalid property '{property}' for queue '{name}' in vhost '{vhost}'"
             )));
         }
-        if self.quorum_queues == QuorumQueues::Refused {
+        if self.strict.quorum_queues == QuorumQueues::Refused {
             return Err(Error::Argument(format!(
                 "invalid arg '{QUEUE_TYPE}' for queue '{name}' in vhost '{vhost}': quorum queues are refused, because this \
                  node would keep them alone"

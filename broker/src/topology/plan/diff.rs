@@ -18,7 +18,7 @@ use crate::vhost::settings::{VhostMetadata, reached};
 pub(super) fn diff(topology: &Topology, target: &Target<'_>, wish: Wish) -> Plan {
     let mut plan = Plan::default();
     let shared = target.vhosts.shared();
-    let rules = Rules { bindings_per_queue_max: shared.bindings_per_queue_max, quorum_queues: shared.quorum_queues };
+    let rules = Rules { bindings_per_queue_max: shared.bindings_per_queue_max, strict: shared.strict };
     if let Err(errors) = Scratch::build(topology, &shared.registry, rules) {
         plan.mistakes.extend(errors.iter().map(ToString::to_string));
     }

@@ -7,7 +7,7 @@ use crate::store::definitions::{QueueDefinition, VhostDefinitions};
 use crate::vhost::Shared;
 use crate::vhost::authority::Operator;
 use crate::vhost::held::tests::NoHolder;
-use crate::vhost::quorum::QuorumQueues;
+use crate::vhost::strict::Strict;
 use crate::vhost::{Change, Ledger, Numbers, QueueFactory};
 use parking_lot::Mutex;
 use plugin_api::exchange::{BindingSpec, DestinationKind};
@@ -69,7 +69,7 @@ fn vhost(factory: Arc<dyn QueueFactory>, durability: Durability) -> Arc<Vhost> {
         numbers,
         first_seq: 1,
         bindings_per_queue_max: BINDINGS_MAX,
-        quorum_queues: QuorumQueues::Local,
+        strict: Strict::default(),
         events: crate::events::Events::default(),
         hooks: Arc::default(),
     };

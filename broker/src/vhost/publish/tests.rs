@@ -40,7 +40,7 @@ fn routes_to_many_queues_take_bounded_memory() {
         numbers,
         first_seq: 1,
         bindings_per_queue_max: usize::MAX,
-        quorum_queues: crate::vhost::quorum::QuorumQueues::Local,
+        strict: crate::vhost::strict::Strict::default(),
         events: crate::events::Events::default(),
         hooks: Arc::default(),
     };
