@@ -333,9 +333,7 @@ impl Connection {
             (FrameKind::Heartbeat, 0) => None,
             (FrameKind::Method, 0) => self.on_connection_method(now, frame.payload),
             (FrameKind::Heartbeat, _) | (_, 0) => {
-                let text = format!("unexpected frame of type {} on channel {}", frame.kind as u8, frame.channel);
-                let error = ProtocolError::new(ReplyCode::UnexpectedFrame, text);
-                self.fail(now, ChannelId(0), error, Framing::Kept)
+                self.fail(now, ChannelId(0), frame::unexpected(&frame), Framing::Kept)
             }
             (_, channel) if self.state == State::Open => self.on_channel_frame(now, ChannelId(channel), frame, raw),
             (_, channel) if matches!(self.state, State::AwaitCloseOk { .. } | State::Closed { .. }) => {
@@ -364,8 +362,8 @@ fn decode_error(error: MethodError) -> ProtocolError {
         MethodError::Arguments(id, WireError::NotUtf8) => {
             ProtocolError::new(ReplyCode::FrameError, WireError::NotUtf8.to_string()).in_method(id)
         }
-        MethodError::Arguments(id, WireError::Table) => {
-            ProtocolError::new(ReplyCode::SyntaxError, WireError::Table.to_string()).in_method(id)
+        MethodError::Arguments(id, cause @ WireError::Table(_)) => {
+            ProtocolError::new(ReplyCode::SyntaxError, cause.to_string()).in_method(id)
         }
         MethodError::Arguments(id, cause) => {
             let text = format!("cannot decode method {}.{}: {cause}", id.class, id.method);

@@ -9,6 +9,8 @@ pub const HEADER_BYTES: usize = 7;
 pub const OVERHEAD_BYTES: usize = 8;
 /// The last octet of every frame.
 pub const END: u8 = 0xCE;
+/// So much of a payload is shown in a text, as by RabbitMQ.
+const SHOWN_BYTES: usize = 16;
 /// RabbitMQ accepts frames that are eight bytes over the limit, because clients miscount the overhead (semantics 5.5).
 const LENIENCE_BYTES: usize = 8;
 
@@ -53,22 +55,22 @@ pub fn decode<'a>(input: &mut &'a [u8], frame_max_bytes: u32) -> Result<Option<F
     let Some((header, rest)) = input.split_first_chunk::<HEADER_BYTES>() else { return Ok(None) };
     let [kind, channel_high, channel_low, size @ ..] = *header;
     let size = u32::from_be_bytes(size) as usize;
+    let limit = frame_max_bytes as usize;
+    if limit != 0 && size + OVERHEAD_BYTES > limit + LENIENCE_BYTES {
+        return Err(frame_error(kind, &[], &format!("{{frame_too_large,{size},{}}}", limit - OVERHEAD_BYTES)));
+    }
+    let Some((payload, rest)) = rest.split_at_checked(size) else { return Ok(None) };
+    let Some((&end, rest)) = rest.split_first() else { return Ok(None) };
+    if end != END {
+        return Err(frame_error(kind, payload, &format!("{{invalid_frame_end_marker,{end}}}")));
+    }
     let kind = match kind {
         1 => FrameKind::Method,
         2 => FrameKind::Header,
         3 => FrameKind::Body,
         8 => FrameKind::Heartbeat,
-        _ => return Err(frame_error(kind, rest, "unknown_frame_type")),
+        _ => return Err(frame_error(kind, payload, "unknown_frame")),
     };
-    let limit = frame_max_bytes as usize;
-    if limit != 0 && size + OVERHEAD_BYTES > limit + LENIENCE_BYTES {
-        return Err(frame_error(kind as u8, rest, &format!("{{frame_too_large,{size},{}}}", limit - OVERHEAD_BYTES)));
-    }
-    let Some((payload, rest)) = rest.split_at_checked(size) else { return Ok(None) };
-    let Some((&end, rest)) = rest.split_first() else { return Ok(None) };
-    if end != END {
-        return Err(frame_error(kind as u8, payload, &format!("{{invalid_frame_end_marker,{end}}}")));
-    }
     *input = rest;
     Ok(Some(Frame { kind, channel: u16::from_be_bytes([channel_high, channel_low]), payload }))
 }
@@ -89,10 +91,35 @@ pub fn expect<'a>(input: &mut &'a [u8], kind: FrameKind, channel: u16, frame_max
 }
 
 fn frame_error(kind: u8, payload: &[u8], cause: &str) -> ProtocolError {
-    let shown = &payload[..payload.len().min(16)];
-    let octets = shown.iter().map(u8::to_string).collect::<Vec<_>>().join(",");
-    let which = if payload.len() <= 16 { "all" } else { "first 16" };
-    ProtocolError::new(ReplyCode::FrameError, format!("type {kind}, {which} octets = <<{octets}>>: {cause}"))
+    ProtocolError::new(ReplyCode::FrameError, format!("{}: {cause}", described(kind, payload)))
+}
+
+/// `UNEXPECTED_FRAME` (505) for a sound frame where none of its kind can be (semantics 6.5).
+pub(super) fn unexpected(frame: &Frame<'_>) -> ProtocolError {
+    ProtocolError::new(ReplyCode::UnexpectedFrame, described(frame.kind as u8, frame.payload))
+}
+
+/// The type of a frame and what its payload begins with, in RabbitMQ's words and Erlang's spelling of bytes.
+fn described(kind: u8, payload: &[u8]) -> String {
+    let (which, shown) = match payload.split_at_checked(SHOWN_BYTES) {
+        Some((first, rest)) if !rest.is_empty() => ("first 16", first),
+        _ => ("all", payload),
+    };
+    let is_text = |byte: &u8| matches!(byte, b' '..=b'~' | b'\n' | b'\r' | b'\t');
+    let octets = if !shown.is_empty() && shown.iter().all(is_text) {
+        let text = String::from_utf8_lossy(shown);
+        format!(
+            "\"{}\"",
+            text.replace('\\', "\\\\")
+                .replace('"', "\\\"")
+                .replace('\n', "\\n")
+                .replace('\r', "\\r")
+                .replace('\t', "\\t")
+        )
+    } else {
+        shown.iter().map(u8::to_string).collect::<Vec<_>>().join(",")
+    };
+    format!("type {kind}, {which} octets = <<{octets}>>")
 }
 
 /// Appends a frame whose payload `fill` appends.
@@ -179,9 +206,9 @@ mod tests {
 
     #[test]
     fn unknown_type_and_wrong_end_octet_are_frame_errors() {
-        assert!(error_of(&frame(4, 0, END), 0).text.contains("unknown_frame_type"));
+        assert!(error_of(&frame(4, 0, END), 0).text == "type 4, all octets = <<>>: unknown_frame");
         let error = error_of(&frame(1, 3, 0), 0);
-        assert_eq!(error.text, "type 1, all octets = <<120,120,120>>: {invalid_frame_end_marker,0}");
+        assert_eq!(error.text, "type 1, all octets = <<\"xxx\">>: {invalid_frame_end_marker,0}");
     }
 
     #[test]

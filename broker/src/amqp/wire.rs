@@ -3,7 +3,7 @@
 //! Bits are packed: consecutive bit arguments share an octet, least significant first, and any other argument ends the
 //! run (semantics 1.3). Both [`Reader`] and [`Writer`] keep track of that, so that the method table reads and writes field by field.
 
-use plugin_api::value::TableRef;
+use plugin_api::value::{TableError, TableRef};
 
 /// Why arguments could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,8 +18,8 @@ pub enum WireError {
     #[error("bytes are left after the last field")]
     TooLong,
     /// A field table is not well formed (semantics 1.15).
-    #[error("malformed field table")]
-    Table,
+    #[error("malformed field table: {0}")]
+    Table(TableError),
 }
 
 /// Takes fields off the front of a payload.
@@ -99,7 +99,7 @@ impl<'a> Reader<'a> {
     /// A field table, checked to be well formed.
     pub fn table(&mut self) -> Result<TableRef<'a>, WireError> {
         let table = TableRef::new(self.longstr()?);
-        table.check(plugin_api::value::TABLE_DEPTH_MAX).map_err(|_| WireError::Table)?;
+        table.check(plugin_api::value::TABLE_DEPTH_MAX).map_err(WireError::Table)?;
         Ok(table)
     }
 

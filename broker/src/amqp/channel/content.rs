@@ -115,17 +115,20 @@ impl Content {
         let (Ok(class), Ok(weight), Ok(total)) = (reader.short(), reader.short(), reader.longlong()) else {
             return Err(syntax("content header is too short"));
         };
-        if class != BASIC || weight != 0 {
+        if weight != 0 {
+            return Err(unexpected("expected content header for class 60, got non content header frame instead"));
+        }
+        if class != BASIC {
             let text = format!("expected content header for class {BASIC}, got one for class {class} instead");
             return Err(unexpected(&text));
         }
         if total > BODY_BYTES_MAX {
-            let text = format!("content body size {total} is too large");
+            let text = format!("content body size {total} is above the maximum of {BODY_BYTES_MAX} bytes");
             return Err(ProtocolError::new(ReplyCode::FrameError, text).in_method(BasicPublish::ID));
         }
         let properties = reader.rest();
-        if Properties::from_raw(properties).check().is_err() {
-            return Err(syntax("malformed properties in content header"));
+        if let Err(error) = Properties::from_raw(properties).check() {
+            return Err(syntax(&format!("malformed properties in content header: {error}")));
         }
         let body = if total > message_bytes_max {
             Body::Skipped
