@@ -155,7 +155,7 @@ impl Target for MachineTarget {
     fn connect(&self) -> io::Result<Box<dyn Transport>> {
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let session = Session::new(Arc::clone(&self.0.broker), peer, self.0.now());
-        Ok(Box::new(MachineTransport { world: Arc::clone(&self.0), session, rest: Vec::new() }))
+        Ok(Box::new(MachineTransport { world: Arc::clone(&self.0), session, rest: Vec::new(), unread: Vec::new() }))
     }
 }
 
@@ -168,6 +168,8 @@ struct MachineTransport {
     session: Session,
     /// Bytes that the session has not used yet.
     rest: Vec<u8>,
+    /// Bytes in the socket, which the session does not read now.
+    unread: Vec<u8>,
 }
 
 impl MachineTransport {
@@ -197,8 +199,13 @@ impl MachineTransport {
             self.session.on_written(now);
             match self.session.take_login() {
                 Some(login) => self.log_in(&login),
-                None if self.rest.len() == before => return,
-                None => {}
+                None if self.rest.len() != before => {}
+                None if !self.unread.is_empty() && self.session.wants_input() => {
+                    self.rest.append(&mut self.unread);
+                    let used = self.session.on_bytes(now, &self.rest);
+                    self.rest.drain(..used);
+                }
+                None => return,
             }
         }
     }
@@ -206,9 +213,7 @@ impl MachineTransport {
 
 impl Transport for MachineTransport {
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.rest.extend_from_slice(bytes);
-        let used = self.session.on_bytes(self.world.now(), &self.rest);
-        self.rest.drain(..used);
+        self.unread.extend_from_slice(bytes);
         self.settle();
         Ok(())
     }
