@@ -1,9 +1,11 @@
 //! Inputs that a sound client never sends in such amounts: each meets a limit that has a name, and costs a bounded amount of memory.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tests::broker_process::BrokerProcess;
+use tests::broker_process::{BrokerOptions, BrokerProcess};
 use tests::scenario::connection::{Connection, Event, Login};
+use tests::temp::TempDir;
 use tests::transport::Target;
 use tests::wire::value::{Table, Value};
 use tests::wire::{Field, Frame, spec};
@@ -54,11 +56,11 @@ fn check_growth(broker: &BrokerProcess, mib_max: u64, disturb: impl FnOnce()) {
     open(broker).barrier(1).expect("who comes after is served");
 }
 
-fn close_code(connection: &mut Connection) -> u64 {
+fn close_reason(connection: &mut Connection) -> (u64, String) {
     let fields = connection.wait_for(0, "connection.close").expect("the broker says why");
-    match fields.first() {
-        Some(Field::Number(code)) => *code,
-        other => panic!("a close has a code, not {other:?}"),
+    match &fields[..] {
+        [Field::Number(code), Field::String(text), ..] => (*code, String::from_utf8_lossy(text).into_owned()),
+        other => panic!("a close has a code and a text, not {other:?}"),
     }
 }
 
@@ -111,7 +113,8 @@ fn tables_nested_ten_thousand_deep_are_refused() {
             payload.extend((table.len() as u32).to_be_bytes());
             payload.extend(&table);
             connection.send_frame(1, 1, payload);
-            assert_eq!(close_code(&mut connection), 502, "in arguments");
+            let text = "SYNTAX_ERROR - malformed field table: field table is nested too deep (at most 64 levels)";
+            assert_eq!(close_reason(&mut connection), (502, text.into()), "in arguments");
 
             let mut connection = open(&broker);
             connection.call(1, "basic.publish", &[("routing-key", string("q"))]);
@@ -119,7 +122,8 @@ fn tables_nested_ten_thousand_deep_are_refused() {
             header.extend((table.len() as u32).to_be_bytes());
             header.extend(&table);
             connection.send_frame(2, 1, header);
-            assert_eq!(close_code(&mut connection), 502, "in headers");
+            let text = "SYNTAX_ERROR - malformed properties in content header: headers: field table is nested too deep (at most 64 levels)";
+            assert_eq!(close_reason(&mut connection), (502, text.into()), "in headers");
         }
     });
 }
@@ -132,7 +136,8 @@ fn announced_bodies_reserve_nothing() {
         let mut connection = open(&broker);
         connection.call(1, "basic.publish", &[("routing-key", string("q"))]);
         connection.send_frame(2, 1, b"\0\x3c\0\0\0\0\0\0\x80\0\0\0\0\0".to_vec());
-        assert_eq!(close_code(&mut connection), 501, "two gigabytes");
+        let text = "FRAME_ERROR - content body size 2147483648 is above the maximum of 536870912 bytes";
+        assert_eq!(close_reason(&mut connection), (501, text.into()), "two gigabytes");
 
         let mut connection = login(&broker, &Login::guest("/"));
         for channel in 1..=2000 {
@@ -187,6 +192,50 @@ fn declaring_consuming_and_deleting_for_ever_leaves_nothing() {
     (0..1000).for_each(|_| round(&mut connection));
     // The tags of what nobody acks stay known, and nothing else of their queues does.
     check_growth(&broker, 4, || (0..3000).for_each(|_| round(&mut connection)));
+}
+
+#[test]
+fn durable_queues_that_come_and_go_leave_nothing_in_memory_or_on_disk() {
+    let folder = TempDir::new("come-and-go");
+    let data = folder.path().join("data");
+    let broker = BrokerOptions::default().argument("--data").argument(data.display().to_string()).start();
+    let broker = broker.expect("the broker starts");
+    let mut connection = open(&broker);
+    let publish = spec::by_name("basic.publish").expect("a method of the table");
+    let mut round = |number: u32| {
+        let queue = string(&format!("q{number}"));
+        connection.call(1, "queue.declare", &[("queue", queue.clone()), ("durable", Field::Bit(true))]);
+        connection.wait_for(1, "queue.declare-ok").unwrap();
+        let mut fields: Vec<Field> = publish.arguments.iter().map(|(_, kind)| Field::default_of(*kind)).collect();
+        fields[2] = queue.clone();
+        let content = (vec![("delivery-mode", Field::Number(2))], vec![b'm'; 4096]);
+        connection.send_method(1, publish, &fields, Some(content));
+        connection.call(1, "basic.consume", &[("queue", queue.clone()), ("consumer-tag", string("t"))]);
+        connection.wait_for(1, "basic.consume-ok").unwrap();
+        let delivery = connection.wait_for(1, "basic.deliver").unwrap();
+        connection.call(1, "basic.ack", &[("delivery-tag", delivery[1].clone())]);
+        connection.call(1, "basic.cancel", &[("consumer-tag", string("t"))]);
+        connection.wait_for(1, "basic.cancel-ok").unwrap();
+        connection.call(1, "queue.delete", &[("queue", queue)]);
+        connection.wait_for(1, "queue.delete-ok").unwrap();
+    };
+    (0..200).for_each(&mut round);
+    let bytes = folder_bytes(&data);
+    check_growth(&broker, 1, || (200..1000).for_each(&mut round));
+    let grown = folder_bytes(&data).saturating_sub(bytes);
+    assert!(grown < MIB, "the data folder grew by {grown} bytes");
+}
+
+/// What the files of a folder have.
+fn folder_bytes(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).expect("the folder is there").flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(found) if found.is_dir() => folder_bytes(&entry.path()),
+            // A file that has gone meanwhile has nothing.
+            found => found.map_or(0, |found| found.len()),
+        })
+        .sum()
 }
 
 #[test]
