@@ -76,6 +76,8 @@ impl Types {
 pub const QUEUE_TYPE: &str = "x-queue-type";
 /// Where messages go that die.
 pub const DEAD_LETTER_EXCHANGE: &str = "x-dead-letter-exchange";
+/// How sure it is that they arrive (semantics 20.12).
+pub const DEAD_LETTER_STRATEGY: &str = "x-dead-letter-strategy";
 /// Our own argument: what the queue's confirms wait for, see [`Durability`]. Without it the queue follows its vhost.
 pub const DURABILITY: &str = "x-durability";
 
@@ -95,11 +97,7 @@ pub const QUEUE_ARGUMENTS: &[QueueArgument] = &[
     argument("x-message-ttl", Accepts::Millis { min: 0 }, LOCAL),
     argument(DEAD_LETTER_EXCHANGE, Accepts::Text, LOCAL),
     argument("x-dead-letter-routing-key", Accepts::DeadLetterKey, LOCAL),
-    argument(
-        "x-dead-letter-strategy",
-        Accepts::OneOf(&["at-most-once", "at-least-once"], "invalid_dlx_strategy"),
-        QUORUM,
-    ),
+    argument(DEAD_LETTER_STRATEGY, Accepts::OneOf(&["at-most-once", "at-least-once"], "invalid_dlx_strategy"), QUORUM),
     argument("x-max-length", ANY_NUMBER, LOCAL),
     argument("x-max-length-bytes", ANY_NUMBER, ALL),
     argument("x-max-in-memory-length", ANY_NUMBER, QUORUM),

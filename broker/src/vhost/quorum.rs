@@ -4,10 +4,12 @@
 //! what a quorum queue honours, refuses what a quorum queue refuses, and its declaration is logged. Who would rather not have a promise
 //! kept by one node alone has them refused ([`QuorumQueues::Refused`]).
 
+use plugin_api::value::Value;
+
 use super::declare::QueueSpec;
 use super::error::Error;
 use super::policy::QueueType;
-use super::queue_arguments::QUEUE_TYPE;
+use super::queue_arguments::{DEAD_LETTER_STRATEGY, QUEUE_TYPE};
 use super::{QueueRecord, Vhost};
 
 /// What becomes of declarations of quorum queues.
@@ -59,6 +61,11 @@ impl Vhost {
         tracing::warn!(vhost = %vhost, queue = name,
             "a quorum queue was declared, and only this node keeps it until there are clusters; \
              'quorum_queues: refuse' under 'node' refuses such queues");
+        if spec.arguments.get(DEAD_LETTER_STRATEGY).and_then(Value::as_str) == Some("at-least-once") {
+            tracing::warn!(vhost = %vhost, queue = name,
+                "dead-letter-strategy at-least-once: dead letters of every queue are kept until all queues that get them have confirmed \
+                 them, but one that has no route, or that a full queue refuses, is dropped, as with at-most-once");
+        }
         Ok(())
     }
 
