@@ -37,6 +37,7 @@ mod queues;
 mod reply;
 mod server;
 mod stats;
+mod unread;
 mod users;
 mod vhosts;
 mod x;
