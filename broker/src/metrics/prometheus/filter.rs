@@ -250,7 +250,7 @@ mod tests {
         assert!(of(&"a".repeat(PATTERN_CHARS_MAX)).is_ok());
         assert_eq!(of(&"a".repeat(PATTERN_CHARS_MAX + 1)).err(), Some(InvalidFilter::TooLong));
         assert!(matches!(of(r"(\w{1000}){100}"), Err(InvalidFilter::Syntax(_))), "a megabyte of automaton is enough");
-        let costly = of(r"^(?=(a+)+$)(?:(a|aa)+)\2b").expect("a valid expression");
+        let costly = of(r"^(?:(a|aa)+)\1b").expect("a valid expression");
         assert!(costly.wants_queue("aaab"), "as long as it is quick it is asked");
         assert!(!costly.wants_queue(&"a".repeat(255)), "too many steps");
         assert!(!costly.wants_queue("aaab"), "it is not asked again");
