@@ -4,6 +4,7 @@ use super::{broker, broker_with};
 use flate2::read::GzDecoder;
 use serde_json::json;
 use std::io::Read as _;
+use tests::http::Http;
 
 #[test]
 fn a_slash_at_the_end_changes_nothing() {
@@ -142,12 +143,32 @@ fn failed_logins_are_counted_and_slowed() {
     }
     // The sixth waits 100 ms and the seventh twice that.
     assert!(started.elapsed() >= std::time::Duration::from_millis(300), "{:?}", started.elapsed());
+    let shown = |protocol: &str, total: u32, failed: u32| {
+        json!({
+            "protocol": protocol,
+            "auth_attempts": total,
+            "auth_attempts_succeeded": total - failed,
+            "auth_attempts_failed": failed,
+        })
+    };
+    // The question itself is a login, too.
     let attempts = http.get("/auth/attempts/broker@localhost");
-    assert_eq!(attempts[0]["auth_attempts_failed"], 7);
+    assert_eq!(attempts, json!([shown("amqp091", 0, 0), shown("http", 8, 7)]));
     let sources = http.get("/auth/attempts/broker@localhost/source");
-    assert_eq!(sources[0]["username"], "guest");
+    let mut expected = shown("http", 9, 7);
+    expected["remote_address"] = json!("127.0.0.1");
+    expected["username"] = json!("guest");
+    assert_eq!(sources, json!([expected]));
     assert_eq!(http.delete("/auth/attempts/broker@localhost"), 204);
-    assert_eq!(http.get("/auth/attempts/broker@localhost")[0]["auth_attempts_failed"], 0);
+    let attempts = http.get("/auth/attempts/broker@localhost");
+    assert_eq!(attempts, json!([shown("amqp091", 0, 0), shown("http", 1, 0)]));
+    // A right password for somebody who may not use the API is a failed attempt.
+    assert_eq!(http.put("/users/app", &json!({"password": "p", "tags": ""})), 201);
+    assert_eq!(http.clone().login("app", "p").send("GET", "/whoami", b"").status, 401);
+    let form = Http::new(http.address()).header("content-type", "application/x-www-form-urlencoded");
+    assert_eq!(form.send("POST", "/login", b"username=app&password=p").status, 401);
+    assert_eq!(form.send("POST", "/login", b"username=guest&password=guest").status, 200);
+    assert_eq!(http.get("/auth/attempts/broker@localhost")[1], shown("http", 6, 2));
     assert_eq!(http.send("GET", "/auth/attempts/other@host", b"").status, 404);
 }
 

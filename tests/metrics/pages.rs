@@ -178,6 +178,23 @@ fn pages_are_served_as_the_format_asks_also_beside_the_api() {
 }
 
 #[test]
+fn logins_are_counted_by_protocol() {
+    let busy = Busy::start();
+    let http = busy.broker.http();
+    // guest:guest and guest:wrong.
+    for (credentials, status) in [("Z3Vlc3Q6Z3Vlc3Q=", 200), ("Z3Vlc3Q6d3Jvbmc=", 401)] {
+        let login = format!("authorization: Basic {credentials}\r\n");
+        assert_eq!(ask(http, "GET", "/api/whoami", &login).status, status);
+    }
+    let page = Page::parse(&get(busy.broker.metrics(), "/metrics").text());
+    let of = |protocol: &str| {
+        ["total", "succeeded_total", "failed_total"]
+            .map(|name| page.value_of(&format!("rabbitmq_auth_attempts_{name}"), &[("protocol", protocol)]))
+    };
+    assert_eq!((of("http"), of("amqp091")), ([2.0, 1.0, 1.0], [1.0, 1.0, 0.0]));
+}
+
+#[test]
 fn promtool_has_nothing_to_say_about_any_page() {
     let busy = Busy::start();
     for path in PAGES {
