@@ -229,7 +229,8 @@ impl Hook {
         };
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let at_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        self.records.add(Record { at_ms, result: ended.name(), reason, before, after });
+        let vhost = given.vhost().to_owned();
+        self.records.add(Record { at_ms, result: ended.name(), reason, vhost, before, after });
     }
 
     /// Says whose failure it was, logs it, and tells who listens.
