@@ -70,6 +70,12 @@ impl Sampled {
         }
         Self { samples, avg_rate, avg }
     }
+
+    /// With what another was at the same times.
+    pub(super) fn add(&mut self, other: &Self) {
+        let samples = self.samples.iter().zip(&other.samples);
+        *self = Self::of(samples.map(|((at_ms, value), (_, other))| (*at_ms, value + other)).collect());
+    }
 }
 
 /// See the module. `N` numbers are looked at together.

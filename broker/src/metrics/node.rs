@@ -20,8 +20,8 @@ pub const LENGTHS_AT: usize = STATS;
 /// Where bytes stand.
 pub const BYTES_AT: usize = STATS + 3;
 
-/// Of the node beside that: churn in the order of [`super::read::Churn`], memory, file descriptors, sockets, free disk.
-pub const GAUGES: usize = 11;
+/// Of the node beside that: churn in the order of [`super::read::Churn`], then [`super::read::NodeGauge`].
+pub const GAUGES: usize = 20;
 
 /// Where messages went that died.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

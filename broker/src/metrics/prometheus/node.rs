@@ -46,11 +46,7 @@ pub(super) fn write_process(page: &mut Page, reader: &Reader<'_>) {
     let uptime_secs = node.uptime_ms as f64 / 1000.0;
     page.single("erlang_uptime_seconds", Kind::Gauge, "Seconds since the broker started.", uptime_secs);
     page.single("erlang_processes_used", Kind::Gauge, "Threads of the process.", node.process.threads);
-    page.single("erlang_scheduler_run_queue", Kind::Gauge, "Tasks that wait for a thread.", waiting_tasks());
-}
-
-fn waiting_tasks() -> u64 {
-    tokio::runtime::Handle::try_current().map_or(0, |runtime| runtime.metrics().global_queue_depth() as u64)
+    page.single("erlang_scheduler_run_queue", Kind::Gauge, "Tasks that wait for a thread.", node.waiting_tasks);
 }
 
 pub(super) fn write_churn(page: &mut Page, reader: &Reader<'_>) {
