@@ -235,7 +235,7 @@ fn changes_of_settings_are_told_with_who_made_them() {
     assert_eq!(alice.put("/policies/other/p", &policy), 201);
     assert_eq!(alice.delete("/policies/other/p"), 204);
     assert_eq!(alice.put("/vhost-limits/other/max-queues", &json!({"value": 9})), 204);
-    assert_eq!(alice.put("/parameters/shovel/other/s", &json!({"value": {"a": 1}})), 201);
+    assert_eq!(alice.put("/parameters/settings/other/s", &json!({"value": {"a": 1}})), 201);
     assert_eq!(alice.put("/global-parameters/g", &json!({"value": 1})), 201);
     assert_eq!(alice.put("/users/bob", &json!({"password": "b", "tags": "monitoring"})), 201);
     let nothing = json!({"configure": "", "write": "", "read": ""});

@@ -136,7 +136,6 @@ fn unknown_names_are_not_found() {
         "/exchanges/%2F/none",
         "/queues/none",
         "/queues/%2F/none",
-        "/queues/%2F/none/bindings",
         "/bindings/none",
         "/bindings/%2F/e/amq.topic/q/q/nokey",
         "/policies/%2F/none",

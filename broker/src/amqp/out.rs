@@ -15,37 +15,40 @@ pub const BORROW_BYTES_MIN: usize = 8 * 1024;
 /// Written bytes in front of unwritten ones are given up from here on, when they are most of the buffer.
 const RECLAIM_BYTES_MIN: usize = 64 * 1024;
 
+/// Room for so many pieces of bodies stays with an idle connection that has had them.
+const BODIES_KEPT: usize = 4;
+
+/// A piece of a message's body that goes between two bytes of the buffer.
 #[derive(Debug)]
-enum Segment {
-    Bytes(Vec<u8>),
-    Body { message: Arc<Message>, range: Range<usize> },
+struct Body {
+    /// So many bytes of the buffer go before it.
+    at: usize,
+    message: Arc<Message>,
+    range: Range<usize>,
 }
 
-impl Segment {
+impl Body {
     fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Bytes(bytes) => bytes,
-            Self::Body { message, range } => message.body().get(range.clone()).unwrap_or_default(),
-        }
+        self.message.body().get(self.range.clone()).unwrap_or_default()
     }
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct OutBuffer {
-    /// Older than `tail`.
-    segments: VecDeque<Segment>,
-    tail: Vec<u8>,
-    /// How much of the first segment (or of `tail`, when there is none) has been written.
+    bytes: Vec<u8>,
+    /// How many of `bytes` have been written.
     written: usize,
-    len: usize,
-    tail_seen: usize,
+    /// In the order of their places.
+    bodies: VecDeque<Body>,
+    /// What `bodies` have left to write.
+    bodies_len: usize,
 }
 
 impl OutBuffer {
     /// Bytes that wait to be written.
     pub fn len(&self) -> usize {
-        self.len + (self.tail.len() - self.tail_seen)
+        self.bytes.len() - self.written + self.bodies_len
     }
 
     /// Whether nothing waits.
@@ -55,80 +58,81 @@ impl OutBuffer {
 
     /// Where to append frames.
     pub fn tail(&mut self) -> &mut Vec<u8> {
-        &mut self.tail
+        &mut self.bytes
     }
 
     /// Appends a piece of a message's body without copying it.
     pub fn push_body(&mut self, message: &Arc<Message>, range: Range<usize>) {
-        self.settle_len();
-        if !self.tail.is_empty() {
-            self.segments.push_back(Segment::Bytes(std::mem::take(&mut self.tail)));
-            self.tail_seen = 0;
-        }
-        self.len += range.len();
-        self.segments.push_back(Segment::Body { message: Arc::clone(message), range });
-    }
-
-    fn settle_len(&mut self) {
-        self.len += self.tail.len() - self.tail_seen;
-        self.tail_seen = self.tail.len();
+        self.bodies_len += range.len();
+        self.bodies.push_back(Body { at: self.bytes.len(), message: Arc::clone(message), range });
     }
 
     /// Fills `slices` with what to write next; returns how many of them are used.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut used = 0;
-        let mut skip = self.written;
-        let tail = std::iter::once(self.tail.as_slice()).filter(|tail| !tail.is_empty());
-        for (slice, bytes) in slices.iter_mut().zip(self.segments.iter().map(Segment::bytes).chain(tail)) {
-            *slice = IoSlice::new(&bytes[std::mem::take(&mut skip)..]);
-            used += 1;
+        let mut start = self.written;
+        let last = (self.bytes.len(), [].as_slice());
+        for (end, body) in self.bodies.iter().map(|body| (body.at, body.bytes())).chain([last]) {
+            for slice in [&self.bytes[start..end], body] {
+                if slice.is_empty() {
+                    continue;
+                }
+                let Some(next) = slices.get_mut(used) else { return used };
+                *next = IoSlice::new(slice);
+                used += 1;
+            }
+            start = end;
         }
         used
     }
 
     /// `count` bytes have been written.
     pub fn advance(&mut self, mut count: usize) {
-        self.settle_len();
-        assert!(count <= self.len, "no more is written than was there");
-        self.len -= count;
-        while let Some(first) = self.segments.front() {
-            let left = first.bytes().len() - self.written;
-            if count < left {
-                self.written += count;
-                return;
+        assert!(count <= self.len(), "no more is written than was there");
+        while let Some(body) = self.bodies.front_mut() {
+            let before = count.min(body.at - self.written);
+            self.written += before;
+            count -= before;
+            let of_body = count.min(body.range.len());
+            body.range.start += of_body;
+            count -= of_body;
+            self.bodies_len -= of_body;
+            if self.written < body.at || !body.range.is_empty() {
+                break;
             }
-            count -= left;
-            self.written = 0;
-            self.segments.pop_front();
+            self.bodies.pop_front();
         }
         self.written += count;
-        if self.written == self.tail.len() {
-            self.tail.clear();
-            self.tail_seen = 0;
+        if self.written == self.bytes.len() && self.bodies.is_empty() {
+            self.bytes.clear();
             self.written = 0;
-        } else if self.written >= RECLAIM_BYTES_MIN && self.written > self.tail.len() / 2 {
+        } else if self.written >= RECLAIM_BYTES_MIN && self.written > self.bytes.len() / 2 {
             // A socket that is always a little behind would otherwise never let the buffer begin anew.
-            self.tail.drain(..self.written);
-            self.tail_seen -= self.written;
+            self.bytes.drain(..self.written);
+            self.bodies.iter_mut().for_each(|body| body.at -= self.written);
             self.written = 0;
         }
     }
 
     /// Gives the empty buffer away, so that an idle connection holds none; returns nothing while bytes wait.
     pub fn release(&mut self) -> Option<Vec<u8>> {
-        (self.is_empty() && self.tail.capacity() > 0).then(|| std::mem::take(&mut self.tail))
+        if !self.is_empty() || self.bytes.capacity() == 0 {
+            return None;
+        }
+        self.bodies.shrink_to(BODIES_KEPT);
+        Some(std::mem::take(&mut self.bytes))
     }
 
     /// Takes a buffer to encode into, when there is none.
     pub fn lend(&mut self, buffer: impl FnOnce() -> Vec<u8>) {
-        if self.tail.capacity() == 0 {
-            self.tail = buffer();
+        if self.bytes.capacity() == 0 {
+            self.bytes = buffer();
         }
     }
 
     /// Everything that waits, for tests and for drivers without a socket.
     pub fn take_all(&mut self) -> Vec<u8> {
-        let mut slices = vec![IoSlice::new(&[]); self.segments.len() + 1];
+        let mut slices = vec![IoSlice::new(&[]); 2 * self.bodies.len() + 1];
         let used = self.slices(&mut slices);
         let bytes = slices[..used].iter().flat_map(|slice| slice.iter().copied()).collect();
         let len = self.len();
@@ -182,6 +186,6 @@ mod tests {
             assert_eq!(out.len(), 1);
         }
         assert_eq!(out.take_all(), [next]);
-        assert!(out.tail.capacity() < 4 * RECLAIM_BYTES_MIN, "{}", out.tail.capacity());
+        assert!(out.bytes.capacity() < 4 * RECLAIM_BYTES_MIN, "{}", out.bytes.capacity());
     }
 }

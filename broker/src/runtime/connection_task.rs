@@ -24,10 +24,16 @@ use crate::tls::Secured;
 /// Slices that one write takes.
 const WRITE_SLICES: usize = 64;
 
+/// After a read of so many bytes others run first: whoever gets the messages finds them in the processor's cache, where a backlog of what
+/// one socket holds would long have left it.
+const YIELD_BYTES_MIN: usize = 16 * 1024;
+
 /// What ended a turn.
 enum Turn {
     /// Work was done; look again.
     Again,
+    /// Much was read, and others have work by it.
+    Yield,
     /// The credentials must be checked.
     Login,
     /// Everything is said.
@@ -88,7 +94,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(broker: Arc<Broker>, mut s
                     }
                     Storing::Elsewhere => Poll::Pending,
                 },
-                Poll::Ready(Ok(Turn::Again)) => {
+                Poll::Ready(Ok(Turn::Again | Turn::Yield)) => {
                     turns.goes_on();
                     turn
                 }
@@ -96,11 +102,12 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(broker: Arc<Broker>, mut s
             }
         });
         let turn = turn.await;
-        if !matches!(turn, Ok(Turn::Again)) {
+        if !matches!(turn, Ok(Turn::Again | Turn::Yield)) {
             turns.wake();
         }
         match turn {
             Ok(Turn::Again) => {}
+            Ok(Turn::Yield) => let_others_run().await,
             Ok(Turn::Login) => {
                 login(&broker, session, peer).await;
                 // Clients may have sent what comes next without waiting.
@@ -175,6 +182,19 @@ fn report_loss(session: &Session, peer: SocketAddr, has_spoken: bool, error: Opt
     }
 }
 
+/// Ends the poll of this task, which goes behind all that are ready.
+async fn let_others_run() {
+    let mut has_yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut has_yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 fn far_away() -> tokio::time::Instant {
     tokio::time::Instant::now() + std::time::Duration::from_secs(365 * 24 * 3600)
 }
@@ -189,6 +209,7 @@ fn poll_turn<S: AsyncRead + AsyncWrite>(
     cut_at: Option<Instant>,
 ) -> Poll<io::Result<Turn>> {
     let mut has_worked = false;
+    let mut read_bytes = 0;
     // The mailbox first: from here on everything that comes wakes the task.
     if session.mailbox().poll(cx).is_ready() {
         has_worked = true;
@@ -207,9 +228,10 @@ fn poll_turn<S: AsyncRead + AsyncWrite>(
     if session.wants_input() && !session.has_left_frames() {
         match poll_read(cx, session, stream.as_mut(), rest)? {
             Poll::Ready(0) => return Poll::Ready(Ok(Turn::PeerClosed)),
-            Poll::Ready(_) => {
+            Poll::Ready(count) => {
                 *has_spoken = true;
                 has_worked = true;
+                read_bytes = count;
             }
             Poll::Pending => {}
         }
@@ -247,8 +269,11 @@ fn poll_turn<S: AsyncRead + AsyncWrite>(
         if poll_deadline(cx, session, timer.as_mut()).is_ready() {
             has_worked = true;
         }
-        let has_worked = has_worked || session.has_ended();
-        return if has_worked { Poll::Ready(Ok(Turn::Again)) } else { Poll::Pending };
+        return match has_worked || session.has_ended() {
+            true if read_bytes >= YIELD_BYTES_MIN => Poll::Ready(Ok(Turn::Yield)),
+            true => Poll::Ready(Ok(Turn::Again)),
+            false => Poll::Pending,
+        };
     };
     // The client does not read what was last said to it.
     timer.as_mut().reset(cut_at.into());
