@@ -16,6 +16,7 @@ mod resources;
 mod rules;
 mod shape;
 mod tools;
+mod visibility;
 
 use tests::broker_process::{BrokerOptions, BrokerProcess};
 use tests::http::Http;

@@ -4,6 +4,7 @@ use super::{broker, broker_with};
 use flate2::read::GzDecoder;
 use serde_json::json;
 use std::io::Read as _;
+use tests::broker_process::BrokerOptions;
 use tests::http::Http;
 
 #[test]
@@ -170,6 +171,20 @@ fn failed_logins_are_counted_and_slowed() {
     assert_eq!(form.send("POST", "/login", b"username=guest&password=guest").status, 200);
     assert_eq!(http.get("/auth/attempts/broker@localhost")[1], shown("http", 6, 2));
     assert_eq!(http.send("GET", "/auth/attempts/other@host", b"").status, 404);
+}
+
+#[test]
+fn health_checks_know_every_listener() {
+    let broker = BrokerOptions::default().http().metrics().start().expect("the broker starts");
+    let http = Http::new(broker.http());
+    for port in [broker.address().port(), broker.http().port(), broker.metrics().port()] {
+        let answer = http.get(&format!("/health/checks/port-listener/{port}"));
+        assert_eq!(answer, json!({"status": "ok", "port": port}));
+    }
+    let answer = http.get("/health/checks/protocol-listener/amqp091,management,http%2Fprometheus");
+    assert_eq!(answer["protocols"], json!(["amqp", "http", "http/prometheus"]));
+    let failed = http.send("GET", "/health/checks/protocol-listener/mqtt", b"");
+    assert_eq!((failed.status, &failed.json()["missing"]), (503, &json!(["mqtt"])));
 }
 
 #[test]
