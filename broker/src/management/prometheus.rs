@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use axum::http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, VARY};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinError;
@@ -128,12 +128,9 @@ fn plain(status: StatusCode, text: &str) -> Response<Body> {
 }
 
 fn fix(headers: &mut HeaderMap, content_type: &'static str) {
-    const FIXED: [(HeaderName, &str); 3] =
-        [(CACHE_CONTROL, "no-cache"), (VARY, "accept-encoding"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    reply::protect(headers);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    for (name, value) in FIXED {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
+    headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
 }
 
 #[cfg(test)]
