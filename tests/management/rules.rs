@@ -125,7 +125,13 @@ fn paths_that_are_no_endpoints_lead_nowhere() {
     let nothing = http.clone().anonymous().send("GET", "/nothing", b"");
     assert_eq!((nothing.status, nothing.refusal()), (404, ("Object Not Found".to_owned(), "Not Found".to_owned())));
     let index = http.send("GET", "/", b"");
-    assert_eq!(index.status, 301);
+    assert_eq!((index.status, index.header("location")), (301, Some("/api/index.html")));
+    // Where people are sent there is something.
+    let page = http.clone().anonymous().send("GET", "/index.html", b"");
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    assert!(page.text().contains("/api/queues/{v}/{queue}/contents"), "{}", page.text());
+    assert!(page.header("content-security-policy").is_some_and(|policy| policy.starts_with("default-src 'none'")));
+    assert_eq!(http.send("POST", "/index.html", b"").status, 405);
     for path in ["/stream/connections", "/traces", "/top/x", "/queues/%zz", "/queues/%2F/q/other"] {
         assert_eq!(http.send("GET", path, b"").status, 404, "{path}");
     }

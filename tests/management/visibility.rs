@@ -134,9 +134,16 @@ fn totals_are_those_of_visible_vhosts() {
     assert_eq!(counts(&of("management")), [1, TAGS.len() as u64 + 1], "of the vhost alone");
     assert_eq!(counts(&of("monitoring")), [2, TAGS.len() as u64 + 2]);
     let own = guest.clone().login("management", "p");
-    let charts = own.get("/overview?lengths_age=60&lengths_incr=5&msg_rates_age=60&msg_rates_incr=5");
-    let samples = charts["queue_totals"]["messages_details"]["samples"].as_array();
-    assert!(samples.is_some_and(|samples| samples.len() > 10), "{charts}");
+    // A vhost has samples from the first look at it on, which comes each five seconds.
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let charts = loop {
+        let charts = own.get("/overview?lengths_age=60&lengths_incr=5&msg_rates_age=60&msg_rates_incr=5");
+        if charts["queue_totals"]["messages_details"]["samples"].as_array().is_some_and(|samples| samples.len() > 10) {
+            break charts;
+        }
+        assert!(std::time::Instant::now() < until, "{charts}");
+        std::thread::park_timeout(std::time::Duration::from_millis(200));
+    };
     assert!(charts["churn_rates"]["queue_created"].as_u64() >= Some(2), "{charts}");
 }
 

@@ -18,7 +18,7 @@ use super::endpoints::{Accepts, Endpoint, Run, Verb};
 use super::errors::ApiError;
 use super::guard::{Refused, Tags};
 use super::reply::Reply;
-use super::{Management, cors, outlet, paths, prometheus};
+use super::{Management, cors, help, outlet, paths, prometheus};
 use crate::events::acting_as;
 
 /// A body has to be whole by then.
@@ -61,6 +61,12 @@ async fn respond(api: Arc<Management>, peer: SocketAddr, request: Request) -> Re
     let headers = request.headers().clone();
     let is_preflight = request.method() == Method::OPTIONS;
     let path = request.uri().path().to_owned();
+    if let Some(page) = help::page(&path) {
+        return match *request.method() {
+            Method::GET | Method::HEAD => page.into_response(&headers),
+            _ => Reply::empty(StatusCode::METHOD_NOT_ALLOWED).allow("HEAD, GET").into_response(&headers),
+        };
+    }
     let Some(segments) = paths::segments(&path) else {
         return not_of_the_api(&path, &api.decl.path_prefix).into_response(&headers);
     };
@@ -220,7 +226,7 @@ fn redirect(to: &str) -> Reply {
 /// What is not below `/api`.
 fn not_of_the_api(path: &str, prefix: &str) -> Reply {
     match path {
-        "/cli" => redirect(&format!("{prefix}/cli/index.html")),
+        "/cli" | "/cli/" => redirect(&format!("{prefix}/cli/index.html")),
         _ => ApiError::object_not_found().into_reply(),
     }
 }

@@ -19,6 +19,7 @@ mod exchanges;
 mod features;
 mod guard;
 mod health;
+mod help;
 mod limits;
 mod lists;
 mod login;

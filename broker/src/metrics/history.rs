@@ -274,6 +274,14 @@ mod tests {
     }
 
     #[test]
+    fn what_several_were_at_one_time_is_added() {
+        let mut sum = Sampled::of(vec![(10_000, 7), (5_000, 2)]);
+        sum.add(&Sampled::of(vec![(10_000, 20), (5_000, 10)]));
+        let expected = Sampled { samples: vec![(10_000, 27), (5_000, 12)], avg_rate: Some(3.0), avg: Some(19.5) };
+        assert_eq!(sum, expected);
+    }
+
+    #[test]
     fn a_rate_is_the_change_in_a_second_between_the_last_two_looks() {
         let now_ms = 1_010_000;
         assert_eq!(history(&[7, 17, 117]).rates(now_ms), [20.0, -20.0]);
