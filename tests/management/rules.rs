@@ -179,6 +179,32 @@ fn failed_logins_are_counted_and_slowed() {
     assert_eq!(http.send("GET", "/auth/attempts/other@host", b"").status, 404);
 }
 
+/// Programs that answer a 401 with credentials (httplib2, .NET, Java) send the body first, and the request again over the same connection.
+#[test]
+fn a_connection_lives_on_when_a_request_with_a_body_is_refused() {
+    use std::io::{BufRead, BufReader, Write};
+    let (_broker, http) = broker();
+    let body = json!({"durable": true}).to_string();
+    let mut stream = std::net::TcpStream::connect(http.address()).unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    let mut input = BufReader::new(stream.try_clone().unwrap());
+    let mut send = |login: &str| {
+        let length = body.len();
+        write!(stream, "PUT /api/queues/%2F/q HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n{login}\r\n").unwrap();
+        // Long enough for an answer to the head alone, if somebody gave one.
+        std::thread::park_timeout(std::time::Duration::from_millis(100));
+        stream.write_all(body.as_bytes()).expect("the other side still reads");
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert!(input.read_line(&mut head).expect("an answer in time") > 0, "closed: {head}");
+        }
+        assert!(!head.to_lowercase().contains("connection: close"), "{head}");
+        head.split(' ').nth(1).unwrap().to_owned()
+    };
+    assert_eq!(send(""), "401");
+    assert_eq!(send("authorization: Basic Z3Vlc3Q6Z3Vlc3Q=\r\n"), "201");
+}
+
 #[test]
 fn health_checks_know_every_listener() {
     let broker = BrokerOptions::default().http().metrics().start().expect("the broker starts");

@@ -21,8 +21,9 @@ pub(in crate::cli) fn import(remote: &Remote, file: &Path, vhost: Option<&str>, 
             .map_err(|error| Failure::Data(format!("{} is no JSON: {error}", file.display())))?;
         if dry_run {
             let there = api.get(&of(vhost))?;
-            let lines = SECTIONS.iter().filter_map(|section| section.compare(&definitions, &there, vhost));
-            lines.for_each(|line| drop(tell(&line)));
+            for line in SECTIONS.iter().filter_map(|section| section.compare(&definitions, &there, vhost)) {
+                tell(&line);
+            }
             return Ok(tell(&format!("{}: nothing was imported", file.display())));
         }
         api.post(&of(vhost), &definitions)?;
