@@ -16,6 +16,7 @@ use super::point::Point;
 use super::set::HookSet;
 use super::shared::Stores;
 use super::status::HookStatus;
+use crate::events::Events;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -23,6 +24,7 @@ pub struct Hooks {
     set: RwLock<HookSet>,
     generation: AtomicU64,
     stores: Stores,
+    events: Events,
     /// One reload at a time.
     reloading: Mutex<Reloads>,
 }
@@ -48,14 +50,14 @@ pub enum Reloaded {
 }
 
 impl Hooks {
-    /// The hooks that a topology declares.
+    /// The hooks that a topology declares; when one fails, `events` are told.
     ///
     /// # Errors
     /// As of [`HookSet::load`].
-    pub fn load(decls: &[HookDecl]) -> Result<Self, Vec<HookError>> {
+    pub fn load(decls: &[HookDecl], events: Events) -> Result<Self, Vec<HookError>> {
         let stores = Stores::default();
-        let set = RwLock::new(HookSet::load_beside(decls, &stores, None)?);
-        Ok(Self { set, stores, ..Self::default() })
+        let set = RwLock::new(HookSet::load_beside(decls, &stores, &events, None)?);
+        Ok(Self { set, stores, events, ..Self::default() })
     }
 
     /// Replaces all hooks by these. Reads files and takes the time that scripts take to load, so not for a thread that serves
@@ -66,7 +68,8 @@ impl Hooks {
     pub fn replace(&self, decls: &[HookDecl]) -> Result<Reloaded, Vec<HookError>> {
         let mut reloads = self.reloading.lock();
         let old = self.current();
-        let new = HookSet::load_beside(decls, &self.stores, Some(&old)).inspect_err(|_| reloads.refused += 1)?;
+        let new = HookSet::load_beside(decls, &self.stores, &self.events, Some(&old));
+        let new = new.inspect_err(|_| reloads.refused += 1)?;
         if new.is_same_as(&old) {
             reloads.unchanged += 1;
             return Ok(Reloaded::Unchanged);
