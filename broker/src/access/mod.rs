@@ -14,6 +14,7 @@ mod happened;
 mod password;
 mod pattern;
 mod sasl;
+mod saved;
 
 use std::{
     collections::HashMap,
@@ -40,6 +41,7 @@ pub use self::{
     password::{HashAlgorithm, HashError, PasswordHash},
     pattern::{PATTERN_BYTES_MAX, Pattern, PatternError},
     sasl::{EXTERNAL, Mechanism, MechanismError},
+    saved::SavedUsers,
 };
 use crate::events::Events;
 use crate::origin::Origin;
