@@ -15,6 +15,7 @@ mod happened;
 mod password;
 mod pattern;
 mod sasl;
+mod saved;
 
 use std::{
     collections::HashMap,
@@ -43,6 +44,7 @@ pub use self::{
     password::{HashAlgorithm, HashError, PasswordHash},
     pattern::{PATTERN_BYTES_MAX, Pattern, PatternError},
     sasl::{EXTERNAL, Mechanism, MechanismError},
+    saved::SavedUsers,
 };
 use crate::events::Events;
 use crate::origin::Origin;

@@ -36,7 +36,7 @@ pub struct Reloads {
     pub replaced: u64,
     /// Nothing had changed.
     pub unchanged: u64,
-    /// Something was wrong with the new set.
+    /// Something was wrong with the new set, or with what was to come with it.
     pub refused: u64,
 }
 
@@ -47,6 +47,15 @@ pub enum Reloaded {
     Replaced,
     /// It is the same as the old one, which stays.
     Unchanged,
+}
+
+/// An exchange of sets that can still be gone back on.
+#[derive(Debug)]
+#[must_use]
+pub struct Exchanged {
+    old: HookSet,
+    /// Whether the new set is another than the old one.
+    pub reloaded: Reloaded,
 }
 
 impl Hooks {
@@ -66,19 +75,50 @@ impl Hooks {
     /// # Errors
     /// As of [`HookSet::load`]; then everything is as before.
     pub fn replace(&self, decls: &[HookDecl]) -> Result<Reloaded, Vec<HookError>> {
+        self.exchange(decls).map(|exchanged| self.keep(exchanged))
+    }
+
+    /// The first half of [`Self::replace`], for somebody who may want to go back: what it returns is for [`Self::keep`] or [`Self::put_back`].
+    ///
+    /// # Errors
+    /// As of [`Self::replace`].
+    pub fn exchange(&self, decls: &[HookDecl]) -> Result<Exchanged, Vec<HookError>> {
         let mut reloads = self.reloading.lock();
         let old = self.current();
         let new = HookSet::load_beside(decls, &self.stores, &self.events, Some(&old));
         let new = new.inspect_err(|_| reloads.refused += 1)?;
         if new.is_same_as(&old) {
-            reloads.unchanged += 1;
-            return Ok(Reloaded::Unchanged);
+            return Ok(Exchanged { old, reloaded: Reloaded::Unchanged });
         }
         *self.set.write() = new;
         self.generation.fetch_add(1, Ordering::Release);
-        self.stores.retain(|script| decls.iter().any(|decl| decl.script == script));
-        reloads.replaced += 1;
-        Ok(Reloaded::Replaced)
+        Ok(Exchanged { old, reloaded: Reloaded::Replaced })
+    }
+
+    /// The new set stays.
+    pub fn keep(&self, exchanged: Exchanged) -> Reloaded {
+        let mut reloads = self.reloading.lock();
+        match exchanged.reloaded {
+            Reloaded::Unchanged => reloads.unchanged += 1,
+            Reloaded::Replaced => {
+                let set = self.current();
+                self.stores.retain(|script| set.decls().iter().any(|decl| decl.script == script));
+                reloads.replaced += 1;
+            }
+        }
+        exchanged.reloaded
+    }
+
+    /// The old set is in force again, as it was loaded: its files are not read again.
+    pub fn put_back(&self, exchanged: Exchanged) {
+        let mut reloads = self.reloading.lock();
+        if exchanged.reloaded == Reloaded::Replaced {
+            let set = exchanged.old;
+            self.stores.retain(|script| set.decls().iter().any(|decl| decl.script == script));
+            *self.set.write() = set;
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+        reloads.refused += 1;
     }
 
     /// Loads the scripts of the hooks in force again.
