@@ -446,7 +446,11 @@ pub fn build(
     recovery: Recovery,
     clock: Clock,
 ) -> Result<Arc<Broker>, NodeError> {
-    let hooks = Arc::new(Hooks::load(&topology.hooks).map_err(NodeError::Hooks)?);
+    let events = {
+        let clock = clock.clone();
+        Events::new(move || clock.wall_ms())
+    };
+    let hooks = Arc::new(Hooks::load(&topology.hooks, events.clone()).map_err(NodeError::Hooks)?);
     let backends = auth_backends(topology, &registry)?;
     // Where nothing is written to disk, moving messages to the store would gain nothing.
     let queue_memory = topology
@@ -462,10 +466,6 @@ pub fn build(
     let holder =
         Arc::new(MessageHolder::new(Arc::clone(committer), Arc::clone(&paging), Arc::clone(&timer), first_seq));
     let numbers = Arc::new(Numbers::starting_at(first_number));
-    let events = {
-        let clock = clock.clone();
-        Events::new(move || clock.wall_ms())
-    };
     let shared = Shared {
         registry,
         factory,

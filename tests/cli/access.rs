@@ -17,7 +17,14 @@ fn users_vhosts_and_policies_come_and_go() {
     assert_eq!(said.code, 77, "{said:?}");
     cli.done(&["policy", "set", "short", "^q", r#"{"max-length": 5}"#, "--vhost", "shop", "--apply-to", "queues"]);
     assert_eq!(cli.json(&["list", "queues", "--vhost", "shop"])[0]["policy"], "short");
+    let said = cli.run(&["policy", "clear", "short", "--vhost", "shop", "--dry-run"]);
+    assert!(said.err.contains("for '^q' would be removed, which 1 queues and 0 exchanges have"), "{said:?}");
+    assert_eq!(cli.json(&["list", "queues", "--vhost", "shop"])[0]["policy"], "short");
     cli.done(&["policy", "clear", "short", "--vhost", "shop"]);
+    let said = cli.run(&["permission", "clear", "ann", "--vhost", "shop", "-n"]);
+    assert!(said.err.contains("would lose configure '^$', write '' and read '.*'"), "{said:?}");
+    assert_eq!(cli.run(&["permission", "clear", "nobody", "--vhost", "shop", "-n"]).code, 66);
+    cli.done(&["permission", "clear", "ann", "--vhost", "shop"]);
     cli.done(&["vhost", "limit", "shop", "max-queues", "1"]);
     let said = cli.run(&["declare", "queue", "r", "--vhost", "shop"]);
     assert_ne!(said.code, 0, "{said:?}");

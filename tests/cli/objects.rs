@@ -136,6 +136,10 @@ fn definitions_go_out_and_come_in_again() {
     let file = cli.home.path().join("out.json");
     cli.done(&["definitions", "export", "-o", file.to_str().unwrap()]);
     cli.done(&["delete", "queue", "kept"]);
+    let said = cli.run(&["definitions", "import", "--dry-run", file.to_str().unwrap()]);
+    assert!(said.err.contains("users: 0 new, 0 overwritten, 1 the same"), "{said:?}");
+    assert!(said.err.contains("queues: 1 new") && said.err.contains("nothing was imported"), "{said:?}");
+    assert!(cli.json(&["list", "queues"]).is_empty());
     cli.done(&["definitions", "import", file.to_str().unwrap()]);
     assert_eq!(cli.json(&["list", "queues"])[0]["name"], "kept");
     let broken = cli.home.write("broken.json", "{");

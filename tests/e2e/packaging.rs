@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -108,6 +108,75 @@ fn the_container_gets_all_it_needs_and_its_dashboard_asks_for_what_there_is() {
         }
     }
     assert!(count > 8);
+}
+
+fn yaml(path: &Path) -> Value {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn compose_prometheus_and_grafana_find_each_other() {
+    let docker = packaging().join("docker");
+    let compose = yaml(&docker.join("compose.yaml"));
+    let services = compose["services"].as_object().expect("services");
+    let build = &services["broker"]["build"];
+    let context = docker.join(build["context"].as_str().expect("a context"));
+    assert!(context.join(build["dockerfile"].as_str().expect("a file")).is_file(), "{build}");
+    for (name, service) in services {
+        for volume in service["volumes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            let (source, _) = volume.split_once(':').expect("a volume has a place");
+            let is_there = match source.starts_with('.') {
+                true => docker.join(source).exists(),
+                false => compose["volumes"].get(source).is_some(),
+            };
+            assert!(is_there, "{name}: {volume}");
+        }
+        for other in service["depends_on"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            assert!(services.contains_key(other), "{name} depends on {other}");
+        }
+    }
+    let scraping = docker.join("prometheus.yaml");
+    let checked = Command::new("promtool").args(["check", "config", "--lint-fatal"]).arg(&scraping).output();
+    let checked = checked.expect("promtool is installed; `tests/run --setup` does that");
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    let target = yaml(&scraping)["scrape_configs"][0]["static_configs"][0]["targets"][0].clone();
+    let (host, port) = target.as_str().and_then(|target| target.split_once(':')).expect("a host and a port");
+    assert!(services.contains_key(host) && port == "15692", "{target}");
+
+    let grafana = docker.join("grafana/provisioning");
+    let source = yaml(&grafana.join("datasources/prometheus.yaml"))["datasources"][0].clone();
+    let url = source["url"].as_str().and_then(|url| url.strip_prefix("http://")?.split(':').next()).expect("a URL");
+    assert!(services.contains_key(url) && source["type"] == "prometheus", "{source}");
+    let provider = yaml(&grafana.join("dashboards/broker.yaml"))["providers"][0].clone();
+    let mounted = services["grafana"]["volumes"][0].as_str().expect("a volume").split(':').nth(1).expect("a place");
+    let path = provider["options"]["path"].as_str().expect("a path");
+    assert!(path.strip_prefix(mounted).is_some_and(|rest| grafana.join(rest.trim_matches('/')).is_dir()), "{provider}");
+    let dashboard = std::fs::read_to_string(grafana.join("dashboards/broker.json")).expect("a dashboard");
+    let dashboard: Value = serde_json::from_str(&dashboard).expect("the dashboard is JSON");
+    for panel in dashboard["panels"].as_array().expect("it has panels") {
+        let uid = &panel["datasource"]["uid"];
+        assert!(panel["targets"].is_null() || *uid == source["uid"], "{panel}");
+    }
+}
+
+/// The image has the plugins that the package has, in the same place, so that one topology file is right for both.
+#[test]
+fn the_image_has_the_plugins_of_the_package() {
+    let manifest = std::fs::read_to_string(repository().join("broker/Cargo.toml")).expect("the manifest");
+    let dockerfile = std::fs::read_to_string(packaging().join("docker/Dockerfile")).expect("the image");
+    let libraries =
+        manifest.lines().filter_map(|line| line.trim().strip_prefix("[\"target/release/lib")?.split_once('"'));
+    let mut count = 0;
+    for (library, rest) in libraries {
+        let target = rest.split('"').nth(1).expect("a target");
+        let name = library.trim_end_matches(".so").replace('_', "-");
+        assert!(dockerfile.contains(&format!("--package {name}")), "{name} is built");
+        assert!(dockerfile.contains(&format!("/src/target/release/lib{library}")), "{library} is copied");
+        assert!(dockerfile.contains(&format!(" /{target}")), "{target}");
+        count += 1;
+    }
+    assert!(count >= 3);
 }
 
 /// What `cargo deb` would put into the package is there, and the unit and the package's scripts name what the package has.

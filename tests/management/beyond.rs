@@ -142,9 +142,40 @@ fn plugins_and_hooks_say_how_they_fare() {
     assert_eq!((&before["routing_key"], &after["routing_key"]), (&json!("q"), &json!("other")));
     assert_eq!((&before["user"], &before["payload_bytes"]), (&json!("guest"), &json!(1)));
     assert_eq!(http.try_send("GET", "/x/hooks/nothing/records", b"").map(|answer| answer.status), Ok(404));
+    // Headers of messages are for who may read where they went; the permission to look at figures is not enough.
+    http.put("/users/monitor", &json!({"password": "p", "tags": "monitoring"}));
+    let monitor = http.clone().login("monitor", "p");
+    let seen = |read: &str| {
+        http.put("/permissions/%2F/monitor", &json!({"configure": "", "write": "", "read": read}));
+        monitor.get("/x/hooks/hook/records").as_array().unwrap().len()
+    };
+    assert_eq!(monitor.get("/x/hooks/hook/records"), json!([]), "nothing of a vhost that is not his");
+    assert_eq!((seen("^q$"), seen("^amq\\.default$")), (0, 1));
     let answer = http.post("/x/route", &json!({"routing_key": "q"})).json();
     assert_eq!((&answer["hooks"][0]["outcome"], &answer["queues"][0]["name"]), (&json!("rewrite"), &json!("other")));
     assert_eq!(answer["hooks"][0]["before"]["routing_key"], "q");
+}
+
+#[test]
+fn a_hook_that_fails_is_told() {
+    let folder = tests::temp::TempDir::new("management-hook-failed");
+    folder.write("fails.lua", "return { on_publish = function(msg) error('no luck') end }\n");
+    let topology = folder
+        .write("topology.yaml", "vhosts: { /: { hooks: [{ script: fails.lua, on_error: pass }], queues: [q] } }\n");
+    let broker = tests::broker_process::BrokerOptions::default().http().topology(topology).start().unwrap();
+    let http = Http::new(broker.http());
+    let mut stream = EventStream::open(&http, None);
+    stream.until("rates");
+    publish(&http, "q", "x");
+    let told = stream.until("hook.failed");
+    let data = &told.last().unwrap().data;
+    let properties = &data["properties"];
+    assert_eq!(
+        (&data["vhost"], &properties["hook"], &properties["point"]),
+        (&json!("/"), &json!("fails"), &json!("on_publish"))
+    );
+    assert_eq!((&properties["on_error"], &properties["suppressed"]), (&json!("pass"), &json!(0)));
+    assert!(properties["error"].as_str().is_some_and(|text| text.contains("no luck")), "{data}");
 }
 
 fn names(told: &[Told]) -> Vec<(&str, &str)> {
@@ -166,6 +197,16 @@ fn what_happens_is_told_as_it_happens() {
     let told = stream.until("queue.created");
     assert_eq!(names(&told), [("queue.created", "seen")], "nothing of other vhosts and of users");
     assert_eq!(told[0].data["properties"]["user_who_performed_action"], "guest");
+    // Who is an administrator for a while hears all for that while.
+    http.put("/users/monitor", &json!({"password": "p", "tags": "administrator"}));
+    http.put("/users/open", &json!({"tags": ""}));
+    let told = stream.until("user.created");
+    assert_eq!(told.last().map(|event| &event.data["properties"]["name"]), Some(&json!("open")));
+    http.put("/users/monitor", &json!({"password": "p", "tags": "monitoring"}));
+    http.put("/users/secret-again", &json!({"tags": ""}));
+    http.put("/queues/%2F/seen-again", &json!({}));
+    let told = stream.until("queue.created");
+    assert!(told.iter().all(|event| event.kind != "user.created"), "{told:?}");
     // Who is no longer there hears no more.
     assert_eq!(http.delete("/users/monitor"), 204);
     let deadline = Instant::now() + Duration::from_secs(20);

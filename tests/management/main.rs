@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper that panics fails its test, which is what it is for")]
 
+mod answers;
 mod bad_input;
 mod beyond;
 mod fuzz;
@@ -16,6 +17,7 @@ mod resources;
 mod rules;
 mod shape;
 mod tools;
+mod visibility;
 
 use tests::broker_process::{BrokerOptions, BrokerProcess};
 use tests::http::Http;

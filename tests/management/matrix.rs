@@ -296,7 +296,19 @@ fn every_endpoint_is_for_those_whom_the_table_names() {
         guest.put(&format!("/users/{tag}"), &json!({"tags": tags, "password": "p"}));
         guest.put(&format!("/permissions/own/{tag}"), &json!({"configure": ".*", "write": ".*", "read": ".*"}));
     }
-    let before = guest.get("/definitions");
+    for (vhost, count) in [("own", 2), ("foreign", 3)] {
+        let body = json!({"properties": {}, "routing_key": "k", "payload": "m", "payload_encoding": "string"});
+        for _ in 0..count {
+            assert_eq!(guest.post(&format!("/exchanges/{vhost}/x/publish"), &body).json()["routed"], true);
+        }
+    }
+    // What is declared, and how many messages there are and who had them.
+    let state = || {
+        let queues = guest.get("/queues?columns=vhost,name,messages,messages_ready,message_stats.deliver_get");
+        let channels = guest.get("/channels?columns=name");
+        (guest.get("/definitions"), queues, channels)
+    };
+    let before = state();
     let mut wrong = Vec::new();
     // Those that are to be refused come first, so that it shows when one of them has changed something.
     for is_refused in [true, false] {
@@ -320,7 +332,7 @@ fn every_endpoint_is_for_those_whom_the_table_names() {
             }
         }
         if is_refused {
-            assert_eq!(guest.get("/definitions"), before, "a refused request has changed something");
+            assert_eq!(state(), before, "a refused request has changed something");
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -4,6 +4,8 @@ use super::{broker, broker_with};
 use flate2::read::GzDecoder;
 use serde_json::json;
 use std::io::Read as _;
+use tests::broker_process::BrokerOptions;
+use tests::http::Http;
 
 #[test]
 fn a_slash_at_the_end_changes_nothing() {
@@ -123,7 +125,13 @@ fn paths_that_are_no_endpoints_lead_nowhere() {
     let nothing = http.clone().anonymous().send("GET", "/nothing", b"");
     assert_eq!((nothing.status, nothing.refusal()), (404, ("Object Not Found".to_owned(), "Not Found".to_owned())));
     let index = http.send("GET", "/", b"");
-    assert_eq!(index.status, 301);
+    assert_eq!((index.status, index.header("location")), (301, Some("/api/index.html")));
+    // Where people are sent there is something.
+    let page = http.clone().anonymous().send("GET", "/index.html", b"");
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    assert!(page.text().contains("/api/queues/{v}/{queue}/contents"), "{}", page.text());
+    assert!(page.header("content-security-policy").is_some_and(|policy| policy.starts_with("default-src 'none'")));
+    assert_eq!(http.send("POST", "/index.html", b"").status, 405);
     for path in ["/stream/connections", "/traces", "/top/x", "/queues/%zz", "/queues/%2F/q/other"] {
         assert_eq!(http.send("GET", path, b"").status, 404, "{path}");
     }
@@ -142,13 +150,73 @@ fn failed_logins_are_counted_and_slowed() {
     }
     // The sixth waits 100 ms and the seventh twice that.
     assert!(started.elapsed() >= std::time::Duration::from_millis(300), "{:?}", started.elapsed());
+    let shown = |protocol: &str, total: u32, failed: u32| {
+        json!({
+            "protocol": protocol,
+            "auth_attempts": total,
+            "auth_attempts_succeeded": total - failed,
+            "auth_attempts_failed": failed,
+        })
+    };
+    // The question itself is a login, too.
     let attempts = http.get("/auth/attempts/broker@localhost");
-    assert_eq!(attempts[0]["auth_attempts_failed"], 7);
+    assert_eq!(attempts, json!([shown("amqp091", 0, 0), shown("http", 8, 7)]));
     let sources = http.get("/auth/attempts/broker@localhost/source");
-    assert_eq!(sources[0]["username"], "guest");
+    let mut expected = shown("http", 9, 7);
+    expected["remote_address"] = json!("127.0.0.1");
+    expected["username"] = json!("guest");
+    assert_eq!(sources, json!([expected]));
     assert_eq!(http.delete("/auth/attempts/broker@localhost"), 204);
-    assert_eq!(http.get("/auth/attempts/broker@localhost")[0]["auth_attempts_failed"], 0);
+    let attempts = http.get("/auth/attempts/broker@localhost");
+    assert_eq!(attempts, json!([shown("amqp091", 0, 0), shown("http", 1, 0)]));
+    // A right password for somebody who may not use the API is a failed attempt.
+    assert_eq!(http.put("/users/app", &json!({"password": "p", "tags": ""})), 201);
+    assert_eq!(http.clone().login("app", "p").send("GET", "/whoami", b"").status, 401);
+    let form = Http::new(http.address()).header("content-type", "application/x-www-form-urlencoded");
+    assert_eq!(form.send("POST", "/login", b"username=app&password=p").status, 401);
+    assert_eq!(form.send("POST", "/login", b"username=guest&password=guest").status, 200);
+    assert_eq!(http.get("/auth/attempts/broker@localhost")[1], shown("http", 6, 2));
     assert_eq!(http.send("GET", "/auth/attempts/other@host", b"").status, 404);
+}
+
+/// Programs that answer a 401 with credentials (httplib2, .NET, Java) send the body first, and the request again over the same connection.
+#[test]
+fn a_connection_lives_on_when_a_request_with_a_body_is_refused() {
+    use std::io::{BufRead, BufReader, Write};
+    let (_broker, http) = broker();
+    let body = json!({"durable": true}).to_string();
+    let mut stream = std::net::TcpStream::connect(http.address()).unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    let mut input = BufReader::new(stream.try_clone().unwrap());
+    let mut send = |login: &str| {
+        let length = body.len();
+        write!(stream, "PUT /api/queues/%2F/q HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n{login}\r\n").unwrap();
+        // Long enough for an answer to the head alone, if somebody gave one.
+        std::thread::park_timeout(std::time::Duration::from_millis(100));
+        stream.write_all(body.as_bytes()).expect("the other side still reads");
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert!(input.read_line(&mut head).expect("an answer in time") > 0, "closed: {head}");
+        }
+        assert!(!head.to_lowercase().contains("connection: close"), "{head}");
+        head.split(' ').nth(1).unwrap().to_owned()
+    };
+    assert_eq!(send(""), "401");
+    assert_eq!(send("authorization: Basic Z3Vlc3Q6Z3Vlc3Q=\r\n"), "201");
+}
+
+#[test]
+fn health_checks_know_every_listener() {
+    let broker = BrokerOptions::default().http().metrics().start().expect("the broker starts");
+    let http = Http::new(broker.http());
+    for port in [broker.address().port(), broker.http().port(), broker.metrics().port()] {
+        let answer = http.get(&format!("/health/checks/port-listener/{port}"));
+        assert_eq!(answer, json!({"status": "ok", "port": port}));
+    }
+    let answer = http.get("/health/checks/protocol-listener/amqp091,management,http%2Fprometheus");
+    assert_eq!(answer["protocols"], json!(["amqp", "http", "http/prometheus"]));
+    let failed = http.send("GET", "/health/checks/protocol-listener/mqtt", b"");
+    assert_eq!((failed.status, &failed.json()["missing"]), (503, &json!(["mqtt"])));
 }
 
 #[test]

@@ -144,6 +144,8 @@ pub(crate) const OWN: &[(&str, &str, &[&str])] = &[
     ("broker_alarm_raised", "gauge", &["resource"]),
     ("broker_topology_reload_total", "counter", &["result"]),
     ("broker_tokio_workers", "gauge", &[]),
+    ("broker_tokio_alive_tasks", "gauge", &[]),
+    ("broker_tokio_queue_depth", "gauge", &[]),
 ];
 
 /// Of each queue on the page per object.

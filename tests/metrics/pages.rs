@@ -20,7 +20,9 @@ const PAGES: [&str; 4] = [
      &family=queue_exchange_metrics&family=exchange_metrics&family=channel_metrics&family=channel_exchange_metrics\
      &family=channel_queue_metrics&family=connection_coarse_metrics&family=connection_metrics\
      &family=connection_churn_metrics&family=node_metrics&family=node_persister_metrics&family=auth_attempt_metrics\
-     &family=vhost_status&family=exchange_bindings&family=exchange_names",
+     &family=vhost_status&family=exchange_bindings&family=exchange_names&family=queue_consumer_count\
+     &family=channel_queue_exchange_metrics&family=channel_process_metrics&family=node_coarse_metrics\
+     &family=auth_attempt_detailed_metrics&family=ra_metrics&family=stream_consumer_metrics",
 ];
 
 /// Everything that is promised has its type and exactly these labels.
@@ -54,6 +56,11 @@ fn everything_that_is_promised_is_there_from_the_start() {
     assert_eq!(page.label_values("rabbitmq_message_size_bytes_bucket", "le"), SIZE_BOUNDS);
     for (name, kind) in &page.types {
         assert_eq!(name.ends_with("_total"), kind == "counter", "{name} is a {kind}");
+    }
+    for reason in ["expired", "rejected", "delivery_limit", "confirmed"] {
+        let strategies = page
+            .label_values(&format!("rabbitmq_global_messages_dead_lettered_{reason}_total"), "dead_letter_strategy");
+        assert!(strategies.contains(&"at_least_once"), "{reason}: {strategies:?}");
     }
     assert_eq!(page.label_values("rabbitmq_identity_info", "rabbitmq_endpoint"), ["aggregated"]);
 }
@@ -141,6 +148,7 @@ fn families_vhosts_and_queues_are_chosen() {
     let names: Vec<&str> = page.types.keys().map(String::as_str).collect();
     let expected = [
         "rabbitmq_build_info",
+        "rabbitmq_detailed_queue_info",
         "rabbitmq_detailed_queue_messages",
         "rabbitmq_detailed_queue_messages_ready",
         "rabbitmq_detailed_queue_messages_unacked",
@@ -151,6 +159,9 @@ fn families_vhosts_and_queues_are_chosen() {
     assert_eq!(page.label_values("rabbitmq_identity_info", "rabbitmq_endpoint"), ["detailed"]);
     let page = detailed("family=queue_coarse_metrics&vhost=other");
     assert_eq!(page.series.get("rabbitmq_detailed_queue_messages").map(Vec::len), None);
+    let page = detailed("family=channel_queue_exchange_metrics");
+    let pair = [("queue_vhost", "/"), ("queue", "orders"), ("exchange_vhost", "/"), ("exchange", "amq.topic")];
+    assert_eq!(page.value_of("rabbitmq_detailed_queue_messages_published_total", &pair), 12.0);
     let page = detailed("family=vhost_status&family=exchange_bindings");
     assert_eq!(page.value_of("rabbitmq_cluster_vhost_status", &[("vhost", "/")]), 1.0);
     let topic = [("vhost", "/"), ("exchange", "amq.topic"), ("type", "topic")];
@@ -166,6 +177,9 @@ fn pages_are_served_as_the_format_asks_also_beside_the_api() {
             let answer = get(address, path);
             assert_eq!(answer.status, 200, "{path}");
             assert!(answer.head.contains("content-type: text/plain; version=0.0.4"), "{path}: {}", answer.head);
+            for header in ["content-security-policy: default-src 'none'", "x-frame-options: deny", "nosniff"] {
+                assert!(answer.head.contains(header), "{path}: {header}: {}", answer.head);
+            }
             let head = ask(address, "HEAD", path, "");
             assert_eq!((head.status, head.body.len()), (200, 0), "{path}");
             let packed = ask(address, "GET", path, "accept-encoding: gzip\r\n");
@@ -175,6 +189,23 @@ fn pages_are_served_as_the_format_asks_also_beside_the_api() {
         assert_eq!(ask(address, "POST", "/metrics", "content-length: 0\r\n").status, 405);
     }
     assert_eq!(get(broker.metrics(), "/").status, 404);
+}
+
+#[test]
+fn logins_are_counted_by_protocol() {
+    let busy = Busy::start();
+    let http = busy.broker.http();
+    // guest:guest and guest:wrong.
+    for (credentials, status) in [("Z3Vlc3Q6Z3Vlc3Q=", 200), ("Z3Vlc3Q6d3Jvbmc=", 401)] {
+        let login = format!("authorization: Basic {credentials}\r\n");
+        assert_eq!(ask(http, "GET", "/api/whoami", &login).status, status);
+    }
+    let page = Page::parse(&get(busy.broker.metrics(), "/metrics").text());
+    let of = |protocol: &str| {
+        ["total", "succeeded_total", "failed_total"]
+            .map(|name| page.value_of(&format!("rabbitmq_auth_attempts_{name}"), &[("protocol", protocol)]))
+    };
+    assert_eq!((of("http"), of("amqp091")), ([2.0, 1.0, 1.0], [1.0, 1.0, 0.0]));
 }
 
 #[test]

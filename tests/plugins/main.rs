@@ -15,6 +15,7 @@ mod directory;
 mod example;
 mod faults;
 mod files;
+mod halfway;
 mod kit;
 mod lifecycle;
 mod older;

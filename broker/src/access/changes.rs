@@ -308,7 +308,7 @@ impl Access {
     }
 
     /// The accounts, to be changed. The default user becomes one of those that the store knows: who changes users has taken over from the defaults.
-    fn for_change(&self) -> RwLockWriteGuard<'_, HashMap<String, Arc<Account>>> {
+    pub(super) fn for_change(&self) -> RwLockWriteGuard<'_, HashMap<String, Arc<Account>>> {
         let mut accounts = self.accounts.write();
         if self.has_defaults.swap(false, Ordering::Relaxed) {
             let mut changes = Vec::new();

@@ -6,6 +6,7 @@
 //! Rules are those of RabbitMQ's pages "Access Control" and "Password Hashing".
 
 mod account;
+mod attempts;
 mod chain;
 mod changes;
 mod decisions;
@@ -14,6 +15,7 @@ mod happened;
 mod password;
 mod pattern;
 mod sasl;
+mod saved;
 
 use std::{
     collections::HashMap,
@@ -29,10 +31,12 @@ use parking_lot::RwLock;
 pub use plugin_api::auth::Resource;
 
 use self::account::Account;
+use self::attempts::Attempts;
 use self::chain::{Chain, Proof};
 use self::foreign::ForeignTopics;
 pub use self::{
     account::{StoredAccounts, TopicPermission, UserRecord, UserUpdate},
+    attempts::Admission,
     chain::{Backend, INTERNAL},
     changes::{AccessError, Change, Ledger, TAGS_MAX, USERS_MAX},
     decisions::Decisions,
@@ -40,6 +44,7 @@ pub use self::{
     password::{HashAlgorithm, HashError, PasswordHash},
     pattern::{PATTERN_BYTES_MAX, Pattern, PatternError},
     sasl::{EXTERNAL, Mechanism, MechanismError},
+    saved::SavedUsers,
 };
 use crate::events::Events;
 use crate::origin::Origin;
@@ -55,6 +60,7 @@ pub struct Access {
     has_defaults: AtomicBool,
     events: Events,
     chain: Chain,
+    attempts: Attempts,
 }
 
 /// Who says that the declared users are there.
@@ -164,6 +170,7 @@ impl Access {
             has_defaults: AtomicBool::new(false),
             events: Events::default(),
             chain: Chain::default(),
+            attempts: Attempts::default(),
         }
     }
 
@@ -214,7 +221,13 @@ impl Access {
         access
     }
 
-    /// Checks the response of a SASL mechanism: asks the backends in their order.
+    /// Waits, before a login is looked at, as long as earlier failures of this user from this address say. What is answered has to be told how the
+    /// login ended.
+    pub async fn admit(&self, address: IpAddr, user: &str) -> Admission<'_> {
+        self.attempts.admit(address, user).await
+    }
+
+    /// Checks the response of a SASL mechanism: asks the backends in their order. It does not wait; see [`Self::admit`].
     ///
     /// Of the internal users the same amount of hashing is done whether the user exists or not, so that the time of the answer tells
     /// nothing about names. Other backends wait for a network.

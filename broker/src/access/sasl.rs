@@ -70,6 +70,12 @@ impl Mechanism {
         }
     }
 
+    /// The user that a response is for, if it can be read.
+    #[must_use]
+    pub fn user_name(self, response: &[u8]) -> Option<String> {
+        self.credentials(response).ok().map(|credentials| super::printable_name(credentials.user))
+    }
+
     pub(super) fn credentials(self, response: &[u8]) -> Result<Credentials<'_>, Malformed> {
         match self {
             Self::Plain => plain(response),

@@ -30,6 +30,9 @@ enum DefinitionsCommand {
         /// Import into this vhost, whatever vhosts the file names or does not name
         #[arg(long, value_name = "VHOST")]
         vhost: Option<String>,
+        /// Only say what would be new, what overwritten and what stay; of a running broker
+        #[arg(short = 'n', long, conflicts_with = "data")]
+        dry_run: bool,
         #[command(flatten)]
         folder: FolderArgs,
     },
@@ -90,8 +93,10 @@ Exit code 0: exported. 66: no such vhost. 74, 78: the data folder cannot be used
 pub(super) fn definitions(args: DefinitionsArgs) -> u8 {
     let DefinitionsArgs { command, remote } = args;
     match command {
-        DefinitionsCommand::Import { file, vhost, folder } => match folder.data {
-            None => client::definitions::import(&remote, &file, vhost.as_deref()),
+        DefinitionsCommand::Import { file, vhost, dry_run, folder } => match folder.data {
+            // The variable of the environment may name a folder; a dry run is never one of it.
+            _ if dry_run => client::definitions::import(&remote, &file, vhost.as_deref(), true),
+            None => client::definitions::import(&remote, &file, vhost.as_deref(), false),
             Some(data) => import(&file, vhost.as_deref(), data, folder.rest),
         },
         DefinitionsCommand::Export { output, vhost, folder } => match folder.data {

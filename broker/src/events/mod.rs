@@ -160,6 +160,8 @@ kinds! {
     AlarmSet = "alarm.set",
     /// One reason for it is gone.
     AlarmCleared = "alarm.cleared",
+    /// A hook failed; of many failures a few are told, with how many were not since the one before. Ours.
+    HookFailed = "hook.failed",
 }
 
 impl Events {

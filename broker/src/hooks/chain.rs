@@ -197,5 +197,5 @@ fn call(set: &Arc<SetInner>, index: usize, hook: &Hook, given: Given<'_>) -> Res
     if is_kept {
         hook.keep_record(ended, &result, given);
     }
-    result.map_err(|failure| hook.report(failure))
+    result.map_err(|failure| hook.report(failure, given.vhost()))
 }

@@ -16,6 +16,7 @@ use super::point::Point;
 use super::set::HookSet;
 use super::shared::Stores;
 use super::status::HookStatus;
+use crate::events::Events;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -23,6 +24,7 @@ pub struct Hooks {
     set: RwLock<HookSet>,
     generation: AtomicU64,
     stores: Stores,
+    events: Events,
     /// One reload at a time.
     reloading: Mutex<Reloads>,
 }
@@ -34,7 +36,7 @@ pub struct Reloads {
     pub replaced: u64,
     /// Nothing had changed.
     pub unchanged: u64,
-    /// Something was wrong with the new set.
+    /// Something was wrong with the new set, or with what was to come with it.
     pub refused: u64,
 }
 
@@ -47,15 +49,24 @@ pub enum Reloaded {
     Unchanged,
 }
 
+/// An exchange of sets that can still be gone back on.
+#[derive(Debug)]
+#[must_use]
+pub struct Exchanged {
+    old: HookSet,
+    /// Whether the new set is another than the old one.
+    pub reloaded: Reloaded,
+}
+
 impl Hooks {
-    /// The hooks that a topology declares.
+    /// The hooks that a topology declares; when one fails, `events` are told.
     ///
     /// # Errors
     /// As of [`HookSet::load`].
-    pub fn load(decls: &[HookDecl]) -> Result<Self, Vec<HookError>> {
+    pub fn load(decls: &[HookDecl], events: Events) -> Result<Self, Vec<HookError>> {
         let stores = Stores::default();
-        let set = RwLock::new(HookSet::load_beside(decls, &stores, None)?);
-        Ok(Self { set, stores, ..Self::default() })
+        let set = RwLock::new(HookSet::load_beside(decls, &stores, &events, None)?);
+        Ok(Self { set, stores, events, ..Self::default() })
     }
 
     /// Replaces all hooks by these. Reads files and takes the time that scripts take to load, so not for a thread that serves
@@ -64,18 +75,50 @@ impl Hooks {
     /// # Errors
     /// As of [`HookSet::load`]; then everything is as before.
     pub fn replace(&self, decls: &[HookDecl]) -> Result<Reloaded, Vec<HookError>> {
+        self.exchange(decls).map(|exchanged| self.keep(exchanged))
+    }
+
+    /// The first half of [`Self::replace`], for somebody who may want to go back: what it returns is for [`Self::keep`] or [`Self::put_back`].
+    ///
+    /// # Errors
+    /// As of [`Self::replace`].
+    pub fn exchange(&self, decls: &[HookDecl]) -> Result<Exchanged, Vec<HookError>> {
         let mut reloads = self.reloading.lock();
         let old = self.current();
-        let new = HookSet::load_beside(decls, &self.stores, Some(&old)).inspect_err(|_| reloads.refused += 1)?;
+        let new = HookSet::load_beside(decls, &self.stores, &self.events, Some(&old));
+        let new = new.inspect_err(|_| reloads.refused += 1)?;
         if new.is_same_as(&old) {
-            reloads.unchanged += 1;
-            return Ok(Reloaded::Unchanged);
+            return Ok(Exchanged { old, reloaded: Reloaded::Unchanged });
         }
         *self.set.write() = new;
         self.generation.fetch_add(1, Ordering::Release);
-        self.stores.retain(|script| decls.iter().any(|decl| decl.script == script));
-        reloads.replaced += 1;
-        Ok(Reloaded::Replaced)
+        Ok(Exchanged { old, reloaded: Reloaded::Replaced })
+    }
+
+    /// The new set stays.
+    pub fn keep(&self, exchanged: Exchanged) -> Reloaded {
+        let mut reloads = self.reloading.lock();
+        match exchanged.reloaded {
+            Reloaded::Unchanged => reloads.unchanged += 1,
+            Reloaded::Replaced => {
+                let set = self.current();
+                self.stores.retain(|script| set.decls().iter().any(|decl| decl.script == script));
+                reloads.replaced += 1;
+            }
+        }
+        exchanged.reloaded
+    }
+
+    /// The old set is in force again, as it was loaded: its files are not read again.
+    pub fn put_back(&self, exchanged: Exchanged) {
+        let mut reloads = self.reloading.lock();
+        if exchanged.reloaded == Reloaded::Replaced {
+            let set = exchanged.old;
+            self.stores.retain(|script| set.decls().iter().any(|decl| decl.script == script));
+            *self.set.write() = set;
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+        reloads.refused += 1;
     }
 
     /// Loads the scripts of the hooks in force again.

@@ -97,7 +97,7 @@ pub use decl::{HookDecl, MEMORY_LIMIT_BYTES_DEFAULT, OnError, Scope, Site, TIME_
 pub use error::{ErrorKind, HookError};
 pub use facts::{Binding, Connecting, DeclaredKind, Declaring};
 pub use inspect::{Inspected, Measured, inspect, measure};
-pub use live::{Hooks, Reloaded, Reloads};
+pub use live::{Exchanged, Hooks, Reloaded, Reloads};
 pub use point::Point;
 pub use record::{MessageSnapshot, Record, Snapshot};
 pub use set::HookSet;

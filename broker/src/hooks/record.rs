@@ -28,6 +28,8 @@ pub struct Record {
     pub result: &'static str,
     /// The script's reason, or the failure.
     pub reason: Option<String>,
+    /// Where it happened.
+    pub vhost: String,
     /// What the hook was given.
     pub before: Snapshot,
     /// What it made of a message that it changed.
@@ -144,7 +146,8 @@ mod tests {
         let records = Records::default();
         for at_ms in 0..RECORDS_MAX as u64 + 3 {
             let before = Snapshot::Text(String::new());
-            records.add(Record { at_ms, result: "passed", reason: None, before, after: None });
+            let vhost = "/".to_owned();
+            records.add(Record { at_ms, result: "passed", reason: None, vhost, before, after: None });
         }
         let list = records.list();
         assert_eq!((list.len(), list[0].at_ms, list[RECORDS_MAX - 1].at_ms), (RECORDS_MAX, RECORDS_MAX as u64 + 2, 3));

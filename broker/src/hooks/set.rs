@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
+use plugin_api::value::Table;
 
 use super::chain::HookChain;
 use super::decl::{HookDecl, OnError, Site};
@@ -16,6 +17,7 @@ use super::script::Script;
 use super::shared::Stores;
 use super::state::{Decision, Given, NEEDS_DEAD_LETTER_EXCHANGE};
 use super::status::{Counters, Ended, FAILURE_LINES_MAX, HookStatus, LogGate, Sums};
+use crate::events::{Events, Kind};
 
 /// A set of hooks. A reload makes a new one and lets go of the old; chains that are still in use keep theirs.
 #[derive(Debug, Clone)]
@@ -40,8 +42,10 @@ pub(super) struct Hook {
     pub(super) script: usize,
     pub(super) counters: Arc<Counters>,
     records: Arc<Records>,
-    failure_log: LogGate,
+    /// How many failures are logged and told; the others are counted.
+    failure_gate: LogGate,
     last_error: Mutex<Option<HookError>>,
+    events: Events,
 }
 
 impl HookSet {
@@ -50,12 +54,17 @@ impl HookSet {
     /// # Errors
     /// Everything that is wrong with any of them; then no set is made, and whoever has an old one keeps it.
     pub fn load(decls: &[HookDecl]) -> Result<Self, Vec<HookError>> {
-        Self::load_beside(decls, &Stores::default(), None)
+        Self::load_beside(decls, &Stores::default(), &Events::default(), None)
     }
 
-    /// As [`Self::load`]. Scripts find what they shared before in `stores`, and hooks count on from those of the same name in
-    /// `old`.
-    pub(super) fn load_beside(decls: &[HookDecl], stores: &Stores, old: Option<&Self>) -> Result<Self, Vec<HookError>> {
+    /// As [`Self::load`]. Scripts find what they shared before in `stores`, failures are told to `events`, and hooks count on from those of the same
+    /// name in `old`.
+    pub(super) fn load_beside(
+        decls: &[HookDecl],
+        stores: &Stores,
+        events: &Events,
+        old: Option<&Self>,
+    ) -> Result<Self, Vec<HookError>> {
         let (mut hooks, mut scripts, mut errors) = (Vec::new(), Vec::<Script>::new(), Vec::new());
         let (mut names, mut broken) = (BTreeSet::new(), BTreeSet::new());
         for decl in decls {
@@ -84,7 +93,7 @@ impl HookSet {
             }
             let decl = Arc::new(decl.clone());
             let called = points.iter().filter(|point| decl.scope.has(**point));
-            hooks.extend(called.map(|point| Hook::new(&decl, *point, script, old)));
+            hooks.extend(called.map(|point| Hook::new(&decl, *point, script, events, old)));
         }
         if errors.is_empty() { Ok(Self::of(decls.to_vec(), hooks, scripts)) } else { Err(errors) }
     }
@@ -167,7 +176,7 @@ fn check_points(decl: &HookDecl, points: &[Point]) -> Result<(), Failure> {
 }
 
 impl Hook {
-    fn new(decl: &Arc<HookDecl>, point: Point, script: usize, old: Option<&HookSet>) -> Self {
+    fn new(decl: &Arc<HookDecl>, point: Point, script: usize, events: &Events, old: Option<&HookSet>) -> Self {
         let same = |hook: &&Self| hook.point == point && hook.decl.name == decl.name;
         let old = old.and_then(|old| old.0.hooks.iter().find(same));
         Self {
@@ -176,8 +185,9 @@ impl Hook {
             script,
             counters: old.map(|old| Arc::clone(&old.counters)).unwrap_or_default(),
             records: old.map(|old| Arc::clone(&old.records)).unwrap_or_default(),
-            failure_log: LogGate::new(FAILURE_LINES_MAX),
+            failure_gate: LogGate::new(FAILURE_LINES_MAX),
             last_error: Mutex::default(),
+            events: events.clone(),
         }
     }
 
@@ -219,18 +229,30 @@ impl Hook {
         };
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let at_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        self.records.add(Record { at_ms, result: ended.name(), reason, before, after });
+        let vhost = given.vhost().to_owned();
+        self.records.add(Record { at_ms, result: ended.name(), reason, vhost, before, after });
     }
 
-    /// Says whose failure it was, and logs it.
+    /// Says whose failure it was, logs it, and tells who listens.
     #[cold]
-    pub(super) fn report(&self, failure: Failure) -> HookError {
+    pub(super) fn report(&self, failure: Failure, vhost: &str) -> HookError {
         let error = failure.of(&self.decl.name, &self.decl.script);
-        if let Some(suppressed) = self.failure_log.pass(Instant::now()) {
+        if let Some(suppressed) = self.failure_gate.pass(Instant::now()) {
             let (file, line) = (error.file.display(), error.line);
             let (hook, on_error) = (&error.hook, self.decl.on_error.as_str());
             let point = self.point.function();
             tracing::warn!(hook, point, %file, line, error = %error.text, on_error, suppressed, "hook failed");
+            self.events.tell(Kind::HookFailed, Some(vhost), || {
+                let mut table = Table::new().with("hook", hook.as_str()).with("point", point);
+                table.insert("script", error.file.to_string_lossy().as_ref());
+                if let Some(line) = error.line {
+                    table.insert("line", i64::from(line));
+                }
+                table.insert("error", error.text.as_str());
+                table.insert("on_error", on_error);
+                table.insert("state", if self.decl.shadow { "shadow" } else { "active" });
+                table.with("suppressed", i64::try_from(suppressed).unwrap_or(i64::MAX))
+            });
         }
         *self.last_error.lock() = Some(error.clone());
         error

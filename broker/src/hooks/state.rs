@@ -37,6 +37,17 @@ pub(super) enum Given<'a> {
     Declaring(&'a Declaring<'a>),
 }
 
+impl Given<'_> {
+    /// Where it happens.
+    pub(super) const fn vhost(&self) -> &str {
+        match self {
+            Self::Message(message, _) => message.vhost,
+            Self::Connecting(client) => client.vhost,
+            Self::Declaring(declaration) => declaration.vhost,
+        }
+    }
+}
+
 /// What a call that ended well wants.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Decision {

@@ -29,6 +29,10 @@ pub(super) fn may_see(call: &Call, opened: &Opened) -> bool {
 // Connections
 
 pub(super) fn list(call: &Call) -> Answer {
+    rows(call, Paging::OnDemand)
+}
+
+fn rows(call: &Call, paging: Paging) -> Answer {
     let mut rows: Vec<(ConnectionFacts, String)> = Vec::new();
     for facts in stats::reader(call)?.connections() {
         if let Some(opened) = facts.opened().filter(|opened| may_see(call, opened)) {
@@ -39,13 +43,13 @@ pub(super) fn list(call: &Call) -> Answer {
     rows.sort_by(|a, b| {
         (a.0.opened().map(|opened| &opened.vhost), &a.1).cmp(&(b.0.opened().map(|opened| &opened.vhost), &b.1))
     });
-    lists::list(call, Paging::OnDemand, rows, |(_, name)| name, |(facts, _)| shown(call, facts))
+    lists::list(call, paging, rows, |(_, name)| name, |(facts, _)| shown(call, facts))
 }
 
-/// Those of a vhost that the caller may enter.
+/// Those of a vhost that the caller may enter; RabbitMQ has no pages here.
 pub(super) fn of_vhost(call: &Call) -> Answer {
     call.vhost()?;
-    list(call)
+    rows(call, Paging::None)
 }
 
 pub(super) fn get(call: &Call) -> Answer {
@@ -143,6 +147,9 @@ fn shown(call: &Call, facts: &ConnectionFacts) -> Json {
     put("peer_cert_subject", json!(tls.and_then(|tls| tls.peer_cert_subject.as_ref())));
     put("peer_cert_issuer", json!(tls.and_then(|tls| tls.peer_cert_issuer.as_ref())));
     put("peer_cert_validity", json!(tls.and_then(|tls| tls.peer_cert_validity.as_ref())));
+    if stats::are_disabled(call) {
+        return Json::Object(shown);
+    }
     put("recv_cnt", json!(facts.reads));
     put("send_cnt", json!(facts.writes));
     put("send_pend", json!(facts.unsent_bytes));
@@ -178,35 +185,29 @@ fn channel_details(call: &Call, stats: &ConnectionStats, number: u16) -> Json {
 
 // Channels
 
-fn channel_rows(call: &Call, channels: Vec<ChannelFacts>) -> Answer {
+fn channel_rows(call: &Call, paging: Paging, channels: Vec<ChannelFacts>) -> Answer {
     let mut rows = channels;
     rows.retain(|channel| channel.opened().is_some_and(|opened| may_see(call, opened)));
     rows.sort_by(|a, b| {
         let key = |channel: &ChannelFacts| channel.opened().map(|opened| (opened.vhost.clone(), opened.name.clone()));
         (key(a), a.number).cmp(&(key(b), b.number))
     });
-    lists::list(
-        call,
-        Paging::OnDemand,
-        rows,
-        |channel| &channel.name,
-        |channel| Json::Object(shown_channel(call, channel)),
-    )
+    lists::list(call, paging, rows, |channel| &channel.name, |channel| Json::Object(shown_channel(call, channel)))
 }
 
 pub(super) fn channels(call: &Call) -> Answer {
-    channel_rows(call, stats::reader(call)?.channels())
+    channel_rows(call, Paging::OnDemand, stats::reader(call)?.channels())
 }
 
-/// Those of a vhost that the caller may enter.
+/// Those of a vhost that the caller may enter; RabbitMQ has no pages here.
 pub(super) fn channels_of_vhost(call: &Call) -> Answer {
     call.vhost()?;
-    channels(call)
+    channel_rows(call, Paging::None, stats::reader(call)?.channels())
 }
 
 pub(super) fn channels_of_connection(call: &Call) -> Answer {
     let connection = find(call, call.tags.is_monitor)?;
-    channel_rows(call, stats::reader(call)?.channels_of(&connection))
+    channel_rows(call, Paging::None, stats::reader(call)?.channels_of(&connection))
 }
 
 pub(super) fn channel(call: &Call) -> Answer {
@@ -215,6 +216,9 @@ pub(super) fn channel(call: &Call) -> Answer {
     let opened = channel.opened().ok_or_else(ApiError::object_not_found)?;
     only_own(call, call.tags.is_monitor, &opened.user)?;
     let mut shown = shown_channel(call, &channel);
+    if stats::are_disabled(call) {
+        return lists::one(call, Json::Object(shown));
+    }
     let of_channel = |consumer: &&ConsumerView| consumer.channel_name() == channel.name;
     let consumers = reader.consumers();
     let consumers: Vec<Json> =
@@ -259,7 +263,9 @@ fn shown_channel(call: &Call, channel: &ChannelFacts) -> Map<String, Json> {
     if let Some(since_ms) = channel.idle_since_ms {
         put("idle_since", json!(stats::time(since_ms)));
     }
-    if let Some(message_stats) = stats::message_stats(&channel.message_stats, stats::Of::Others) {
+    if let Some(message_stats) = stats::message_stats(&channel.message_stats, stats::Of::Others)
+        && !stats::are_disabled(call)
+    {
         put("message_stats", message_stats);
     }
     shown

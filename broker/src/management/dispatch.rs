@@ -1,16 +1,19 @@
 //! A request from its head to its answer, in the order of checks that RabbitMQ has: path, method, credentials, type of the body, type of the
 //! answer, the body, then the handler.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::http::header::{
-    ACCEPT, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, STRICT_TRANSPORT_SECURITY,
+    ACCEPT, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, EXPECT, LOCATION, STRICT_TRANSPORT_SECURITY,
     WWW_AUTHENTICATE,
 };
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 
 use super::call::{Answer, Call};
@@ -18,11 +21,14 @@ use super::endpoints::{Accepts, Endpoint, Run, Verb};
 use super::errors::ApiError;
 use super::guard::{Refused, Tags};
 use super::reply::Reply;
-use super::{Management, cors, outlet, paths, prometheus};
+use super::{Management, cors, help, outlet, paths, prometheus};
 use crate::events::acting_as;
 
 /// A body has to be whole by then.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
+/// A body that nobody wants is read up to here, in bytes and in time; cowboy has the same number of bytes.
+const PASSED_OVER_MAX: u64 = 1_000_000;
+const PASSING_DEADLINE: Duration = Duration::from_secs(5);
 /// An answer has to be there by then, unless it goes on.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -58,23 +64,40 @@ async fn respond(api: Arc<Management>, peer: SocketAddr, request: Request) -> Re
     if prometheus::is_page(request.uri().path()) {
         return Arc::clone(&api.pages).respond(request).await;
     }
-    let headers = request.headers().clone();
-    let is_preflight = request.method() == Method::OPTIONS;
-    let path = request.uri().path().to_owned();
+    let (head, body) = request.into_parts();
+    let mut body = Some(body);
+    let response = found(api, peer, &head, &mut body).await;
+    if let Some(body) = body {
+        pass_over(body, &head.headers).await;
+    }
+    response
+}
+
+/// The answer to a request; what is left of its body has not been looked at.
+async fn found(api: Arc<Management>, peer: SocketAddr, head: &Parts, body: &mut Option<Body>) -> Response<Body> {
+    let headers = &head.headers;
+    let is_preflight = head.method == Method::OPTIONS;
+    let path = head.uri.path().to_owned();
+    if let Some(page) = help::page(&path) {
+        return match head.method {
+            Method::GET | Method::HEAD => page.into_response(headers),
+            _ => Reply::empty(StatusCode::METHOD_NOT_ALLOWED).allow("HEAD, GET").into_response(headers),
+        };
+    }
     let Some(segments) = paths::segments(&path) else {
-        return not_of_the_api(&path, &api.decl.path_prefix).into_response(&headers);
+        return not_of_the_api(&path, &api.decl.path_prefix).into_response(headers);
     };
     if segments.first().is_some_and(String::is_empty) && segments.len() == 1 {
-        return redirect(&format!("{}/api/index.html", api.decl.path_prefix)).into_response(&headers);
+        return redirect(&format!("{}/api/index.html", api.decl.path_prefix)).into_response(headers);
     }
     let Some((endpoint, named)) = api.routes.find(&segments) else {
-        return ApiError::object_not_found().into_reply().into_response(&headers);
+        return ApiError::object_not_found().into_reply().into_response(headers);
     };
     let methods = endpoint.methods();
     let reply = if is_preflight {
         Reply::empty(StatusCode::OK).allow(&methods)
     } else {
-        match answer(Arc::clone(&api), endpoint, named, peer, request).await {
+        match answer(Arc::clone(&api), endpoint, named, peer, head, body).await {
             Ok(reply) => reply,
             Err(Refused::NoCredentials) => {
                 Reply::empty(StatusCode::UNAUTHORIZED).header(WWW_AUTHENTICATE, "Basic realm=\"RabbitMQ Management\"")
@@ -85,7 +108,7 @@ async fn respond(api: Arc<Management>, peer: SocketAddr, request: Request) -> Re
             Err(Refused::Error(error)) => error.into_reply(),
         }
     };
-    cors::allow(reply, &api.decl, &headers, is_preflight.then_some(methods.as_str())).into_response(&headers)
+    cors::allow(reply, &api.decl, headers, is_preflight.then_some(methods.as_str())).into_response(headers)
 }
 
 async fn answer(
@@ -93,12 +116,12 @@ async fn answer(
     endpoint: &'static Endpoint,
     named: Vec<(&'static str, String)>,
     peer: SocketAddr,
-    request: Request,
+    head: &Parts,
+    body: &mut Option<Body>,
 ) -> Result<Reply, Refused> {
     let refused = |status: StatusCode| Refused::Error(ApiError::new(status, "", ""));
-    let verb = Verb::of(request.method()).ok_or_else(|| refused(StatusCode::METHOD_NOT_ALLOWED))?;
+    let verb = Verb::of(&head.method).ok_or_else(|| refused(StatusCode::METHOD_NOT_ALLOWED))?;
     let operation = endpoint.operation(verb).ok_or_else(|| refused(StatusCode::METHOD_NOT_ALLOWED))?;
-    let (head, body) = request.into_parts();
     let part = |name: &str| named.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str());
     let header_vhost =
         head.headers.get("x-vhost").and_then(|value| value.to_str().ok()).filter(|name| !name.is_empty());
@@ -122,7 +145,7 @@ async fn answer(
     let call = Call {
         tags: Tags::of(&user.tags),
         query: head.uri.query().map(paths::query).unwrap_or_default(),
-        headers: head.headers,
+        headers: head.headers.clone(),
         named,
         peer,
         user,
@@ -182,18 +205,45 @@ async fn carry_out(call: Arc<Call>, run: Run) -> Answer {
 /// No request looks up permissions in more steps than this.
 const JUDGED_MAX: usize = 8;
 
-/// Reads a body that keeps its limit.
-async fn read(body: Body, headers: &HeaderMap, limit: usize) -> Result<Bytes, ApiError> {
+/// How long the body is going to be, if the client says so.
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
+}
+
+/// Reads a body and lets nobody read it after that. One that is announced as too long is left where it is.
+async fn read(body: &mut Option<Body>, headers: &HeaderMap, limit: usize) -> Result<Bytes, ApiError> {
     let too_large = || ApiError::bad_request("Exceeded HTTP request body size limit");
-    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|bytes| bytes > limit as u64) {
+    if announced(headers).is_some_and(|bytes| bytes > limit as u64) {
         return Err(too_large());
     }
+    let body = body.take().unwrap_or_default();
     match tokio::time::timeout(BODY_DEADLINE, axum::body::to_bytes(body, limit)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(_)) => Err(too_large()),
         Err(_) => Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not come in time")),
     }
+}
+
+/// Takes in a body that nobody wants, so that the connection can be used again. Many clients send a request without credentials first, body and all, and
+/// would find the connection closed under them while they write; cowboy reads as much for them. One that is longer, or waits to be asked for, is not worth it.
+async fn pass_over(mut body: Body, headers: &HeaderMap) {
+    if body.is_end_stream()
+        || headers.contains_key(EXPECT)
+        || announced(headers).is_some_and(|bytes| bytes > PASSED_OVER_MAX)
+    {
+        return;
+    }
+    let all = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+            bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+            if bytes > PASSED_OVER_MAX {
+                break;
+            }
+        }
+    };
+    // Whoever has not sent it by then is not waited for.
+    let _ = tokio::time::timeout(PASSING_DEADLINE, all).await;
 }
 
 fn content_type(headers: &HeaderMap) -> &str {
@@ -220,7 +270,7 @@ fn redirect(to: &str) -> Reply {
 /// What is not below `/api`.
 fn not_of_the_api(path: &str, prefix: &str) -> Reply {
     match path {
-        "/cli" => redirect(&format!("{prefix}/cli/index.html")),
+        "/cli" | "/cli/" => redirect(&format!("{prefix}/cli/index.html")),
         _ => ApiError::object_not_found().into_reply(),
     }
 }

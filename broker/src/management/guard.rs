@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::Management;
 use super::errors::ApiError;
 use crate::access::{Access, LoginError, Mechanism, Peer, Refusal, User};
+use crate::metrics::logins::Protocol;
 
 /// What the tags of a user allow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,22 +103,28 @@ impl Management {
             access.judge(&user).await;
             permitted = permits(who, &user, access, vhost, named_user);
         }
+        // As in RabbitMQ, whoever has the right password for the wrong endpoint has failed.
+        self.count_login(peer.ip(), &user.name, permitted.is_ok());
         permitted.map_err(Refused::Error)?;
         Ok(user)
     }
 
-    /// Checks a password, not on the event loop.
+    pub(super) fn count_login(&self, address: IpAddr, user: &str, is_let_in: bool) {
+        self.broker.metrics.logins.add(Protocol::Http, address, user, is_let_in);
+    }
+
+    /// Checks a password, not on the event loop. A wrong one is counted here; whether a right one lets its user in, the caller knows.
     pub(super) async fn login(&self, address: IpAddr, name: &str, password: &str) -> Result<Arc<User>, ApiError> {
-        let admission = self.attempts.admit(address, name).await;
+        let admission = self.broker.access.admit(address, name).await;
         let response = [b"\0", name.as_bytes(), b"\0", password.as_bytes()].concat();
         let peer = Peer { address };
         let (access, runtime) = (Arc::clone(&self.broker.access), tokio::runtime::Handle::current());
         let result =
             tokio::task::spawn_blocking(move || runtime.block_on(access.login(Mechanism::Plain, &response, peer)));
         let result = result.await.map_err(|_| ApiError::unavailable("the check of the password was broken off"))?;
-        self.attempts.judged(address, name, result.is_ok());
-        drop(admission);
+        admission.judged(result.is_ok());
         result.map_err(|error| {
+            self.count_login(address, name, false);
             tracing::warn!(%address, error = %error, "HTTP access denied");
             match error {
                 LoginError::Refused { reason: Refusal::NotFromLoopback, .. } => {

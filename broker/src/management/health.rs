@@ -71,8 +71,7 @@ pub(super) fn quorum_critical(_: &Call) -> Answer {
 
 pub(super) fn port(call: &Call) -> Answer {
     let port: u16 = call.named("port").parse().map_err(|_| ApiError::bad_request("Invalid port"))?;
-    let listeners = call.api.node.listeners.iter().filter(|listener| listener.is_amqp() || listener.is_http());
-    let ports: Vec<u16> = listeners.map(|listener| listener.address.port()).collect();
+    let ports: Vec<u16> = call.api.node.listeners.iter().map(|listener| listener.address.port()).collect();
     if ports.contains(&port) {
         return Ok(Reply::ok(json!({"status": "ok", "port": port})));
     }
@@ -82,8 +81,8 @@ pub(super) fn port(call: &Call) -> Answer {
 pub(super) fn protocols(call: &Call) -> Answer {
     let asked = call.named("protocols");
     let wanted: BTreeSet<String> = asked.split(',').map(|name| protocol(&name.to_lowercase()).to_owned()).collect();
-    let listeners = call.api.node.listeners.iter().filter(|listener| listener.is_amqp() || listener.is_http());
-    let active: BTreeSet<String> = listeners.map(|listener| listener.protocol.to_owned()).collect();
+    let active: BTreeSet<String> =
+        call.api.node.listeners.iter().map(|listener| listener.protocol.to_owned()).collect();
     let missing: Vec<&String> = wanted.difference(&active).collect();
     if missing.is_empty() {
         return Ok(Reply::ok(json!({"status": "ok", "protocols": active, "protocol": asked})));

@@ -7,13 +7,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value as Json, json};
 
-use super::attempts::Counts;
 use super::call::{Answer, Call};
 use super::errors::ApiError;
 use super::guard::Tags;
 use super::reply::Reply;
 use super::{lists, paths};
 use crate::access::{HashAlgorithm, PasswordHash, User};
+use crate::metrics::logins::{Attempts, Protocol};
 
 fn shown(user: &User) -> Json {
     json!({"name": user.name, "tags": user.tags, "is_internal_user": user.foreign.is_none()})
@@ -34,7 +34,9 @@ pub(super) async fn login(call: Arc<Call>) -> Answer {
         return Err(ApiError::bad_credentials());
     }
     let user = call.api.login(call.peer.ip(), name, password).await?;
-    if !Tags::of(&user.tags).is_manager {
+    let is_manager = Tags::of(&user.tags).is_manager;
+    call.api.count_login(call.peer.ip(), &user.name, is_manager);
+    if !is_manager {
         return Err(ApiError::not_authorised("Not management user"));
     }
     let value = STANDARD.encode(format!("{name}:{password}"));
@@ -51,36 +53,39 @@ pub(super) fn auth(_: &Call) -> Answer {
     Ok(Reply::ok(json!({"oauth_enabled": false})))
 }
 
-fn counts(counts: Counts) -> Json {
+fn counts(protocol: Protocol, attempts: Attempts) -> Json {
     json!({
-        "protocol": "http",
-        "auth_attempts": counts.succeeded + counts.failed,
-        "auth_attempts_succeeded": counts.succeeded,
-        "auth_attempts_failed": counts.failed,
+        "protocol": protocol.name(),
+        "auth_attempts": attempts.total(),
+        "auth_attempts_succeeded": attempts.succeeded,
+        "auth_attempts_failed": attempts.failed,
     })
 }
 
 pub(super) fn attempts(call: &Call) -> Answer {
     super::nodes::check_name(call)?;
-    lists::one(call, json!([counts(call.api.attempts.total())]))
+    let logins = &call.broker().metrics.logins;
+    let rows = Protocol::ALL.map(|protocol| counts(protocol, logins.total(protocol)));
+    lists::one(call, json!(rows))
 }
 
 pub(super) fn attempts_by_source(call: &Call) -> Answer {
     super::nodes::check_name(call)?;
-    let sources = call.api.attempts.by_source().into_iter().map(|((address, user), of_source)| {
-        let mut shown = counts(of_source);
+    let sources = call.broker().metrics.logins.by_source().into_iter().map(|(source, attempts)| {
+        let mut shown = counts(source.protocol, attempts);
         if let Some(object) = shown.as_object_mut() {
-            object.insert("remote_address".into(), json!(address));
-            object.insert("username".into(), json!(user));
+            object.insert("remote_address".into(), json!(source.address));
+            object.insert("username".into(), json!(source.user));
         }
         shown
     });
     lists::one(call, sources.collect())
 }
 
+/// The sums that Prometheus reads begin anew, too, as in RabbitMQ.
 pub(super) fn reset_attempts(call: &Call) -> Answer {
     super::nodes::check_name(call)?;
-    call.api.attempts.reset();
+    call.broker().metrics.logins.reset();
     Ok(Reply::done())
 }
 

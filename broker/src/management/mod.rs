@@ -5,7 +5,6 @@
 //! `access::changes`, policies, the registry of vhosts) with the calling user's permissions. Nothing here is on the way of a message, and nothing
 //! walks messages to answer a list.
 
-mod attempts;
 mod bindings;
 mod body;
 mod call;
@@ -20,6 +19,7 @@ mod exchanges;
 mod features;
 mod guard;
 mod health;
+mod help;
 mod limits;
 mod lists;
 mod login;
@@ -37,6 +37,7 @@ mod queues;
 mod reply;
 mod server;
 mod stats;
+mod unread;
 mod users;
 mod vhosts;
 mod x;
@@ -45,7 +46,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use self::attempts::Attempts;
 use self::endpoints::Routes;
 use self::prometheus::Pages;
 pub use self::server::serve;
@@ -60,7 +60,6 @@ pub struct Management {
     decl: ManagementDecl,
     node: NodeFacts,
     routes: Routes,
-    attempts: Attempts,
     /// What Prometheus may scrape here, too.
     pages: Arc<Pages>,
 }
@@ -115,8 +114,7 @@ impl Management {
     /// An API for this broker.
     pub fn new(broker: Arc<Broker>, decl: ManagementDecl, node: NodeFacts) -> Arc<Self> {
         let pages = Pages::new(Arc::clone(&broker), node.metrics_per_object);
-        let (routes, attempts) = (Routes::new(endpoints::TABLE), Attempts::default());
-        Arc::new(Self { broker, decl, node, routes, attempts, pages })
+        Arc::new(Self { broker, decl, node, routes: Routes::new(endpoints::TABLE), pages })
     }
 
     /// The node's name as tools expect one: `NAME@HOST`.

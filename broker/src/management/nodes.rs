@@ -29,12 +29,13 @@ pub(super) fn check_name(call: &Call) -> Result<(), ApiError> {
 
 pub(super) fn list(call: &Call) -> Answer {
     let reader = stats::reader(call)?;
-    lists::list(call, lists::Paging::None, vec![call.api.node_name()], |name| name, |_| node(&call.api, &reader))
+    let show = |_: &String| node(&call.api, &reader, stats::are_disabled(call));
+    lists::list(call, lists::Paging::None, vec![call.api.node_name()], |name| name, show)
 }
 
 pub(super) fn get(call: &Call) -> Answer {
     check_name(call)?;
-    lists::one(call, node(&call.api, &stats::reader(call)?))
+    lists::one(call, node(&call.api, &stats::reader(call)?, stats::are_disabled(call)))
 }
 
 /// Exchange types with what they say of themselves.
@@ -93,15 +94,18 @@ const RABBITMQ_PLUGINS: &[(&str, Option<&str>)] = &[
     ("rabbitmq_recent_history_exchange", Some("exchange_recent_history")),
 ];
 
-fn node(api: &Management, reader: &Reader<'_>) -> Json {
+/// The node; of a client that wants no statistics only that it is there.
+fn node(api: &Management, reader: &Reader<'_>, are_disabled: bool) -> Json {
     let broker = &api.broker;
+    let mut node = object(json!({
+        "name": api.node_name(), "type": "disc", "running": true, "being_drained": false,
+    }));
+    if are_disabled {
+        return Json::Object(node);
+    }
     let facts = reader.node();
     let process = facts.process;
-    let mut node = object(json!({
-        "name": api.node_name(),
-        "type": "disc",
-        "running": true,
-        "being_drained": false,
+    node.extend(object(json!({
         "os_pid": process.id.to_string(),
         "fd_total": process.max_fds,
         "sockets_total": process.max_fds,
@@ -111,7 +115,7 @@ fn node(api: &Management, reader: &Reader<'_>) -> Json {
         "disk_free_limit": facts.disk_free_limit,
         "disk_free_alarm": facts.disk_free_alarm,
         "proc_total": THREADS_MAX,
-        "run_queue": 0,
+        "run_queue": facts.waiting_tasks,
         "processors": facts.processors,
         "uptime": facts.uptime_ms,
         "rates_mode": "basic",
@@ -132,7 +136,7 @@ fn node(api: &Management, reader: &Reader<'_>) -> Json {
         "erlang_full_version": ERLANG_FULL_VERSION,
         "crypto_lib_version": CRYPTO_VERSION,
         "ra_open_file_metrics": {"ra_log_wal": 0, "ra_log_segment_writer": 0},
-    }));
+    })));
     for churn in Churn::ALL {
         stats::put(&mut node, churn.name(), facts.gauges.get(churn as usize));
     }
@@ -141,16 +145,26 @@ fn node(api: &Management, reader: &Reader<'_>) -> Json {
         ("fd_used", NodeGauge::FdUsed),
         ("sockets_used", NodeGauge::SocketsUsed),
         ("disk_free", NodeGauge::DiskFree),
+        ("proc_used", NodeGauge::ProcUsed),
+        ("context_switches", NodeGauge::ContextSwitches),
+        ("io_read_count", NodeGauge::IoReadCount),
+        ("io_read_bytes", NodeGauge::IoReadBytes),
+        ("io_write_count", NodeGauge::IoWriteCount),
+        ("io_write_bytes", NodeGauge::IoWriteBytes),
+        ("io_sync_count", NodeGauge::IoSyncCount),
+        ("msg_store_read_count", NodeGauge::DiskReads),
+        ("msg_store_write_count", NodeGauge::DiskWrites),
     ] {
         stats::put(&mut node, name, facts.gauges.get(gauge as usize));
     }
-    let counters = [("proc_used", process.threads), ("context_switches", process.context_switches)];
-    for (name, value) in counters.into_iter().chain(ERLANG_COUNTERS.iter().map(|name| (*name, 0))) {
-        stats::put_rate(&mut node, name, value, 0.0);
+    for name in ERLANG_COUNTERS {
+        stats::put_rate(&mut node, name, 0, 0.0);
     }
-    for name in AVERAGES {
-        node.insert((*name).to_owned(), json!(0.0));
-        node.insert(format!("{name}_details"), json!({"rate": 0.0}));
+    let [read, write, sync] = facts.io_mean_ms;
+    let known = [("io_read_avg_time", read), ("io_write_avg_time", write), ("io_sync_avg_time", sync)];
+    for (name, mean) in known.into_iter().chain(ERLANG_AVERAGES.iter().map(|name| (*name, 0.0))) {
+        node.insert(name.to_owned(), json!(mean));
+        node.insert(format!("{name}_details"), json!({"rate": mean}));
     }
     Json::Object(node)
 }
@@ -162,30 +176,17 @@ const THREADS_MAX: u64 = 32_768;
 const ERLANG_COUNTERS: &[&str] = &[
     "gc_num",
     "gc_bytes_reclaimed",
-    "io_read_count",
-    "io_read_bytes",
-    "io_write_count",
-    "io_write_bytes",
-    "io_sync_count",
     "io_seek_count",
     "io_reopen_count",
     "io_file_handle_open_attempt_count",
     "mnesia_ram_tx_count",
     "mnesia_disk_tx_count",
-    "msg_store_read_count",
-    "msg_store_write_count",
     "queue_index_read_count",
     "queue_index_write_count",
 ];
 
 /// Times in milliseconds, of the same kind.
-const AVERAGES: &[&str] = &[
-    "io_read_avg_time",
-    "io_write_avg_time",
-    "io_sync_avg_time",
-    "io_seek_avg_time",
-    "io_file_handle_open_attempt_avg_time",
-];
+const ERLANG_AVERAGES: &[&str] = &["io_seek_avg_time", "io_file_handle_open_attempt_avg_time"];
 
 fn auth_mechanisms(broker: &Broker) -> Json {
     let offered = broker.identity.mechanisms.split_whitespace();

@@ -6,8 +6,8 @@ use super::call::{Answer, Call};
 use super::errors::ApiError;
 use super::reply::Reply;
 use super::{body, lists, nodes, stats};
-use crate::metrics::Stat;
-use crate::metrics::read::{Churn, Number, Reader};
+use crate::metrics::node::GAUGES;
+use crate::metrics::read::{Churn, MessageFacts, NodeGauge, Numbers, Reader, Together};
 use crate::vhost::registry::CLUSTER_NAME;
 
 pub(super) fn get(call: &Call) -> Answer {
@@ -29,13 +29,18 @@ pub(super) fn get(call: &Call) -> Answer {
         "erlang_full_version": nodes::ERLANG_FULL_VERSION,
         "crypto_lib_version": nodes::CRYPTO_VERSION,
         "release_series_support_status": "supported",
-        "disable_stats": false,
-        "enable_queue_totals": false,
+        "disable_stats": stats::are_disabled(call),
+        "enable_queue_totals": call.is_asked("enable_queue_totals"),
         "default_queue_type": "classic",
         "is_op_policy_updating_enabled": true,
         "statistics_db_event_queue": 0,
     });
     let Some(object) = overview.as_object_mut() else { return lists::one(call, overview) };
+    if stats::are_disabled(call) {
+        object.insert("node".into(), json!(call.api.node_name()));
+        object.insert("object_totals".into(), names(call)?);
+        return lists::one(call, overview);
+    }
     match call.tags.is_monitor {
         true => totals(&reader, object),
         false => totals_of_visible(call, &reader, object)?,
@@ -50,24 +55,36 @@ pub(super) fn get(call: &Call) -> Answer {
 
 const LENGTHS: [&str; 3] = ["messages", "messages_ready", "messages_unacknowledged"];
 
+/// How many of what is known without asking queues.
+fn names(call: &Call) -> Result<Json, ApiError> {
+    let vhosts = if call.tags.is_monitor { call.broker().vhosts.list() } else { call.listed_vhosts()? };
+    let (exchanges, queues) = vhosts
+        .iter()
+        .map(|vhost| vhost.counts())
+        .fold((0, 0), |(exchanges, queues), counts| (exchanges + counts.0, queues + counts.1));
+    let mut names = json!({"queues": queues, "exchanges": exchanges});
+    if call.tags.is_monitor {
+        names["connections"] = json!(call.broker().metrics.connections.list().len());
+    }
+    Ok(names)
+}
+
 fn totals(reader: &Reader<'_>, overview: &mut Map<String, Json>) {
     let facts = reader.overview();
-    let mut put = |key: &str, value: Json| overview.insert(key.to_owned(), value);
-    // Nothing here is read from disk on behalf of one message, so there are no such counters.
-    put("message_stats", stats::message_stats(&facts.message_stats, stats::Of::Others).unwrap_or_else(|| json!({})));
-    let mut lengths = Map::new();
-    for (at, name) in LENGTHS.iter().enumerate() {
-        stats::put(&mut lengths, name, facts.queue_totals.get(at));
+    let mut message_stats = match stats::message_stats(&facts.message_stats, stats::Of::Others) {
+        Some(Json::Object(shown)) => shown,
+        Some(_) | None => Map::new(),
+    };
+    // Messages of all queues; those of each queue are not counted.
+    for (name, gauge) in [("disk_reads", NodeGauge::DiskReads), ("disk_writes", NodeGauge::DiskWrites)] {
+        stats::put(&mut message_stats, name, facts.gauges.get(gauge as usize));
     }
-    put("queue_totals", Json::Object(lengths));
-    let mut churn = Map::new();
-    for kind in Churn::ALL {
-        stats::put(&mut churn, kind.name(), facts.gauges.get(kind as usize));
-    }
-    put("churn_rates", Json::Object(churn));
+    overview.insert("message_stats".to_owned(), Json::Object(message_stats));
+    overview.insert("queue_totals".to_owned(), lengths(&facts.queue_totals));
+    overview.insert("churn_rates".to_owned(), churn(&facts.gauges));
     let totals = facts.object_totals;
-    put(
-        "object_totals",
+    overview.insert(
+        "object_totals".to_owned(),
         json!({
             "connections": totals.connections, "channels": totals.channels, "queues": totals.queues,
             "exchanges": totals.exchanges, "consumers": totals.consumers,
@@ -75,22 +92,31 @@ fn totals(reader: &Reader<'_>, overview: &mut Map<String, Json>) {
     );
 }
 
-/// Of the vhosts that the caller may enter.
+fn lengths(numbers: &Numbers<3>) -> Json {
+    let mut shown = Map::new();
+    for (at, name) in LENGTHS.iter().enumerate() {
+        stats::put(&mut shown, name, numbers.get(at));
+    }
+    Json::Object(shown)
+}
+
+fn churn(gauges: &Numbers<GAUGES>) -> Json {
+    let mut shown = Map::new();
+    for kind in Churn::ALL {
+        stats::put(&mut shown, kind.name(), gauges.get(kind as usize));
+    }
+    Json::Object(shown)
+}
+
+/// Of the vhosts that the caller may enter. What came and went is the node's, as in RabbitMQ.
 fn totals_of_visible(call: &Call, reader: &Reader<'_>, overview: &mut Map<String, Json>) -> Result<(), ApiError> {
     let vhosts = call.listed_vhosts()?;
-    let mut lengths = [(0, 0.0); 3];
-    let mut counted = [(0, 0.0); Stat::ALL.len()];
+    let (mut waiting, mut counted) = (Together::default(), Together::default());
     for vhost in &vhosts {
         let facts = reader.vhost(vhost);
-        let add = |sum: &mut (u64, f64), number: Number<'_>| *sum = (sum.0 + number.value, sum.1 + number.rate);
-        lengths.iter_mut().enumerate().for_each(|(at, sum)| add(sum, facts.lengths.get(at)));
-        counted.iter_mut().zip(Stat::ALL).for_each(|(sum, stat)| add(sum, facts.message_stats.get(stat)));
+        waiting.add(&facts.lengths);
+        counted.add(&facts.message_stats.0);
     }
-    let object = |names: &[&str], sums: &[(u64, f64)]| {
-        let mut shown = Map::new();
-        names.iter().zip(sums).for_each(|(name, (value, rate))| stats::put_rate(&mut shown, name, *value, *rate));
-        Json::Object(shown)
-    };
     let is_visible = |vhost: &str| vhosts.iter().any(|visible| *visible.name == *vhost);
     let connections = reader.connections();
     let own = connections.iter().filter(|facts| facts.opened().is_some_and(|opened| is_visible(&opened.vhost)));
@@ -98,10 +124,11 @@ fn totals_of_visible(call: &Call, reader: &Reader<'_>, overview: &mut Map<String
     let queues: Vec<_> = vhosts.iter().flat_map(|vhost| vhost.queues()).collect();
     let consumers: u64 = queues.iter().filter_map(|queue| queue.handle.report()).map(|report| report.consumers).sum();
     let exchanges: usize = vhosts.iter().map(|vhost| vhost.counts().0).sum();
-    let has_counted = counted.iter().any(|(value, _)| *value > 0);
-    let message_stats = if has_counted { object(&Stat::ALL.map(Stat::name), &counted) } else { json!({}) };
+    let counted = MessageFacts(counted.sums());
+    let message_stats = stats::message_stats(&counted, stats::Of::Others).unwrap_or_else(|| json!({}));
     overview.insert("message_stats".to_owned(), message_stats);
-    overview.insert("queue_totals".to_owned(), object(&LENGTHS, &lengths));
+    overview.insert("queue_totals".to_owned(), lengths(&waiting.sums()));
+    overview.insert("churn_rates".to_owned(), churn(&reader.node().gauges));
     let totals = json!({
         "connections": connections, "channels": channels, "queues": queues.len(), "exchanges": exchanges,
         "consumers": consumers,

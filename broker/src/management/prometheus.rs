@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use axum::http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, VARY};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::task::JoinError;
 
 use super::{paths, reply, server};
 use crate::metrics::prometheus::{self, Filter, Scope};
@@ -25,13 +26,13 @@ const PAGES_AT_A_TIME_MAX: usize = 2;
 pub struct Pages {
     broker: Arc<Broker>,
     per_object: bool,
-    places: Semaphore,
+    places: Arc<Semaphore>,
 }
 
 impl Pages {
     /// Of this broker; `per_object` is whether `/metrics` has a series for each object.
     pub fn new(broker: Arc<Broker>, per_object: bool) -> Arc<Self> {
-        Arc::new(Self { broker, per_object, places: Semaphore::new(PAGES_AT_A_TIME_MAX) })
+        Arc::new(Self { broker, per_object, places: Arc::new(Semaphore::new(PAGES_AT_A_TIME_MAX)) })
     }
 
     /// Which page a path and its query mean; none when there is no such page, or a sentence when the query is wrong.
@@ -65,20 +66,16 @@ impl Pages {
             refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return refused;
         }
-        // The semaphore is never closed.
-        let place = self.places.acquire().await;
         let broker = Arc::clone(&self.broker);
         let packs = reply::takes_gzip(request.headers());
-        let page = tokio::task::spawn_blocking(move || {
+        let page = made(&self.places, move || {
             let text = prometheus::page(&broker, &scope).into_bytes();
             match packs.then(|| reply::gzip(&text)) {
                 Some(Ok(packed)) => (packed, true),
                 Some(Err(_)) | None => (text, false),
             }
         });
-        let answer = page.await;
-        drop(place);
-        match answer {
+        match page.await {
             Ok((bytes, is_packed)) => {
                 let mut response = Response::new(Body::from(bytes));
                 let headers = response.headers_mut();
@@ -94,6 +91,22 @@ impl Pages {
             }
         }
     }
+}
+
+/// Makes something on a thread for slow work when there is a place for it. The place is the work's and not the request's: a client that hangs up makes
+/// no room while the work goes on.
+async fn made<T: Send + 'static>(
+    places: &Arc<Semaphore>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    // The semaphore is never closed.
+    let place = Arc::clone(places).acquire_owned().await;
+    tokio::task::spawn_blocking(move || {
+        let done = work();
+        drop(place);
+        done
+    })
+    .await
 }
 
 /// Whether a path is one of these pages.
@@ -115,10 +128,38 @@ fn plain(status: StatusCode, text: &str) -> Response<Body> {
 }
 
 fn fix(headers: &mut HeaderMap, content_type: &'static str) {
-    const FIXED: [(HeaderName, &str); 3] =
-        [(CACHE_CONTROL, "no-cache"), (VARY, "accept-encoding"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    reply::protect(headers);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    for (name, value) in FIXED {
-        headers.insert(name, HeaderValue::from_static(value));
+    headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_page_keeps_its_place_when_the_client_hangs_up() {
+        let places = Arc::new(Semaphore::new(1));
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let (end, may_end) = mpsc::channel::<()>();
+        let page = tokio::spawn({
+            let places = Arc::clone(&places);
+            async move {
+                let work = move || {
+                    let _ = begun.send(());
+                    let _ = may_end.recv();
+                };
+                made(&places, work).await
+            }
+        });
+        has_begun.await.expect("the work began");
+        page.abort();
+        assert!(page.await.is_err_and(|error| error.is_cancelled()));
+        assert_eq!(places.available_permits(), 0, "the work still goes on");
+        drop(end);
+        let place = tokio::time::timeout(std::time::Duration::from_secs(60), places.acquire()).await;
+        assert!(place.is_ok(), "the place is free when the work is over");
     }
 }

@@ -119,17 +119,8 @@ impl Reply {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = this.status;
         let headers = response.headers_mut();
-        let fixed = [
-            (CACHE_CONTROL, "no-cache"),
-            (VARY, "accept, accept-encoding, origin"),
-            (CONTENT_SECURITY_POLICY, CONTENT_POLICY),
-            (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-            (X_FRAME_OPTIONS, "DENY"),
-            (REFERRER_POLICY, "no-referrer"),
-        ];
-        for (name, value) in fixed {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
+        protect(headers);
+        headers.insert(VARY, HeaderValue::from_static("accept, accept-encoding, origin"));
         headers.extend(this.headers);
         match this.content {
             Content::Nothing | Content::Json(_) => {}
@@ -146,6 +137,20 @@ impl Reply {
             }
         }
         response
+    }
+}
+
+/// What every answer has, of the API and of metrics: it is kept by nobody, and a browser that is led to it does nothing with it.
+pub(super) fn protect(headers: &mut HeaderMap) {
+    let fixed = [
+        (CACHE_CONTROL, "no-cache"),
+        (CONTENT_SECURITY_POLICY, CONTENT_POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (X_FRAME_OPTIONS, "DENY"),
+        (REFERRER_POLICY, "no-referrer"),
+    ];
+    for (name, value) in fixed {
+        headers.insert(name, HeaderValue::from_static(value));
     }
 }
 

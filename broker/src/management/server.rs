@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
+use super::unread::Unread;
 use super::{Management, dispatch};
 use crate::tls::{self, Refused, Server};
 
@@ -23,6 +24,8 @@ use crate::tls::{self, Refused, Server};
 const CONNECTIONS_MAX: usize = 1000;
 /// The head of a request has to be whole by then; so long may a connection do nothing, too.
 const HEAD_DEADLINE: Duration = Duration::from_secs(30);
+/// Whoever reads nothing of an answer for so long loses it, and his place.
+const UNREAD_DEADLINE: Duration = Duration::from_secs(30);
 /// TLS has to be agreed on by then.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// What the head of a request, and what has been read of a body, may take.
@@ -107,8 +110,28 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)
         .max_buf_size(BUFFER_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(Unread::new(stream, UNREAD_DEADLINE)), TowerToHyperService::new(router));
     if let Err(error) = served.await {
         tracing::debug!(%peer, error = %error, "a connection over HTTP ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_no_answer_loses_its_place() {
+        let (mut client, server) = tokio::io::duplex(1024);
+        client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("the request fits");
+        let answer = |_: SocketAddr, _: Request| async { Response::new(Body::from(vec![0; 1024 * 1024])) };
+        let begun = Instant::now();
+        speak(answer, server, (Ipv4Addr::LOCALHOST, 1).into()).await;
+        assert!(begun.elapsed() <= 2 * UNREAD_DEADLINE, "{:?}", begun.elapsed());
     }
 }

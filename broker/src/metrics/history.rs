@@ -70,6 +70,12 @@ impl Sampled {
         }
         Self { samples, avg_rate, avg }
     }
+
+    /// With what another was at the same times.
+    pub(super) fn add(&mut self, other: &Self) {
+        let samples = self.samples.iter().zip(&other.samples);
+        *self = Self::of(samples.map(|((at_ms, value), (_, other))| (*at_ms, value + other)).collect());
+    }
 }
 
 /// See the module. `N` numbers are looked at together.
@@ -265,6 +271,14 @@ mod tests {
 
     fn range(age_secs: u64, incr_secs: u64) -> Range {
         Range::new(age_secs, incr_secs).expect("a valid range")
+    }
+
+    #[test]
+    fn what_several_were_at_one_time_is_added() {
+        let mut sum = Sampled::of(vec![(10_000, 7), (5_000, 2)]);
+        sum.add(&Sampled::of(vec![(10_000, 20), (5_000, 10)]));
+        let expected = Sampled { samples: vec![(10_000, 27), (5_000, 12)], avg_rate: Some(3.0), avg: Some(19.5) };
+        assert_eq!(sum, expected);
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod cells;
 pub mod connections;
 pub mod exchanges;
 pub mod history;
+pub mod logins;
 pub mod node;
 pub mod prometheus;
 pub mod queues;

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::cells::shared;
 use super::connections::Connections;
 use super::history::{GLOBAL, History};
+use super::logins::Logins;
 use super::stats::STATS;
 
 /// Counters of a vhost or the node that have a history: [`Stat::ALL`](super::Stat::ALL), then messages, ready and unacked, then bytes received
@@ -19,54 +20,8 @@ pub const LENGTHS_AT: usize = STATS;
 /// Where bytes stand.
 pub const BYTES_AT: usize = STATS + 3;
 
-/// Of the node beside that: churn in the order of [`super::read::Churn`], memory, file descriptors, sockets, free disk.
-pub const GAUGES: usize = 11;
-
-/// Who logs in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Protocol {
-    /// AMQP 0-9-1.
-    Amqp091,
-    /// The HTTP API.
-    Http,
-}
-
-impl Protocol {
-    /// All, in their order.
-    pub const ALL: [Self; 2] = [Self::Amqp091, Self::Http];
-
-    /// As metrics name it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Amqp091 => "amqp091",
-            Self::Http => "http",
-        }
-    }
-}
-
-/// Logins by protocol.
-#[derive(Debug, Default)]
-pub struct Logins([[AtomicU64; 2]; 2]);
-
-impl Logins {
-    /// Somebody was let in, or not.
-    pub fn add(&self, protocol: Protocol, is_let_in: bool) {
-        let [refused, let_in] = &self.0[protocol as usize];
-        shared(if is_let_in { let_in } else { refused }, 1);
-    }
-
-    /// Those let in and those refused, since the start or the last reset.
-    pub fn get(&self, protocol: Protocol) -> (u64, u64) {
-        let [refused, let_in] = &self.0[protocol as usize];
-        (let_in.load(Relaxed), refused.load(Relaxed))
-    }
-
-    /// Begins anew.
-    pub fn reset(&self) {
-        self.0.iter().flatten().for_each(|counter| counter.store(0, Relaxed));
-    }
-}
+/// Of the node beside that: churn in the order of [`super::read::Churn`], then [`super::read::NodeGauge`].
+pub const GAUGES: usize = 20;
 
 /// Where messages went that died.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,10 +92,6 @@ pub struct Metrics {
     pub logins: Logins,
     /// What died.
     pub deaths: Deaths,
-    /// Messages written for queues.
-    pub disk_writes: AtomicU64,
-    /// Messages read back for queues.
-    pub disk_reads: AtomicU64,
     node: Mutex<History<SUMS>>,
     gauges: Mutex<History<GAUGES>>,
     vhosts: Mutex<HashMap<Arc<str>, History<SUMS>>>,
@@ -154,8 +105,6 @@ impl Metrics {
             connections: Connections::default(),
             logins: Logins::default(),
             deaths: Deaths::default(),
-            disk_writes: AtomicU64::new(0),
-            disk_reads: AtomicU64::new(0),
             node: Mutex::new(History::new(GLOBAL)),
             gauges: Mutex::new(History::new(GLOBAL)),
             vhosts: Mutex::default(),

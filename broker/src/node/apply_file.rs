@@ -1,7 +1,8 @@
 //! Doing what the topology file says by now, while the broker runs.
 //!
-//! All or nothing as far as that can be known beforehand: a file with a mistake, hooks that do not compile, or a step that would lose messages leave everything as it
-//! is, and the log says why. Then users, permissions, vhosts and what is in them become what the file says, as by `broker apply`; what the file no longer says of
+//! All or nothing. A file with a mistake, hooks that do not compile, more of something than there may be, or a step that would lose messages leave everything as it
+//! is, and the log says why. If a step fails all the same, because somebody has filled a queue meanwhile or a plugin refuses, the steps before it are taken
+//! back and the hooks that were in force are so again. Otherwise users, permissions, vhosts and what is in them become what the file says, as by `broker apply`; what the file no longer says of
 //! users, permissions, policies and limits is forgotten, as the next start would forget it. Exchanges, queues and bindings that left the file stay. What only
 //! a start reads is named in the log.
 
@@ -14,7 +15,7 @@ use super::reload::tell;
 use crate::origin::Origin;
 use crate::runtime::Broker;
 use crate::runtime::hands::BrokerHands;
-use crate::topology::plan::{Plan, Prune, Wish, carry_out};
+use crate::topology::plan::{Before, Plan, Prune, Wish, carry_out, undo};
 use crate::topology::schema::Topology;
 
 /// Reads the file; what is wrong with it comes as lines for people.
@@ -39,8 +40,8 @@ pub struct FileInForce {
 enum Failure {
     /// Nothing was changed.
     Refused(Vec<String>),
-    /// A step failed after others had been done.
-    Halfway { failed: String, done: Vec<String>, left: Vec<String> },
+    /// A step failed, and those before it were taken back, but for what `remains`.
+    TakenBack { failed: String, remains: Vec<String> },
 }
 
 impl FileInForce {
@@ -77,12 +78,13 @@ impl FileInForce {
                     "the topology file was not taken over; everything stays as it was"
                 );
             }
-            Err(Failure::Halfway { failed, done, left }) => {
+            Err(Failure::TakenBack { failed, remains }) => {
                 counts.failed.fetch_add(1, Relaxed);
-                done.iter().for_each(|step| tracing::info!("topology file: {step}"));
-                left.iter().for_each(|step| tracing::warn!("topology file: not tried: {step}"));
+                tracing::error!("topology file: failed: {failed}");
+                remains.iter().for_each(|what| tracing::error!("topology file: not taken back: {what}"));
+                let but = if remains.is_empty() { "" } else { " but for what could not be taken back" };
                 tracing::error!(
-                    "topology file: {failed}; what was done before stays, send SIGHUP again once this is mended"
+                    "the topology file was not taken over; everything is as it was before{but}; send SIGHUP again once this is mended"
                 );
             }
         }
@@ -98,12 +100,14 @@ impl FileInForce {
         if !refusals.is_empty() {
             return Err(Failure::Refused(refusals));
         }
-        // First, because they can still be refused: then nothing has been changed.
-        let hooks = self.broker.replace_hooks(&topology.hooks);
-        tell(&hooks);
-        if hooks.is_err() {
-            return Err(Failure::Refused(Vec::new()));
-        }
+        // First, so that no exchange is there for a moment without the hooks that guard it.
+        let hooks = match self.broker.exchange_hooks(&topology.hooks) {
+            Ok(exchanged) => exchanged,
+            Err(errors) => {
+                tell(&Err(errors));
+                return Err(Failure::Refused(Vec::new()));
+            }
+        };
         for note in &plan.notes {
             tracing::warn!("topology file: {note}");
         }
@@ -111,10 +115,14 @@ impl FileInForce {
         for section in needs_restart(running, &topology) {
             tracing::warn!("topology file: '{section}' has changed, which takes a restart");
         }
+        let before = Before::of(&plan, &topology.owner, &hands.target());
         let result = carry_out(&plan, &topology, &hands.target(), wish);
-        if let Some(failed) = result.failed {
-            return Err(Failure::Halfway { failed, done: result.done, left: result.left });
+        if let Some(failed) = result.failed.clone() {
+            let remains = undo(&plan, &result, &before, &topology.owner, &hands.target());
+            self.broker.put_back_hooks(hooks);
+            return Err(Failure::TakenBack { failed, remains });
         }
+        tell(&Ok(self.broker.hooks.keep(hooks)));
         *running = topology;
         Ok(result.done)
     }

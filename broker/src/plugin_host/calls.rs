@@ -146,4 +146,16 @@ mod tests {
             (0..2).map(|_| outer.enter(|| under_way().into_iter().find(|call| call.site == outer))).collect();
         assert_ne!(twice.first(), twice.last(), "each call has a number of its own");
     }
+
+    #[test]
+    fn exchanges_that_take_turns_are_timed_alike() {
+        for count in [2, 3, 4, 8, 10] {
+            let sites: Vec<_> = (0..count).map(|_| (Site::new(), RouteTimes::default())).collect();
+            for _ in 0..20 * ROUTES_PER_TIMED_ROUTE {
+                sites.iter().for_each(|(site, times)| site.enter_timed(times, || ()));
+            }
+            let timed: Vec<u64> = sites.iter().map(|(_, times)| times.read().buckets.iter().sum()).collect();
+            assert!(timed.iter().all(|timed| (19..=21).contains(timed)), "of {count}: {timed:?}");
+        }
+    }
 }

@@ -20,7 +20,7 @@ use super::transactions::Transactions;
 use crate::access::Access;
 use crate::amqp::{Identity, Limits};
 use crate::events::{Events, Kind};
-use crate::hooks::{HookDecl, HookError, Hooks, Reloaded};
+use crate::hooks::{Exchanged, HookDecl, HookError, Hooks, Reloaded};
 use crate::message;
 use crate::metrics::Metrics;
 use crate::queue::{Input, Notice, Outlet};
@@ -121,11 +121,28 @@ impl Broker {
     /// # Errors
     /// What is wrong with the new ones; then the old ones stay.
     pub fn replace_hooks(&self, decls: &[HookDecl]) -> Result<Reloaded, Vec<HookError>> {
-        let reloaded = self.hooks.replace(decls)?;
+        self.exchange_hooks(decls).map(|exchanged| self.hooks.keep(exchanged))
+    }
+
+    /// As [`Hooks::exchange`], with what follows for vhosts.
+    ///
+    /// # Errors
+    /// As of [`Self::replace_hooks`].
+    pub fn exchange_hooks(&self, decls: &[HookDecl]) -> Result<Exchanged, Vec<HookError>> {
+        let exchanged = self.hooks.exchange(decls)?;
+        if exchanged.reloaded == Reloaded::Replaced {
+            self.vhosts.list().iter().for_each(|vhost| vhost.on_hooks_changed());
+        }
+        Ok(exchanged)
+    }
+
+    /// As [`Hooks::put_back`], with what follows for vhosts.
+    pub fn put_back_hooks(&self, exchanged: Exchanged) {
+        let reloaded = exchanged.reloaded;
+        self.hooks.put_back(exchanged);
         if reloaded == Reloaded::Replaced {
             self.vhosts.list().iter().for_each(|vhost| vhost.on_hooks_changed());
         }
-        Ok(reloaded)
     }
 
     /// The vhost of that name.

@@ -421,7 +421,9 @@ async fn login(broker: &Arc<Broker>, session: &mut Session, peer: SocketAddr) {
     // The deadline of the handshake holds while a backend thinks, too.
     let time = broker.limits.handshake_timeout;
     let by_certificate = session.login_of_certificate();
-    let result = match tokio::time::timeout(time, check_login(broker, &login, by_certificate, peer)).await {
+    // Once a connection, and no part of its task from then on.
+    let checked = Box::pin(check_login(broker, &login, by_certificate, peer));
+    let result = match tokio::time::timeout(time, checked).await {
         Ok(result) => result,
         Err(_) => Err(LoginRefused {
             user: None,
@@ -446,7 +448,14 @@ async fn check_login(
         return broker.access.login_external(name, peer).await.map_err(LoginRefused::from);
     }
     match Mechanism::parse(&login.mechanism) {
-        Ok(mechanism) => broker.access.login(mechanism, &login.response, peer).await.map_err(LoginRefused::from),
+        Ok(mechanism) => {
+            let name = mechanism.user_name(&login.response).unwrap_or_default();
+            // Waiting for earlier failures counts as the handshake's time, too.
+            let admission = broker.access.admit(peer.address, &name).await;
+            let result = broker.access.login(mechanism, &login.response, peer).await;
+            admission.judged(result.is_ok());
+            result.map_err(LoginRefused::from)
+        }
         Err(error) => Err(LoginRefused { user: None, reason: error.to_string(), is_malformed: true }),
     }
 }
@@ -474,18 +483,25 @@ mod tests {
     use crate::amqp::frame::{self, FrameKind, HEARTBEAT};
     use crate::amqp::handshake::PROTOCOL_HEADER;
     use crate::amqp::method::*;
+    use crate::metrics::logins::Protocol;
     use crate::runtime::session::tests::broker;
 
     const BODY_BYTES: usize = 1_500_000;
 
-    /// A login with a heartbeat of a second, and a publish that comes back because nobody takes it.
-    fn requests() -> Vec<u8> {
+    /// A login with a heartbeat of a second.
+    fn opening() -> Vec<u8> {
         let mut out = PROTOCOL_HEADER.to_vec();
         let (client_properties, response) = (TableRef::new(&[]), b"\0guest\0guest");
         let start_ok = ConnectionStartOk { client_properties, mechanism: "PLAIN", response, locale: "en_US" };
         frame::write_method(&mut out, 0, start_ok);
         frame::write_method(&mut out, 0, ConnectionTuneOk { channel_max: 2047, frame_max: 131_072, heartbeat: 1 });
         frame::write_method(&mut out, 0, ConnectionOpen { virtual_host: "/", capabilities: "", insist: false });
+        out
+    }
+
+    /// A login, and a publish that comes back because nobody takes it.
+    fn requests() -> Vec<u8> {
+        let mut out = opening();
         frame::write_method(&mut out, 1, ChannelOpen { out_of_band: "" });
         let (exchange, routing_key) = ("", "nobody");
         let publish = BasicPublish { ticket: 0, exchange, routing_key, mandatory: true, immediate: false };
@@ -539,6 +555,35 @@ mod tests {
         client.write_all(&[b'x'; 1000]).await.unwrap();
         drop(client);
         task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_failed_before_waits_and_the_same_user_from_elsewhere_does_not() {
+        let broker = broker();
+        let logins = || broker.metrics.logins.total(Protocol::Amqp091).succeeded;
+        let guessing = std::net::IpAddr::from(Ipv4Addr::LOCALHOST);
+        for _ in 0..5 {
+            broker.access.admit(guessing, "guest").await.judged(false);
+        }
+        // One guess is being looked at, for as long as this test likes.
+        let guess = broker.access.admit(guessing, "guest").await;
+        let mut clients = Vec::new();
+        for address in [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 2)] {
+            let (mut client, server) = tokio::io::duplex(4096);
+            client.write_all(&opening()).await.unwrap();
+            tokio::spawn(serve(Arc::clone(&broker), server, SocketAddr::from((address, 1)).into()));
+            clients.push(client);
+        }
+        let count = async |wanted| {
+            while logins() < wanted {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), count(1)).await.expect("the user elsewhere is let in");
+        let sources = broker.metrics.logins.by_source();
+        assert_eq!(sources.iter().map(|(source, _)| source.address.as_str()).collect::<Vec<_>>(), ["127.0.0.2"]);
+        guess.judged(false);
+        tokio::time::timeout(Duration::from_secs(5), count(2)).await.expect("then it is the next one's turn");
     }
 
     #[tokio::test]

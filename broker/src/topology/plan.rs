@@ -2,12 +2,15 @@
 //!
 //! [`Plan::make`] compares the file with a [`snapshot`](super::snapshot()) and changes nothing. [`carry_out`] does what a plan says, through the entries that clients
 //! and operators use. What the file does not name stays as it is; only with [`Prune`] is removed what the same file has declared before, which [`marks`]
-//! remember. Messages are never lost unasked: a step that would lose some is refused unless it is forced. No secret is in a plan.
+//! remember. Messages are never lost unasked: a step that would lose some is refused unless it is forced. No secret is in a plan. What fails all the same ends
+//! it half done; who wants all or nothing goes back by [`undo()`].
 
 mod carry_out;
 mod diff;
 mod differences;
 pub mod marks;
+mod room;
+mod undo;
 
 use std::fmt;
 
@@ -16,6 +19,7 @@ use serde_json::{Value as Json, json};
 use sha2::{Digest as _, Sha256};
 
 pub use self::carry_out::{CarriedOut, carry_out, mark_at_start};
+pub use self::undo::{Before, undo};
 use super::schema::{BindingDecl, Topology};
 use crate::access::Access;
 use crate::origin::Origin;

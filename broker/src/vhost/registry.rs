@@ -204,6 +204,11 @@ impl Vhosts {
         visible.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
+    /// How many there are of those that count for the limit: the broker's own do, too.
+    pub fn global_parameter_count(&self) -> usize {
+        self.global_parameters.lock().len()
+    }
+
     /// One of them, or of the broker's own.
     pub fn internal(&self, name: &str) -> Option<Json> {
         self.global_parameters.lock().get(name).cloned()

@@ -361,7 +361,7 @@ mod tests {
 
     #[test]
     fn table_that_is_too_short_is_refused() {
-        let mut table = ExchangeTypeTable::new(0, 0);
+        let mut table = ExchangeTypeTable::new(0, 0, 0);
         table.size = TABLE_BYTES_MIN as u32 - 1;
         // SAFETY: the table is longer than it says.
         assert!(unsafe { ExchangeTypeTable::copied(&raw const table) }.is_none());

@@ -127,6 +127,9 @@ enum Permission {
         name: String,
         #[command(flatten)]
         vhost: InVhost,
+        /// Only say what would be taken away
+        #[arg(short = 'n', long)]
+        dry_run: bool,
     },
     /// Say which routing keys a user may write to and read from a topic exchange
     Topic {
@@ -147,8 +150,17 @@ pub(in crate::cli) fn permission(args: &PermissionArgs, remote: &Remote) -> u8 {
             permit(api, vhost.name(api), name, [configure, write, read])?;
             Ok(tell("permitted"))
         }
-        Permission::Clear { name, vhost } => {
-            api.delete(&path("permissions", &[vhost.name(api), name]))?;
+        Permission::Clear { name, vhost, dry_run } => {
+            let permission = path("permissions", &[vhost.name(api), name]);
+            if *dry_run {
+                let shown = api.get(&permission)?;
+                let [configure, write, read] =
+                    ["configure", "write", "read"].map(|key| shown[key].as_str().unwrap_or_default().to_owned());
+                return Ok(tell(&format!(
+                    "user '{name}' would lose configure '{configure}', write '{write}' and read '{read}'"
+                )));
+            }
+            api.delete(&permission)?;
             Ok(tell("cleared"))
         }
         Permission::Topic { name, exchange, write, read, vhost } => {
@@ -255,6 +267,9 @@ enum Policy {
         /// An operator policy
         #[arg(long)]
         operator: bool,
+        /// Only say which queues and exchanges it applies to
+        #[arg(short = 'n', long)]
+        dry_run: bool,
     },
 }
 
@@ -268,8 +283,21 @@ pub(in crate::cli) fn policy(args: &PolicyArgs, remote: &Remote) -> u8 {
             api.put(&path(kind(*operator), &[vhost.name(api), name]), &body)?;
             Ok(tell("set"))
         }
-        Policy::Clear { name, vhost, operator } => {
-            api.delete(&path(kind(*operator), &[vhost.name(api), name]))?;
+        Policy::Clear { name, vhost, operator, dry_run } => {
+            let (policy, vhost) = (path(kind(*operator), &[vhost.name(api), name]), vhost.name(api));
+            if *dry_run {
+                let pattern = api.get(&policy)?["pattern"].as_str().unwrap_or_default().to_owned();
+                let key = if *operator { "operator_policy" } else { "policy" };
+                let count = |objects: &str| -> Result<usize, Failure> {
+                    let rows = super::list::pages(api, &path(objects, &[vhost]), &format!("&columns={key}"))?;
+                    Ok(rows.iter().filter(|row| row.get(key).and_then(Json::as_str) == Some(name)).count())
+                };
+                let (queues, exchanges) = (count("queues")?, count("exchanges")?);
+                return Ok(tell(&format!(
+                    "policy '{name}' for '{pattern}' would be removed, which {queues} queues and {exchanges} exchanges have"
+                )));
+            }
+            api.delete(&policy)?;
             Ok(tell("cleared"))
         }
     })

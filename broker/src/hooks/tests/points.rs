@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::*;
+use crate::events::{Events, Kind, Next};
 use crate::hooks::{
     Binding, Connecting, DeclaredKind, Declaring, Hooks, OnError, Origin, Point, Refusal, Reloaded, Site, Snapshot,
 };
@@ -208,7 +209,7 @@ fn what_is_shared_is_seen_by_all_threads_and_outlives_a_reload() {
     let script = folder.write("hook.lua", &body(""));
     let other = folder.write("other.lua", &body(""));
     let decls = [decl("hook", script), HookDecl { shadow: true, ..decl("other", other) }];
-    let hooks = Hooks::load(&decls).expect("loads");
+    let hooks = Hooks::load(&decls, Events::default()).expect("loads");
     let count = |hooks: &Hooks| match hooks.chain("/", "orders").expect("a chain").on_publish(&publish(&[0, 0])) {
         Outcome::Rewrite { routing_key: Some(key), .. } => key,
         other => panic!("{other:?}"),
@@ -219,6 +220,32 @@ fn what_is_shared_is_seen_by_all_threads_and_outlives_a_reload() {
     folder.write("hook.lua", &body("msg.priority = 1"));
     assert_eq!(hooks.reload(), Ok(Reloaded::Replaced));
     assert_eq!(count(&hooks), "3");
+}
+
+#[test]
+fn failures_are_told_but_not_each_of_many() {
+    let folder = Folder::new();
+    let script = folder.write("hook.lua", "return { on_publish = function(msg)\nerror('no luck')\nend }");
+    let events = Events::default();
+    let hooks = Hooks::load(&[decl("lucky", script.clone())], events.clone()).expect("loads");
+    let mut told = events.subscribe();
+    let chain = hooks.chain("/", "orders").expect("a chain");
+    for _ in 0..100 {
+        assert!(matches!(chain.on_publish(&publish(&[0, 0])), Outcome::Reject { .. }));
+    }
+    let mut count = 0;
+    while let Some(Next::News(event)) = told.try_next() {
+        assert_eq!((event.kind, event.vhost.as_deref()), (Kind::HookFailed, Some("/")));
+        let text =
+            |key: &str| event.properties.get(key).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
+        let shown = ["hook", "point", "script", "on_error", "state"].map(text);
+        let script = script.to_string_lossy().into_owned();
+        assert_eq!(shown, ["lucky", "on_publish", script.as_str(), "reject", "active"]);
+        assert!(text("error").contains("no luck"), "{event:?}");
+        assert_eq!(event.properties.get("line"), Some(&plugin_api::value::Value::from(2_i64)));
+        count += 1;
+    }
+    assert_eq!(count, 5, "as many as lines in the log");
 }
 
 #[test]
@@ -256,7 +283,7 @@ fn a_reload_changes_all_or_nothing_and_counts_go_on() {
         folder.write(name, &format!("return {{ on_publish = function(msg) msg.headers.{key} = true end }}"))
     };
     let decls = [decl("a", write("a.lua", "old")), decl("b", write("b.lua", "old"))];
-    let hooks = Hooks::load(&decls).expect("loads");
+    let hooks = Hooks::load(&decls, Events::default()).expect("loads");
     let run = || hooks.chain("/", "orders").expect("a chain").on_publish(&publish(&[0, 0]));
     let (before, generation) = (run(), hooks.generation());
     assert_eq!(hooks.reload(), Ok(Reloaded::Unchanged));

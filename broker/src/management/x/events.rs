@@ -20,6 +20,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::super::call::{Answer, Call};
 use super::super::errors::ApiError;
+use super::super::guard::Tags;
 use super::super::reply::Reply;
 use super::super::stats;
 use crate::events::{Event, Next, Position, Subscription};
@@ -109,9 +110,10 @@ impl HttpBody for Stream {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = &mut *self;
-        // Who was removed meanwhile, or may not monitor any more, hears no more.
-        if !this.is_permitted() {
-            return Poll::Ready(None);
+        // Who was removed meanwhile, or may not monitor any more, hears no more; who is no administrator any more hears less.
+        match this.tags() {
+            Some(tags) if tags.is_monitor => this.call.tags = tags,
+            Some(_) | None => return Poll::Ready(None),
         }
         if let Some(count) = this.missed.take() {
             return this.frame("missed", &json!({"count": count}));
@@ -170,13 +172,14 @@ impl Stream {
         Poll::Ready(Some(Ok(Frame::data(Bytes::from(text)))))
     }
 
-    fn is_permitted(&self) -> bool {
+    /// What the user may do by now; none for one that is gone. What a backend has said of a user holds as long as it said.
+    fn tags(&self) -> Option<Tags> {
         if let Some(foreign) = &self.call.user.foreign {
             let now_ms = self.call.broker().clock.wall_ms();
-            return foreign.expires_at_ms().is_none_or(|at| at > now_ms);
+            return foreign.expires_at_ms().is_none_or(|at| at > now_ms).then_some(self.call.tags);
         }
-        let user = self.call.broker().access.user(&self.call.user.name);
-        user.is_some_and(|user| super::super::guard::Tags::of(&user.tags).is_monitor)
+        let user = self.call.broker().access.user(&self.call.user.name)?;
+        Some(Tags::of(&user.tags))
     }
 
     /// What happens in a vhost is for who may enter it; what happens to users and permissions, and in no vhost, for administrators. Who monitors sees connections.

@@ -8,14 +8,15 @@ use super::super::errors::ApiError;
 use super::super::lists::{self, Paging};
 use super::super::messages;
 use super::super::reply::Reply;
-use crate::hooks::{HookError, HookStatus, Record, Scope, Snapshot};
+use crate::access::{Permission, Resource};
+use crate::hooks::{HookError, HookStatus, MessageSnapshot, Record, Scope, Snapshot};
 
 /// One row for each hook and each point that its script has.
 pub(in super::super) fn hooks(call: &Call) -> Answer {
     lists::list(call, Paging::None, call.broker().hooks.status(), |hook| &hook.name, hook)
 }
 
-/// The last calls of one hook at all its points, a sample with message before and after, latest first.
+/// The last calls of one hook at all its points, a sample with message before and after, latest first: those that the caller may see.
 pub(in super::super) fn records(call: &Call) -> Answer {
     let name = call.named("hook");
     let all = call.broker().hooks.status();
@@ -24,9 +25,29 @@ pub(in super::super) fn records(call: &Call) -> Answer {
         return Err(ApiError::object_not_found());
     }
     let mut rows: Vec<(u64, Json)> =
-        hooks.iter().flat_map(|hook| hook.records.iter().map(|shown| (shown.at_ms, record(hook, shown)))).collect();
+        hooks.iter().flat_map(|hook| visible(call, hook).map(|shown| (shown.at_ms, record(hook, shown)))).collect();
     rows.sort_by_key(|(at_ms, _)| std::cmp::Reverse(*at_ms));
     Ok(Reply::ok(Json::Array(rows.into_iter().map(|(_, row)| row).collect())))
+}
+
+/// A record has the headers of a message, so it is for who could get them otherwise: by consuming from the queue, or by binding one to the exchange.
+fn visible<'a>(call: &'a Call, hook: &'a HookStatus) -> impl Iterator<Item = &'a Record> {
+    let access = &call.broker().access;
+    let may_read = |resource, vhost: &str, name: &str| match name {
+        "" => access.permits(&call.user, vhost, Permission::Read, resource, "amq.default"),
+        name => access.permits(&call.user, vhost, Permission::Read, resource, name),
+    };
+    hook.records.iter().map(|record| &**record).filter(move |record| {
+        call.tags.is_administrator
+            || call.may_enter(&record.vhost)
+                && match &record.before {
+                    Snapshot::Text(_) => true,
+                    Snapshot::Message(MessageSnapshot { vhost, queue: Some(queue), .. }) => {
+                        may_read(Resource::Queue, vhost, queue)
+                    }
+                    Snapshot::Message(message) => may_read(Resource::Exchange, &message.vhost, &message.exchange),
+                }
+    })
 }
 
 fn hook(status: &HookStatus) -> Json {

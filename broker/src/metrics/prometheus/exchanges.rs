@@ -33,7 +33,7 @@ pub(super) fn found(reader: &Reader<'_>, is_wanted: impl Fn(&str) -> bool) -> Ve
 pub(super) fn write_each(page: &mut Page, reader: &Reader<'_>) {
     let found = found(reader, |_| true);
     write_counters(page, &found);
-    write_pairs(page, &found, |_| true);
+    write_pairs(page, PAIRS, &found, |_| true);
 }
 
 /// `exchange_metrics`.
@@ -52,13 +52,13 @@ pub(super) fn write_counters(page: &mut Page, found: &[Found]) {
     }
 }
 
-/// `queue_exchange_metrics`.
-pub(super) fn write_pairs(page: &mut Page, found: &[Found], is_named: impl Fn(&str) -> bool) {
-    page.family(
-        "queue_exchange_messages_published_total",
-        Kind::Counter,
-        "Messages that went from the exchange to the queue.",
-    );
+/// The family of pairs in `queue_exchange_metrics`.
+pub(super) const PAIRS: &str = "queue_exchange_messages_published_total";
+/// The same in `channel_queue_exchange_metrics`, where RabbitMQ has a series for each channel; channels do not count for each queue here.
+pub(super) const PAIRS_OF_CHANNELS: &str = "queue_messages_published_total";
+
+pub(super) fn write_pairs(page: &mut Page, family: &'static str, found: &[Found], is_named: impl Fn(&str) -> bool) {
+    page.family(family, Kind::Counter, "Messages that went from the exchange to the queue.");
     let mut names: HashMap<u64, Arc<str>> = HashMap::new();
     let mut named_vhost: Option<Arc<str>> = None;
     for (vhost, exchange) in found {

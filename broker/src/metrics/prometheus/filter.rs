@@ -1,6 +1,8 @@
 //! `/metrics/detailed`: chosen families, of chosen vhosts and queues.
 
-use fancy_regex::Regex;
+use std::cell::Cell;
+
+use fancy_regex::{Regex, RegexBuilder};
 
 use super::connections::By;
 use super::queues;
@@ -8,7 +10,7 @@ use super::text::{Kind, Page, labels};
 use super::{Reader, connections, exchanges, node};
 
 /// The families that may be asked for, as RabbitMQ names them.
-const FAMILIES: [&str; 24] = [
+pub(super) const FAMILIES: [&str; 24] = [
     "queue_coarse_metrics",
     "queue_consumer_count",
     "queue_metrics",
@@ -35,35 +37,82 @@ const FAMILIES: [&str; 24] = [
     "exchange_names",
 ];
 
+/// Families without a series: reductions of Erlang's processes, Raft, streams; and who tried to log in from where, which is no business of everybody who
+/// can scrape. RabbitMQ does not say that either unless told to; here `/api/auth/attempts/NODE/source` does, to those who may monitor.
+#[cfg(test)]
+pub(super) const EMPTY: [&str; 4] =
+    ["channel_process_metrics", "auth_attempt_detailed_metrics", "ra_metrics", "stream_consumer_metrics"];
+
+/// As long as the expressions that filter lists of the API may be.
+const PATTERN_CHARS_MAX: usize = 1024;
+/// Steps back that the expression may take in a name, which has 255 bytes at most. Nobody logs in for this page.
+const PATTERN_STEPS_MAX: usize = 10_000;
+/// Compiled size of the part that runs as an automaton.
+const PATTERN_BYTES_MAX: usize = 1024 * 1024;
+
 /// What was asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     families: Vec<&'static str>,
     /// None for all.
     vhosts: Option<Vec<String>>,
-    queue: Option<Regex>,
+    queue: Option<Pattern>,
 }
 
-/// A regular expression that cannot be read.
+/// What is looked for in names of queues.
+#[derive(Clone, Debug)]
+struct Pattern {
+    regex: Regex,
+    /// It took too long in a name, so it matches nothing from then on: what one name costs, ten thousand need not cost again.
+    has_given_up: Cell<bool>,
+}
+
+/// A regular expression that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("queue=… is no regular expression: {0}")]
-pub struct InvalidFilter(String);
+pub enum InvalidFilter {
+    /// Longer than the limit.
+    #[error("queue=… is longer than {PATTERN_CHARS_MAX} characters; choose by vhost=… or by a shorter expression")]
+    TooLong,
+    /// Not one, or too large.
+    #[error("queue=… is no regular expression: {0}")]
+    Syntax(String),
+}
+
+impl Pattern {
+    fn new(text: &str) -> Result<Self, InvalidFilter> {
+        if text.chars().count() > PATTERN_CHARS_MAX {
+            return Err(InvalidFilter::TooLong);
+        }
+        let mut builder = RegexBuilder::new(text);
+        builder.backtrack_limit(PATTERN_STEPS_MAX).delegate_size_limit(PATTERN_BYTES_MAX);
+        let regex = builder.build().map_err(|error| InvalidFilter::Syntax(error.to_string()))?;
+        Ok(Self { regex, has_given_up: Cell::new(false) })
+    }
+
+    fn finds(&self, name: &str) -> bool {
+        if self.has_given_up.get() {
+            return false;
+        }
+        self.regex.is_match(name).unwrap_or_else(|_| {
+            self.has_given_up.set(true);
+            false
+        })
+    }
+}
 
 impl Filter {
     /// Reads decoded pairs of a query: `family` and `vhost` as often as wanted, `queue` once. Families that do not exist are passed
     /// over, as by RabbitMQ.
     ///
     /// # Errors
-    /// A regular expression that cannot be read.
+    /// A regular expression that cannot be used.
     pub fn from_query(query: &[(String, String)]) -> Result<Self, InvalidFilter> {
         let mut filter = Self::default();
         for (key, value) in query {
             match key.as_str() {
                 "family" => filter.families.extend(FAMILIES.iter().find(|family| **family == *value)),
                 "vhost" => filter.vhosts.get_or_insert_default().push(value.clone()),
-                "queue" => {
-                    filter.queue = Some(Regex::new(value).map_err(|error| InvalidFilter(error.to_string()))?);
-                }
+                "queue" => filter.queue = Some(Pattern::new(value)?),
                 _ => {}
             }
         }
@@ -89,21 +138,23 @@ impl Filter {
     }
 
     fn wants_queue(&self, name: &str) -> bool {
-        // A pattern that takes too long matches nothing.
-        self.queue.as_ref().is_none_or(|pattern| pattern.is_match(name).unwrap_or(false))
+        self.queue.as_ref().is_none_or(|pattern| pattern.finds(name))
     }
 }
 
 pub(super) fn write(page: &mut Page, reader: &Reader<'_>, filter: &Filter) {
     page.set_prefix("rabbitmq_detailed_");
     write_queues(page, reader, filter);
-    if filter.has_any(&["exchange_metrics", "queue_exchange_metrics"]) {
+    if filter.has_any(&["exchange_metrics", "queue_exchange_metrics", "channel_queue_exchange_metrics"]) {
         let found = exchanges::found(reader, |vhost| filter.wants_vhost(vhost));
         if filter.has("exchange_metrics") {
             exchanges::write_counters(page, &found);
         }
         if filter.has("queue_exchange_metrics") {
-            exchanges::write_pairs(page, &found, |queue| filter.wants_queue(queue));
+            exchanges::write_pairs(page, exchanges::PAIRS, &found, |queue| filter.wants_queue(queue));
+        }
+        if filter.has("channel_queue_exchange_metrics") {
+            exchanges::write_pairs(page, exchanges::PAIRS_OF_CHANNELS, &found, |queue| filter.wants_queue(queue));
         }
     }
     if filter.has_any(&["channel_metrics", "channel_exchange_metrics", "channel_queue_metrics"]) {
@@ -154,11 +205,13 @@ fn write_queues(page: &mut Page, reader: &Reader<'_>, filter: &Filter) {
     }
     if all {
         queues::write_columns(page, &queues::REST, &lines);
-        queues::write_columns(page, &queues::PUBLISHED, &lines);
         queues::write_head_timestamps(page, &lines);
     }
     if filter.has("queue_delivery_metrics") {
         queues::write_columns(page, &queues::DELIVERY, &lines);
+    }
+    if filter.has_any(&["queue_coarse_metrics", "queue_consumer_count", "queue_metrics"]) {
+        queues::write_info(page, &lines);
     }
 }
 
@@ -200,5 +253,17 @@ mod tests {
         let all = filter(&[]).expect("a valid filter");
         assert!(all.families.is_empty() && all.wants_vhost("/") && all.wants_queue("q"));
         assert!(filter(&[("queue", "(")]).is_err());
+    }
+
+    #[test]
+    fn an_expression_has_a_length_a_size_and_a_number_of_steps() {
+        let of = |pattern: &str| filter(&[("queue", pattern)]);
+        assert!(of(&"a".repeat(PATTERN_CHARS_MAX)).is_ok());
+        assert_eq!(of(&"a".repeat(PATTERN_CHARS_MAX + 1)).err(), Some(InvalidFilter::TooLong));
+        assert!(matches!(of(r"(\w{1000}){100}"), Err(InvalidFilter::Syntax(_))), "a megabyte of automaton is enough");
+        let costly = of(r"^(?:(a|aa)+)\1b").expect("a valid expression");
+        assert!(costly.wants_queue("aaab"), "as long as it is quick it is asked");
+        assert!(!costly.wants_queue(&"a".repeat(255)), "too many steps");
+        assert!(!costly.wants_queue("aaab"), "it is not asked again");
     }
 }

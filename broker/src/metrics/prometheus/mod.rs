@@ -134,6 +134,18 @@ mod tests {
     }
 
     #[test]
+    fn every_family_of_the_detailed_page_is_there_or_known_to_be_empty() {
+        let broker = broker();
+        for family in filter::FAMILIES {
+            let asked = Filter::from_query(&[("family".to_owned(), family.to_owned())]).expect("a valid filter");
+            let text = page(&broker, &Scope::Detailed(asked));
+            let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE rabbitmq_"));
+            let count = families.filter(|name| name.starts_with("detailed_") || name.starts_with("cluster_")).count();
+            assert_eq!(count == 0, filter::EMPTY.contains(&family), "{family}: {text}");
+        }
+    }
+
+    #[test]
     fn no_family_comes_twice_and_every_series_has_one() {
         let broker = broker();
         for scope in [Scope::Aggregated, Scope::PerObject, Scope::Detailed(Filter::all()), Scope::MemoryBreakdown] {

@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Reader;
-use super::text::{Kind, Page};
-use crate::metrics::node::Protocol;
+use super::text::{Kind, Page, labels};
+use crate::metrics::logins::{Attempts, Protocol};
 use crate::metrics::read::Churn;
 
 pub(super) fn write(page: &mut Page, reader: &Reader<'_>) {
@@ -46,11 +46,7 @@ pub(super) fn write_process(page: &mut Page, reader: &Reader<'_>) {
     let uptime_secs = node.uptime_ms as f64 / 1000.0;
     page.single("erlang_uptime_seconds", Kind::Gauge, "Seconds since the broker started.", uptime_secs);
     page.single("erlang_processes_used", Kind::Gauge, "Threads of the process.", node.process.threads);
-    page.single("erlang_scheduler_run_queue", Kind::Gauge, "Tasks that wait for a thread.", waiting_tasks());
-}
-
-fn waiting_tasks() -> u64 {
-    tokio::runtime::Handle::try_current().map_or(0, |runtime| runtime.metrics().global_queue_depth() as u64)
+    page.single("erlang_scheduler_run_queue", Kind::Gauge, "Tasks that wait for a thread.", node.waiting_tasks);
 }
 
 pub(super) fn write_churn(page: &mut Page, reader: &Reader<'_>) {
@@ -68,18 +64,18 @@ pub(super) fn write_churn(page: &mut Page, reader: &Reader<'_>) {
     }
 }
 
+const LOGINS: [(&str, fn(Attempts) -> u64, &str); 3] = [
+    ("auth_attempts_total", Attempts::total, "Attempts to log in."),
+    ("auth_attempts_succeeded_total", |attempts| attempts.succeeded, "Attempts to log in that succeeded."),
+    ("auth_attempts_failed_total", |attempts| attempts.failed, "Attempts to log in that failed."),
+];
+
 pub(super) fn write_logins(page: &mut Page, reader: &Reader<'_>) {
     let logins = &reader.broker().metrics.logins;
-    type Pick = fn((u64, u64)) -> u64;
-    let families: [(&str, Pick, &str); 3] = [
-        ("auth_attempts_total", |(let_in, refused)| let_in + refused, "Attempts to log in."),
-        ("auth_attempts_succeeded_total", |(let_in, _)| let_in, "Attempts to log in that succeeded."),
-        ("auth_attempts_failed_total", |(_, refused)| refused, "Attempts to log in that failed."),
-    ];
-    for (name, pick, help) in families {
+    for (name, pick, help) in LOGINS {
         page.family(name, Kind::Counter, help);
         for protocol in Protocol::ALL {
-            page.series(&format!("protocol=\"{}\"", protocol.name()), pick(logins.get(protocol)));
+            page.series(&labels(&[("protocol", protocol.name())]), pick(logins.total(protocol)));
         }
     }
 }

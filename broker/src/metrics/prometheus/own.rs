@@ -95,7 +95,7 @@ fn write_plugins(page: &mut Page, reader: &Reader<'_>) {
     page.family(
         "route_duration_seconds",
         Kind::Histogram,
-        "Time of exchange types for a route that is not remembered, measured for one in 1024.",
+        "Time of exchange types for a route that is not remembered, measured for one in 1021.",
     );
     for plugin in plugins.iter().filter(|plugin| !plugin.exchange_types.is_empty()) {
         let RouteTimesRead { buckets, nanos } = plugin.route_times;

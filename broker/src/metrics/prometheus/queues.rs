@@ -71,8 +71,8 @@ pub(super) const REST: [Column; 12] = [
     gauge("queue_process_memory_bytes", "Bytes that messages take in memory.", |q, _| q.memory_bytes.into()),
 ];
 
-/// Counters of `queue_metrics`.
-pub(super) const PUBLISHED: [Column; 1] =
+/// What comes to a queue, whatever channel and exchange it comes through.
+const PUBLISHED: [Column; 1] =
     [counter("queue_messages_published_total", "Messages that came to the queue.", |q, _| {
         q.stats.get(Stat::Publish).into()
     })];
@@ -147,7 +147,7 @@ pub(super) fn write_head_timestamps(page: &mut Page, lines: &[QueueLine]) {
     }
 }
 
-fn write_info(page: &mut Page, lines: &[QueueLine]) {
+pub(super) fn write_info(page: &mut Page, lines: &[QueueLine]) {
     page.family("queue_info", Kind::Gauge, "A queue with its type.");
     for line in lines {
         let kind = if line.record.is_quorum() { "rabbit_quorum_queue" } else { "rabbit_classic_queue" };

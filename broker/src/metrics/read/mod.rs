@@ -82,6 +82,35 @@ impl<const N: usize> Numbers<N> {
     }
 }
 
+/// Numbers of several objects together, each with what is known of it over time.
+#[derive(Clone, Debug)]
+pub struct Together<const N: usize>(Numbers<N>);
+
+impl<const N: usize> Default for Together<N> {
+    fn default() -> Self {
+        Self(Numbers::new([0; N]))
+    }
+}
+
+impl<const N: usize> Together<N> {
+    /// With those of one more.
+    pub fn add(&mut self, other: &Numbers<N>) {
+        let this = &mut self.0;
+        this.values.iter_mut().zip(other.values).for_each(|(sum, value)| *sum += value);
+        this.rates.iter_mut().zip(other.rates).for_each(|(sum, rate)| *sum += rate);
+        match (&mut this.sampled, &other.sampled) {
+            (Some(sums), Some(others)) => sums.iter_mut().zip(&**others).for_each(|(sum, other)| sum.add(other)),
+            (sums @ None, Some(others)) => *sums = Some(others.clone()),
+            (_, None) => {}
+        }
+    }
+
+    /// The sums.
+    pub fn sums(self) -> Numbers<N> {
+        self.0
+    }
+}
+
 /// One number with what is known of it over time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Number<'a> {

@@ -1,5 +1,7 @@
 //! The node, and the overview of everything.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::{MessageFacts, Numbers, Reader};
 use crate::metrics::node::{BYTES_AT, GAUGES, LENGTHS_AT};
 use crate::metrics::stats::{MessageStats, Total};
@@ -64,6 +66,24 @@ pub enum NodeGauge {
     SocketsUsed,
     /// Free bytes on the file system of the data folder.
     DiskFree,
+    /// Threads.
+    ProcUsed,
+    /// Times that one of them left a processor.
+    ContextSwitches,
+    /// Messages read back from the store.
+    DiskReads,
+    /// Messages written to the store.
+    DiskWrites,
+    /// Reads of files of the store.
+    IoReadCount,
+    /// Bytes of them.
+    IoReadBytes,
+    /// Writes to files of the store.
+    IoWriteCount,
+    /// Bytes of them.
+    IoWriteBytes,
+    /// Syncs of files of the store.
+    IoSyncCount,
 }
 
 /// Objects of the node.
@@ -119,11 +139,17 @@ pub struct NodeFacts {
     pub processors: usize,
     /// Milliseconds since it began.
     pub uptime_ms: u64,
+    /// What a read, a write and a sync of files of the store took on average since then, in milliseconds.
+    pub io_mean_ms: [f64; 3],
+    /// Tasks that wait for a thread.
+    pub waiting_tasks: usize,
 }
 
 /// Churn and gauges of now, as a row of the node's history.
 pub(crate) fn gauges(broker: &Broker, process: &Process) -> [u64; GAUGES] {
     let [opened, closed, channels_opened, channels_closed, declared, created, deleted] = churn(broker);
+    let (status, counters) = (broker.committer.storage_status(), broker.committer.counters());
+    let figure = |name| status.figure(name).unwrap_or(0);
     [
         opened,
         closed,
@@ -136,7 +162,29 @@ pub(crate) fn gauges(broker: &Broker, process: &Process) -> [u64; GAUGES] {
         process.open_fds,
         broker.connection_count() as u64,
         broker.disk().free_bytes.unwrap_or(0),
+        process.threads,
+        process.context_switches,
+        counters.loaded.load(Relaxed),
+        counters.stored(),
+        figure("reads"),
+        figure("read_bytes"),
+        figure("writes"),
+        figure("written_bytes"),
+        figure("syncs"),
     ]
+}
+
+fn io_mean_ms(broker: &Broker) -> [f64; 3] {
+    let status = broker.committer.storage_status();
+    [("read_nanos", "reads"), ("write_nanos", "writes"), ("sync_nanos", "syncs")].map(|(nanos, count)| {
+        let (nanos, count) = (status.figure(nanos).unwrap_or(0), status.figure(count).unwrap_or(0));
+        if count == 0 { 0.0 } else { nanos as f64 / count as f64 / 1e6 }
+    })
+}
+
+/// Tasks that no thread has taken yet; 0 where there is no runtime.
+fn waiting_tasks() -> usize {
+    tokio::runtime::Handle::try_current().map_or(0, |runtime| runtime.metrics().global_queue_depth())
 }
 
 fn churn(broker: &Broker) -> [u64; 7] {
@@ -191,6 +239,8 @@ impl Reader<'_> {
             disk_free_alarm: alarms.is_disk_low(),
             processors: std::thread::available_parallelism().map_or(1, usize::from),
             uptime_ms: self.now_ms.saturating_sub(self.broker.metrics.started_ms),
+            io_mean_ms: io_mean_ms(self.broker),
+            waiting_tasks: waiting_tasks(),
         }
     }
 

@@ -8,7 +8,7 @@ use super::actor::Actor;
 use crate::access::{LoginError, User};
 use crate::amqp::{ChannelId, ProtocolError, ReplyCode};
 use crate::hooks::Refusal;
-use crate::metrics::node::Protocol;
+use crate::metrics::logins::Protocol;
 use crate::runtime::census::Full;
 use crate::vhost::Vhost;
 
@@ -39,7 +39,7 @@ impl Session {
         match result {
             Ok(user) => {
                 self.tell_authentication(mechanism, Some(&user.name), None);
-                self.broker.metrics.logins.add(Protocol::Amqp091, true);
+                self.broker.metrics.logins.add(Protocol::Amqp091, self.peer.ip(), &user.name, true);
                 mechanism.clone_into(&mut self.mechanism);
                 self.actor = Some(Actor::new(user, Arc::clone(&self.broker.access), self.number));
                 self.set_expiry(now);
@@ -47,7 +47,8 @@ impl Session {
             }
             Err(LoginRefused { user, reason, is_malformed }) => {
                 self.tell_authentication(mechanism, user.as_deref(), Some(&reason));
-                self.broker.metrics.logins.add(Protocol::Amqp091, false);
+                let name = user.as_deref().unwrap_or_default();
+                self.broker.metrics.logins.add(Protocol::Amqp091, self.peer.ip(), name, false);
                 tracing::warn!(connection = self.number, peer = %self.peer, mechanism, reason, "login refused");
                 if is_malformed {
                     self.conn.refuse_silently(now);

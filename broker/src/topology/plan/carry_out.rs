@@ -70,7 +70,7 @@ fn said(change: &Change) -> String {
     format!("{verb} {}", change.object)
 }
 
-struct Run<'a> {
+pub(super) struct Run<'a> {
     plan: &'a Plan,
     topology: &'a Topology,
     target: &'a Target<'a>,
@@ -84,7 +84,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(plan: &'a Plan, topology: &'a Topology, target: &'a Target<'a>, wish: Wish) -> Self {
+    pub(super) fn new(plan: &'a Plan, topology: &'a Topology, target: &'a Target<'a>, wish: Wish) -> Self {
         let all = || topology.vhosts.iter().map(|vhost| (vhost.name.as_str(), vhost));
         let queue = |decl: &crate::topology::schema::QueueDecl| QueueSpec {
             name: decl.name.clone(),
@@ -126,7 +126,7 @@ impl<'a> Run<'a> {
         self.target.vhosts.get(name).ok_or_else(|| format!("vhost '{name}' has been deleted meanwhile"))
     }
 
-    fn put(&self, object: &Object) -> Result<(), String> {
+    pub(super) fn put(&self, object: &Object) -> Result<(), String> {
         let gone = || "the file does not declare it".to_owned();
         match object {
             Object::Vhost(name) => self.put_vhost(self.vhosts.get(name.as_str()).ok_or_else(gone)?),
@@ -220,7 +220,14 @@ impl<'a> Run<'a> {
     }
 
     /// Deletes it, makes it again, and binds it as it was bound.
-    fn replace(&self, object: &Object) -> Result<(), String> {
+    pub(super) fn replace(&self, object: &Object) -> Result<(), String> {
+        self.remove(object)?;
+        self.put(object)?;
+        self.rebind(object)
+    }
+
+    /// Binds it as it was bound before the plan was made.
+    pub(super) fn rebind(&self, object: &Object) -> Result<(), String> {
         let (Object::Queue(vhost_name, name) | Object::Exchange(vhost_name, name)) = object else {
             return Err(format!("{object} cannot be replaced"));
         };
@@ -231,8 +238,6 @@ impl<'a> Run<'a> {
                 is_to || binding.source == *name
             }
         };
-        self.remove(object)?;
-        self.put(object)?;
         let vhost = self.vhost(vhost_name)?;
         for (of, binding) in &self.plan.rebind {
             if of == vhost_name && is_end(binding) {
@@ -258,7 +263,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn remove(&self, object: &Object) -> Result<(), String> {
+    pub(super) fn remove(&self, object: &Object) -> Result<(), String> {
         let access = self.target.access;
         match object {
             Object::Vhost(name) => self.target.hands.delete_vhost(name),

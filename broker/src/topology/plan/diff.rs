@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use plugin_api::exchange::DestinationKind;
 
 use super::differences;
-use super::marks;
 use super::{Action, BindingKey, Change, Difference, Load, Loss, Object, Plan, Prune, Target, Wish};
+use super::{marks, room};
 use crate::origin::Origin;
 use crate::topology::schema::{BindingDecl, ExchangeDecl, ParameterDecl, QueueDecl, Topology, UserDecl, VhostDecl};
 use crate::topology::scratch::{Rules, Scratch};
 use crate::topology::snapshot::snapshot;
 use crate::vhost::Vhost;
 use crate::vhost::policy::PolicyKind;
-use crate::vhost::settings::{VhostMetadata, reached};
+use crate::vhost::settings::VhostMetadata;
 
 pub(super) fn diff(topology: &Topology, target: &Target<'_>, wish: Wish) -> Plan {
     let mut plan = Plan::default();
@@ -48,6 +48,7 @@ pub(super) fn diff(topology: &Topology, target: &Target<'_>, wish: Wish) -> Plan
     diff.remove(&vhosts);
     let mut plan = diff.plan;
     plan.changes.sort_by_key(|change| rank(change.action, &change.object));
+    plan.mistakes.extend(room::judge(&plan, topology, &current, target, wish));
     plan
 }
 
@@ -183,7 +184,6 @@ impl Diff<'_> {
         }
         let replaced = self.exchanges_and_queues(before, after);
         self.bindings(before, after, &replaced);
-        self.room_for_queues(after);
     }
 
     /// What the file says of a vhost and only a start can bring about.
@@ -316,25 +316,6 @@ impl Diff<'_> {
         });
     }
 
-    fn room_for_queues(&mut self, after: &VhostDecl) {
-        let vhost = self.target.vhosts.get(&after.name);
-        let is_new = |change: &&Change| {
-            change.action == Action::Create && matches!(&change.object, Object::Queue(vhost, _) if *vhost == after.name)
-        };
-        let new = self.plan.changes.iter().filter(is_new).count();
-        let limits = after.limits.or_else(|| vhost.as_ref().map(|vhost| vhost.limits()));
-        let there = vhost.map_or(0, |vhost| vhost.counts().1);
-        if new > 0
-            && let Some(limit) = reached(limits.and_then(|limits| limits.max_queues), there + new - 1)
-        {
-            let mistake = format!(
-                "vhost '{}': {new} new queues beside the {there} that are there are more than its limit of {limit}",
-                after.name
-            );
-            self.plan.mistakes.push(mistake);
-        }
-    }
-
     /// What the file once declared and no longer does, as far as it is still there.
     fn remove(&mut self, vhosts: &BTreeMap<&str, &VhostDecl>) {
         for object in self.removed.clone() {
@@ -449,6 +430,6 @@ impl Diff<'_> {
     }
 }
 
-fn is_to(binding: &BindingDecl, kind: DestinationKind, name: &str) -> bool {
+pub(super) fn is_to(binding: &BindingDecl, kind: DestinationKind, name: &str) -> bool {
     binding.destination_kind == kind && binding.destination == name
 }

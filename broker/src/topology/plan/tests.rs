@@ -13,6 +13,8 @@ use crate::topology::snapshot::snapshot;
 #[derive(Default)]
 struct TestHands {
     ready: BTreeMap<&'static str, u64>,
+    /// This queue gets a message after a plan was made.
+    filled_meanwhile: &'static str,
 }
 
 impl Hands for TestHands {
@@ -21,7 +23,7 @@ impl Hands for TestHands {
     }
 
     fn delete_queue(&self, vhost: &Vhost, queue: &QueueRecord, only_if_empty: bool) -> Result<(), String> {
-        if only_if_empty && self.load(queue).ready > 0 {
+        if only_if_empty && (self.load(queue).ready > 0 || *queue.name == *self.filled_meanwhile) {
             return Err("it has messages".to_owned());
         }
         vhost.forget_queue(&queue.name, queue.number);
@@ -29,7 +31,7 @@ impl Hands for TestHands {
     }
 
     fn delete_vhost(&self, _: &str) -> Result<(), String> {
-        Err("not in these tests".to_owned())
+        Err("only undo does so here, and says it".to_owned())
     }
 }
 
@@ -212,6 +214,36 @@ fn what_a_broker_would_not_take_is_found_before_anything_is_changed() {
     check("vhosts: { /: { exchanges: { e: x-none } } }", "x-none");
     check("vhosts: { /: { exchanges: { e: topic }, queues: [q], bindings: [e -> q : [a, b, c, d]] } }", "binding");
     check("vhosts: { /: { limits: { max_queues: 1 }, queues: [a, b] } }", "limit of 1");
+    let count = |count: usize, entry: &str| (0..count).map(|n| entry.replace('#', &n.to_string())).collect::<String>();
+    let parameters = |count_of: usize| count(count_of, "p#: 1, ");
+    let policies = |count_of: usize| count(count_of, "p#: { pattern: '^never', definition: { max-length: 1 } }, ");
+    let limit = "are more than the limit of";
+    check(
+        &format!("parameters: {{ {} }}", parameters(10_001)),
+        &format!("global parameters beside the 0 that are there {limit} 10000"),
+    );
+    check(
+        &format!("vhosts: {{ /: {{ parameters: {{ c: {{ {} }} }} }} }}", parameters(10_001)),
+        &format!("parameters in vhost '/' beside the 0 that are there {limit} 10000"),
+    );
+    // Together with what is there, or what would be removed later.
+    let old = "vhosts: { /: { policies: { a: { pattern: x, definition: { max-length: 1 } } }, parameters: { c: { a: 1 } }, exchanges: { e: topic }, queues: [q], bindings: [e -> q : a] } }";
+    let full = World::new();
+    full.apply(old, Wish::default());
+    for (more, what) in [
+        (format!("policies: {{ {} }}", policies(1000)), "1000 new policies in vhost '/' beside the 1"),
+        (
+            format!("parameters: {{ c: {{ {} }} }}", parameters(10_000)),
+            "10000 new parameters in vhost '/' beside the 1",
+        ),
+        (
+            "exchanges: { e: topic }, queues: [q], bindings: [e -> q : [b, c, d]]".to_owned(),
+            "3 new bindings to 'q' in vhost '/' beside the 1",
+        ),
+    ] {
+        let refusals = full.plan(&format!("vhosts: {{ /: {{ {more} }} }}"), PRUNE).refusals();
+        assert!(refusals.iter().any(|refusal| refusal.starts_with(what)), "{what}: {refusals:?}");
+    }
     assert!(world.scratch.vhosts.get("/").unwrap().queue("q").is_none());
 }
 
@@ -250,4 +282,92 @@ fn a_reload_forgets_settings_that_left_the_file_and_keeps_queues() {
 fn a_default_queue_type_is_no_difference() {
     let world = World::new();
     world.apply("vhosts: { v: { default_queue_type: quorum, queues: [q] } }", Wish::default());
+}
+
+/// What would show if anything were not as before.
+fn picture(world: &World) -> (String, Vec<Option<Origin>>, String) {
+    let (access, vhosts) = (&world.scratch.access, &world.scratch.vhosts);
+    let vhost = vhosts.get("/").unwrap();
+    let mut origins = vec![vhost.limits_origin()];
+    origins.extend(["app", "theirs"].map(|user| access.origin_of(user)));
+    origins.extend(["app", "theirs"].map(|user| access.permission_origin(user, "/")));
+    origins.extend(["p", "theirs"].map(|name| vhost.policy(PolicyKind::User, name).map(|policy| policy.origin())));
+    let owned: Vec<String> =
+        marks::all(vhosts).iter().map(|(object, owners)| format!("{object}: {owners:?}")).collect();
+    let there = snapshot(access, vhosts, None);
+    (format!("{:#?}", (there.users, there.vhosts, there.parameters)), origins, owned.join("\n"))
+}
+
+#[test]
+fn what_was_done_before_a_step_failed_is_taken_back() {
+    let own = Wish { prune: Prune::Settings, force: false, origin: Origin::Topology };
+    let mut world = World::new();
+    world.apply(&SHOP.replace("users: {", "parameters: { g: 1 }\nusers: {"), own);
+    // Of somebody else, before the file takes it over.
+    let theirs = "owner: them
+users: { theirs: { password: x, permissions: { /: { read: .* } } } }
+vhosts: { /: { policies: { theirs: { pattern: ^t, definition: { max-length: 1 } } }, parameters: { c: { n: 1 } }, queues: [a, keep] } }";
+    world.apply(theirs, Wish::default());
+    let before = picture(&world);
+    let new = "
+parameters: { g: 2, h: 3 }
+users: { theirs: { password: other, tags: monitoring, permissions: { /: .* } }, new: { password: n, permissions: { /: .* } } }
+vhosts:
+  /:
+    description: another
+    policies: { theirs: { pattern: ^t, definition: { max-length: 2 } }, new: { pattern: ^n, definition: { max-length: 1 } } }
+    parameters: { c: { n: 2, m: 3 } }
+    exchanges: { in: topic, other: { type: direct, alternate_exchange: in }, new: fanout }
+    queues: { a: { ttl: 5s }, keep: , new: , q: { ttl: 30s }, r: { ttl: 1s } }
+    bindings: [in -> q : a.#, in -> exchange:other : b, other -> r, new -> new, new -> q]
+";
+    let plan = world.plan(new, own);
+    assert_eq!(plan.refusals(), Vec::<String>::new());
+    // Queues are replaced in the order of the file: a is done when r turns out to have got a message.
+    world.hands.filled_meanwhile = "r";
+    let saved = Before::of(&plan, "topology", &world.target());
+    let result = carry_out(&plan, &file(new), &world.target(), own);
+    assert!(result.failed.as_ref().is_some_and(|why| why.contains("queue 'r'")), "{result:?}");
+    for done in [
+        "changed user 'theirs'",
+        "created user 'new'",
+        "replaced exchange 'other'",
+        "replaced queue 'a'",
+        "created queue 'new'",
+        "changed policy 'theirs'",
+        "changed global parameter 'g'",
+    ] {
+        assert!(result.done.iter().any(|step| step.starts_with(done)), "{done}: {:?}", result.done);
+    }
+    assert_ne!(picture(&world).0, before.0);
+    assert_eq!(undo(&plan, &result, &saved, "topology", &world.target()), Vec::<String>::new());
+    let after = picture(&world);
+    assert_eq!(after.0, before.0);
+    assert_eq!((&after.1, &after.2), (&before.1, &before.2));
+
+    // Settings go last, so here they are gone when the last step fails; and the other way round nothing of them is missing.
+    world.hands.filled_meanwhile = "";
+    let less = "users: {}\nvhosts: { /: {} }";
+    let plan = world.plan(less, own);
+    let saved = Before::of(&plan, "topology", &world.target());
+    let mut result = carry_out(&plan, &file(less), &world.target(), own);
+    assert_eq!((result.failed.take(), result.done.len()), (None, plan.changes.len()));
+    assert_ne!(picture(&world).0, before.0);
+    assert_eq!(undo(&plan, &result, &saved, "topology", &world.target()), Vec::<String>::new());
+    let after = picture(&world);
+    assert_eq!((after.0, after.1, after.2), (before.0, before.1, before.2));
+}
+
+#[test]
+fn what_cannot_be_taken_back_is_said() {
+    let mut world = World::new();
+    let text = "vhosts: { /: { queues: [new, r] }, v: {} }";
+    let plan = world.plan(text, Wish::default());
+    let saved = Before::of(&plan, "topology", &world.target());
+    let result = carry_out(&plan, &file(text), &world.target(), Wish::default());
+    world.hands.filled_meanwhile = "new";
+    let remains = undo(&plan, &result, &saved, "topology", &world.target());
+    let expected = ["queue 'new' in vhost '/': it has messages", "vhost 'v': only undo does so here, and says it"];
+    assert!(expected.iter().all(|line| remains.contains(&(*line).to_owned())), "{remains:?}");
+    assert!(world.scratch.vhosts.get("/").unwrap().queue("r").is_none());
 }
