@@ -206,6 +206,10 @@ fn connection_limit_refuses_the_next_one_in_words() {
     let mut third = Connection::new(broker.target().connect().unwrap());
     let error = third.login(&Login::guest("/")).expect_err("the third is one too many");
     assert!(error.contains("530") && error.contains("connection limit (2) is reached"), "{error}");
+    // That comes before anything about the vhost (semantics 3.10).
+    let mut third = Connection::new(broker.target().connect().unwrap());
+    let error = third.login(&Login::guest("nowhere")).expect_err("the third is one too many anywhere");
+    assert!(error.contains("connection limit (2) is reached"), "{error}");
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn declare(connection: &mut Connection, name: &str, durable: bool, exclusive: bo
 }
 
 fn quorum() -> Table {
-    vec![(b"x-queue-type".to_vec(), Value::LongString(b"quorum".to_vec()))]
+    vec![(b"x-queue-type".to_vec(), Value::Text(b"quorum".to_vec()))]
 }
 
 fn text(text: &str) -> Field {

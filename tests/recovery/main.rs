@@ -48,9 +48,15 @@ fn durable_queues_keep_persistent_messages_in_order() {
     check(
         "messages",
         &[
-            r#"# semantics 27.1, 27.2: persistent messages stay, those unacked too; transient ones do not
+            r#"# semantics 27.1, 27.2: persistent messages stay, those unacked too; transient ones, transient queues and what was not committed do not
+a.1 > queue.declare queue=transient
+a.1 < queue.declare-ok queue=transient message-count=0 consumer-count=0
 a.1 > queue.declare queue=q durable=true
 a.1 < queue.declare-ok queue=q message-count=0 consumer-count=0
+a.2 > tx.select
+a.2 < tx.select-ok
+a.2 > basic.publish routing-key=q | delivery-mode=2 | body="not committed"
+a.2 barrier
 a.1 > basic.publish routing-key=q | delivery-mode=2 | body="one"
 a.1 > basic.publish routing-key=q | delivery-mode=1 | body="transient"
 a.1 > basic.publish routing-key=q | delivery-mode=2 headers={x:1} priority=3 | body="two"
@@ -61,6 +67,9 @@ a.1 > basic.get queue=q no-ack=true
 a.1 < basic.get-ok delivery-tag=2 .. | delivery-mode=1 | body="transient"
 "#,
             r#"# they come back in their order, with their properties; what somebody had says so (semantics 13.21)
+a.2 > queue.declare queue=transient passive=true
+a.2 < channel.close code=404 text="NOT_FOUND - no queue 'transient' in vhost '$vhost'" method=queue.declare
+a.2 > channel.close-ok
 a.1 > queue.declare queue=q durable=true passive=true
 a.1 < queue.declare-ok queue=q message-count=3 consumer-count=0
 a.1 > basic.publish routing-key=q | delivery-mode=2 | body="four"

@@ -152,6 +152,8 @@ impl HashAlgorithm {
     }
 
     fn digest(self, salt: &[u8], password: &[u8]) -> Vec<u8> {
+        #[cfg(test)]
+        tests::DIGESTS.set(tests::DIGESTS.get() + 1);
         match self {
             Self::Sha256 => Sha256::new().chain_update(salt).chain_update(password).finalize().to_vec(),
             Self::Sha512 => Sha512::new().chain_update(salt).chain_update(password).finalize().to_vec(),
@@ -189,6 +191,11 @@ impl fmt::Debug for PasswordHash {
 mod tests {
     use super::*;
 
+    thread_local! {
+        /// How often this thread has hashed.
+        pub(super) static DIGESTS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+    }
+
     /// The example of RabbitMQ's page "Credentials and Passwords": user password `test12`, salt 90 8D C6 0A.
     const TEST12_SHA256: &str = "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR";
 
@@ -209,6 +216,21 @@ mod tests {
             assert!(!PasswordHash::verify(Some(&hash), b"Secret"));
             let stored = PasswordHash::parse(&hash.to_stored(), algorithm).unwrap();
             assert_eq!(stored, hash);
+        }
+    }
+
+    /// Semantics 4.9: the time tells neither whether a user exists nor how its password is stored.
+    #[test]
+    fn every_attempt_hashes_the_same() {
+        let hashed = |stored: Option<&PasswordHash>| {
+            let before = DIGESTS.get();
+            let _ = PasswordHash::verify(stored, b"secret");
+            DIGESTS.get() - before
+        };
+        assert_eq!(hashed(None), 3);
+        for algorithm in [HashAlgorithm::Sha256, HashAlgorithm::Sha512, HashAlgorithm::Md5] {
+            let stored = PasswordHash::of(b"secret", algorithm);
+            assert_eq!(hashed(Some(&stored)), 3, "{algorithm:?}");
         }
     }
 

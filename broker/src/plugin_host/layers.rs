@@ -11,7 +11,6 @@ use plugin_api::message::Message;
 use plugin_api::value::Table;
 
 use super::{ExchangeInstance, ExchangeTypeHandle, Registry, TypeError};
-use crate::vhost::policy::QueueType;
 
 /// Types that stand before types that stand before types: nobody needs more, and a circle must end.
 const LAYERS_MAX: usize = 4;
@@ -61,17 +60,11 @@ impl ExchangeTypes {
         self.0.iter().try_for_each(|layer| layer.validate_binding(spec, binding))
     }
 
-    /// Whether each of the types takes queues of that type.
-    ///
-    /// # Errors
-    /// The refusal, in RabbitMQ's words.
-    pub fn check_queue_type(&self, queue_type: QueueType) -> Result<(), TypeError> {
-        let is_taken = queue_type == QueueType::Classic || self.0.iter().all(|layer| layer.takes() == Takes::AllQueues);
-        if is_taken {
-            return Ok(());
-        }
-        let name = queue_type.name();
-        Err(TypeError::Refused(format!("Queue type rabbit_{name}_queue not valid for this exchange type")))
+    /// Which queues may be bound: those that all types take.
+    #[must_use]
+    pub fn takes(&self) -> Takes {
+        let is_restricted = self.0.iter().any(|layer| layer.takes() == Takes::ClassicQueues);
+        if is_restricted { Takes::ClassicQueues } else { Takes::AllQueues }
     }
 
     /// Makes an exchange without bindings.

@@ -6,6 +6,7 @@ use super::authority::Authority;
 use super::declare::TOPIC;
 use super::error::{Error, Kind};
 use super::policy::QueueType;
+use super::quorum::check_taken;
 use super::reply_to::{REPLY_TO, is_reply_name};
 use super::{Changed, Vhost};
 use crate::access::Permission;
@@ -28,7 +29,7 @@ impl Vhost {
         if let Some(types) = self.registry.exchange_types(&exchange.spec)? {
             types.validate_binding(&exchange.spec, binding)?;
             if let Destination::Queue(queue) = &destination {
-                types.check_queue_type(QueueType::of(&queue.arguments))?;
+                check_taken(types.takes(), QueueType::of(&queue.arguments))?;
             }
         }
         if let Destination::Queue(queue) = &destination {

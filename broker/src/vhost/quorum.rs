@@ -4,6 +4,7 @@
 //! what a quorum queue honours, refuses what a quorum queue refuses, and its declaration is logged. Who would rather not have a promise
 //! kept by one node alone has them refused ([`QuorumQueues::Refused`]).
 
+use plugin_api::exchange::Takes;
 use plugin_api::value::Value;
 
 use super::declare::QueueSpec;
@@ -11,6 +12,7 @@ use super::error::Error;
 use super::policy::QueueType;
 use super::queue_arguments::{DEAD_LETTER_STRATEGY, QUEUE_TYPE};
 use super::{QueueRecord, Vhost};
+use crate::plugin_host::TypeError;
 
 /// What becomes of declarations of quorum queues.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,6 +118,20 @@ impl Vhost {
 
     fn shown(&self, queue: &QueueRecord) -> String {
         format!("queue '{}' in vhost '{}'", queue.name, self.name)
+    }
+}
+
+/// Whether an exchange type that takes these queues takes one of that type (semantics 10.12).
+///
+/// # Errors
+/// The refusal, in RabbitMQ's words.
+pub fn check_taken(takes: Takes, kind: QueueType) -> Result<(), TypeError> {
+    match takes {
+        Takes::ClassicQueues if kind != QueueType::Classic => {
+            let name = kind.name();
+            Err(TypeError::Refused(format!("Queue type rabbit_{name}_queue not valid for this exchange type")))
+        }
+        Takes::ClassicQueues | Takes::AllQueues => Ok(()),
     }
 }
 

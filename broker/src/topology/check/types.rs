@@ -8,6 +8,7 @@ use crate::plugin_host::{Registry, TypeError};
 use crate::topology::names::nearest;
 use crate::topology::schema::{BindingDecl, ExchangeDecl, Topology, VhostDecl};
 use crate::vhost::policy::QueueType;
+use crate::vhost::quorum::check_taken;
 
 /// Which exchange types a registry has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +100,7 @@ impl Judge<'_> {
         types.validate_binding(source, &spec).map_err(text)?;
         let queues = self.vhost.queues.iter().filter(|_| binding.destination_kind == DestinationKind::Queue);
         let queue = queues.into_iter().find(|queue| queue.name == binding.destination);
-        queue.map_or(Ok(()), |queue| types.check_queue_type(QueueType::of(&queue.arguments)).map_err(text))
+        queue.map_or(Ok(()), |queue| check_taken(types.takes(), QueueType::of(&queue.arguments)).map_err(text))
     }
 
     fn source(&self, name: &str) -> Option<ExchangeSpec> {
