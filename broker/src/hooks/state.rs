@@ -38,7 +38,7 @@ pub(super) enum Given<'a> {
 }
 
 /// What a call that ended well wants.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Decision {
     Pass(Rewrite),
     Drop(String),
