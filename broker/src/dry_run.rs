@@ -2,7 +2,7 @@
 //!
 //! Permissions, hooks and routing are those of every publish ([`crate::vhost`], [`crate::hooks`]); nothing reaches a queue. It is behind `/api/x/route`, `broker
 //! route` and `broker test`, in a running broker as well as in a topology file carried out where nobody is ([`crate::topology::scratch`]). Hooks run for real, because what they do decides the
-//! way, and count it as a call.
+//! way: it counts as a call, and what they count in `broker.shared` is counted.
 
 mod reasons;
 mod shown;
@@ -10,42 +10,23 @@ mod shown;
 use std::sync::Arc;
 
 pub use self::shown::to_json;
-use crate::hooks::{HookSet, Outcome, Publish};
-use crate::message::{Message, Parts};
-use crate::routing::explain::{Asking, Explanation};
+use crate::hooks::{HookSet, Judgement, Outcome};
+use crate::message::Message;
+use crate::routing::Exchange;
+use crate::routing::explain::{Asking, Explanation, Step, StepOutcome};
 use crate::vhost::authority::Authority;
-use crate::vhost::publish::extra_keys_of;
+use crate::vhost::publish::{Hooked, extra_keys_of, rewritten, run_hooks};
 use crate::vhost::{Error, Vhost};
 
 /// What one hook did.
 #[derive(Clone, Debug)]
 pub struct HookStep {
-    /// Its name.
-    pub hook: String,
+    /// What it made of the message.
+    pub judgement: Judgement,
     /// The message as it came to the hook.
     pub before: Arc<Message>,
-    /// What it made of it.
-    pub outcome: HookOutcome,
-}
-
-/// What a hook made of a message.
-#[derive(Clone, Debug)]
-pub enum HookOutcome {
-    /// It goes on as it came.
-    Passed,
-    /// It goes on like this.
-    Rewritten(Arc<Message>),
-    /// It is dropped, for this reason.
-    Dropped(String),
-    /// It is refused, for this reason.
-    Rejected(String),
-    /// It goes to the dead letters.
-    DeadLettered {
-        /// For this reason.
-        reason: String,
-        /// The exchange that gets it.
-        exchange: Option<String>,
-    },
+    /// The message as the hook has changed it, or would have if it were not only watched.
+    pub after: Option<Arc<Message>>,
 }
 
 /// See the module.
@@ -57,8 +38,22 @@ pub struct DryRun {
     pub keys: Vec<String>,
     /// The message behind the hooks.
     pub message: Arc<Message>,
-    /// The way from there; none when a hook has ended it.
+    /// The exchange to which a hook has sent it as a dead letter; the way begins there, and if it ends nowhere the publish is refused.
+    pub dead_letter_exchange: Option<String>,
+    /// The way from there; none when a hook has ended it, or when there is no exchange for the dead letter.
     pub way: Option<Explanation>,
+}
+
+impl DryRun {
+    /// Whether a dead letter would be lost, so that the publish is refused instead.
+    #[must_use]
+    pub fn is_dead_letter_lost(&self) -> bool {
+        let is_taken = |way: &Explanation| {
+            let keeps = |step: &Step| matches!(step.outcome, StepOutcome::PutOff | StepOutcome::DependsOnState);
+            !way.queues.is_empty() || way.steps.iter().any(keeps)
+        };
+        self.dead_letter_exchange.is_some() && !self.way.as_ref().is_some_and(is_taken)
+    }
 }
 
 /// Publishes `message` as far as routing goes.
@@ -74,10 +69,34 @@ pub fn dry_run(
 ) -> Result<DryRun, Error> {
     let keys = keys_of(&message)?;
     let start = vhost.publishable_exchange(by, message.exchange(), &borrowed(&keys))?;
-    let (steps, message, is_over) = run_hooks(vhost, hooks, by.user(), message);
-    let keys = if is_over { keys } else { keys_of(&message)? };
-    let way = (!is_over).then(|| vhost.explain(&start, &message, &borrowed(&keys), asking));
-    Ok(DryRun { hooks: steps, keys, message, way })
+    let mut judgements = Vec::new();
+    let hooked = match hooks.chain(&vhost.name, message.exchange()) {
+        None => Hooked::Passes,
+        Some(chain) => run_hooks(&chain, &vhost.name, by.user(), &message, Some(&mut judgements)),
+    };
+    let hooks = steps(judgements, &message);
+    let explain = |start: &Arc<Exchange>, message: &Arc<Message>, keys: &[String]| {
+        vhost.explain(start, message, &borrowed(keys), asking)
+    };
+    let (keys, message, dead_letter_exchange, way) = match hooked {
+        Hooked::Passes => {
+            let way = explain(&start, &message, &keys);
+            (keys, message, None, Some(way))
+        }
+        Hooked::Rewritten(message) => {
+            let keys = keys_of(&message)?;
+            let way = explain(&start, &message, &keys);
+            (keys, message, None, Some(way))
+        }
+        Hooked::DeadLettered(exchange, message) => {
+            // CC and BCC are not asked for, as in a publish.
+            let keys = vec![message.routing_key().to_owned()];
+            let way = vhost.exchange(&exchange).map(|start| explain(&start, &message, &keys));
+            (keys, message, Some(exchange), way)
+        }
+        Hooked::Ends(_) => (keys, message, None, None),
+    };
+    Ok(DryRun { hooks, keys, message, dead_letter_exchange, way })
 }
 
 fn keys_of(message: &Message) -> Result<Vec<String>, Error> {
@@ -90,49 +109,21 @@ fn borrowed(keys: &[String]) -> Vec<&str> {
     keys.iter().map(String::as_str).collect()
 }
 
-/// What each hook did, the message behind them, and whether one of them ended it.
-fn run_hooks(
-    vhost: &Vhost,
-    hooks: &HookSet,
-    user: &str,
-    mut message: Arc<Message>,
-) -> (Vec<HookStep>, Arc<Message>, bool) {
-    let mut steps = Vec::new();
-    let Some(chain) = hooks.chain(&vhost.name, message.exchange()) else { return (steps, message, false) };
-    for single in chain.one_by_one() {
-        let outcome = single.on_publish(&Publish {
-            vhost: &vhost.name,
-            exchange: message.exchange(),
-            routing_key: message.routing_key(),
-            user,
-            properties: message.properties(),
-            body: message.body(),
-        });
-        let outcome = match outcome {
-            Outcome::Pass => HookOutcome::Passed,
+/// What each hook did, with the message as it came to it.
+fn steps(judgements: Vec<Judgement>, message: &Arc<Message>) -> Vec<HookStep> {
+    let mut current = Arc::clone(message);
+    let step = |judgement: Judgement| {
+        let before = Arc::clone(&current);
+        let after = match &judgement.outcome {
             Outcome::Rewrite { routing_key, properties } => {
-                let old = message.parts();
-                let parts = Parts {
-                    routing_key: routing_key.as_deref().unwrap_or(old.routing_key),
-                    properties: properties.as_deref().unwrap_or(old.properties),
-                    ..old
-                };
-                HookOutcome::Rewritten(Message::new(parts, message.body()))
+                Some(rewritten(&before, routing_key.as_deref(), properties.as_deref()))
             }
-            Outcome::Drop { reason, .. } => HookOutcome::Dropped(reason),
-            Outcome::Reject { reason, .. } => HookOutcome::Rejected(reason),
-            Outcome::DeadLetter { reason, exchange, .. } => HookOutcome::DeadLettered { reason, exchange },
+            _ => None,
         };
-        let hook = single.names().next().unwrap_or_default().to_owned();
-        let before = Arc::clone(&message);
-        let is_over = !matches!(outcome, HookOutcome::Passed | HookOutcome::Rewritten(_));
-        if let HookOutcome::Rewritten(after) = &outcome {
-            message = Arc::clone(after);
+        if let Some(after) = after.as_ref().filter(|_| !judgement.is_shadow) {
+            current = Arc::clone(after);
         }
-        steps.push(HookStep { hook, before, outcome });
-        if is_over {
-            return (steps, message, true);
-        }
-    }
-    (steps, message, false)
+        HookStep { judgement, before, after }
+    };
+    judgements.into_iter().map(step).collect()
 }

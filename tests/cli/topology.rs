@@ -388,6 +388,149 @@ fn a_route_is_explained_alike_by_a_file_and_by_a_broker() {
     refused(&cli.run(&["route", "in", "k", "--topology", file, "--vhost", "v"]), 66, "vhost 'v'");
 }
 
+/// A chain with everything that a hook can do: one that is only watched, one that fails and lets pass, one that decides by the key, and one behind it.
+const HOOKED: &str = "
+vhosts:
+  /:
+    exchanges:
+      in: { type: topic, hooks: [ { script: act.lua, name: watched, shadow: true, dead_letter_exchange: dead }, { script: fail.lua, name: frail, on_error: pass },
+        { script: fail.lua, name: strict, on_error: dead_letter, dead_letter_exchange: dead, time_limit: 50ms },
+        { script: act.lua, name: act, dead_letter_exchange: dead }, { script: tag.lua, name: tag } ] }
+      dead: direct
+    queues: [a, dead, lost]
+    bindings: [in -> a : eu.#, dead -> dead : dead, dead -> dead : strict]
+tests:
+  - { exchange: in, routing_key: eu.x, expect: [a] }
+  - { exchange: in, routing_key: rewrite, expect: [a] }
+  - { exchange: in, routing_key: drop, expect: { dropped: not wanted } }
+  - { exchange: in, routing_key: reject, expect: { rejected: not allowed } }
+  - { exchange: in, routing_key: dead, expect: { dead_lettered: [dead] } }
+  - { exchange: in, routing_key: dead, expect: dead_lettered }
+  - { exchange: in, routing_key: strict, expect: { dead_lettered: dead } }
+  - { exchange: in, routing_key: dead.lost, expect: { rejected: it reaches no queue } }
+  - { name: wrong, exchange: in, routing_key: dead, expect: { dead_lettered: [a] } }
+  - { name: wrong too, exchange: in, routing_key: dead, expect: [dead] }
+";
+
+/// With the scripts; the folder has to live as long as they are wanted.
+fn hooked(folder: &TempDir) -> std::path::PathBuf {
+    let act = "return { on_publish = function(msg)
+        local key = msg.routing_key
+        if key == 'rewrite' then msg.routing_key = 'eu.new' msg.headers.x = 'act' end
+        if key == 'drop' then broker.drop('not wanted') end
+        if key == 'reject' then broker.reject('not allowed') end
+        if key == 'dead' or key == 'dead.lost' then broker.dead_letter('no good') end
+    end }";
+    folder.write("act.lua", act);
+    folder.write(
+        "fail.lua",
+        "return { on_publish = function(msg) if msg.routing_key == 'strict' then error('broken here') end end }",
+    );
+    folder.write("tag.lua", "return { on_publish = function(msg) msg.headers.tag = msg.routing_key end }");
+    folder.write("hooked.yaml", HOOKED)
+}
+
+#[test]
+fn a_route_through_hooks_is_explained_alike_by_a_file_and_by_a_broker() {
+    let home = TempDir::new("cli-hooked");
+    let file = hooked(&home);
+    let broker = BrokerOptions::default().http().topology(&file).start().expect("the broker starts");
+    let cli = Setting { broker, home };
+    let ask = |words: &[&str]| {
+        let online = cli.run(&[&["route", "in"], words].concat());
+        let offline = cli.run(&[&["route", "in"], words, &["--topology", file.to_str().unwrap()]].concat());
+        assert_eq!((online.code, &online.out, &online.err), (offline.code, &offline.out, &offline.err), "{words:?}");
+        offline
+    };
+    let explained = |key: &str, code: i32, lines: &[&str]| {
+        let said = ask(&[key, "--explain"]);
+        assert_eq!(said.code, code, "{key}: {}", said.out);
+        for line in lines {
+            assert!(said.out.lines().any(|other| other == *line), "{line} is not in\n{}", said.out);
+        }
+        // The same as JSON has the message as it came to each hook.
+        let answer: Value = serde_json::from_str(&ask(&[key, "--format", "json"]).out).unwrap();
+        for hook in answer["hooks"].as_array().unwrap() {
+            assert!(hook["before"]["routing_key"].is_string(), "{hook}");
+        }
+        answer
+    };
+    assert_eq!(ask(&["eu.x"]).out, "a\n");
+    let pass = ["hook 'watched' would let it pass (shadow)", "hook 'act' lets it pass", "hook 'tag' rewrites it"];
+    explained("eu.x", 0, &[&pass[..], &["queues reached: a"]].concat());
+    let answer = explained(
+        "rewrite",
+        0,
+        &["hook 'watched' would rewrite it (shadow)", "hook 'act' rewrites it", "queues reached: a"],
+    );
+    let hooks = answer["hooks"].as_array().unwrap();
+    let keys: Vec<_> =
+        hooks.iter().map(|hook| (&hook["before"]["routing_key"], &hook["after"]["routing_key"])).collect();
+    let [old, new] = ["rewrite", "eu.new"].map(Value::from);
+    assert_eq!(keys, [(&old, &new), (&old, &Value::Null), (&old, &Value::Null), (&old, &new), (&new, &new)]);
+    assert_eq!(hooks[4]["after"]["properties"]["headers"], json!({"x": "act", "tag": "eu.new"}));
+
+    assert_eq!(ask(&["drop"]).out, "hook 'act' drops it: not wanted\n");
+    explained("drop", 1, &["hook 'watched' would drop it (shadow): not wanted", "hook 'act' drops it: not wanted"]);
+    assert_eq!(ask(&["reject"]).out, "hook 'act' rejects it: not allowed\n");
+    explained("reject", 1, &["hook 'act' rejects it: not allowed", "queues reached: none"]);
+
+    assert_eq!(ask(&["dead"]).out, "dead\n");
+    let answer = explained(
+        "dead",
+        0,
+        &[
+            "hook 'watched' would send it to the dead letters of exchange 'dead' (shadow): no good",
+            "hook 'act' sends it to the dead letters of exchange 'dead': no good",
+            "queues reached: dead",
+        ],
+    );
+    assert_eq!(answer["dead_letter_exchange"], "dead");
+    let lost = "; it reaches no queue there, so the publish is refused";
+    let sends = "hook 'act' sends it to the dead letters of exchange 'dead': no good";
+    assert_eq!(ask(&["dead.lost"]).out, format!("{sends}{lost}\n"));
+    explained("dead.lost", 1, &[&format!("queues reached: none{lost}")]);
+    let failed = "by on_error: it failed: broken here";
+    explained(
+        "strict",
+        0,
+        &[
+            &format!("hook 'frail' lets it pass {failed}"),
+            &format!("hook 'strict' sends it to the dead letters of exchange 'dead' {failed}"),
+            "queues reached: dead",
+        ],
+    );
+
+    // What the broker does with such messages is what was said.
+    let http = Http::new(cli.broker.http());
+    let publish = |key: &str| {
+        let body = json!({"routing_key": key, "properties": {}, "payload": "m", "payload_encoding": "string"});
+        // Who is refused is told so otherwise.
+        http.post("/exchanges/%2F/in/publish", &body).json()["routed"] == true
+    };
+    assert_eq!(["eu.x", "rewrite", "dead", "strict"].map(publish), [true; 4]);
+    assert_eq!(["drop", "dead.lost"].map(publish), [false; 2]);
+    let ready = |queue: &str| {
+        let body = json!({"count": 10, "ackmode": "ack_requeue_false", "encoding": "auto"});
+        http.post(&format!("/queues/%2F/{queue}/get"), &body).json().as_array().unwrap().len()
+    };
+    assert_eq!(["a", "dead", "lost"].map(ready), [2, 2, 0]);
+
+    let said = cli.run(&["test", file.to_str().unwrap()]);
+    let place = |line: usize| format!("{}:{}", file.display(), line);
+    let dead = "hook 'act' sends it to the dead letters of exchange 'dead': no good";
+    for line in [
+        format!(
+            "{}: wrong: expected that a hook sends it to the dead letters in 'a', but it reaches 'dead' as a dead letter: {dead}",
+            place(20)
+        ),
+        format!("{}: wrong too: expected 'dead', but it reaches 'dead' as a dead letter: {dead}", place(21)),
+        format!("{}: 8 passed, 2 failed", file.display()),
+    ] {
+        assert!(said.out.lines().any(|other| other == line), "{line} is not in\n{}", said.out);
+    }
+}
+
 #[test]
 fn sighup_takes_the_file_over_as_a_whole_or_not_at_all() {
     let folder = TempDir::new("cli-reload");

@@ -18,11 +18,12 @@ use crate::vhost::json_table::table_from_json;
 
 /// Help of the command.
 pub(super) const LONG_ABOUT: &str = "\
-Say where a message would go. Nothing is published; hooks run, because what they do decides the way.
+Say where a message would go. Nothing is published; hooks run, because what they do decides the way. In a broker that counts as a call of them, also for what they \
+count in broker.shared.
 
 With --topology it is the file alone that is asked, without a broker and without a network: its hooks, its exchanges and its bindings, by the engine of the broker. \
-Without, it is a running broker, over its management API. --explain shows each hook with the message before and after, each exchange with its \
-bindings and why they match or not, and what became of the message there.
+Without, it is a running broker, over its management API. --explain shows each hook with the message before and after, also those in shadow mode and those that failed, each exchange with its \
+bindings and why they match or not, and what became of the message there. What a hook sends to the dead letters is followed to their queues.
 
 Exit code 0: it reaches a queue. 1: it reaches none, or is refused. 65: the file has mistakes.";
 
@@ -71,7 +72,9 @@ enum Format {
 pub(super) fn route(args: &RouteArgs, remote: &Remote) -> u8 {
     let Some(file) = &args.topology else {
         return with_api(remote, |api| {
-            let properties = json!({"headers": table(&args.headers)?});
+            let headers = table(&args.headers)?;
+            // A message without headers is another one than a message with none in its table.
+            let properties = if headers.is_empty() { json!({}) } else { json!({"headers": headers}) };
             let question = json!({
                 "vhost": args.vhost.name(api), "exchange": args.exchange, "routing_key": args.key,
                 "properties": properties, "payload": args.body, "payload_encoding": "string",
@@ -147,42 +150,59 @@ fn ends(answer: &Json) -> String {
     if !names.is_empty() {
         return names.iter().map(|name| format!("{}\n", harmless(name))).collect();
     }
-    let last = list(answer, "hooks")
-        .last()
-        .filter(|hook| matches!(hook["outcome"].as_str(), Some("drop" | "reject" | "dead_letter")));
-    if let Some(hook) = last {
-        return format!("hook {}\n", hook_end(hook));
+    let is_end = |hook: &&Json| hook["shadow"] != true && ends_it(hook);
+    if let Some(hook) = list(answer, "hooks").last().filter(is_end) {
+        return format!("hook {}{}\n", hook_said(hook), lost(answer));
     }
     let last = list(answer, "steps").last().and_then(|step| step["explanation"].as_str()).unwrap_or_default();
     format!("no queue: {}\n", harmless(last))
 }
 
-fn hook_end(hook: &Json) -> String {
+fn ends_it(hook: &Json) -> bool {
+    matches!(hook["outcome"].as_str(), Some("drop" | "reject" | "dead_letter"))
+}
+
+/// What a dead letter that nobody takes comes to.
+fn lost(answer: &Json) -> &'static str {
+    if answer["dead_letter_lost"] == true { "; it reaches no queue there, so the publish is refused" } else { "" }
+}
+
+/// What a hook did, or would have done.
+fn hook_said(hook: &Json) -> String {
     let text = |key: &str| harmless(hook[key].as_str().unwrap_or_default());
-    let verb = match hook["outcome"].as_str() {
-        Some("drop") => "drops it".to_owned(),
-        Some("dead_letter") => format!("sends it to the dead letters of exchange '{}'", text("exchange")),
-        _ => "rejects it".to_owned(),
+    let (is_shadow, failure) = (hook["shadow"] == true, hook["failure"].as_str().map(harmless));
+    let (does, would) = match hook["outcome"].as_str() {
+        Some("drop") => ("drops it", "would drop it"),
+        Some("reject") => ("rejects it", "would reject it"),
+        Some("dead_letter") => ("sends it to the dead letters", "would send it to the dead letters"),
+        Some("rewrite") => ("rewrites it", "would rewrite it"),
+        _ => ("lets it pass", "would let it pass"),
     };
-    format!("'{}' {verb}: {}", text("hook"), text("reason"))
+    let mut said = format!("'{}' {}", text("hook"), if is_shadow { would } else { does });
+    if hook["outcome"] == "dead_letter" {
+        let _ = write!(said, " of exchange '{}'", text("exchange"));
+    }
+    if is_shadow {
+        said.push_str(" (shadow)");
+    }
+    if let Some(failure) = failure {
+        let _ = write!(said, " by on_error: it failed: {failure}");
+    } else if ends_it(hook) {
+        let _ = write!(said, ": {}", text("reason"));
+    }
+    said
 }
 
 fn explained(answer: &Json) -> String {
     let mut out = String::new();
     for hook in list(answer, "hooks") {
-        match hook["outcome"].as_str() {
-            Some("drop" | "reject" | "dead_letter") => {
-                let _ = writeln!(out, "hook {}", hook_end(hook));
-            }
-            Some("rewrite") => {
-                let _ = writeln!(out, "hook '{}' rewrites it", harmless(hook["hook"].as_str().unwrap_or_default()));
-                for (word, key) in [("before", "before"), ("after ", "after")] {
-                    let _ = writeln!(out, "    {word}: {}", harmless(&hook[key].to_string()));
-                }
-            }
-            _ => {
-                let name = hook["hook"].as_str().or_else(|| hook["hooks"][0].as_str()).unwrap_or_default();
-                let _ = writeln!(out, "hook '{}' lets it pass", harmless(name));
+        let _ = writeln!(out, "hook {}", hook_said(hook));
+        for (word, key) in [("before", "before"), ("after ", "after")] {
+            // A message that stays as it is, is not said twice.
+            if hook["outcome"] == "rewrite" {
+                let _ = writeln!(out, "    {word}: {}", harmless(&hook[key].to_string()));
+            } else if key == "before" {
+                let _ = writeln!(out, "    message: {}", harmless(&hook[key].to_string()));
             }
         }
     }
@@ -199,7 +219,7 @@ fn explained(answer: &Json) -> String {
     }
     let names: Vec<String> = list(answer, "queues").filter_map(|queue| queue["name"].as_str()).map(harmless).collect();
     let _ = match names.as_slice() {
-        [] => writeln!(out, "queues reached: none"),
+        [] => writeln!(out, "queues reached: none{}", lost(answer)),
         names => writeln!(out, "queues reached: {}", names.join(", ")),
     };
     out

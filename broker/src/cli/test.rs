@@ -9,7 +9,8 @@ use serde_json::json;
 
 use super::without_broker::{Refused, WithoutBroker};
 use super::{exit, print_report};
-use crate::dry_run::{DryRun, HookOutcome};
+use crate::dry_run::DryRun;
+use crate::hooks::Outcome;
 use crate::message::{Message, Parts};
 use crate::routing::explain::StepOutcome;
 use crate::topology::check::{Item, Part};
@@ -90,6 +91,8 @@ enum Became {
     Returned(String),
     /// A hook or a permission refuses it.
     Rejected(String),
+    /// A hook sends it to the dead letters, to these queues; or it is put off on its way there.
+    DeadLettered(BTreeSet<String>, String),
 }
 
 fn judge(world: &WithoutBroker, test: &RouteTestDecl) -> Result<(), String> {
@@ -97,6 +100,9 @@ fn judge(world: &WithoutBroker, test: &RouteTestDecl) -> Result<(), String> {
     let fits = match (&test.expect, &became) {
         (ExpectDecl::Queues(wanted), Became::Queues(queues)) => {
             wanted.iter().cloned().collect::<BTreeSet<_>>() == *queues
+        }
+        (ExpectDecl::DeadLettered(wanted), Became::DeadLettered(queues, _)) => {
+            wanted.as_ref().is_none_or(|wanted| wanted.iter().cloned().collect::<BTreeSet<_>>() == *queues)
         }
         (ExpectDecl::Queues(wanted), Became::Dropped(_) | Became::Returned(_)) => wanted.is_empty(),
         (ExpectDecl::Dropped(part), Became::Dropped(reason))
@@ -113,12 +119,18 @@ fn judge(world: &WithoutBroker, test: &RouteTestDecl) -> Result<(), String> {
         ExpectDecl::Dropped(part) => with_reason("that it is dropped", part),
         ExpectDecl::Returned => "that it is returned".to_owned(),
         ExpectDecl::Rejected(part) => with_reason("that it is rejected", part),
+        ExpectDecl::DeadLettered(None) => "that a hook sends it to the dead letters".to_owned(),
+        ExpectDecl::DeadLettered(Some(queues)) => {
+            format!("that a hook sends it to the dead letters in {}", quoted(&queues.iter().cloned().collect()))
+        }
     };
     let found = match became {
         Became::Queues(queues) => format!("it reaches {}", quoted(&queues)),
         Became::Dropped(reason) => format!("it is dropped: {reason}"),
         Became::Returned(reason) => format!("it is returned: {reason}"),
         Became::Rejected(reason) => format!("it is rejected: {reason}"),
+        Became::DeadLettered(queues, reason) if queues.is_empty() => format!("it is put off: {reason}"),
+        Became::DeadLettered(queues, reason) => format!("it reaches {} as a dead letter: {reason}", quoted(&queues)),
     };
     Err(format!("expected {wanted}, but {found}"))
 }
@@ -145,19 +157,26 @@ fn publish(world: &WithoutBroker, test: &RouteTestDecl) -> Result<Became, String
 }
 
 fn became(run: &DryRun, is_mandatory: bool) -> Became {
-    let Some(way) = &run.way else {
-        return match run.hooks.last().map(|step| (&step.hook, &step.outcome)) {
-            Some((hook, HookOutcome::Rejected(reason))) => Became::Rejected(format!("hook '{hook}': {reason}")),
-            Some((hook, HookOutcome::Dropped(reason))) => Became::Dropped(format!("hook '{hook}': {reason}")),
-            Some((hook, HookOutcome::DeadLettered { reason, exchange })) => {
-                let exchange = exchange.as_deref().unwrap_or_default();
-                Became::Dropped(format!(
-                    "hook '{hook}' sends it to the dead letters of exchange '{exchange}': {reason}"
-                ))
+    // The last that was not only watched.
+    let last = run.hooks.iter().map(|step| &step.judgement).rfind(|judgement| !judgement.is_shadow);
+    let ended = last.and_then(|judgement| match &judgement.outcome {
+        Outcome::Pass | Outcome::Rewrite { .. } => None,
+        Outcome::Drop { hook, reason } => Some(Became::Dropped(format!("hook '{hook}': {reason}"))),
+        Outcome::Reject { hook, reason } => Some(Became::Rejected(format!("hook '{hook}': {reason}"))),
+        Outcome::DeadLetter { hook, reason, exchange } => {
+            let exchange = exchange.as_deref().unwrap_or_default();
+            let sends = format!("hook '{hook}' sends it to the dead letters of exchange '{exchange}'");
+            if run.is_dead_letter_lost() {
+                return Some(Became::Rejected(format!("{sends}, where it reaches no queue: {reason}")));
             }
-            _ => Became::Dropped("a hook has ended it".to_owned()),
-        };
-    };
+            let queues = run.way.iter().flat_map(|way| &way.queues).map(|queue| queue.name.to_string());
+            Some(Became::DeadLettered(queues.collect(), format!("{sends}: {reason}")))
+        }
+    });
+    if let Some(ended) = ended {
+        return ended;
+    }
+    let Some(way) = &run.way else { return Became::Rejected("a hook has ended it".to_owned()) };
     if !way.queues.is_empty() {
         return Became::Queues(way.queues.iter().map(|queue| queue.name.to_string()).collect());
     }

@@ -187,10 +187,10 @@ fn value(section: &str, key: &str) -> Json {
         ("bindings of a vhost", "routing_key") => one_or_many(text()),
         ("tests", "properties") => optional("properties of tests"),
         ("tests", "expect") => json!({"anyOf": [
-            {"type": "array", "items": text()}, {"enum": ["dropped", "returned", "rejected"]}, of("expect of tests"),
+            {"type": "array", "items": text()}, {"enum": ["dropped", "returned", "rejected", "dead_lettered"]}, of("expect of tests"),
         ]}),
         ("properties of tests", "delivery_mode" | "priority" | "timestamp") => number(),
-        ("expect of tests", "queues") => one_or_many(text()),
+        ("expect of tests", "queues" | "dead_lettered") => one_or_many(text()),
         ("expect of tests", "returned") => anything(),
         (_, "arguments" | "headers") => table(),
         (_, "tags" | "cors_allow_origins") => one_or_many(text()),

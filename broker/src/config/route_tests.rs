@@ -37,8 +37,11 @@ pub(super) const PROPERTIES: Section = Section {
     hints: &[("headers", Hint::Instead("headers stand beside 'properties'"))],
 };
 
-pub(super) const EXPECT: Section =
-    Section { what: "what is expected", keys: &["queues", "dropped", "returned", "rejected"], hints: &[] };
+pub(super) const EXPECT: Section = Section {
+    what: "what is expected",
+    keys: &["queues", "dropped", "returned", "rejected", "dead_lettered"],
+    hints: &[],
+};
 
 const FORM: &str = "write 'expect: [QUEUE, …]', dropped, returned, or '{ rejected: PART OF THE REASON }'";
 
@@ -140,11 +143,12 @@ fn expect(reader: &mut Reader<'_>, node: &Node, place: Item) -> Option<ExpectDec
     match &node.value {
         Value::List(items) => Some(ExpectDecl::Queues(queues(reader, items, place))),
         Value::Scalar(_) => {
-            const WORDS: &[(&str, u8)] = &[("dropped", 0), ("returned", 1), ("rejected", 2)];
+            const WORDS: &[(&str, u8)] = &[("dropped", 0), ("returned", 1), ("rejected", 2), ("dead_lettered", 3)];
             Some(match reader.choice(node, WORDS)? {
                 0 => ExpectDecl::Dropped(String::new()),
                 1 => ExpectDecl::Returned,
-                _ => ExpectDecl::Rejected(String::new()),
+                2 => ExpectDecl::Rejected(String::new()),
+                _ => ExpectDecl::DeadLettered(None),
             })
         }
         Value::Mapping(_) => {
@@ -159,6 +163,7 @@ fn expect(reader: &mut Reader<'_>, node: &Node, place: Item) -> Option<ExpectDec
                 "queues" => ExpectDecl::Queues(queues(reader, reader_items(value), place)),
                 "dropped" => ExpectDecl::Dropped(reader.text(value)?),
                 "rejected" => ExpectDecl::Rejected(reader.text(value)?),
+                "dead_lettered" => ExpectDecl::DeadLettered(Some(queues(reader, reader_items(value), place))),
                 _ => ExpectDecl::Returned,
             })
         }

@@ -4,7 +4,8 @@ use plugin_api::exchange::DestinationKind;
 use plugin_api::value::Table;
 use serde_json::{Map, Value as Json, json};
 
-use super::{DryRun, HookOutcome, HookStep, reasons};
+use super::{DryRun, HookStep, reasons};
+use crate::hooks::{Judgement, Outcome};
 use crate::message::Message;
 use crate::routing::explain::{Step, StepOutcome};
 use crate::vhost::json_properties::shown_properties;
@@ -14,7 +15,10 @@ use crate::vhost::json_table::table_to_json;
 #[must_use]
 pub fn to_json(run: &DryRun, vhost: &str) -> Json {
     let hooks: Vec<Json> = run.hooks.iter().map(hook).collect();
-    let mut answer = json!({"hooks": hooks, "steps": [], "queues": [], "routed": false});
+    let mut answer = json!({
+        "hooks": hooks, "steps": [], "queues": [], "routed": false,
+        "dead_letter_exchange": run.dead_letter_exchange, "dead_letter_lost": run.is_dead_letter_lost(),
+    });
     if let Some(way) = &run.way {
         let keys: Vec<&str> = run.keys.iter().map(String::as_str).collect();
         answer["steps"] = way.steps.iter().map(|step| shown(step, &keys, &run.message)).collect();
@@ -26,18 +30,31 @@ pub fn to_json(run: &DryRun, vhost: &str) -> Json {
 }
 
 fn hook(step: &HookStep) -> Json {
-    let HookStep { hook, before, outcome } = step;
-    match outcome {
-        HookOutcome::Passed => json!({"hook": hook, "hooks": [hook], "outcome": "pass"}),
-        HookOutcome::Rewritten(after) => json!({
-            "hook": hook, "hooks": [hook], "outcome": "rewrite", "before": message(before), "after": message(after),
-        }),
-        HookOutcome::Dropped(reason) => json!({"hook": hook, "outcome": "drop", "reason": reason}),
-        HookOutcome::Rejected(reason) => json!({"hook": hook, "outcome": "reject", "reason": reason}),
-        HookOutcome::DeadLettered { reason, exchange } => {
-            json!({"hook": hook, "outcome": "dead_letter", "reason": reason, "exchange": exchange})
+    let HookStep { judgement: Judgement { hook, is_shadow, outcome, failure }, before, after } = step;
+    let mut shown =
+        json!({"hook": hook, "hooks": [hook], "shadow": is_shadow, "failure": failure, "before": message(before)});
+    let word = match outcome {
+        Outcome::Pass => "pass",
+        Outcome::Rewrite { .. } => {
+            shown["after"] = after.as_deref().map(message).unwrap_or_default();
+            "rewrite"
         }
-    }
+        Outcome::Drop { reason, .. } => {
+            shown["reason"] = json!(reason);
+            "drop"
+        }
+        Outcome::Reject { reason, .. } => {
+            shown["reason"] = json!(reason);
+            "reject"
+        }
+        Outcome::DeadLetter { reason, exchange, .. } => {
+            shown["reason"] = json!(reason);
+            shown["exchange"] = json!(exchange);
+            "dead_letter"
+        }
+    };
+    shown["outcome"] = json!(word);
+    shown
 }
 
 fn message(message: &Message) -> Json {

@@ -50,6 +50,19 @@ pub enum Outcome {
     },
 }
 
+/// What one hook of a chain has made of a message, for people who ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judgement {
+    /// Its name.
+    pub hook: String,
+    /// Whether it is only watched: nothing comes of what it made.
+    pub is_shadow: bool,
+    /// What comes of the message by this hook, or would come of it.
+    pub outcome: Outcome,
+    /// Why the call failed, if it did; the outcome is then what `on_error` says.
+    pub failure: Option<String>,
+}
+
 /// A client or a declaration that a hook refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -78,23 +91,32 @@ impl HookChain {
         self.hooks().map(|(_, hook)| hook.decl.name.as_str())
     }
 
-    /// The same hooks, each as a chain of its own, for whoever wants to see what each of them does.
-    pub fn one_by_one(&self) -> impl Iterator<Item = Self> {
-        let single = |index: &usize| Self { set: Arc::clone(&self.set), point: self.point, hooks: Box::new([*index]) };
-        self.hooks.iter().map(single)
-    }
-
     /// Sends one publish through all hooks: what one changes is what the next one sees, and the first that drops, rejects or
     /// dead-letters ends it. Synchronous; takes at most the sum of the time limits. The interpreters belong to the calling
     /// thread.
     #[must_use]
     pub fn on_publish(&self, publish: &Publish<'_>) -> Outcome {
-        self.on_message(publish, None)
+        self.run(publish, None, None)
+    }
+
+    /// The same; what each hook made of it is added to `judgements`.
+    #[must_use]
+    pub fn on_publish_watched(&self, publish: &Publish<'_>, judgements: &mut Vec<Judgement>) -> Outcome {
+        self.run(publish, None, Some(judgements))
     }
 
     /// The same for a message that comes out of a queue: a delivery or a dead letter.
     #[must_use]
     pub fn on_message(&self, message: &Publish<'_>, origin: Option<&Origin<'_>>) -> Outcome {
+        self.run(message, origin, None)
+    }
+
+    fn run(
+        &self,
+        message: &Publish<'_>,
+        origin: Option<&Origin<'_>>,
+        mut judgements: Option<&mut Vec<Judgement>>,
+    ) -> Outcome {
         let mut changed = Rewrite::default();
         for (index, hook) in self.hooks() {
             let current = Publish {
@@ -103,6 +125,9 @@ impl HookChain {
                 ..*message
             };
             let called = call(&self.set, index, hook, Given::Message(&current, origin));
+            if let Some(judgements) = judgements.as_deref_mut() {
+                judgements.push(self.judgement(hook, &called));
+            }
             if hook.decl.shadow {
                 continue;
             }
@@ -122,6 +147,19 @@ impl HookChain {
             Rewrite { routing_key: None, properties: None } => Outcome::Pass,
             Rewrite { routing_key, properties } => Outcome::Rewrite { routing_key, properties },
         }
+    }
+
+    #[cold]
+    fn judgement(&self, hook: &Hook, called: &Result<Decision, HookError>) -> Judgement {
+        let outcome = match called {
+            Ok(Decision::Pass(Rewrite { routing_key: None, properties: None })) => Outcome::Pass,
+            Ok(Decision::Pass(Rewrite { routing_key, properties })) => {
+                Outcome::Rewrite { routing_key: routing_key.clone(), properties: properties.clone() }
+            }
+            ended => self.end(hook, ended.clone()).unwrap_or(Outcome::Pass),
+        };
+        let failure = called.as_ref().err().map(|error| error.text.clone());
+        Judgement { hook: hook.decl.name.clone(), is_shadow: hook.decl.shadow, outcome, failure }
     }
 
     /// What a decision against a message, or a failure, comes to; none when the message goes on.

@@ -92,7 +92,7 @@ mod tests;
 mod view;
 mod worker;
 
-pub use chain::{HookChain, Outcome, Refusal};
+pub use chain::{HookChain, Judgement, Outcome, Refusal};
 pub use decl::{HookDecl, MEMORY_LIMIT_BYTES_DEFAULT, OnError, Scope, Site, TIME_LIMIT_DEFAULT};
 pub use error::{ErrorKind, HookError};
 pub use facts::{Binding, Connecting, DeclaredKind, Declaring};

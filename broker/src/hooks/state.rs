@@ -49,7 +49,7 @@ impl Given<'_> {
 }
 
 /// What a call that ended well wants.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Decision {
     Pass(Rewrite),
     Drop(String),

@@ -105,7 +105,7 @@ impl VerdictKind {
 }
 
 /// What a call that ended well wants to be different.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Rewrite {
     pub(super) routing_key: Option<String>,
     pub(super) properties: Option<Vec<u8>>,

@@ -160,15 +160,6 @@ pub struct Unbound {
     pub result: Result<(), TypeError>,
 }
 
-/// What an exchange thinks of a message.
-#[derive(Debug)]
-pub struct Judged {
-    /// Its bindings, each with whether the message matches it.
-    pub bindings: Vec<(Identity, bool)>,
-    /// What its type wants beside.
-    pub wish: Option<Wish>,
-}
-
 /// What a bind changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
@@ -366,22 +357,12 @@ impl Exchange {
         Ok(wish)
     }
 
-    /// All bindings, each with whether a message with any of `keys` matches it. For people who ask: it goes through all of them.
-    ///
-    /// # Errors
-    /// The exchange's type has failed.
-    pub fn judged(&self, message: &View<'_>, keys: &[&str]) -> Result<Judged, TypeError> {
+    /// All bindings, each with whether its slot is one of `slots`, which the type has chosen. For people who ask: it goes through all of them.
+    pub fn judged(&self, slots: &[u32]) -> Vec<(Identity, bool)> {
+        let slots: hashbrown::HashSet<u32> = slots.iter().copied().collect();
         let state = self.state.read();
-        let Some(instance) = &state.instance else {
-            return Err(TypeError::Refused(format!("exchange type {} not found", self.spec.kind)));
-        };
-        let mut slots = Vec::new();
-        let wish = instance.route(message, keys, &mut slots)?;
-        let slots: hashbrown::HashSet<u32> = slots.into_iter().collect();
-        let judged = (0..)
-            .zip(&state.slots)
-            .filter_map(|(slot, binding)| Some((binding.as_ref()?.identity.clone(), slots.contains(&slot))));
-        Ok(Judged { bindings: judged.collect(), wish })
+        let judged = (0..).zip(&state.slots);
+        judged.filter_map(|(slot, binding)| Some((binding.as_ref()?.identity.clone(), slots.contains(&slot)))).collect()
     }
 
     /// Gives the exchange's type messages back that were kept over a restart, oldest first.

@@ -1,17 +1,16 @@
 //! The way of a message, told step by step, for people who ask why it goes where it goes.
 //!
-//! Which queues are reached is what [`super::walk`] says, the way of every message. Beside it each exchange on the way is asked about its bindings. In a broker an exchange
+//! It is the way of every message ([`super::walk()`]), watched: what an exchange says there is what is shown of it, and where the message goes from it. In a broker an exchange
 //! whose type has a state of its own (a history, a turn, messages that it puts off) is not asked, because asking would change that, and then nobody can say where the
 //! message would go.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use plugin_api::exchange::{DependsOn, DestinationKind, Wish};
 use plugin_api::message::Message as View;
 
-use super::exchange::{Exchange, Identity, Judged};
-use super::walk::{Tables, route};
+use super::exchange::{Exchange, Identity};
+use super::walk::{Tables, Watcher, walk};
 use crate::plugin_host::TypeError;
 use crate::vhost::QueueRecord;
 
@@ -72,7 +71,8 @@ pub struct Explanation {
     pub queues: Vec<Arc<QueueRecord>>,
 }
 
-/// Explains the way of a message that is published to `start` with these keys.
+/// Explains the way of a message that is published to `start` with these keys. Each exchange is asked once: one with a state of its own might say something else the next
+/// time.
 pub fn explain(
     tables: &impl Tables,
     start: &Arc<Exchange>,
@@ -80,87 +80,77 @@ pub fn explain(
     keys: &[&str],
     asking: Asking,
 ) -> Explanation {
-    let mut explanation = Explanation::default();
-    let mut seen = vec![start.number];
-    let mut waiting = VecDeque::from([Arc::clone(start)]);
-    let mut is_known = true;
-    while let Some(exchange) = waiting.pop_front() {
-        let mut to: Vec<(DestinationKind, Arc<str>)> = Vec::new();
-        let mut bindings = Vec::new();
-        let mut outcome = None;
-        if exchange.is_default() {
-            let queues = keys.iter().filter_map(|key| tables.queue(key));
-            to.extend(queues.map(|queue| (DestinationKind::Queue, Arc::clone(&queue.name))));
-        } else if exchange.depends_on == DependsOn::State && asking == Asking::Carefully {
-            let unknown = |identity| JudgedBinding { identity, is_match: None };
-            bindings.extend(exchange.bindings().into_iter().map(unknown));
-            outcome = Some(StepOutcome::DependsOnState);
-        } else {
-            match exchange.judged(message, keys) {
-                Ok(Judged { bindings: judged, wish }) => {
-                    for (identity, is_match) in judged {
-                        let end = (identity.destination_kind, Arc::<str>::from(&*identity.destination));
-                        if is_match && !to.contains(&end) {
-                            to.push(end);
-                        }
-                        bindings.push(JudgedBinding { identity, is_match: Some(is_match) });
-                    }
-                    if matches!(wish, Some(Wish::Hold(_))) {
-                        outcome = Some(StepOutcome::PutOff);
-                    }
-                }
-                Err(error) => outcome = Some(StepOutcome::Failed(error)),
-            }
-        }
-        bindings.sort_by(|a, b| (b.is_match, key(&a.identity)).cmp(&(a.is_match, key(&b.identity))));
-        is_known &= !matches!(outcome, Some(StepOutcome::DependsOnState | StepOutcome::Failed(_)));
-        let mut go_on = |exchange: &Arc<Exchange>| {
-            if !seen.contains(&exchange.number) {
-                seen.push(exchange.number);
-                waiting.push_back(Arc::clone(exchange));
-            }
-        };
-        let outcome = match outcome {
-            Some(outcome) => outcome,
-            None if to.is_empty() => match exchange.alternate() {
-                None => StepOutcome::Nowhere,
-                Some(name) => match tables.exchange(&name) {
-                    None => StepOutcome::MissingAlternate(name),
-                    Some(alternate) => {
-                        go_on(alternate);
-                        StepOutcome::Alternate(name)
-                    }
-                },
-            },
-            None => {
-                let exchanges = to.iter().filter(|(kind, _)| *kind == DestinationKind::Exchange);
-                exchanges.filter_map(|(_, name)| tables.exchange(name)).for_each(go_on);
-                StepOutcome::Routed(to)
-            }
-        };
-        explanation.steps.push(Step { exchange, bindings, outcome });
-    }
-    let asked = is_known.then(|| route(tables, start, message, keys));
-    explanation.queues = match asked {
-        Some(Ok(route)) => route.queues,
-        Some(Err(_)) | None => known(tables, &explanation.steps),
+    let mut steps = Steps { asking, steps: Vec::new() };
+    let queues = match walk(tables, start, message, keys, &mut steps) {
+        Ok(route) => route.queues,
+        // Failures are borne.
+        Err(_) => Vec::new(),
     };
-    explanation
+    Explanation { steps: steps.steps, queues }
 }
 
-/// The queues that are reached for certain, where something on the way was not asked.
-fn known(tables: &impl Tables, steps: &[Step]) -> Vec<Arc<QueueRecord>> {
-    let mut queues: Vec<Arc<QueueRecord>> = Vec::new();
-    for step in steps {
-        let StepOutcome::Routed(to) = &step.outcome else { continue };
-        let names = to.iter().filter(|(kind, _)| *kind == DestinationKind::Queue).map(|(_, name)| name);
-        for queue in names.filter_map(|name| tables.queue(name)) {
-            if queues.iter().all(|known| known.number != queue.number) {
-                queues.push(Arc::clone(queue));
+/// Writes down what it sees.
+struct Steps {
+    asking: Asking,
+    steps: Vec<Step>,
+}
+
+impl Steps {
+    fn push(&mut self, exchange: &Arc<Exchange>, mut bindings: Vec<JudgedBinding>, outcome: StepOutcome) {
+        bindings.sort_by(|a, b| (b.is_match, key(&a.identity)).cmp(&(a.is_match, key(&b.identity))));
+        self.steps.push(Step { exchange: Arc::clone(exchange), bindings, outcome });
+    }
+
+    fn push_unknown(&mut self, exchange: &Arc<Exchange>, outcome: StepOutcome) {
+        let unknown = |identity| JudgedBinding { identity, is_match: None };
+        self.push(exchange, exchange.bindings().into_iter().map(unknown).collect(), outcome);
+    }
+}
+
+impl Watcher for Steps {
+    fn may_ask(&mut self, exchange: &Arc<Exchange>) -> bool {
+        let may = exchange.depends_on != DependsOn::State || self.asking == Asking::Freely;
+        if !may {
+            self.push_unknown(exchange, StepOutcome::DependsOnState);
+        }
+        may
+    }
+
+    fn named(&mut self, exchange: &Arc<Exchange>, queues: &mut dyn Iterator<Item = &Arc<QueueRecord>>) {
+        let to: Vec<_> = queues.map(|queue| (DestinationKind::Queue, Arc::clone(&queue.name))).collect();
+        let outcome = if to.is_empty() { StepOutcome::Nowhere } else { StepOutcome::Routed(to) };
+        self.push(exchange, Vec::new(), outcome);
+    }
+
+    fn asked(&mut self, exchange: &Arc<Exchange>, slots: &[u32], wish: Option<&Wish>) {
+        let mut to: Vec<(DestinationKind, Arc<str>)> = Vec::new();
+        let mut bindings = Vec::new();
+        for (identity, is_match) in exchange.judged(slots) {
+            let end = (identity.destination_kind, Arc::<str>::from(&*identity.destination));
+            if is_match && !to.contains(&end) {
+                to.push(end);
             }
+            bindings.push(JudgedBinding { identity, is_match: Some(is_match) });
+        }
+        let outcome = match wish {
+            Some(Wish::Hold(_)) => StepOutcome::PutOff,
+            _ if to.is_empty() => StepOutcome::Nowhere,
+            _ => StepOutcome::Routed(to),
+        };
+        self.push(exchange, bindings, outcome);
+    }
+
+    fn alternate(&mut self, name: &Arc<str>, is_there: bool) {
+        if let Some(step) = self.steps.last_mut() {
+            let name = Arc::clone(name);
+            step.outcome = if is_there { StepOutcome::Alternate(name) } else { StepOutcome::MissingAlternate(name) };
         }
     }
-    queues
+
+    fn failed(&mut self, exchange: &Arc<Exchange>, error: TypeError) -> Result<(), TypeError> {
+        self.push_unknown(exchange, StepOutcome::Failed(error));
+        Ok(())
+    }
 }
 
 fn key(identity: &Identity) -> (DestinationKind, &str, &str, &[u8]) {

@@ -42,6 +42,58 @@ pub fn route(
     message: &View<'_>,
     keys: &[&str],
 ) -> Result<Route, (Arc<str>, TypeError)> {
+    walk(tables, start, message, keys, &mut Nobody)
+}
+
+/// Who looks on while a message finds its way, which is otherwise that of every message.
+pub(super) trait Watcher {
+    /// Whether the type of this exchange may be asked. If not, the way ends there for all that is known.
+    fn may_ask(&mut self, exchange: &Arc<Exchange>) -> bool;
+    /// The default exchange has been asked, which goes by the names of queues.
+    fn named(&mut self, exchange: &Arc<Exchange>, queues: &mut dyn Iterator<Item = &Arc<QueueRecord>>);
+    /// An exchange has been asked: the slots of the bindings that it chose, and what its type wants beside.
+    fn asked(&mut self, exchange: &Arc<Exchange>, slots: &[u32], wish: Option<&Wish>);
+    /// Nothing was found at the exchange that was asked last, which goes on to this one if it exists.
+    fn alternate(&mut self, name: &Arc<str>, is_there: bool);
+    /// The type of an exchange has failed.
+    ///
+    /// # Errors
+    /// The failure, where the way ends with it.
+    fn failed(&mut self, exchange: &Arc<Exchange>, error: TypeError) -> Result<(), TypeError>;
+}
+
+/// Nobody looks on.
+struct Nobody;
+
+impl Watcher for Nobody {
+    #[inline]
+    fn may_ask(&mut self, _: &Arc<Exchange>) -> bool {
+        true
+    }
+
+    #[inline]
+    fn named(&mut self, _: &Arc<Exchange>, _: &mut dyn Iterator<Item = &Arc<QueueRecord>>) {}
+
+    #[inline]
+    fn asked(&mut self, _: &Arc<Exchange>, _: &[u32], _: Option<&Wish>) {}
+
+    #[inline]
+    fn alternate(&mut self, _: &Arc<str>, _: bool) {}
+
+    #[inline]
+    fn failed(&mut self, _: &Arc<Exchange>, error: TypeError) -> Result<(), TypeError> {
+        Err(error)
+    }
+}
+
+/// As [`route`], watched.
+pub(super) fn walk(
+    tables: &impl Tables,
+    start: &Arc<Exchange>,
+    message: &View<'_>,
+    keys: &[&str],
+    watcher: &mut impl Watcher,
+) -> Result<Route, (Arc<str>, TypeError)> {
     let mut found = Route { queues: Vec::new(), wishes: Vec::new(), is_cacheable: keys.len() == 1 };
     let mut seen_queues = Seen::default();
     let mut seen_exchanges = Seen::default();
@@ -67,13 +119,20 @@ pub fn route(
                 has_destination = true;
                 visit(&Destination::Queue(Arc::clone(queue)), &mut found, &mut waiting);
             }
-        } else {
-            let wish = exchange
-                .destinations(message, keys, &mut slots, |destination| {
-                    has_destination = true;
-                    visit(destination, &mut found, &mut waiting);
-                })
-                .map_err(|error| (Arc::clone(&exchange.name), error))?;
+            watcher.named(&exchange, &mut keys.iter().filter_map(|key| tables.queue(key)));
+        } else if watcher.may_ask(&exchange) {
+            let asked = exchange.destinations(message, keys, &mut slots, |destination| {
+                has_destination = true;
+                visit(destination, &mut found, &mut waiting);
+            });
+            let wish = match asked {
+                Ok(wish) => wish,
+                Err(error) => {
+                    watcher.failed(&exchange, error).map_err(|error| (Arc::clone(&exchange.name), error))?;
+                    continue;
+                }
+            };
+            watcher.asked(&exchange, &slots, wish.as_ref());
             match wish {
                 Some(hold @ Wish::Hold(_)) => {
                     has_destination = true;
@@ -83,11 +142,17 @@ pub fn route(
                 Some(keep @ Wish::Keep(_)) if exchange.is_stored => found.wishes.push((Arc::clone(&exchange), keep)),
                 Some(Wish::Keep(_)) | None => {}
             }
+        } else {
+            continue;
         }
         found.is_cacheable &=
             matches!(exchange.depends_on, DependsOn::Nothing | DependsOn::Key) && found.wishes.is_empty();
-        if !has_destination && let Some(alternate) = exchange.alternate().and_then(|name| tables.exchange(&name)) {
-            visit(&Destination::Exchange(Arc::clone(alternate)), &mut found, &mut waiting);
+        if !has_destination && let Some(name) = exchange.alternate() {
+            let alternate = tables.exchange(&name);
+            watcher.alternate(&name, alternate.is_some());
+            if let Some(alternate) = alternate {
+                visit(&Destination::Exchange(Arc::clone(alternate)), &mut found, &mut waiting);
+            }
         }
     }
     Ok(found)

@@ -102,6 +102,8 @@ pub enum ExpectDecl {
     Queues(Vec<String>),
     /// It reaches no queue, or a hook drops it; the reason has this in it.
     Dropped(String),
+    /// A hook sends it to the dead letters, where it reaches these queues and no others; none says nothing of queues.
+    DeadLettered(Option<Vec<String>>),
     /// It reaches no queue and comes back to its publisher, because it is mandatory.
     Returned,
     /// A hook or a permission refuses it; the reason has this in it.

@@ -8,8 +8,9 @@ use super::declare::TOPIC;
 use super::error::{Error, Kind};
 use crate::access::{Permission, Resource};
 use crate::message::Message;
-use crate::routing::Exchange;
+use crate::plugin_host::TypeError;
 use crate::routing::explain::{Asking, Explanation, explain};
+use crate::routing::{self, Exchange, Route};
 
 impl Vhost {
     /// The exchange of that name, if `by` may publish to it with these keys (semantics 12.1).
@@ -40,6 +41,19 @@ impl Vhost {
             return Err(self.topic_refused(by, Permission::Write, &exchange, key));
         }
         Ok(exchange)
+    }
+
+    /// Finds the way of a message from an exchange on, as every publish does that is not remembered.
+    ///
+    /// # Errors
+    /// As of [`routing::route`].
+    pub fn route(
+        &self,
+        start: &Arc<Exchange>,
+        message: &Message,
+        keys: &[&str],
+    ) -> Result<Route, (Arc<str>, TypeError)> {
+        routing::route(&*self.tables.read(), start, &message.view(), keys)
     }
 
     /// Tells the way of a message from an exchange on.

@@ -335,6 +335,7 @@ impl Flow {
                 Some(Routing { kind: ExchangeKind::Fanout, .. }) => 1,
                 Some(routing) => routing.bindings as usize,
             },
+            stride: usize::from(self.args.publishers),
             lanes: if self.is_fanout() { 1 } else { self.queues() },
             // At most 10,000.
             publisher: number as u16,

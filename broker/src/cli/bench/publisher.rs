@@ -18,6 +18,8 @@ pub(super) struct Sending {
     pub(super) shape: Shape,
     /// Ways by which messages go in turn.
     pub(super) routes: usize,
+    /// From one route of this publisher to its next: the number of publishers.
+    pub(super) stride: usize,
     /// Queues that the routes lead to in turn; 1 for a fanout, where all messages are numbered together.
     pub(super) lanes: usize,
     pub(super) publisher: u16,
@@ -50,12 +52,19 @@ pub(super) struct Publisher {
 impl Publisher {
     pub(super) fn new(sending: Sending, pace: Option<Pace>) -> Self {
         let template = Template::new(&sending.shape);
-        // Publishers begin at different routes, so that they do not fill one queue after the other together.
-        let next_route = usize::from(sending.publisher) % sending.routes;
         let sent = vec![0; sending.lanes];
         let (unconfirmed, faults) = (Unconfirmed::default(), Faults::default());
         let (was_blocked, is_ended) = (false, false);
-        Self { sending, template, pace, next_route, sent, total: 0, unconfirmed, faults, was_blocked, is_ended }
+        let next_route = 0;
+        let mut publisher =
+            Self { sending, template, pace, next_route, sent, total: 0, unconfirmed, faults, was_blocked, is_ended };
+        publisher.next_route = publisher.first_route();
+        publisher
+    }
+
+    /// Each publisher has a share of the routes, or one with others where there are fewer routes than publishers.
+    fn first_route(&self) -> usize {
+        usize::from(self.sending.publisher) % self.sending.stride.min(self.sending.routes)
     }
 
     /// Which publisher this is.
@@ -119,7 +128,8 @@ impl Publisher {
     #[inline]
     fn send(&mut self, out: &mut Vec<u8>, at: u64) {
         let route = self.next_route;
-        self.next_route = if route + 1 == self.sending.routes { 0 } else { route + 1 };
+        let next = route + self.sending.stride;
+        self.next_route = if next < self.sending.routes { next } else { self.first_route() };
         let lane = if self.sending.lanes == 1 { 0 } else { route % self.sending.lanes };
         let mut number = 0;
         if let Some(sent) = self.sent.get_mut(lane) {
@@ -229,7 +239,7 @@ mod tests {
         let key = ("q".to_owned(), true, "");
         let shape =
             Shape { exchange: String::new(), key, has_header: false, is_persistent: false, size: 16, frame_max: 4096 };
-        Sending { shape, routes: 3, lanes: 3, publisher: 1, tag: 0, window, count, batch_bytes: 1 << 20 }
+        Sending { shape, routes: 3, stride: 1, lanes: 3, publisher: 1, tag: 0, window, count, batch_bytes: 1 << 20 }
     }
 
     fn acks(publisher: &mut Publisher, acks: &[(u64, bool)]) {
@@ -252,11 +262,23 @@ mod tests {
         assert!(publisher.is_ended && !publisher.is_done());
         acks(&mut publisher, &[(7, true)]);
         assert!(publisher.is_done());
-        // It begins at its own route, and the routes are taken in turn.
-        assert_eq!(publisher.sent, [2, 3, 2]);
+        assert_eq!(publisher.sent, [3, 2, 2], "routes are taken in turn");
         let mut paced = Publisher::new(sending(0, None), Some(Pace::new(0, 1000.0, 0.0)));
         assert_eq!(paced.fill(&mut out, 2_500_000, 100, None), 3);
         assert_eq!(paced.next_at(), Some(3_000_000));
+    }
+
+    #[test]
+    fn publishers_share_the_routes_or_have_one_each() {
+        // The number is 1.
+        for (stride, sent) in [(1, [2, 2, 2]), (2, [0, 6, 0]), (3, [0, 6, 0]), (4, [0, 6, 0])] {
+            let mut publisher = Publisher::new(Sending { stride, ..sending(0, None) }, None);
+            publisher.fill(&mut Vec::new(), 0, 6, None);
+            assert_eq!(publisher.sent, sent, "{stride} publishers");
+        }
+        let mut first = Publisher::new(Sending { stride: 2, publisher: 0, ..sending(0, None) }, None);
+        first.fill(&mut Vec::new(), 0, 6, None);
+        assert_eq!(first.sent, [3, 0, 3]);
     }
 
     #[test]

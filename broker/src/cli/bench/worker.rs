@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use hdrhistogram::Histogram;
 use rustix::event::{Timespec, epoll};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
 use super::consumer::{Arrivals, Consumer, latencies};
 use super::error::BenchError;
@@ -18,6 +19,8 @@ use super::publisher::Publisher;
 const READ_BYTES: usize = 256 * 1024;
 /// Longest sleep, after which a thread looks whether it is to end.
 const SLEEP_MAX_NANOS: u64 = 10_000_000;
+/// The number of the timer among those of connections.
+const TIMER: u64 = u64::MAX;
 /// Longest sleep while another thread may make room for messages.
 const ROOM_NANOS: u64 = 100_000;
 
@@ -137,12 +140,21 @@ impl Worker {
                 epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
             epoll::add(&poll, link, epoll::EventData::new_u64(place as u64), flags).map_err(system)?;
         }
+        // Whoever waits for sockets sleeps whole milliseconds; older kernels know no other way.
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC).map_err(system)?;
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&poll, &timer, epoll::EventData::new_u64(TIMER), flags).map_err(system)?;
         let mut buffer = vec![0; READ_BYTES];
         let mut events = Vec::with_capacity(256);
         while !self.shared.stop.load(Relaxed) {
             self.turn(&mut buffer)?;
             let sleep = self.sleep_nanos();
-            let timeout = Timespec { tv_sec: 0, tv_nsec: sleep as _ };
+            let mut timeout = Timespec { tv_sec: 0, tv_nsec: sleep as _ };
+            if 0 < sleep && sleep < SLEEP_MAX_NANOS {
+                let once = Itimerspec { it_interval: Timespec::default(), it_value: timeout };
+                timerfd_settime(&timer, TimerfdTimerFlags::empty(), &once).map_err(system)?;
+                timeout.tv_nsec = SLEEP_MAX_NANOS as _;
+            }
             events.clear();
             match epoll::wait(&poll, rustix::buffer::spare_capacity(&mut events), Some(&timeout)) {
                 Ok(_) => {}

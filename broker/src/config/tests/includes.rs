@@ -159,9 +159,13 @@ tests:
   - { name: n, exchange: amq.default, routing_key: none, headers: { h: 1 }, properties: { priority: 3 }, mandatory: true, expect: returned }
   - { exchange: in, user: u, body: text, expect: { rejected: access } }
   - { exchange: in, expect: { dropped: why } }
+  - { exchange: in, expect: dead_lettered }
+  - { exchange: in, expect: { dead_lettered: [a] } }
 ",
     );
-    assert_eq!((topology.owner.as_str(), topology.tests.len()), ("shop", 4));
+    assert_eq!((topology.owner.as_str(), topology.tests.len()), ("shop", 6));
+    assert_eq!(topology.tests[4].expect, ExpectDecl::DeadLettered(None));
+    assert_eq!(topology.tests[5].expect, ExpectDecl::DeadLettered(Some(vec!["a".to_owned()])));
     assert_eq!(topology.tests[0].expect, ExpectDecl::Queues(vec!["a".to_owned(), "b".to_owned()]));
     let second = &topology.tests[1];
     assert_eq!((second.exchange.as_str(), second.properties.priority, second.mandatory), ("", Some(3), true));

@@ -64,7 +64,10 @@ pub(super) fn write_churn(page: &mut Page, reader: &Reader<'_>) {
     }
 }
 
-const LOGINS: [(&str, fn(Attempts) -> u64, &str); 3] = [
+/// A family with what it shows of the attempts, and its help.
+type LoginFamily = (&'static str, fn(Attempts) -> u64, &'static str);
+
+const LOGINS: [LoginFamily; 3] = [
     ("auth_attempts_total", Attempts::total, "Attempts to log in."),
     ("auth_attempts_succeeded_total", |attempts| attempts.succeeded, "Attempts to log in that succeeded."),
     ("auth_attempts_failed_total", |attempts| attempts.failed, "Attempts to log in that failed."),

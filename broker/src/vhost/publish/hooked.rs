@@ -5,33 +5,46 @@ use std::sync::Arc;
 use plugin_api::exchange::Wish;
 use plugin_api::value::Value;
 
-use super::super::authority::Authority;
 use super::super::error::Error;
 use super::{Context, Published, Publisher, Resolved, Routed, hiding_bcc};
-use crate::hooks::{HookChain, Outcome, Publish};
+use crate::hooks::{HookChain, Judgement, Outcome, Publish};
 use crate::message::{Message, Parts};
-use crate::routing;
 
 /// What becomes of a publish behind its hooks.
-pub(super) enum Hooked {
+#[derive(Debug)]
+pub enum Hooked {
+    /// It goes on as it came.
     Passes,
+    /// It goes on like this.
     Rewritten(Arc<Message>),
     /// It goes to this exchange instead, whatever becomes of other messages with its key.
     DeadLettered(String, Arc<Message>),
+    /// It goes nowhere.
     Ends(Published),
 }
 
-pub(super) fn run(hooks: &HookChain, context: &Context<'_>, by: &dyn Authority, message: &Arc<Message>) -> Hooked {
-    let outcome = hooks.on_publish(&Publish {
-        vhost: &context.vhost.name,
+/// Sends a publish of a user through its hooks. What each of them made of it is added to `judgements`, if somebody wants to know.
+pub fn run(
+    hooks: &HookChain,
+    vhost: &str,
+    user: &str,
+    message: &Arc<Message>,
+    judgements: Option<&mut Vec<Judgement>>,
+) -> Hooked {
+    let publish = Publish {
+        vhost,
         exchange: message.exchange(),
         routing_key: message.routing_key(),
-        user: by.user(),
+        user,
         properties: message.properties(),
         body: message.body(),
-    });
+    };
+    let outcome = match judgements {
+        None => hooks.on_publish(&publish),
+        Some(judgements) => hooks.on_publish_watched(&publish, judgements),
+    };
     let tell = |what: &str, hook: &str, reason: &str| {
-        tracing::debug!(vhost = %context.vhost.name, exchange = message.exchange(), hook, reason, "hook {what} a message");
+        tracing::debug!(vhost, exchange = message.exchange(), hook, reason, "hook {what} a message");
     };
     match outcome {
         Outcome::Pass => Hooked::Passes,
@@ -102,7 +115,7 @@ impl Publisher {
             Ok(Resolved::Ends(Published::Rejected))
         };
         let Some(start) = vhost.exchange(exchange) else { return lost("has no exchange to go to") };
-        let routed = routing::route(&*vhost.tables.read(), &start, &message.view(), &[message.routing_key()]);
+        let routed = vhost.route(&start, message, &[message.routing_key()]);
         let route = routed.map_err(|(name, error)| Error::RouteFailed {
             name: name.to_string(),
             vhost: vhost.name.to_string(),

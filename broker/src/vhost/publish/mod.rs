@@ -19,8 +19,7 @@ use plugin_api::exchange::Wish;
 use plugin_api::message::Properties;
 
 use self::batch::{Batch, put_one};
-use self::hooked::Hooked;
-pub use self::hooked::rewritten;
+pub use self::hooked::{Hooked, rewritten, run as run_hooks};
 pub(super) use self::properties::{ExtraKeys, extra_keys, hiding_bcc};
 use self::properties::{check_expiration, check_user_id};
 pub use self::properties::{extra_keys_of, without_bcc};
@@ -305,7 +304,7 @@ impl Publisher {
         let (parts, message, extra_keys) = match &target.hooks {
             None => (parts, message, extra_keys),
             // What a hook makes of the keys is the operator's business and not judged again (semantics 12.12).
-            Some(hooks) => match hooked::run(hooks, context, by, &message) {
+            Some(hooks) => match hooked::run(hooks, &context.vhost.name, by.user(), &message, None) {
                 Hooked::Passes => (parts, message, extra_keys),
                 Hooked::Rewritten(message) => {
                     let extra_keys = self::extra_keys(message.properties())?;
