@@ -235,3 +235,19 @@ fn folders(of: &str) -> Vec<PathBuf> {
 fn is_folder(path: &Path) -> bool {
     path.is_dir()
 }
+
+/// The first minor of the major whose files are kept.
+const ABI_MINOR_KEPT: u16 = 2;
+
+#[test]
+fn plugin_files_of_every_past_abi_are_kept_and_loaded() {
+    let tests = std::fs::read_to_string(repository().join("tests/plugins/older.rs")).expect("older.rs is there");
+    for minor in ABI_MINOR_KEPT..plugin_api::abi::ABI_MINOR {
+        let version = format!("{}.{minor}", plugin_api::abi::ABI_MAJOR);
+        let folder = repository().join("tests/fixtures/abi").join(&version);
+        let files = std::fs::read_dir(&folder).map_or(0, Iterator::count);
+        assert!(files >= 2, "{} has no files: build them as its README says", folder.display());
+        let name = format!("of_abi_{}", version.replace('.', "_"));
+        assert!(tests.contains(&name), "no test of tests/plugins/older.rs has {name} in its name");
+    }
+}

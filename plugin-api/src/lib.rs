@@ -1,9 +1,10 @@
-//! The contract between the broker and its plugins.
+//! The contract between the broker and its plugins, and what it takes to write one: exchange types ([`exchange::ExchangeType`]), storages
+//! ([`storage::StorageType`]) and auth backends ([`auth::AuthBackend`]), each named by [`export_plugin!`]. [`testing`] has the suites that any
+//! implementation should pass. Everything under [`abi`] is what really crosses between the two, and of no interest to authors.
 //!
-//! A plugin implements a trait ([`exchange::ExchangeType`] today) and says so with [`export_plugin!`]. The readme of this
-//! crate goes through it with an example; [`testing`] has the suites that any implementation should pass. Everything under
-//! [`abi`] is what really crosses between the two, and of no interest to authors.
-
+//! The readme of this crate goes through an example of each kind, which are compiled and run as tests:
+//!
+#![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
 
 pub mod abi;
@@ -24,8 +25,3 @@ pub mod value;
 pub use async_trait::async_trait;
 pub use plugin::Plugin;
 pub use {serde, serde_json};
-
-/// The example in the readme is compiled.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;

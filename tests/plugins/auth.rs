@@ -27,12 +27,18 @@ fn start(name: &str) -> Running {
 
 /// With a first backend that may think so long.
 fn start_with(name: &str, timeout: &str) -> Running {
+    start_isolated(name, timeout, "thread")
+}
+
+/// With backends that are polled in a thread of their own, or by those of the broker.
+fn start_isolated(name: &str, timeout: &str, isolation: &str) -> Running {
     let folder = TempDir::new(name);
     let plugin = build::copied(&build::stand_alone("tests/fixtures/auth-scripted"), name);
     let mut text = format!("plugins: [{}]\n", plugin.display());
     text.push_str("auth:\n  backends:\n    - internal\n");
-    let _ = writeln!(text, "    - {{ kind: scripted, timeout: {timeout}, config: {{ gate: gate }} }}");
-    let _ = writeln!(text, "    - {{ kind: scripted, name: patient, timeout: 30s, config: {{ gate: gate }} }}");
+    let rest = format!("isolation: {isolation}, config: {{ gate: gate }}");
+    let _ = writeln!(text, "    - {{ kind: scripted, timeout: {timeout}, {rest} }}");
+    let _ = writeln!(text, "    - {{ kind: scripted, name: patient, timeout: 30s, {rest} }}");
     text.push_str("users: { guest: { password: guest, tags: [administrator], permissions: { /: all } } }\n");
     text.push_str("vhosts: { /: {}, deny: {}, panics: {}, gate: {} }\n");
     text = text.replace("permissions: { /: all }", "permissions: { /: { configure: .*, write: .*, read: .* } }");
@@ -95,7 +101,15 @@ fn closed(connection: &mut Connection, channel: u16) -> (u64, String) {
 
 #[test]
 fn backend_from_a_file_decides_about_logins_and_permissions() {
-    let running = start("auth-decides");
+    decides_about_logins_and_permissions(&start("auth-decides"));
+}
+
+#[test]
+fn backend_without_a_thread_of_its_own_decides_alike() {
+    decides_about_logins_and_permissions(&start_isolated("auth-decides-none", "500ms", "none"));
+}
+
+fn decides_about_logins_and_permissions(running: &Running) {
     running.broker.wait_for_log(|line| line.contains("the backend is open")).expect("the plugin's log is the broker's");
     assert_eq!(running.plugin()["metrics"]["opened"], 2.0, "one for each backend of the file");
     running.connect("guest", "guest", "/").expect("the broker's own user");
@@ -179,7 +193,15 @@ fn backend_that_refuses_or_panics_when_it_is_opened_keeps_the_broker_from_starti
 
 #[test]
 fn backend_that_panics_refuses_and_is_left_alone_for_a_while() {
-    let running = start("auth-panics");
+    refuses_when_it_panics(&start("auth-panics"));
+}
+
+#[test]
+fn backend_that_panics_in_a_thread_of_the_broker_does_no_more_harm() {
+    refuses_when_it_panics(&start_isolated("auth-panics-none", "500ms", "none"));
+}
+
+fn refuses_when_it_panics(running: &Running) {
     let mut app = running.connect("app", "secret", "/").unwrap();
     declare(&mut app, 1, "panic-q");
     assert_eq!(closed(&mut app, 1).0, 403);

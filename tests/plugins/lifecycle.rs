@@ -91,6 +91,26 @@ fn orderly_stop_drains_each_kind_when_nobody_needs_it_any_more() {
 }
 
 #[test]
+fn storage_is_stopped_last_when_it_has_taken_everything() {
+    let folder = TempDir::new("lifecycle-storage");
+    let storage = build::copied(&build::stand_alone("tests/fixtures/faulty"), "lifecycle-storage");
+    let auth = build::copied(&build::stand_alone("tests/fixtures/auth-scripted"), "lifecycle-storage-auth");
+    let text = format!("plugins: [{}, {}]\nstorage: {{ kind: faulty }}\n", storage.display(), auth.display());
+    let topology = folder.write("topology.yaml", &text);
+    let mut broker = BrokerOptions::default().topology(topology).http().start().expect("the broker starts");
+    assert_eq!(state(&broker, "faulty"), "active");
+    signal(broker.pid(), "TERM").unwrap();
+    assert!(broker.wait_for_end().unwrap().success());
+    let log = broker.log();
+    for name in ["faulty", "auth_scripted"] {
+        assert_eq!(logged(&log, name), ["inspected", "registered", "active", "draining", "stopped"], "{name}");
+    }
+    let stopped =
+        |name: &str| log.iter().rposition(|line| line.contains(name) && line.contains("\"stopped\"")).unwrap();
+    assert!(stopped("exchange_topic") < stopped("faulty") && stopped("auth_scripted") < stopped("faulty"));
+}
+
+#[test]
 fn exchange_that_blocks_has_its_publisher_and_no_other_is_told_and_does_not_hold_up_the_stop() {
     let broker = start("lifecycle-blocks", "limits: { shutdown_deadline_secs: 1 }\n");
     // Before, since who declares in the vhost waits until its names are not being routed by.

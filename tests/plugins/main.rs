@@ -25,3 +25,4 @@ mod storage_faults;
 mod storages;
 #[path = "../../plugins/auth-http/tests/server/mod.rs"]
 mod web_server;
+mod worlds;

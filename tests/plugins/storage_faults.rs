@@ -8,7 +8,7 @@ use plugin_api::storage::{
 };
 use plugin_api::testing::block_on;
 use serde_json::{Value as Json, json};
-use tests::broker_process::{BrokerOptions, BrokerProcess};
+use tests::broker_process::{BrokerOptions, BrokerProcess, signal};
 use tests::http::Http;
 use tests::scenario::connection::{Connection, Login};
 use tests::temp::TempDir;
@@ -155,6 +155,60 @@ fn storage_that_panics_over_a_message_ends_the_broker_in_a_sentence_and_confirms
     for said in ["\"plugin\":\"faulty\"", "told to append", "nothing is confirmed any more"] {
         assert!(log.contains(said), "{said} is not in\n{log}");
     }
+}
+
+/// Wherever it panics, the broker goes on or ends in a sentence, and the fault is told; never does the process just die.
+#[test]
+fn storage_that_panics_in_any_call_is_told_and_kills_no_broker() {
+    for call in ["put_meta", "mark", "settle", "delete_queue", "promise", "close"] {
+        let (_folder, options) = options(&format!("storage-any-{call}"), &json!({ "panic": call }));
+        let told = match options.start() {
+            Err(error) => error,
+            Ok(mut broker) => {
+                use_everything(&broker);
+                // It may have ended by itself.
+                let _ = signal(broker.pid(), "TERM");
+                let code = broker.wait_for_end().unwrap().code();
+                let log = broker.log().join("\n");
+                assert!(matches!(code, Some(0 | 74)), "{call}: {code:?}\n{log}");
+                log
+            }
+        };
+        assert!(told.contains(&format!("told to {call}")), "{call} is not told of in\n{told}");
+    }
+}
+
+/// Stores, hands out, acks and deletes, as far as the broker answers.
+fn use_everything(broker: &BrokerProcess) {
+    let Ok(transport) = broker.target().connect() else { return };
+    let mut connection = Connection::new(transport);
+    if connection.login(&Login::guest("/")).is_err() {
+        return;
+    }
+    let queue = ("queue", text("q"));
+    for (method, fields, answer) in [
+        ("channel.open", vec![], "channel.open-ok"),
+        ("queue.declare", vec![queue.clone(), ("durable", Field::Bit(true))], "queue.declare-ok"),
+        ("confirm.select", vec![], "confirm.select-ok"),
+    ] {
+        connection.call(1, method, &fields);
+        if connection.wait_for(1, answer).is_err() {
+            return;
+        }
+    }
+    for no_ack in [false, true] {
+        publish(&mut connection, 2);
+        publish(&mut connection, 2);
+        if connection.wait_for(1, "basic.ack").is_err() {
+            return;
+        }
+        connection.call(1, "basic.get", &[queue.clone(), ("no-ack", Field::Bit(no_ack))]);
+        if connection.wait_for(1, "basic.get-ok").is_err() {
+            return;
+        }
+    }
+    connection.call(1, "queue.delete", &[queue]);
+    let _ = connection.wait_for(1, "queue.delete-ok");
 }
 
 #[test]
