@@ -187,22 +187,23 @@ fn what_cannot_be_measured_is_said_in_one_sentence() {
 
 #[test]
 fn what_answers_and_is_no_broker_is_said_so() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let answers = std::thread::spawn(move || {
-        for answer in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b"AMQP\x00\x01\x00\x00", b""] {
+    for (answer, expected) in [
+        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "what answers is no AMQP"),
+        (b"AMQP\x00\x01\x00\x00", "does not speak AMQP 0-9-1"),
+        (b"", "has closed the connection without a word"),
+    ] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let answers = std::thread::spawn(move || {
             use std::io::{Read as _, Write as _};
             let (mut stream, _) = listener.accept().unwrap();
             stream.read_exact(&mut [0; 8]).unwrap();
             stream.write_all(answer).unwrap();
-        }
-    });
-    for expected in ["what answers is no AMQP", "does not speak AMQP 0-9-1", "has closed the connection without a word"]
-    {
+        });
         let said = bench(&format!("amqp://{address}"), &["throughput"]);
         assert!(said.code == 76 && said.err.contains(expected), "{said:?}");
+        answers.join().unwrap();
     }
-    answers.join().unwrap();
 }
 
 #[test]

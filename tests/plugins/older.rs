@@ -86,12 +86,32 @@ fn storage_of_abi_2_3_conforms() {
     storage_conforms(3);
 }
 
+#[test]
+fn exchange_type_of_abi_2_4_routes() {
+    exchange_type_routes(4, 1);
+}
+
+#[test]
+fn storage_of_abi_2_4_conforms() {
+    storage_conforms(4);
+}
+
 /// Logins by certificates came with 2.4: a backend of before knows nobody by one, and everything else of it is as it was.
 #[test]
 fn auth_backend_of_abi_2_3_decides_in_a_broker() {
-    let folder = TempDir::new("abi-2.3-auth");
-    let plugin = fixture("2.3", "libauth_scripted.so");
-    assert_eq!(inspect(&plugin, None).unwrap().stamp.abi_minor, 3);
+    auth_backend_decides(3);
+}
+
+#[test]
+fn auth_backend_of_abi_2_4_decides_in_a_broker() {
+    auth_backend_decides(4);
+}
+
+fn auth_backend_decides(minor: u16) {
+    let version = format!("2.{minor}");
+    let folder = TempDir::new(&format!("abi-{version}-auth"));
+    let plugin = fixture(&version, "libauth_scripted.so");
+    assert_eq!(inspect(&plugin, None).unwrap().stamp.abi_minor, minor);
     let text = format!(
         "plugins: [{}]\nauth: {{ backends: [internal, scripted] }}\nvhosts: {{ /: {{}}, deny: {{}} }}\n",
         plugin.display()

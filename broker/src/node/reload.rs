@@ -55,9 +55,10 @@ impl Reloader {
             // Reads files, and scripts take their time to load.
             let done = tokio::task::spawn_blocking(move || match cause {
                 Cause::Hangup => file.read_again(),
-                Cause::Changed => {
-                    tell(&broker.replace_hooks(broker.hooks.current().decls()));
-                }
+                Cause::Changed => match broker.replace_hooks(broker.hooks.current().decls()) {
+                    Ok(Reloaded::Unchanged) => tracing::debug!("hooks are as they were"),
+                    reloaded => tell(&reloaded),
+                },
             });
             if let Err(error) = done.await {
                 tracing::error!(error = %error, "the reload ended before its time; everything stays as it was");
@@ -90,7 +91,8 @@ struct Watch {
 }
 
 impl Watch {
-    /// The folders of those hooks that are to be watched: a script may require files below its own folder.
+    /// The folders of those hooks that are to be watched: a script may require files below its own folder. They count as changed
+    /// at first.
     fn of(decls: &[HookDecl]) -> Self {
         let watched = decls.iter().filter(|decl| decl.watch);
         let folder = |decl: &HookDecl| {
@@ -103,6 +105,7 @@ impl Watch {
         if folders.is_empty() {
             return Self { changes, _watcher: None };
         }
+        let first_look = sender.clone();
         let on_event = move |event: notify::Result<notify::Event>| {
             if event.is_ok_and(|event| is_change_of_script(&event)) {
                 let _ = sender.try_send(());
@@ -113,7 +116,11 @@ impl Watch {
             Ok(watcher)
         });
         match watcher {
-            Ok(watcher) => Self { changes, _watcher: Some(watcher) },
+            Ok(watcher) => {
+                // What has changed since the scripts were read and before anybody watched.
+                let _ = first_look.try_send(());
+                Self { changes, _watcher: Some(watcher) }
+            }
             Err(error) => {
                 tracing::error!(error = %error, "scripts cannot be watched; send SIGHUP when they have changed");
                 Self { changes, _watcher: None }
@@ -135,4 +142,22 @@ impl Watch {
 fn is_change_of_script(event: &notify::Event) -> bool {
     let is_change = !matches!(event.kind, EventKind::Access(_));
     is_change && event.paths.iter().any(|path| path.extension().is_some_and(|extension| extension == "lua"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hooks::Scope;
+
+    #[tokio::test]
+    async fn who_begins_to_watch_looks_once_at_what_there_is() {
+        let folder = std::env::temp_dir().join(format!("watch-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let decl = HookDecl { watch: true, ..HookDecl::new("hook", folder.join("hook.lua"), Scope::Broker) };
+        let mut watch = Watch::of(&[decl]);
+        timeout(Duration::from_secs(20), watch.changed())
+            .await
+            .expect("a change before it watched may have been missed");
+        std::fs::remove_dir(&folder).unwrap();
+    }
 }
