@@ -46,7 +46,7 @@ impl Client {
     /// A connection without channels.
     pub(super) fn connect(target: &Target) -> Result<Self, BenchError> {
         let stream = target.connect()?;
-        let mut client = Self { stream, input: Vec::new(), frame_max: 0 };
+        let mut client = Self { stream, input: Vec::new(), frame_max: FRAME_BYTES_MAX };
         match client.shake_hands(target) {
             Err(BenchError::Closed { code: code @ (403 | 530), text, .. }) => Err(BenchError::Refused { code, text }),
             result => result.map(|()| client),
